@@ -1,0 +1,82 @@
+"""What a user may change: where things are, who is migrated, and which tables.
+
+Options and environment variables (also from a ``.env`` file beside this one) win over what stands here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from migration.tables import Singleton, Table, child_of, owned_by, shared
+
+BASE_DIR = Path(__file__).resolve().parent
+
+# PostgreSQL. What is neither set in the environment nor by libpq's own means (PG* variables, service
+# files) falls back to these; POSTGRES_PASSWORD only where ~/.pgpass has none.
+POSTGRES_HOST = "localhost"
+POSTGRES_PORT = "5432"
+POSTGRES_DB = "theprogram_db"
+POSTGRES_USER = "theprogram"
+POSTGRES_PASSWORD = "theprogram"
+POSTGRES_SCHEMA = "public"
+
+# SQLite
+SQLITE_PATH = BASE_DIR.parent / "app.db"
+SCHEMA_PATH = BASE_DIR.parent / "schema_design" / "sqlite_schema.sql"
+if not SCHEMA_PATH.exists():  # the suite stands alone, outside the application's tree
+    SCHEMA_PATH = BASE_DIR / "schema_design" / "sqlite_schema.sql"
+
+# Folders
+DATA_DIR = BASE_DIR / "migration_data"
+BACKUP_DIR = BASE_DIR / "backups"
+LOG_FILE = None  # for example BASE_DIR / "logs" / "migration.log"
+LOG_LEVEL = "INFO"
+
+# Who is migrated where neither --user-email nor MIGRATION_USER_EMAIL says so, e.g. "you@example.com".
+DEFAULT_USER_EMAIL = ""
+
+# The user's own row, and the preferences: each becomes row 1 of its SQLite table. The columns that
+# are dropped have no place in a single-user database; the bundle's user_data.json keeps them.
+USER = Singleton(
+    "users",
+    target="app_config",
+    member="user",
+    owner="id",
+    dropped=(
+        "email",
+        "full_name",
+        "business_name",
+        "is_active",
+        "is_verified",
+        "is_superuser",
+        "subscription_tier",
+        "last_login",
+    ),
+)
+PREFERENCES = Singleton(
+    "user_preferences",
+    target="user_preferences",
+    member="preferences",
+    owner="user_id",
+    json_types={"aspect_orbs": object, "displayed_points": object},
+)
+
+COORDINATES = {"latitude": (-90.0, 90.0), "longitude": (-180.0, 180.0)}
+
+# Every table of the user, parents before children. A new table needs one entry here and its CREATE TABLE
+# in the SQLite schema; filters, order, conversions, counts and checks follow from these two.
+TABLES = (
+    Table("clients", owned_by("user_id")),
+    Table("birth_data", child_of("clients", "client_id"), ranges=COORDINATES),
+    Table("charts", owned_by("user_id"), json_types={"calculation_params": object, "chart_data": object}),
+    Table("chart_interpretations", child_of("charts", "chart_id")),
+    Table("interpretations", owned_by("user_id", or_shared=True)),
+    Table("aspect_patterns", child_of("charts", "chart_id"), json_types={"planets_involved": list}),
+    Table("transit_events", child_of("charts", "chart_id")),
+    Table("session_notes", owned_by("user_id")),
+    Table("location_cache", shared(), ranges=COORDINATES),
+)
+
+# Tables that hang on users in PostgreSQL and are meant to be left behind, such as "login_sessions"
+# (or "schema.table" outside POSTGRES_SCHEMA). What is neither here nor in TABLES stops the export.
+EXCLUDED_TABLES = ()

@@ -1,0 +1,177 @@
+"""Phase 1: one user's rows from PostgreSQL to an export bundle of JSON files with a SHA256 manifest.
+
+    python export_from_postgres.py --user-email you@example.com
+
+Reads in one REPEATABLE READ READ ONLY transaction; PostgreSQL is never changed.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Dict, List, Mapping, Optional, Sequence
+
+import config
+from migration import bundle, console, mapping, source
+from migration.bundle import Manifest
+from migration.catalog import account_for_tables
+from migration.errors import ExitCode, MigrationError
+from migration.schema import Schema, read_schema
+from migration.settings import Settings
+from migration.tables import Singleton
+
+log = logging.getLogger("migration.export")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote, and the seconds that each table took."""
+
+    manifest: Manifest
+    seconds: Mapping[str, float]
+
+
+def export(settings: Settings) -> Exported:
+    """Export the user of ``settings`` to a new bundle in ``settings.data_dir``.
+
+    Raises MigrationError: exit 2 where config or schema do not account for a table or column, 3 for what
+    PostgreSQL refuses, 4 where the bundle cannot be written. The bundle that was there stays until the
+    new one is complete.
+    """
+    schema = read_schema(settings.schema_path)
+    seconds: Dict[str, float] = {}
+    with source.snapshot(settings) as db:
+        rows = owned_rows(db, settings, schema)
+        skipped = _orphans(rows, settings)
+        sql_ascii = db.connection.get_parameter_status("server_encoding") == "SQL_ASCII"
+        with bundle.writing(settings.data_dir, [table.file for table in settings.tables], sql_ascii) as out:
+            _write_user_data(db, rows, settings, out)
+            for table in settings.tables:
+                started = time.perf_counter()
+                total = rows.count(table) if console.wants_progress() else None
+                with console.progress("export " + table.name, total) as advance, out.table(
+                    table.name, table.file, advance
+                ) as sink:
+                    db.copy(rows.as_json(table), sink)
+                seconds[table.name] = time.perf_counter() - started
+                log.info("exported %s: %d rows in %.1f s", table.name, sink.rows, seconds[table.name])
+            manifest = Manifest(
+                export_timestamp=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                user_email=rows.user.email,
+                user_id=rows.user.id,
+                row_counts=out.row_counts,
+                checksums=out.checksums,
+                sizes=out.sizes,
+                columns={
+                    table.name: rows.catalog.columns[table.name] for table in mapping.everything(settings)
+                },
+                orphans_skipped=skipped,
+                source=source.masked(settings.postgres),
+                server_version=str(db.value("SHOW server_version")),
+                snapshot=str(db.value("SELECT txid_current_snapshot()::text")),
+            )
+            out.finish(manifest)
+    log.info("bundle of user %s written to %s", manifest.user_id, settings.data_dir)
+    return Exported(manifest, seconds)
+
+
+def owned_rows(db: source.Snapshot, settings: Settings, schema: Schema) -> source.Rows:
+    """Find the user and the queries for their rows, with every table and column accounted for."""
+    email = settings.user_email or settings.default_email
+    if email is None:
+        raise MigrationError(
+            "nobody to migrate: no e-mail address is given",
+            hint="--user-email you@example.com, MIGRATION_USER_EMAIL or config.DEFAULT_USER_EMAIL",
+            exit_code=ExitCode.USAGE,
+        )
+    catalog = source.read_catalog(db)
+    account_for_tables(settings, catalog)
+    mapping.map_all(settings, catalog.columns, schema)
+    user = source.find_user(db, settings.user.name, email)
+    references = dict.fromkeys((*catalog.foreign_keys, *schema.foreign_keys))
+    return source.Rows(db, catalog, user, settings.tables, references, settings.skip_orphans)
+
+
+def _orphans(rows: source.Rows, settings: Settings) -> Dict[str, int]:
+    """Stop at rows that refer to rows that are not the user's, or count what is left out, table by table."""
+    found = rows.orphans()
+    if not found:
+        return {}
+    listed = [
+        "%s %s: %s leads to no exported row of %s (%s)"
+        % (orphans.table, row, ", ".join(orphans.columns), orphans.parent, reference)
+        for orphans in found
+        for row, reference in orphans.sample
+    ]
+    if not settings.skip_orphans:
+        total = sum(orphans.rows for orphans in found)
+        shown = "\n  ".join(listed[: source.LISTED_ORPHANS])
+        raise MigrationError(
+            "rows of the user refer to rows that are not exported: %d%s\n  %s"
+            % (total, ", of which the first:" if total > source.LISTED_ORPHANS else "", shown),
+            hint="correct them in PostgreSQL, or leave these rows out with --orphans skip",
+            exit_code=ExitCode.SOURCE,
+        )
+    for line in listed:
+        log.warning("left out: %s", line)
+    return rows.skipped()
+
+
+def _write_user_data(db: source.Snapshot, rows: source.Rows, settings: Settings, out: bundle.Writer) -> None:
+    def record(singleton: Singleton) -> Optional[bytes]:
+        collected = _Lines()
+        db.copy(source.singleton_json(db, rows.catalog, singleton, rows.user), collected)
+        if len(collected.lines) > 1:
+            raise MigrationError(
+                "the user has %d rows in %s; there can be one" % (len(collected.lines), singleton.name),
+                hint="remove all but the one that holds",
+                exit_code=ExitCode.SOURCE,
+            )
+        return collected.lines[0][:-1] if collected.lines else None
+
+    user = record(settings.user)
+    assert user is not None  # found in this very snapshot
+    out.user_data(user, record(settings.preferences), settings.user.name, settings.preferences.name)
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self.lines: List[bytes] = []
+
+    def write(self, line: bytes) -> None:
+        self.lines.append(line)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = console.parser(__doc__ or "")
+    console.add_user(parser)
+    console.add_source(parser)
+    console.add_schema(parser)
+    console.add_orphans(parser)
+    return console.run(lambda args: _main(console.settings(args, config)), parser.parse_args(argv), config)
+
+
+def _main(settings: Settings) -> int:
+    exported = export(settings)
+    manifest = exported.manifest
+    console.summary(
+        "Exported to %s" % settings.data_dir,
+        ("table", "rows", "bytes", "seconds"),
+        [
+            (
+                table.name,
+                manifest.row_counts[table.name],
+                manifest.sizes[table.file],
+                exported.seconds[table.name],
+            )
+            for table in settings.tables
+        ],
+    )
+    return ExitCode.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

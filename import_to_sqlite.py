@@ -1,0 +1,353 @@
+"""Phase 2: an export bundle into a new SQLite database, in one transaction, in the place of the old one.
+
+    python import_to_sqlite.py
+
+The bundle is verified first, the old database backed up, and the new one published whole or not at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+import re
+import sqlite3
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+import msgspec
+
+import config
+from migration import bundle, console, encoding, mapping, target
+from migration.bundle import Manifest
+from migration.errors import ExitCode, MigrationError
+from migration.mapping import TableMapping
+from migration.schema import Schema, quote, read_schema
+from migration.settings import Settings
+from migration.tables import Column, Singleton
+
+log = logging.getLogger("migration.import")
+
+STEP = 1000  # rows between two steps of the progress bar
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import wrote: the bundle's manifest, rows and seconds of each table, and the backup made."""
+
+    manifest: Manifest
+    rows: Mapping[str, int]
+    seconds: Mapping[str, float]
+    backup: Optional[Path]
+
+
+def import_(settings: Settings) -> Imported:
+    """Import the bundle in ``settings.data_dir`` to ``settings.sqlite_path``.
+
+    Raises MigrationError: exit 2 where the schema does not fit, 3 for a value that SQLite cannot hold,
+    4 for the bundle, 5 for SQLite. In each case the old database is as it was.
+    """
+    schema = read_schema(settings.schema_path)
+    rows: Dict[str, int] = {}
+    seconds: Dict[str, float] = {}
+    with bundle.reading(settings.data_dir, bundle.files(settings.tables), settings.user_email) as export:
+        columns = mapping.columns_of(export, settings, schema)
+        with target.replacing(settings.sqlite_path) as staged, target.errors(settings.sqlite_path):
+            database = target.create(staged, schema)
+            try:
+                taken_off = target.take_off(database)
+                _fill_singletons(database, export, settings, columns, schema)
+                for table in settings.tables:
+                    started = time.perf_counter()
+                    mapped = mapping.map_columns(table, columns[table.name], schema)
+                    total = export.manifest.row_counts[table.name]
+                    with console.progress("import " + table.name, total) as advance:
+                        loader = _Loader(table, columns[table.name], mapped, export.manifest.user_id)
+                        rows[table.name] = _load(database, export, loader, advance)
+                    _check_count(table.file, rows[table.name], total)
+                    _check_rows(database, mapped.target, rows[table.name])
+                    seconds[table.name] = time.perf_counter() - started
+                    log.info(
+                        "imported %s: %d rows in %.1f s", table.name, rows[table.name], seconds[table.name]
+                    )
+                started = time.perf_counter()
+                with console.progress("index and check", len(taken_off) + 1, "steps") as advance:
+                    for sql in taken_off:
+                        _bring_back(database, sql)
+                        advance(1)
+                    _check(database)
+                target.finish(database, staged, schema)
+                log.info("indexes, triggers and checks: %.1f s", time.perf_counter() - started)
+            finally:
+                database.close()
+            backup = target.publish(
+                staged, settings.sqlite_path, settings.backup_dir if settings.backup else None
+            )
+    if backup is not None:
+        log.info("old database backed up to %s", backup)
+        target.prune(settings.backup_dir, settings.keep_backups)
+    log.info("database of user %s published as %s", export.manifest.user_id, settings.sqlite_path)
+    return Imported(export.manifest, rows, seconds, backup)
+
+
+class _Loader:
+    """From a table's records to rows for SQLite."""
+
+    def __init__(
+        self, table: mapping.Mapped, columns: Sequence[Column], mapped: TableMapping, user_id: str
+    ) -> None:
+        self.mapped = mapped
+        self.file = getattr(table, "file", bundle.USER_DATA)
+        self.decode: Callable[[bytes], Any] = encoding.record_decoder(columns)
+        places = [columns.index(pair.source) for pair in mapped.copied]
+        self._names = [pair.source.name for pair in mapped.copied]
+        self._take = operator.attrgetter(*("c%d" % place for place in places), "json_nulls")
+        self._key = next((i for i, name in enumerate(self._names) if name == "id"), None)
+        self._user_id = user_id
+        self._owner = next(
+            ("c%d" % i for i, column in enumerate(columns) if column.name == table.owner), None
+        )
+        self._converters = [
+            (i, convert)
+            for i, pair in enumerate(mapped.copied)
+            for convert in [
+                encoding.converter(
+                    pair.source, pair.target.type, pair.source.name in table.json_types, pair.target.not_null
+                )
+            ]
+            if convert is not None
+        ]
+
+    @property
+    def columns(self) -> List[str]:
+        return [pair.target.name for pair in self.mapped.copied]
+
+    def row(self, record: Any) -> List[Any]:
+        """The record's values as SQLite is given them.
+
+        Raises MigrationError: exit 3 for a value that SQLite cannot hold, naming the cell; 4 for another user's row.
+        """
+        *row, json_nulls = self._take(record)
+        if self._owner is not None and not self._is_user(getattr(record, self._owner)):
+            raise bundle.damaged(
+                "%s: the row %s belongs to another user than the manifest's" % (self.file, self.name(row))
+            )
+        for i, convert in self._converters:
+            value = row[i]
+            if value is not None:
+                try:
+                    row[i] = convert(value)
+                except encoding.Unrepresentable as error:
+                    raise MigrationError(
+                        "%s %s, column %s: SQLite cannot hold this value as it is: %s"
+                        % (self.mapped.table, self.name(row), self._names[i], error),
+                        hint="correct the value in PostgreSQL or the column in the SQLite schema, then export again",
+                        exit_code=ExitCode.SOURCE,
+                    ) from error
+                except UnicodeDecodeError as error:  # msgspec passes raw JSON on unread
+                    raise bundle.damaged(
+                        "%s is damaged: %s, column %s is not UTF-8"
+                        % (self.file, self.name(row), self._names[i])
+                    ) from error
+        for name in json_nulls:
+            if name not in self._names:
+                raise bundle.damaged(
+                    "%s: %s of %s names no column" % (self.file, encoding.JSON_NULLS, self.name(row))
+                )
+            row[self._names.index(name)] = "null"
+        return row
+
+    def _is_user(self, owner: Any) -> bool:
+        if owner is None or owner == self._user_id:
+            return True
+        value = (
+            msgspec.json.decode(owner) if isinstance(owner, msgspec.Raw) else owner
+        )  # undeclared, or a number
+        return value is None or str(value).rstrip() == self._user_id  # char(n) is padded
+
+    def name(self, row: Sequence[Any]) -> str:
+        if self._key is None:
+            return "of the user"
+        key = row[self._key]
+        return str(key, "utf-8", "replace").strip('"') if isinstance(key, msgspec.Raw) else str(key)
+
+
+def _load(
+    database: sqlite3.Connection, export: bundle.Reader, loader: _Loader, advance: Callable[[int], None]
+) -> int:
+    last: List[Any] = []
+
+    def rows() -> Iterator[Sequence[Any]]:
+        nonlocal last
+        for number, record in enumerate(export.records(loader.file, loader.decode), start=1):
+            last = loader.row(record)
+            yield last
+            if number % STEP == 0:
+                advance(STEP)
+
+    if not loader.columns:  # an empty file of a bundle that names no types
+        return sum(1 for _ in rows())
+    try:
+        return target.insert(database, loader.mapped.target, loader.columns, rows())
+    except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError) as error:
+        raise target.failed(
+            "%s %s is rejected by SQLite: %s" % (loader.mapped.table, loader.name(last), error),
+            "correct the row in PostgreSQL and export again, or the constraint in the schema file",
+        ) from error
+
+
+def _fill_singletons(
+    database: sqlite3.Connection,
+    export: bundle.Reader,
+    settings: Settings,
+    columns: Mapping[str, Tuple[Column, ...]],
+    schema: Schema,
+) -> None:
+    records = export.user_data()
+    if records.get(settings.user.member) is None:
+        raise bundle.damaged("%s holds no user" % bundle.USER_DATA)
+    user_id = export.manifest.user_id
+    _fill_app_config(database, records[settings.user.member], settings.user, columns, schema, user_id)
+    _fill_preferences(
+        database, records.get(settings.preferences.member), settings.preferences, columns, schema, user_id
+    )
+
+
+def _fill_app_config(
+    database: sqlite3.Connection,
+    record: Optional[bytes],
+    singleton: Singleton,
+    columns: Mapping[str, Tuple[Column, ...]],
+    schema: Schema,
+    user_id: str,
+) -> None:
+    """users → app_config: the password hash and the account's timestamps."""
+    assert record is not None
+    values = _singleton_values(record, singleton, columns, schema, user_id)
+    target.fill_singleton(database, singleton.target, values)
+
+
+def _fill_preferences(
+    database: sqlite3.Connection,
+    record: Optional[bytes],
+    singleton: Singleton,
+    columns: Mapping[str, Tuple[Column, ...]],
+    schema: Schema,
+    user_id: str,
+) -> None:
+    """user_preferences → its singleton; a user without any gets the schema's defaults."""
+    values = [] if record is None else _singleton_values(record, singleton, columns, schema, user_id)
+    if record is None:
+        log.info("the user has no preferences: the schema's defaults hold")
+    target.fill_singleton(database, singleton.target, values)
+
+
+def _singleton_values(
+    record: bytes,
+    singleton: Singleton,
+    columns: Mapping[str, Tuple[Column, ...]],
+    schema: Schema,
+    user_id: str,
+) -> List[Tuple[str, Any]]:
+    """Column and value of each; a NULL that the target column cannot hold is left to its default."""
+    mapped = mapping.map_columns(singleton, columns[singleton.name], schema)
+    loader = _Loader(singleton, columns[singleton.name], mapped, user_id)
+    try:
+        row = loader.row(loader.decode(record))
+    except msgspec.DecodeError as error:
+        raise bundle.damaged("%s, %s: %s" % (bundle.USER_DATA, singleton.member, error)) from error
+    return [
+        (pair.target.name, value)
+        for pair, value in zip(mapped.copied, row)
+        if value is not None or not pair.target.not_null
+    ]
+
+
+def _bring_back(database: sqlite3.Connection, sql: str) -> None:
+    """Make an index or a trigger of the schema that the load went without."""
+    try:
+        database.execute(sql)
+    except sqlite3.IntegrityError as error:
+        raise target.failed(
+            "the rows do not fit an index of the schema: %s" % error,
+            "correct the rows in PostgreSQL and export again, or the index in the schema file: "
+            + " ".join(sql.split()),
+        ) from error
+    found = _INSERT_TRIGGER.match(sql)
+    if found:
+        log.warning(
+            "trigger %s did not run for the imported rows: bring what it keeps up to date (a full-text table: "
+            "INSERT INTO name(name) VALUES('rebuild'))",
+            found[1],
+        )
+
+
+_INSERT_TRIGGER = re.compile(
+    r"\s*CREATE\s+(?:TEMP\s+|TEMPORARY\s+)?TRIGGER\s+(?:IF\s+NOT\s+EXISTS\s+)?(\S+)\s+(?:BEFORE\s+|AFTER\s+)?INSERT\s+ON\b",
+    re.IGNORECASE,
+)
+
+
+def _check_rows(database: sqlite3.Connection, table: str, rows: int) -> None:
+    held = database.execute("SELECT count(*) FROM " + quote(table)).fetchone()[0]
+    if held != rows:
+        raise target.failed(
+            "%s holds %d rows after %d were inserted: the schema file fills it with rows of its own"
+            % (table, held, rows),
+            "take them out of the schema file",
+        )
+
+
+def _check_count(file: str, rows: int, expected: int) -> None:
+    if rows != expected:
+        raise bundle.damaged("%s holds %d records; the manifest says %d" % (file, rows, expected))
+
+
+def _check(database: sqlite3.Connection) -> None:
+    """Nothing dangles and the file is sound, before it is committed."""
+    violations = list(target.foreign_key_violations(database))
+    if violations:
+        shown = "\n  ".join(
+            "%s %s: %s leads to no row of %s" % violation for violation in violations[: target.LISTED]
+        )
+        raise target.failed(
+            "foreign keys that lead nowhere: %d%s\n  %s"
+            % (len(violations), ", of which the first:" if len(violations) > target.LISTED else "", shown),
+            "export again with this version: it finds such rows in PostgreSQL, and --orphans skip leaves them out",
+        )
+    problems = target.integrity_problems(database)
+    if problems:
+        raise target.failed("the new database is not sound: %s" % "; ".join(problems))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = console.parser(__doc__ or "")
+    console.add_user(parser)
+    console.add_target(parser)
+    console.add_schema(parser)
+    console.add_backup(parser)
+    return console.run(lambda args: _main(console.settings(args, config)), parser.parse_args(argv), config)
+
+
+def _main(settings: Settings) -> int:
+    imported = import_(settings)
+    console.summary(
+        "Imported to %s" % settings.sqlite_path,
+        ("table", "rows", "bytes", "seconds"),
+        [
+            (
+                table.name,
+                imported.rows[table.name],
+                imported.manifest.sizes.get(table.file),
+                imported.seconds[table.name],
+            )
+            for table in settings.tables
+        ],
+    )
+    return ExitCode.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""One user's data from PostgreSQL to a validated SQLite database: export, import, validate.
+
+python migrate.py --user-email you@example.com
+
+python migrate.py --skip-export                  import again from the bundle that is there
+python migrate.py --skip-export --skip-import    validate the database that is there
+python migrate.py --dry-run                      show what would be migrated, write nothing
+python migrate.py --restore                      put the newest backup back
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence
+
+import config
+import plan_migration
+from export_from_postgres import Exported, export
+from import_to_sqlite import Imported, import_
+from migration import console, target
+from migration.errors import ExitCode
+from migration.schema import read_schema
+from migration.settings import Settings
+from validate_migration import conclude, validate
+
+NEWEST = "\0newest"  # no file has such a name
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = console.parser(__doc__ or "")
+    console.add_user(parser)
+    console.add_source(parser)
+    console.add_target(parser)
+    console.add_schema(parser)
+    console.add_backup(parser)
+    console.add_orphans(parser)
+    console.add_offline(parser)
+    parser.add_argument("--skip-export", action="store_true", help="use the bundle that is there")
+    parser.add_argument("--skip-import", action="store_true", help="leave the database as it is")
+    parser.add_argument("--skip-validation", action="store_true", help="do not check the database afterwards")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show rows, bytes, conversions and disk space; write nothing"
+    )
+    parser.add_argument(
+        "--restore",
+        metavar="FILE",
+        nargs="?",
+        const=NEWEST,
+        help="put a backup in the database's place (default: the newest) and do nothing else",
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.restore is not None and (
+        arguments.dry_run
+        or arguments.offline
+        or arguments.skip_export
+        or arguments.skip_import
+        or arguments.skip_validation
+    ):
+        parser.error("--restore does nothing else: leave --dry-run, --offline and --skip-… away")
+    if arguments.restore == "":
+        parser.error("--restore names an empty file")
+    if arguments.dry_run and (arguments.skip_export or arguments.skip_import):
+        parser.error("--dry-run looks at what PostgreSQL holds: leave --skip-export and --skip-import away")
+    if arguments.offline and not arguments.skip_export:
+        parser.error("--offline validates without PostgreSQL: it goes with --skip-export")
+    if arguments.skip_export and arguments.skip_import and arguments.skip_validation:
+        parser.error("every phase is skipped: nothing to do")
+    return console.run(lambda args: _main(args, console.settings(args, config)), arguments, config)
+
+
+def _main(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.restore is not None:
+        return _restore(arguments.restore, settings)
+    if arguments.dry_run:
+        plan_migration.show(plan_migration.plan(settings), settings)
+        return ExitCode.DONE
+    return migrate(settings, arguments)
+
+
+def migrate(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Run the phases that are not skipped and return the exit code."""
+    exported = imported = None
+    if not arguments.skip_export:
+        if not arguments.skip_import:
+            read_schema(settings.schema_path)
+            with target.replacing(
+                settings.sqlite_path
+            ):  # what would stop the import stops us before the export
+                pass
+        exported = export(settings)
+        # A bundle that another run put there meanwhile is not ours to import.
+        settings = dataclasses.replace(settings, user_email=exported.manifest.user_email)
+    if not arguments.skip_import:
+        imported = import_(settings)
+    if exported is not None or imported is not None:
+        _summarize(exported, imported, settings)
+    if arguments.skip_validation:
+        return ExitCode.DONE
+    return conclude(validate(settings))
+
+
+def _summarize(exported: Optional[Exported], imported: Optional[Imported], settings: Settings) -> None:
+    done = exported or imported
+    assert done is not None
+    manifest = done.manifest
+    phases: Dict[str, Dict[str, float]] = {}
+    if exported is not None:
+        phases["export seconds"] = dict(exported.seconds)
+    if imported is not None:
+        phases["import seconds"] = dict(imported.seconds)
+    rows: List[List[object]] = [
+        [table.name, manifest.row_counts[table.name], manifest.sizes.get(table.file)]
+        + [seconds[table.name] for seconds in phases.values()]
+        for table in settings.tables
+    ]
+    console.summary("Migrated to %s" % settings.sqlite_path, ["table", "rows", "bytes", *phases], rows)
+    for name, left_out in manifest.orphans_skipped.items():
+        console.log.warning(
+            "left out of %s by --orphans skip: %d rows that refer to rows of others", name, left_out
+        )
+    if imported is not None and imported.backup is not None:
+        console.log.info(
+            "to go back: python migrate.py --restore %s --sqlite-path %s",
+            imported.backup,
+            settings.sqlite_path,
+        )
+
+
+def _restore(name: str, settings: Settings) -> int:
+    backup = target.newest_backup(settings.backup_dir) if name == NEWEST else Path(name).expanduser()
+    saved = target.restore(backup, settings.sqlite_path, settings.backup_dir if settings.backup else None)
+    console.log.info("%s restored from %s", settings.sqlite_path, backup)
+    if saved is not None:
+        console.log.info("what was there is backed up to %s", saved)
+        target.prune(settings.backup_dir, settings.keep_backups)
+    return ExitCode.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

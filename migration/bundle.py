@@ -1,0 +1,594 @@
+"""The export bundle on disk: JSON files and a SHA256 manifest, written whole or not at all.
+
+The files are written in ``.staging``; renaming that folder to ``.complete`` is the moment at which the new
+bundle holds. The files then move to their places, and a run that finds ``.complete`` ends that move first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import (
+    Any,
+    BinaryIO,
+    Callable,
+    Collection,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+)
+
+import msgspec
+
+from migration import lock
+from migration.encoding import reject_duplicates
+from migration.errors import ExitCode, MigrationError
+from migration.tables import Column
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+USER_DATA = "user_data.json"
+REPORTS = ("validation_report.json",)
+BLOCK = 1 << 20
+DEEPEST = 10000  # levels of JSON; PostgreSQL's max_stack_depth ends earlier
+
+_STAGING = ".staging"
+_OURS = (".gitignore", ".lock", ".staging", ".complete")
+_COMPLETE = ".complete"
+
+Decoded = TypeVar("Decoded")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``manifest.json``. The first five are in every bundle; a bundle made elsewhere may lack the rest."""
+
+    export_timestamp: str
+    user_email: str
+    user_id: str
+    row_counts: Mapping[str, int]
+    checksums: Mapping[str, str]
+    format_version: int = FORMAT_VERSION
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    columns: Mapping[str, Tuple[Column, ...]] = field(default_factory=dict)
+    orphans_skipped: Mapping[str, int] = field(default_factory=dict)
+    source: str = ""
+    server_version: str = ""
+    snapshot: str = ""
+
+
+def damaged(
+    message: str, hint: str = "export again, or bring back the whole folder from where it was copied"
+) -> MigrationError:
+    return MigrationError(message, hint=hint, exit_code=ExitCode.BUNDLE)
+
+
+# Writing
+
+
+class Sink:
+    """One file of the bundle while it is written: hashed, counted, in blocks. Records arrive one a call."""
+
+    def __init__(self, file: BinaryIO, check_utf8: bool, advance: Callable[[int], None]) -> None:
+        self.rows = 0
+        self.size = 0
+        self._file = file
+        self._hash = hashlib.sha256()
+        self._check_utf8 = check_utf8
+        self._advance = advance
+        self._pending: List[bytes] = []
+        self._pending_size = 0
+
+    def write(self, line: bytes) -> None:
+        """Take one record, as COPY hands it over: JSON text that ends in a newline."""
+        self._pending.append(line[:-1])
+        self._pending_size += len(line)
+        if self._pending_size >= BLOCK:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._pending:
+            block = b",\n".join(self._pending)
+            if self._check_utf8:
+                _require_utf8(block)
+            self.put((b",\n" if self.rows else b"[\n") + block)
+            self.rows += len(self._pending)
+            self._advance(len(self._pending))
+            self._pending = []
+            self._pending_size = 0
+
+    def put(self, data: bytes) -> None:
+        self._hash.update(data)
+        self._file.write(data)
+        self.size += len(data)
+
+    def end(self) -> None:
+        """Close the array."""
+        self.flush()
+        self.put(b"\n]\n" if self.rows else b"[\n]\n")
+
+    @property
+    def checksum(self) -> str:
+        return self._hash.hexdigest()
+
+
+def _require_utf8(block: bytes) -> None:
+    try:
+        block.decode("utf-8")
+    except UnicodeDecodeError:
+        raise MigrationError(
+            "the database's encoding is SQL_ASCII and its text is not UTF-8",
+            hint="restore a dump of it into a database with the right encoding, and export that",
+            exit_code=ExitCode.SOURCE,
+        ) from None
+
+
+class Writer:
+    """A bundle in the making. ``table`` and ``user_data`` write its files, ``finish`` the manifest."""
+
+    def __init__(self, folder: Path, check_utf8: bool) -> None:
+        self._folder = folder
+        self._check_utf8 = check_utf8
+        self.row_counts: Dict[str, int] = {}
+        self.checksums: Dict[str, str] = {}
+        self.sizes: Dict[str, int] = {}
+
+    @contextlib.contextmanager
+    def table(self, name: str, file_name: str, advance: Callable[[int], None]) -> Iterator[Sink]:
+        with self._file(file_name, advance) as sink:
+            yield sink
+            sink.end()
+        self.row_counts[name] = sink.rows
+
+    def user_data(
+        self, user: bytes, preferences: Optional[bytes], user_table: str, preferences_table: str
+    ) -> None:
+        """Write ``user_data.json`` from the two records' JSON text; a user may have no preferences."""
+        with self._file(USER_DATA, lambda rows: None) as sink:
+            sink.put(b'{"user": ' + user + b',\n"preferences": ' + (preferences or b"null") + b"}\n")
+        self.row_counts[user_table] = 1
+        self.row_counts[preferences_table] = int(preferences is not None)
+
+    @contextlib.contextmanager
+    def _file(self, name: str, advance: Callable[[int], None]) -> Iterator[Sink]:
+        with create_private(self._folder / name) as file:
+            sink = Sink(file, self._check_utf8, advance)
+            yield sink
+            sync(file)
+        self.checksums[name] = sink.checksum
+        self.sizes[name] = sink.size
+
+    def finish(self, manifest: Manifest) -> None:
+        with create_private(self._folder / MANIFEST) as file:
+            file.write((json.dumps(_as_json(manifest), indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
+            sync(file)
+
+
+def _as_json(manifest: Manifest) -> Dict[str, Any]:
+    plain = asdict(manifest)
+    plain["columns"] = {table: [c._asdict() for c in columns] for table, columns in manifest.columns.items()}
+    return plain
+
+
+@contextlib.contextmanager
+def writing(folder: Path, files: Collection[str], check_utf8: bool = False) -> Iterator[Writer]:
+    """A new bundle of the table files ``files`` in ``folder``: published when the block ends well, left as it was otherwise.
+
+    Raises MigrationError (exit 4) where the folder cannot be written, is full or in use.
+    """
+    with _os_errors(folder), _locked(folder):
+        foreign = sorted(
+            path.name
+            for path in folder.glob("*.json")
+            if path.name not in {MANIFEST, USER_DATA, *REPORTS, *files}
+        )
+        if foreign:
+            raise damaged(
+                "%s holds %s, which is no file of a bundle" % (folder, foreign[0]),
+                "choose a folder of its own with --data-dir",
+            )
+        if {path.name for path in folder.iterdir()} <= {MANIFEST, USER_DATA, *REPORTS, *files, *_OURS}:
+            os.chmod(
+                str(folder), 0o700
+            )  # a folder that others use too keeps its mode; our files are 0600 anyway
+        staging = folder / _STAGING
+        shutil.rmtree(str(staging), ignore_errors=True)
+        staging.mkdir(mode=0o700)
+        try:
+            yield Writer(staging, check_utf8)
+            _publish(folder)
+        finally:
+            shutil.rmtree(str(staging), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with lock.held(folder / ".lock", "the data folder %s" % folder, ExitCode.BUNDLE):
+        _roll_forward(folder)
+        yield
+
+
+def _publish(folder: Path) -> None:
+    sync_folder(folder / _STAGING)
+    os.replace(str(folder / _STAGING), str(folder / _COMPLETE))
+    sync_folder(folder)
+    _roll_forward(folder)
+
+
+def _roll_forward(folder: Path) -> None:
+    """End the move of a complete bundle to its places, where a run was killed in it."""
+    complete = folder / _COMPLETE
+    if complete.is_symlink() or not complete.is_dir():
+        return
+    for path in sorted(complete.iterdir(), key=lambda p: p.name == MANIFEST):  # the manifest last
+        os.replace(str(path), str(folder / path.name))
+    complete.rmdir()
+    sync_folder(folder)
+
+
+@contextlib.contextmanager
+def _os_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MigrationError(
+            "cannot write the bundle in %s: %s" % (folder, error.strerror or error),
+            hint="free some space, or choose another folder with --data-dir"
+            if error.errno == 28
+            else "choose a folder that you may write with --data-dir",
+            exit_code=ExitCode.BUNDLE,
+        ) from error
+
+
+def create_private(path: Path) -> BinaryIO:
+    """A new file for its owner alone, whatever the umask."""
+    descriptor = os.open(
+        str(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600
+    )
+    if hasattr(os, "fchmod"):
+        os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "wb")
+
+
+def sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder last through a power cut, where the system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(str(folder), os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+# Reading
+
+
+class Reader:
+    """A verified bundle."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    def user_data(self) -> Dict[str, Optional[bytes]]:
+        """The JSON text of the members of ``user_data.json``, ``None`` for null."""
+        try:
+            content = _read(self.folder / USER_DATA)
+            members = msgspec.json.decode(content, type=Dict[str, msgspec.Raw])
+            reject_duplicates(content)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise damaged("%s is damaged: %s" % (USER_DATA, error)) from error
+        texts = {name: bytes(raw) for name, raw in members.items()}
+        return {name: None if text == b"null" else text for name, text in texts.items()}
+
+    def records(self, file_name: str, decode: Callable[[bytes], Decoded]) -> Iterator[Decoded]:
+        """Each record of a table's file, decoded, at flat memory.
+
+        Our own files hold one record a line. Any other layout of a JSON array is read as well, a
+        little slower. Raises MigrationError (exit 4), naming file and record, where it is not one.
+        """
+        with open_regular(self.folder / file_name) as file:
+            number = 0
+            try:
+                for record in _decoded(file, deep(decode)):
+                    yield record
+                    number += 1
+            except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
+                raise damaged("%s is damaged in record %d: %s" % (file_name, number + 1, error)) from error
+
+    def count(self, file_name: str) -> int:
+        return sum(1 for _ in self.records(file_name, msgspec.json.Decoder(msgspec.Raw).decode))
+
+
+def deep(decode: Callable[..., Decoded]) -> Callable[..., Decoded]:
+    """The decoder for JSON that is nested deeper than Python's recursion limit: PostgreSQL takes some thousand levels."""
+
+    def patient(*arguments: Any) -> Decoded:
+        try:
+            return decode(*arguments)
+        except RecursionError:
+            limit = sys.getrecursionlimit()
+            sys.setrecursionlimit(limit + DEEPEST)
+            try:
+                return decode(*arguments)
+            finally:
+                sys.setrecursionlimit(limit)
+
+    return patient
+
+
+def _decoded(file: BinaryIO, decode: Callable[[bytes], Decoded]) -> Iterator[Decoded]:
+    offset, last = 0, ""  # the last sign read: "[", "," or the "}" of a record
+    if file.readline(16).strip() == b"[":
+        offset, last = file.tell(), "["
+        for line in file:
+            text = line.strip()
+            if text == b"]" and last != ",":
+                if file.read().strip():
+                    raise ValueError("text after the end of the array")
+                return
+            if last == "}":
+                break  # the comma stands elsewhere, or is missing
+            comma = text.endswith(b",")
+            try:
+                record = decode(text[:-1] if comma else text)
+            except msgspec.ValidationError:
+                raise
+            except msgspec.DecodeError:
+                break  # not one record a line, from here on at least
+            yield record
+            offset += len(line)
+            last = "," if comma else "}"
+        else:
+            raise ValueError("the file ends too early")
+    yield from _scanned(file, offset, last, decode)
+
+
+_BLANK = re.compile(r"[ \t\n\r]*")
+
+
+def _scanned(file: BinaryIO, offset: int, last: str, decode: Callable[[bytes], Decoded]) -> Iterator[Decoded]:
+    """Records of a JSON array in any layout. ``last``: the sign before ``offset``, as in ``_decoded``."""
+    import codecs
+
+    file.seek(offset)
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    end_of = deep(json.JSONDecoder().raw_decode)
+    buffer, position, block, ended = "", 0, BLOCK, False
+
+    def more() -> bool:
+        nonlocal buffer, position, ended, block
+        data = file.read(block)
+        ended = not data
+        buffer = buffer[position:] + decoder.decode(data, final=ended)
+        position = 0
+        block *= 2  # so that a record of any size is scanned a bounded number of times
+        return not ended
+
+    def skip_blank() -> str:
+        nonlocal position
+        while True:
+            found = _BLANK.match(buffer, position)
+            assert found is not None
+            position = found.end()
+            if position < len(buffer) or not more():
+                return buffer[position : position + 1]
+
+    if not last:
+        if skip_blank() != "[":
+            raise ValueError("not a JSON array")
+        position, last = position + 1, "["
+    while True:
+        character = skip_blank()
+        if character == "]" and last != ",":
+            position += 1
+            if skip_blank():
+                raise ValueError("text after the end of the array")
+            return
+        if not character:
+            raise ValueError("the file ends too early")
+        if last == "}":
+            if character != ",":
+                raise ValueError("a comma is missing")
+            position, last = position + 1, ","
+            continue
+        if character != "{":
+            raise ValueError(
+                "a comma before the end of the array" if character == "]" else "not a JSON object"
+            )
+        while True:
+            try:
+                _, end = end_of(buffer, position)
+                break
+            except ValueError:
+                if not more():
+                    raise
+        block = BLOCK
+        yield decode(buffer[position:end].encode("utf-8"))
+        position, last = end, "}"
+
+
+@contextlib.contextmanager
+def reading(folder: Path, tables: Mapping[str, str], user_email: Optional[str] = None) -> Iterator[Reader]:
+    """The verified bundle in ``folder``; ``tables``: the table and file names that it must hold.
+
+    Raises MigrationError (exit 4) where it is missing, damaged, of another user than ``user_email``, or in use.
+    """
+    try:
+        there = folder.is_dir()
+    except OSError as error:
+        raise damaged("cannot read %s: %s" % (folder, error.strerror), "set --data-dir") from error
+    if not there:
+        raise damaged(
+            "no export bundle: folder %s does not exist" % folder,
+            "run export_from_postgres.py first, or set --data-dir",
+        )
+    with contextlib.ExitStack() as stack:
+        if os.access(str(folder), os.W_OK):  # a bundle on read-only media cannot be locked, nor changed
+            with _os_errors(folder):
+                stack.enter_context(_locked(folder))
+        manifest = verify(folder, tables)
+        if user_email and user_email != manifest.user_email:
+            raise MigrationError(
+                "the bundle in %s belongs to %s, not to %s" % (folder, manifest.user_email, user_email),
+                logged="the bundle in %s belongs to another user" % folder,
+                hint="export again for this user, or leave --user-email away to use the bundle as it is",
+                exit_code=ExitCode.BUNDLE,
+            )
+        yield Reader(folder, manifest)
+
+
+def verify(folder: Path, tables: Mapping[str, str]) -> Manifest:
+    """Check manifest, file names, sizes and SHA256 checksums, and return the manifest."""
+    manifest = read_manifest(folder)
+    expected = {USER_DATA, *tables.values()}
+    for name in sorted(set(manifest.checksums) - expected):
+        raise damaged(
+            "the manifest names a file that no table in config.TABLES has: %r" % name,
+            "add its table to config.TABLES, or export again",
+        )
+    for name in sorted(expected - set(manifest.checksums)):
+        raise damaged("the manifest does not name %s" % name, "export again")
+    present = {path.name for path in folder.glob("*.json")} - {MANIFEST, *REPORTS}
+    for name in sorted(present - expected):
+        raise damaged("%s is in %s but not in the manifest" % (name, folder), "move it away, or export again")
+    for name in sorted(expected):
+        _verify_file(folder / name, manifest.checksums[name], manifest.sizes.get(name))
+    for table in tables:
+        if table not in manifest.row_counts:
+            raise damaged("the manifest has no row count for %s" % table, "export again")
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    try:
+        text = _read(path)
+    except MigrationError:
+        if not path.exists() and not path.is_symlink():
+            raise damaged(
+                "no export bundle: %s does not exist" % path,
+                "run export_from_postgres.py first, or set --data-dir",
+            ) from None
+        raise
+    try:
+        content = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        _check_manifest(content)
+        return Manifest(
+            **{
+                **{key: value for key, value in content.items() if key in Manifest.__dataclass_fields__},
+                "columns": {
+                    table: tuple(Column(**column) for column in columns)
+                    for table, columns in content.get("columns", {}).items()
+                },
+            }
+        )
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        raise damaged("%s is damaged: %s" % (path, error)) from error
+
+
+def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a member stands there twice")
+    return members
+
+
+def _refuse_constant(token: str) -> None:
+    raise ValueError("%s is no JSON" % token)
+
+
+def _check_manifest(content: Any) -> None:
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")
+    for key, kind in {
+        "export_timestamp": str,
+        "user_email": str,
+        "user_id": str,
+        "row_counts": dict,
+        "checksums": dict,
+    }.items():
+        if not isinstance(content.get(key), kind):
+            raise ValueError("%s is missing or not %s" % (key, "an object" if kind is dict else "text"))
+    if content.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+        raise ValueError(
+            "format version %r; this program reads %d" % (content["format_version"], FORMAT_VERSION)
+        )
+    for table, rows in content["row_counts"].items():
+        if type(rows) is not int or rows < 0:
+            raise ValueError("row count of %s is not a number" % table)
+    for name, checksum in content["checksums"].items():
+        if not isinstance(checksum, str) or not re.fullmatch("[0-9a-fA-F]{64}", checksum):
+            raise ValueError("checksum of %r is not a SHA256" % name)
+    for key in ("sizes", "orphans_skipped"):
+        if not isinstance(content.get(key, {}), dict) or not all(
+            type(number) is int for number in content.get(key, {}).values()
+        ):
+            raise ValueError("%s is not an object of numbers" % key)
+    for table, columns in content.get("columns", {}).items():
+        names = [column["name"] for column in columns]
+        if len(set(names)) < len(names):
+            raise ValueError("a column of %s stands there twice" % table)
+        for column in columns:
+            if [type(column[key]) for key in Column._fields] != [str, str, str, bool]:
+                raise ValueError("a column of %s is not described by name, type, kind and not_null" % table)
+    json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair can be shown nowhere
+
+
+def _verify_file(path: Path, checksum: str, size: Optional[int]) -> None:
+    digest, length = hashlib.sha256(), 0
+    with open_regular(path) as file:
+        for block in iter(lambda: file.read(BLOCK), b""):
+            digest.update(block)
+            length += len(block)
+    if size is not None and length != size:
+        raise damaged("%s has %d bytes; the manifest says %d" % (path.name, length, size))
+    if digest.hexdigest() != checksum.lower():
+        raise damaged("%s does not match its SHA256 checksum in the manifest" % path.name)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file of the bundle to read; never a link, which could lead anywhere."""
+    try:
+        # without O_NONBLOCK, opening a named pipe waits for a writer
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(str(path), flags | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        raise damaged("the bundle is incomplete: %s is missing" % path.name) from None
+    except OSError as error:
+        if path.is_symlink():
+            raise damaged("%s is a symbolic link; a bundle holds plain files" % path.name) from None
+        raise damaged("cannot read %s: %s" % (path, error.strerror), "check the file's permissions") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise damaged("%s is not a plain file" % path.name)
+    return os.fdopen(descriptor, "rb", buffering=BLOCK)
+
+
+def _read(path: Path) -> bytes:
+    with open_regular(path) as file:
+        return file.read()
+
+
+def files(tables: Sequence[Any]) -> Dict[str, str]:
+    """Table name → file name."""
+    return {table.name: table.file for table in tables}

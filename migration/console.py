@@ -1,0 +1,471 @@
+"""The command line's common part: options, settings, logging, progress, and errors as exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from migration.errors import ExitCode, MigrationError
+from migration.settings import Settings
+from migration.tables import require_tuple
+
+log = logging.getLogger("migration")
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+EXIT_CODES = """\
+exit codes:
+  0    done
+  1    the validation found differences
+  2    usage or configuration
+  3    PostgreSQL: unreachable, refused, user not found, data it cannot represent
+  4    export bundle missing, damaged or of another user
+  5    SQLite: locked, not writable, disk full, constraint; the old database is untouched
+  130  interrupted
+"""
+
+
+# Options
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the options that every script has."""
+    made = argparse.ArgumentParser(
+        description=description,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument(
+        "--data-dir", metavar="DIR", help="export bundle (MIGRATION_DATA_DIR; default: migration_data)"
+    )
+    made.add_argument("--log-file", metavar="FILE", help="also write the log here (LOG_FILE)")
+    loudness = made.add_mutually_exclusive_group()
+    loudness.add_argument("--verbose", action="store_true", help="log details (LOG_LEVEL=DEBUG)")
+    loudness.add_argument(
+        "--quiet", action="store_true", help="print warnings and errors only (LOG_LEVEL=WARNING)"
+    )
+    return made
+
+
+def add_user(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--user-email",
+        metavar="EMAIL",
+        help="who is migrated (MIGRATION_USER_EMAIL; default: the bundle's user where the export is skipped, else config.DEFAULT_USER_EMAIL)",
+    )
+
+
+def add_source(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--postgres-url",
+        metavar="URL",
+        help="postgresql://user:password@host:port/database or conninfo (POSTGRES_URL, or POSTGRES_HOST, _PORT, _DB, _USER, _PASSWORD)",
+    )
+
+
+def add_schema(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--schema-path",
+        metavar="FILE",
+        help="SQLite schema (SCHEMA_PATH; default: the application's, else the suite's own)",
+    )
+
+
+def add_target(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--sqlite-path", metavar="FILE", help="SQLite database (SQLITE_PATH; default: ../app.db)"
+    )
+
+
+def add_backup(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--backup-dir", metavar="DIR", help="backups of the database (BACKUP_DIR; default: backups)"
+    )
+    made.add_argument("--no-backup", action="store_true", help="replace the database without a backup of it")
+    made.add_argument(
+        "--keep-backups",
+        metavar="N",
+        type=_positive,
+        help="after a backup remove all but the N newest (default: keep all)",
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError("%r is not a number from 1 up" % text)
+    return int(text)
+
+
+def add_orphans(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--orphans",
+        choices=("stop", "skip"),
+        default="stop",
+        help="rows that point at rows which are not the user's: stop and name them, or leave them out and say so (default: stop)",
+    )
+
+
+def add_offline(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--offline", action="store_true", help="validate against the bundle alone, without PostgreSQL"
+    )
+
+
+# Settings
+
+
+@dataclass(frozen=True)
+class _Lookup:
+    """Option, then environment, then ``.env``, then config.py."""
+
+    arguments: argparse.Namespace
+    environment: Mapping[str, str]
+    config: Any
+
+    def text(self, option: str, variable: str, default: str) -> str:
+        given = getattr(self.arguments, option, None)
+        if given == "":
+            raise usage("--%s is empty" % option.replace("_", "-"))
+        return given or self.environment.get(variable) or str(getattr(self.config, default) or "")
+
+    def given(self, option: str, variable: str) -> Optional[str]:
+        """The option or the variable; an option that is empty is a slip, not a wish for the default."""
+        value = getattr(self.arguments, option, None)
+        if value == "":
+            raise usage("--%s is empty" % option.replace("_", "-"))
+        try:
+            (value or "").encode("utf-8")
+        except UnicodeEncodeError:
+            raise usage("--%s is not UTF-8" % option.replace("_", "-")) from None
+        return value or self.environment.get(variable) or None
+
+    def path(self, option: str, variable: str, default: str) -> Path:
+        text = self.text(option, variable, default)
+        try:
+            return Path(text).expanduser()
+        except RuntimeError as error:
+            raise usage("%s: %s" % (text, error)) from error
+
+
+def usage(message: str, hint: Optional[str] = None) -> MigrationError:
+    return MigrationError(message, hint=hint, exit_code=ExitCode.USAGE)
+
+
+def environment(base_dir: Path) -> Dict[str, str]:
+    """The environment over the ``.env`` file beside config.py; values are taken as they stand."""
+    file = base_dir / ".env"
+    if not file.is_file():
+        return dict(os.environ)
+    try:
+        from dotenv import dotenv_values
+    except ImportError:
+        raise usage(
+            "%s is there but python-dotenv is not" % file, "pip install -r requirements.txt"
+        ) from None
+    try:
+        values = dotenv_values(str(file), interpolate=False, encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise usage("cannot read %s: %s" % (file, getattr(error, "strerror", None) or "not UTF-8")) from error
+    found = {name: value for name, value in values.items() if value is not None}
+    if any(variable in os.environ for variable, name, _ in _POSTGRES if name != "password"):
+        found.pop("POSTGRES_URL", None)  # the environment's parts win over the file's whole
+    return {**found, **os.environ}
+
+
+def settings(arguments: argparse.Namespace, config: Any) -> Settings:
+    """Resolve everything that one run needs to know. Raises MigrationError (exit 2)."""
+    found = _Lookup(arguments, environment(config.BASE_DIR), config)
+    postgres, fallback = _postgres(found)
+    require_tuple("EXCLUDED_TABLES", config.EXCLUDED_TABLES)
+    return Settings(
+        postgres=postgres,
+        fallback_password=fallback,
+        postgres_schema=config.POSTGRES_SCHEMA,
+        user_email=found.given("user_email", "MIGRATION_USER_EMAIL"),
+        default_email=config.DEFAULT_USER_EMAIL or None,
+        sqlite_path=found.path("sqlite_path", "SQLITE_PATH", "SQLITE_PATH"),
+        schema_path=found.path("schema_path", "SCHEMA_PATH", "SCHEMA_PATH"),
+        data_dir=found.path("data_dir", "MIGRATION_DATA_DIR", "DATA_DIR"),
+        backup_dir=found.path("backup_dir", "BACKUP_DIR", "BACKUP_DIR"),
+        user=config.USER,
+        preferences=config.PREFERENCES,
+        tables=tuple(config.TABLES),
+        excluded_tables=tuple(config.EXCLUDED_TABLES),
+        backup=not getattr(arguments, "no_backup", False),
+        keep_backups=getattr(arguments, "keep_backups", None),
+        skip_orphans=getattr(arguments, "orphans", "stop") == "skip",
+        offline=getattr(arguments, "offline", False),
+    )
+
+
+# our name, libpq's parameter, libpq's variable
+_POSTGRES = (
+    ("POSTGRES_HOST", "host", "PGHOST"),
+    ("POSTGRES_PORT", "port", "PGPORT"),
+    ("POSTGRES_DB", "dbname", "PGDATABASE"),
+    ("POSTGRES_USER", "user", "PGUSER"),
+    ("POSTGRES_PASSWORD", "password", "PGPASSWORD"),
+)
+
+
+def _postgres(found: _Lookup) -> Tuple[Dict[str, str], Optional[str]]:
+    """libpq's parameters, and config.py's password for where libpq finds none of its own."""
+    url = found.given("postgres_url", "POSTGRES_URL")
+    named = {
+        name: found.environment[variable]
+        for variable, name, _ in _POSTGRES
+        if found.environment.get(variable)
+    }
+    for variable, name, _ in _POSTGRES:
+        if name != "password" and "://" in named.get(name, ""):
+            raise usage("%s holds a URL" % variable, "put it in POSTGRES_URL")
+    if url:
+        from migration import argv, source
+
+        argv.hide(url)
+        given = source.parameters(url)
+        if "password" in named and "password" not in given:
+            given["password"] = named["password"]
+        return given, None
+    if "PGSERVICE" in os.environ:
+        return named, None
+    for variable, name, libpq in _POSTGRES:
+        if name not in named and name != "password":
+            if libpq in os.environ:
+                named[name] = os.environ[libpq]
+            else:
+                named[name] = str(getattr(found.config, variable))
+    fallback = (
+        None if "password" in named or "PGPASSWORD" in os.environ else str(found.config.POSTGRES_PASSWORD)
+    )
+    return named, fallback
+
+
+# Running
+
+
+def run(body: Callable[[argparse.Namespace], int], arguments: argparse.Namespace, config: Any) -> int:
+    """Run a script's body: logging before, errors as messages and exit codes after.
+
+    An error that nobody expected is a bug and keeps its traceback.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started us
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a sign is no reason to stop
+    try:
+        previous = signal.signal(signal.SIGTERM, _interrupt)
+    except ValueError:  # not the main thread: whoever embeds us handles signals
+        previous = None
+    try:
+        with _logging(arguments, config):
+            try:
+                return int(body(arguments))
+            except MigrationError as error:
+                _print_error(error)
+                return int(error.exit_code)
+    except MigrationError as error:
+        _print_error(error)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing is half done, run again when ready", file=sys.stderr)
+        return int(ExitCode.INTERRUPTED)
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _print_error(error: MigrationError) -> None:
+    log.debug("exit code %d", error.exit_code)
+    for handler in log.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(log.makeRecord(log.name, logging.ERROR, "", 0, "%s", (error.logged,), None))
+    print("error: " + error.message, file=sys.stderr)
+    if error.hint:
+        print("try: " + error.hint, file=sys.stderr)
+    if error.private_hint:
+        print(error.private_hint, file=sys.stderr)
+
+
+class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to what sys.stderr is at the time, so that a progress bar can hold its line."""
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: Any) -> None:
+        pass
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that cannot be written any more is said once and stops no migration."""
+
+    broken = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.broken:
+            self.broken = True
+            print(
+                "warning: the log file %s cannot be written: %s" % (self.baseFilename, error.strerror),
+                file=sys.stderr,
+            )
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what could not be written is tried once more
+            super().close()
+
+
+@contextlib.contextmanager
+def _logging(arguments: argparse.Namespace, config: Any) -> Iterator[None]:
+    found = _Lookup(arguments, environment(config.BASE_DIR), config)
+    level = (
+        "DEBUG"
+        if arguments.verbose
+        else "WARNING"
+        if arguments.quiet
+        else found.text("", "LOG_LEVEL", "LOG_LEVEL").upper()
+    )
+    if level not in LEVELS:
+        raise usage("LOG_LEVEL is %r" % level, "one of " + ", ".join(LEVELS))
+    terminal = _Terminal()
+    terminal.setLevel(level)
+    terminal.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    handlers: List[logging.Handler] = [terminal]
+    file = found.text("log_file", "LOG_FILE", "LOG_FILE")
+    if file:
+        handlers.append(_log_file(Path(file).expanduser(), min(logging.INFO, logging.getLevelName(level))))
+    log.setLevel(min(handler.level for handler in handlers))
+    log.propagate = False
+    log.handlers = handlers
+    try:
+        yield
+    finally:
+        log.handlers = []
+        for handler in handlers:
+            handler.close()
+
+
+def _log_file(path: Path, level: int) -> logging.Handler:
+    try:
+        os.close(os.open(str(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+        handler = _LogFile(str(path), encoding="utf-8")
+    except OSError as error:
+        raise usage(
+            "cannot write the log file %s: %s" % (path, error.strerror),
+            "set --log-file to a file in a folder that exists",
+        ) from error
+    handler.setLevel(level)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    return handler
+
+
+# Showing
+
+
+def no_advance(rows: int) -> None:
+    """For who shows no progress."""
+
+
+@contextlib.contextmanager
+def progress(what: str, total: Optional[int] = None, unit: str = "rows") -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal, nothing elsewhere; yields a function that takes the units done since."""
+    if not wants_progress():
+        yield no_advance
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(what, total=total)
+        yield lambda rows: bar.advance(task, rows)
+
+
+def wants_progress() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty() and not quiet()
+
+
+def quiet() -> bool:
+    """Whether the person wants warnings and errors only."""
+    return any(isinstance(handler, _Terminal) and handler.level > logging.INFO for handler in log.handlers)
+
+
+def summary(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], even_if_quiet: bool = False
+) -> None:
+    """Print a table to stdout, unless --quiet: names left, whole numbers as they are with a total below.
+
+    A column headed ``bytes`` is shown in units, one with ``seconds`` in its head with two decimals.
+    """
+    if quiet() and not even_if_quiet:
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    totals = [_total(name, [row[i] for row in rows]) for i, name in enumerate(columns)]
+    shown = Table(show_footer=any(totals))
+    for i, (name, total) in enumerate(zip(columns, totals)):
+        text = all(isinstance(row[i], str) for row in rows)
+        shown.add_column(
+            name, justify="left" if text else "right", footer=total or ("" if i else "total"), overflow="fold"
+        )
+    for row in rows:
+        shown.add_row(*(Text(_cell(name, value)) for name, value in zip(columns, row)))
+    try:
+        print(title)
+        Console(width=None if sys.stdout.isatty() else 100, highlight=False).print(shown)
+        sys.stdout.flush()
+    except OSError:  # whoever read along has gone, or their disk is full; the migration goes on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _total(column: str, values: Sequence[object]) -> str:
+    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    return _cell(column, sum(numbers)) if numbers else ""
+
+
+def _cell(column: str, value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    if column == "bytes" and isinstance(value, int):
+        return size(value)
+    return "%.2f" % value if isinstance(value, float) else str(value)
+
+
+def size(number: float) -> str:
+    """Bytes for people: 999 B, 1.2 kB, 3.4 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return "%d B" % number if unit == "B" else "%.1f %s" % (number, unit)
+        number /= 1000
+    return "%.1f TB" % number

@@ -1,0 +1,359 @@
+"""The type contract: what a value is in PostgreSQL, in the bundle's JSON, and in SQLite.
+
+A value reaches SQLite exactly, or its conversion raises ``Unrepresentable`` and nothing is imported.
+``schema_design/migration_mapping.md`` is this module in prose.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal, InvalidOperation
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+
+import msgspec
+
+from migration.tables import Column
+
+SqliteValue = Union[None, int, float, str, bytes]
+Converter = Callable[[Any], SqliteValue]
+
+JSON_NULLS = "$json_null"  # the bundle's own member: which nulls of a record are JSON's, not SQL's
+STRUCTURED = ("json", "jsonb", "structure")
+NUMERIC_AFFINITIES = ("INTEGER", "REAL", "NUMERIC")
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+
+
+class Unrepresentable(ValueError):
+    """A value that SQLite would change, or that is not of its column's type. Says which rule, not the value."""
+
+
+def affinity(declared_type: str) -> str:
+    """SQLite's affinity of a declared column type. Source: https://www.sqlite.org/datatype3.html#determination_of_column_affinity"""
+    shown = declared_type.upper()
+    if "INT" in shown:
+        return "INTEGER"
+    if "CHAR" in shown or "CLOB" in shown or "TEXT" in shown:
+        return "TEXT"
+    if "BLOB" in shown or not shown:
+        return "BLOB"
+    if "REAL" in shown or "FLOA" in shown or "DOUB" in shown:
+        return "REAL"
+    return "NUMERIC"
+
+
+# Dates and times. Everything is what Python's isoformat() writes, but for what it cannot say:
+# years are astronomical (1 BC is 0000, 2 BC -0001; beyond 9999 a plus sign, as ISO 8601 has it),
+# infinity and 24:00:00 stay as they are.
+
+_PLAIN = {
+    "date": re.compile(r"\d{4}-\d\d-\d\d"),
+    "time": re.compile(r"(?!24)\d\d:\d\d:\d\d(\.\d{6})?"),
+    "timetz": re.compile(r"(?!24)\d\d:\d\d:\d\d(\.\d{6})?[+-]\d\d:\d\d"),
+    "timestamp": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?"),
+    "timestamptz": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?\+00:00"),
+}
+_MOMENT = re.compile(
+    r"(?:(?P<year>\d{4,})-(?P<day>\d\d-\d\d))?(?P<between>[T ])?"
+    r"(?:(?P<clock>\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,6}))?(?P<zone>[+-]\d\d(?::?\d\d)?(?::\d\d)?|Z)?)?"
+    r"(?P<bc> BC)?"
+)
+_PARTS = {  # what each kind must and must not have: date, clock, zone
+    "date": (True, False, False),
+    "time": (False, True, False),
+    "timetz": (False, True, True),
+    "timestamp": (True, True, False),
+    "timestamptz": (True, True, True),
+}
+
+
+def moment(kind: str) -> Converter:
+    """Converter of a date or time of ``kind`` from ISO text as PostgreSQL renders it."""
+    plain, parts = _PLAIN[kind].fullmatch, _PARTS[kind]
+
+    def convert(text: str) -> str:
+        if plain(text):
+            return text
+        if text in ("infinity", "-infinity") and parts[0]:
+            return text
+        found = _MOMENT.fullmatch(text)
+        has = found and (found["year"] is not None, found["clock"] is not None, found["zone"] is not None)
+        if not found or has != parts or (found["between"] is not None) != (parts[0] and parts[1]):
+            raise Unrepresentable("not a " + kind)
+        date = _year(found["year"], found["bc"] is not None) + "-" + found["day"] if parts[0] else ""
+        clock = found["clock"] or ""
+        if found["fraction"] and int(found["fraction"]):
+            clock += "." + found["fraction"].ljust(6, "0")
+        return date + ("T" if parts[0] and parts[1] else "") + clock + _offset(found["zone"])
+
+    return convert
+
+
+def _year(digits: str, before_christ: bool) -> str:
+    year = 1 - int(digits) if before_christ else int(digits)
+    if year > 9999:
+        return "+%d" % year
+    return "%05d" % year if year < 0 else "%04d" % year
+
+
+def _offset(zone: Optional[str]) -> str:
+    if zone is None:
+        return ""
+    if zone == "Z":
+        return "+00:00"
+    digits = zone[1:].replace(":", "")
+    return zone[0] + digits[:2] + ":" + (digits[2:4] or "00") + (":" + digits[4:] if digits[4:] else "")
+
+
+# Numbers
+
+
+def _exact_float(digits: str) -> float:
+    """The double whose shortest decimal form is this number, or Unrepresentable."""
+    value = float(digits)
+    if value in (float("inf"), float("-inf")) or Decimal(repr(value)) != _decimal(digits):
+        raise Unrepresentable("a double cannot hold its digits; declare the SQLite column TEXT to keep them")
+    return value
+
+
+def _decimal(digits: str) -> Decimal:
+    try:
+        return Decimal(digits)
+    except InvalidOperation:
+        raise Unrepresentable("its exponent is beyond all numbers") from None
+
+
+def _numeric(target: str) -> Converter:
+    def convert(raw: msgspec.Raw) -> SqliteValue:
+        digits = str(raw, "utf-8")
+        if digits == "null":
+            return None
+        if digits.startswith('"'):
+            digits = digits[1:-1]
+            if digits in NOT_FINITE:
+                return digits
+        if not _NUMBER.fullmatch(digits):
+            raise Unrepresentable("not a number")
+        if target == "TEXT":
+            return digits
+        if target in ("INTEGER", "NUMERIC"):
+            number = _decimal(digits)
+            if number == number.to_integral_value() and -(2**63) <= number < 2**63:
+                return int(number)
+        return _exact_float(digits)
+
+    return convert
+
+
+def _float(target: str) -> Converter:
+    def convert(value: Union[float, str]) -> SqliteValue:
+        if isinstance(value, str):
+            if value not in NOT_FINITE:
+                raise Unrepresentable("not a number")
+            return value
+        return repr(value) if target == "TEXT" else value
+
+    return convert
+
+
+def _integer_as_real(value: int) -> int:
+    if int(float(value)) != value:
+        raise Unrepresentable("a double cannot hold its digits; declare the SQLite column INTEGER")
+    return value
+
+
+# Text and JSON
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def _text_in_numeric_column(value: str) -> str:
+    """Text that reads as a number would become one: '007' → 7."""
+    if _NUMBER.fullmatch(value.strip(" \t\n\v\f\r")):
+        raise Unrepresentable("the SQLite column turns text that reads as a number into one; declare it TEXT")
+    return value
+
+
+def _json_text(not_null: bool, numeric_target: bool) -> Converter:
+    """JSON text as it stands in the bundle. A null is JSON's where the source column cannot be NULL."""
+
+    def convert(raw: msgspec.Raw) -> SqliteValue:
+        text = str(raw, "utf-8")
+        if text == "null" and not not_null:
+            return None
+        return _text_in_numeric_column(text) if numeric_target else text
+
+    return convert
+
+
+def _array_text(numeric_target: bool) -> Converter:
+    return _json_text(not_null=False, numeric_target=numeric_target)
+
+
+def _bytes(value: str) -> bytes:
+    try:
+        if not value.startswith("\\x"):
+            raise ValueError
+        return bytes.fromhex(value[2:])
+    except ValueError:
+        raise Unrepresentable("not bytes in hex form") from None
+
+
+def _undeclared(not_null: bool, json_declared: bool, target: str) -> Converter:
+    """For bundles that do not say their column types: JSON's own types, text as it is."""
+
+    def convert(raw: msgspec.Raw) -> SqliteValue:
+        text = str(raw, "utf-8")
+        if text == "null":
+            return "null" if json_declared and not_null else None
+        if json_declared or text[0] in "{[":
+            return text
+        if text in ("true", "false"):
+            return int(text == "true")
+        if text[0] == '"':
+            return str(msgspec.json.decode(text.encode()))
+        return _numeric(target)(raw)
+
+    return convert
+
+
+# From a record to a row
+
+
+def undeclared(names: Sequence[str]) -> Tuple[Column, ...]:
+    """Columns of a bundle that names no types."""
+    return tuple(Column(name, "", "undeclared", False) for name in names)
+
+
+_JSON_TYPES: Dict[str, Any] = {
+    "boolean": Optional[bool],
+    "integer": Optional[int],
+    "float": Union[float, str, None],
+    "numeric": msgspec.Raw,
+    "json": msgspec.Raw,
+    "jsonb": msgspec.Raw,
+    "structure": msgspec.Raw,
+    "undeclared": msgspec.Raw,
+}
+
+
+def record_decoder(columns: Sequence[Column]) -> Callable[[bytes], Any]:
+    """Decoder of one record with exactly these columns, each once.
+
+    Yields a structure whose fields ``c0, c1 …`` are the columns in order and ``json_nulls`` names
+    the columns whose null is JSON's. JSON and decimal numbers stay raw, so that no digit is touched.
+    Raises msgspec.ValidationError where the record is another, msgspec.DecodeError where it is no JSON.
+    """
+    fields: List[Any] = [
+        ("c%d" % i, _JSON_TYPES.get(column.kind, Optional[str])) for i, column in enumerate(columns)
+    ]
+    rename = {"c%d" % i: column.name for i, column in enumerate(columns)}
+    record_type = msgspec.defstruct(
+        "Record",
+        [*fields, ("json_nulls", Tuple[str, ...], ())],
+        rename={**rename, "json_nulls": JSON_NULLS},
+        forbid_unknown_fields=True,
+        omit_defaults=True,
+        gc=False,
+    )
+    decoder = msgspec.json.Decoder(record_type)
+    encode = msgspec.json.Encoder().encode
+
+    def decode(text: bytes) -> Any:
+        try:
+            record = decoder.decode(text)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError as error:
+            # A json column may hold an escaped half of a surrogate pair, which PostgreSQL and SQLite take.
+            try:
+                members = split_members(text)
+            except ValueError:
+                raise error from None
+            nulls_text = members.pop(JSON_NULLS, b"[]")
+            if set(members) != set(rename.values()):
+                raise msgspec.ValidationError("it has other members than its table has columns") from error
+            values = [_member(field, members[rename[field[0]]]) for field in fields]
+            nulls = msgspec.json.decode(nulls_text, type=Tuple[str, ...])
+            return record_type(*values, nulls)
+        if encode(record) != text:  # laid out in another way, or a key twice, of which the last would win
+            reject_duplicates(text)
+        return record
+
+    return decode
+
+
+def _member(field: Tuple[str, Any], raw: bytes) -> Any:
+    return msgspec.Raw(raw) if field[1] is msgspec.Raw else msgspec.json.decode(raw, type=field[1])
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError("%s is not JSON" % name)
+
+
+def split_members(record: bytes) -> Dict[str, bytes]:
+    """The members of a JSON object as JSON text, taken apart by Python's own reader. Raises ValueError."""
+    text = record.decode("utf-8")
+    value_at = json.JSONDecoder(parse_constant=_no_constant).raw_decode
+    members: Dict[str, bytes] = {}
+    sign, position = "{", 0
+    while True:
+        position = _after(text, position, sign)
+        name, position = value_at(text, position)
+        start = _after(text, position, ":")
+        _, position = value_at(text, start)
+        if not isinstance(name, str) or name in members:
+            raise ValueError("a member is there twice")
+        members[name] = text[start:position].encode("utf-8")
+        if text[position:].strip(_BLANKS) == "}":
+            return members
+        sign = ","
+
+
+_BLANKS = " \t\n\r"
+
+
+def _after(text: str, position: int, sign: str) -> int:
+    """Where the next token begins behind ``sign``."""
+    rest = text[position:].lstrip(_BLANKS)
+    if not rest.startswith(sign):
+        raise ValueError("%s is missing" % sign)
+    return len(text) - len(rest[1:].lstrip(_BLANKS))
+
+
+def reject_duplicates(record: bytes) -> None:
+    """Raise msgspec.ValidationError where a record has a member twice."""
+    pairs = json.loads(record.decode("utf-8"), object_pairs_hook=list)
+    if isinstance(pairs, list):
+        names = [pair[0] for pair in pairs if isinstance(pair, tuple)]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise msgspec.ValidationError("it has %s twice" % ", ".join(sorted(twice)))
+
+
+def converter(
+    column: Column, declared_type: str, json_declared: bool, target_not_null: bool
+) -> Optional[Converter]:
+    """From a decoded value (never None) to what SQLite is given; None where they are the same."""
+    target = affinity(declared_type)
+    numeric_target = target in NUMERIC_AFFINITIES
+    kind = column.kind
+    if kind == "boolean":
+        return None
+    if kind == "integer":
+        return _integer_as_real if target == "REAL" else None
+    if kind == "numeric":
+        return _numeric(target)
+    if kind == "float":
+        return _float(target)
+    if kind in ("json", "jsonb"):
+        return _json_text(column.not_null, numeric_target)
+    if kind == "structure":
+        return _array_text(numeric_target)
+    if kind == "bytea" and target == "BLOB":
+        return _bytes
+    if kind in _PLAIN:
+        return moment(kind)
+    if kind == "undeclared":
+        return _undeclared(target_not_null, json_declared, target)
+    return _text_in_numeric_column if numeric_target else None

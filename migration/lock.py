@@ -1,0 +1,75 @@
+"""One run at a time on a bundle folder or a SQLite file. A dead process holds no lock."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Iterator
+
+from migration.errors import ExitCode, MigrationError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment,unused-ignore]
+
+
+@contextlib.contextmanager
+def held(path: Path, what: str, exit_code: ExitCode) -> Iterator[None]:
+    """Hold the lock file ``path`` for the block, or refuse and say who holds it.
+
+    The kernel's flock goes with its process, so a file left by a killed run does not block.
+    ``what``: the thing that is locked, for the message. Raises MigrationError with ``exit_code``.
+    """
+    while True:
+        descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        try:
+            _take(descriptor, what, exit_code)
+            # The last holder may have removed the file between our open and our lock.
+            if _same_file(descriptor, path):
+                break
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+    try:
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk: who holds it is not said, the lock holds all the same
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, b"%d" % os.getpid())
+        yield
+    finally:
+        if fcntl is not None:  # Windows cannot remove an open file
+            with contextlib.suppress(OSError):
+                path.unlink()
+        os.close(descriptor)
+
+
+def _take(descriptor: int, what: str, exit_code: ExitCode) -> None:
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            import msvcrt
+
+            # A byte far behind the content: Windows refuses reads of a locked byte.
+            os.lseek(descriptor, 1 << 20, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+            os.lseek(descriptor, 0, os.SEEK_SET)
+    except OSError:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
+        raise MigrationError(
+            "%s is in use by another migration%s" % (what, " (process %s)" % holder if holder else ""),
+            hint="wait until it has ended, then run again",
+            exit_code=exit_code,
+        ) from None
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(str(path)))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,129 @@
+"""Which source column becomes which SQLite column; every table and column accounted for."""
+
+from __future__ import annotations
+
+import re
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+import msgspec
+
+from migration import bundle, encoding
+from migration.errors import ExitCode, MigrationError
+from migration.schema import Schema, TargetColumn
+from migration.settings import Settings
+from migration.tables import Column, Singleton, Table
+
+Mapped = Union[Table, Singleton]
+
+
+class Copied(NamedTuple):
+    """A column that is migrated: where it comes from and where it goes."""
+
+    source: Column
+    target: TargetColumn
+
+
+class TableMapping(NamedTuple):
+    """A table's columns: those copied, in source order, and those left behind."""
+
+    table: str
+    target: str
+    copied: Tuple[Copied, ...]
+    dropped: Tuple[Column, ...]
+
+
+def target_of(table: Mapped) -> str:
+    return table.target if isinstance(table, Singleton) else table.name
+
+
+def map_columns(table: Mapped, columns: Sequence[Column], schema: Schema) -> TableMapping:
+    """Pair the columns by name. Raises MigrationError (exit 2) naming each that is not accounted for."""
+    target = target_of(table)
+    if target not in schema.columns:
+        raise MigrationError(
+            "table %s is in config but not in the SQLite schema" % target,
+            hint="add its CREATE TABLE to %s" % schema.path,
+            exit_code=ExitCode.USAGE,
+        )
+    unnameable = [column.name for column in columns if re.search(r'["\\\x00-\x1f]', column.name)]
+    if unnameable:  # the decoder of records takes names only that JSON writes as they are
+        raise MigrationError(
+            "the name of a column of %s has a quote, backslash or control character: %s"
+            % (table.name, ", ".join(map(ascii, unnameable))),
+            hint="rename the column in PostgreSQL and in the SQLite schema",
+            exit_code=ExitCode.USAGE,
+        )
+    places = schema.columns[target]
+    singleton = isinstance(table, Singleton)
+    copied, dropped, homeless = [], [], []
+    for column in columns:
+        place = places.get(column.name.lower())
+        if place is not None and not (singleton and column.name == "id"):
+            copied.append(Copied(column, place))
+        else:
+            dropped.append(column)
+            if column.name not in table.all_dropped:
+                homeless.append(column.name)
+    if homeless:
+        raise MigrationError(
+            "SQLite has no place for %s" % ", ".join("%s.%s" % (table.name, name) for name in homeless),
+            hint="add the column%s to table %s in %s, or to dropped=(...) of %s in config.py"
+            % ("" if len(homeless) == 1 else "s", target, schema.path, table.name),
+            exit_code=ExitCode.USAGE,
+        )
+    twice = [pair.source.name for pair in copied if sum(pair.target == other.target for other in copied) > 1]
+    if twice:
+        raise MigrationError(
+            "columns of %s differ only in case, which SQLite does not tell apart: %s"
+            % (table.name, ", ".join(twice)),
+            hint="rename one of them in PostgreSQL",
+            exit_code=ExitCode.USAGE,
+        )
+    given = {pair.target.name for pair in copied}
+    missing = [place.name for place in places.values() if place.required and place.name not in given]
+    if missing and columns and not singleton:  # no columns: an empty file of a bundle that names no types
+        raise MigrationError(
+            "SQLite requires %s, which the source lacks"
+            % ", ".join("%s.%s" % (target, name) for name in missing),
+            hint="give the column a DEFAULT, or drop NOT NULL, in %s" % schema.path,
+            exit_code=ExitCode.USAGE,
+        )
+    return TableMapping(table.name, target, tuple(copied), tuple(dropped))
+
+
+def map_all(
+    settings: Settings, columns: Mapping[str, Sequence[Column]], schema: Schema
+) -> "Tuple[TableMapping, ...]":
+    """The mappings of USER, PREFERENCES and TABLES, in this order."""
+    return tuple(map_columns(table, columns[table.name], schema) for table in everything(settings))
+
+
+def everything(settings: Settings) -> Tuple[Mapped, ...]:
+    return (settings.user, settings.preferences, *settings.tables)
+
+
+def columns_of(export: bundle.Reader, settings: Settings, schema: Schema) -> Dict[str, Tuple[Column, ...]]:
+    """The source columns of every table: the manifest's, or those of its first record where it says none.
+
+    A table without any record cannot tell, and is taken to have the columns that SQLite has.
+    """
+    found = dict(export.manifest.columns)
+    user_data = export.user_data()
+    for singleton in (settings.user, settings.preferences):
+        if singleton.name not in found:
+            found[singleton.name] = encoding.undeclared(_member_names(user_data.get(singleton.member)))
+    for table in settings.tables:
+        if table.name not in found:
+            decode = msgspec.json.Decoder(Dict[str, msgspec.Raw]).decode
+            first = next(export.records(table.file, decode), schema.columns.get(table.name, {}))
+            found[table.name] = encoding.undeclared([name for name in first if name != encoding.JSON_NULLS])
+    return found
+
+
+def _member_names(record: Optional[bytes]) -> List[str]:
+    if record is None:
+        return []
+    try:
+        return list(msgspec.json.decode(record, type=Dict[str, msgspec.Raw]))
+    except msgspec.DecodeError as error:
+        raise bundle.damaged("%s is damaged: %s" % (bundle.USER_DATA, error)) from error

@@ -1,0 +1,124 @@
+"""The SQLite schema file, read by letting SQLite load it: nothing about its tables is written down twice."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Mapping, NamedTuple, Tuple
+
+from migration.errors import ExitCode, MigrationError
+from migration.tables import ForeignKey
+
+
+class TargetColumn(NamedTuple):
+    """A column of a SQLite table. ``required``: a row without it is rejected."""
+
+    name: str
+    type: str
+    not_null: bool
+    required: bool
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What the schema file makes. ``columns``: table → column in lower case → column, generated ones left out."""
+
+    path: Path
+    script: str
+    columns: Mapping[str, Mapping[str, TargetColumn]]
+    foreign_keys: Tuple[ForeignKey, ...]
+    objects: Mapping[Tuple[str, str], str]  # (type, name) → normalized SQL
+
+
+def quote(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def read_schema(path: Path) -> Schema:
+    """Load the schema file into memory and describe it. Raises MigrationError (exit 2)."""
+    try:
+        script = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise MigrationError(
+            "schema file not found: %s" % path,
+            hint="set --schema-path, SCHEMA_PATH or config.SCHEMA_PATH to the application's sqlite_schema.sql",
+            exit_code=ExitCode.USAGE,
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise MigrationError(
+            "cannot read the schema file %s: %s" % (path, error), exit_code=ExitCode.USAGE
+        ) from error
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        run_script(connection, script, path)
+        columns = {table: describe_columns(connection, table) for table in table_names(connection)}
+        if not columns:
+            raise MigrationError("the schema file %s makes no table" % path, exit_code=ExitCode.USAGE)
+        keys = tuple(key for table in columns for key in describe_foreign_keys(connection, table))
+        return Schema(path, script, columns, keys, describe_objects(connection))
+    finally:
+        connection.close()
+
+
+def run_script(connection: sqlite3.Connection, script: str, path: Path) -> None:
+    try:
+        connection.executescript(script)
+    except (sqlite3.Error, ValueError) as error:
+        raise MigrationError(
+            "the schema file %s is not valid SQL for SQLite %s: %s" % (path, sqlite3.sqlite_version, error),
+            hint="check it with: sqlite3 :memory: < %s" % path,
+            exit_code=ExitCode.USAGE,
+        ) from error
+
+
+def table_names(connection: sqlite3.Connection) -> List[str]:
+    return [
+        name
+        for (name,) in connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
+        )
+    ]
+
+
+def describe_columns(connection: sqlite3.Connection, table: str) -> Dict[str, TargetColumn]:
+    described = {}
+    for _, name, kind, not_null, default, key, hidden in connection.execute(
+        "PRAGMA table_xinfo(%s)" % quote(table)
+    ):
+        if hidden == 0:
+            rowid = key and kind.upper() == "INTEGER"  # SQLite fills it
+            described[name.lower()] = TargetColumn(
+                name, kind, bool(not_null), bool(not_null) and default is None and not rowid
+            )
+    return described
+
+
+def describe_foreign_keys(connection: sqlite3.Connection, table: str) -> List[ForeignKey]:
+    found: Dict[int, List[Tuple[str, str, str]]] = {}
+    for number, _, parent, column, parent_column, *_ in connection.execute(
+        "PRAGMA foreign_key_list(%s)" % quote(table)
+    ):
+        if parent_column is None:  # the parent's primary key
+            keys = [row[1] for row in connection.execute("PRAGMA table_info(%s)" % quote(parent)) if row[5]]
+            parent_column = keys[0] if len(keys) == 1 else column
+        found.setdefault(number, []).append((parent, column, parent_column))
+    return [
+        ForeignKey(
+            table,
+            tuple(column for _, column, _ in parts),
+            parts[0][0],
+            tuple(theirs for _, _, theirs in parts),
+        )
+        for _, parts in sorted(found.items())
+    ]
+
+
+def describe_objects(connection: sqlite3.Connection) -> Dict[Tuple[str, str], str]:
+    """Tables, indexes, triggers and views with their SQL, white space folded."""
+    return {
+        (kind, name): " ".join(sql.split())
+        for kind, name, sql in connection.execute(
+            "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"
+        )
+    }

@@ -1,0 +1,32 @@
+"""One run's settings: what the phases are handed instead of globals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Mapping, Optional, Tuple
+
+from migration.tables import Singleton, Table
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a phase needs to know, resolved from options, environment, ``.env`` and config."""
+
+    postgres: Mapping[str, str] = field(repr=False)  # libpq parameters; holds the password
+    postgres_schema: str
+    user_email: Optional[str]
+    sqlite_path: Path
+    schema_path: Path
+    data_dir: Path
+    backup_dir: Path
+    user: Singleton
+    preferences: Singleton
+    tables: Tuple[Table, ...]
+    excluded_tables: Tuple[str, ...]
+    backup: bool = True
+    keep_backups: Optional[int] = None
+    skip_orphans: bool = False
+    offline: bool = False
+    fallback_password: Optional[str] = field(default=None, repr=False)  # tried where libpq has none
+    default_email: Optional[str] = None  # config.DEFAULT_USER_EMAIL; the export's last resort

@@ -1,0 +1,644 @@
+"""PostgreSQL: a read-only snapshot, its catalog, and one user's rows as JSON text.
+
+Nothing here ever writes, and rows are never turned into Python objects: the server renders them
+with ``row_to_json`` and they are copied out as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import socket
+import threading
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+
+import psycopg2
+import psycopg2.extensions
+from psycopg2 import errors as pg
+
+from migration.catalog import Catalog
+from migration.errors import ExitCode, MigrationError
+from migration.settings import Settings
+from migration.tables import Column, ForeignKey, Singleton, Table
+
+LISTED_USERS = 20
+LISTED_ORPHANS = 20
+
+# Whatever the server, database, role or environment sets, the bytes of the bundle stay the same.
+# row_security off turns rows that a policy would hide silently into an error.
+PINNED = {
+    "search_path": "pg_catalog",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "iso_8601",
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "3",
+    "lc_monetary": "C",
+    "xmlbinary": "base64",
+    "transform_null_equals": "off",
+    "row_security": "off",
+    "jit": "off",
+    "work_mem": "64MB",  # sorts and look-ups of a heavy user stay in memory, whatever the server gives
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "transaction_timeout": "0",
+}
+
+
+class User(NamedTuple):
+    id: str
+    email: str
+
+
+class Orphans(NamedTuple):
+    """Rows of the user that point at rows that are not exported: how many, and the first ids."""
+
+    table: str
+    columns: Tuple[str, ...]
+    parent: str
+    rows: int
+    sample: Tuple[Tuple[str, str], ...]  # (id of the row, the reference that leads nowhere)
+
+
+class Snapshot:
+    """An open connection in one ``REPEATABLE READ READ ONLY`` transaction, and the schema it reads."""
+
+    def __init__(self, connection: Any, schema: str) -> None:
+        self.connection = connection
+        self.schema = schema
+
+    def rows(self, sql: str, parameters: Optional[Sequence[object]] = None) -> List[Tuple[Any, ...]]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql, parameters)
+            return list(cursor.fetchall())
+
+    def value(self, sql: str, parameters: Optional[Sequence[object]] = None) -> Any:
+        return self.rows(sql, parameters)[0][0]
+
+    def copy(self, query: str, sink: Any) -> None:
+        """Write each row of a one-column JSON query to ``sink.write`` as bytes that end in a newline.
+
+        JSON text holds no control character, so with these two as quote and delimiter nothing in it
+        is ever quoted or escaped. The server sends one message a row.
+        Source: https://www.postgresql.org/docs/current/sql-copy.html (CSV format)
+        """
+        with self.connection.cursor() as cursor:
+            cursor.copy_expert(
+                "COPY (" + query + r") TO STDOUT (FORMAT csv, QUOTE E'\x01', DELIMITER E'\x02')", sink
+            )
+
+    def quoted(self, name: str) -> str:
+        return quote(self.schema) + "." + quote(name)
+
+
+def quote(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def literal(value: str) -> str:
+    """A text literal, for COPY, which takes no parameters. Pinned standard_conforming_strings is not relied on."""
+    return " E'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+# Connecting
+
+
+def parameters(url: str) -> Dict[str, str]:
+    """libpq's parameters of a URL or conninfo string. SQLAlchemy's ``postgresql+driver://`` is taken too."""
+    plain = re.sub(r"\A(postgres(?:ql)?)\+\w+://", r"\1://", url.strip())
+    unreadable = MigrationError(
+        "the PostgreSQL URL cannot be read",
+        hint="postgresql://user:password@host:5432/database (percent-encode special characters), or a conninfo string",
+        exit_code=ExitCode.USAGE,
+    )
+    try:
+        parsed = psycopg2.extensions.parse_dsn(plain)
+    except psycopg2.ProgrammingError:  # its text quotes the URL, and so the password
+        raise unreadable from None
+    # libpq takes what follows a bare @ or / in a password for the host, the port or the database, which are shown
+    url_part = re.match(r"postgres(?:ql)?://([^/?]*)([^?]*)", plain)
+    if url_part and (url_part[1].count("@") > 1 or "@" in url_part[2]):
+        raise unreadable
+    if not re.fullmatch(r"[\d,]*", parsed.get("port", "")):
+        raise unreadable
+    return {name: str(value) for name, value in parsed.items()}
+
+
+def masked(postgres: Mapping[str, str]) -> str:
+    """Where the connection leads, without the password: ``user@host:port/database``."""
+    if "service" in postgres:
+        return "service " + postgres["service"]
+    shown = postgres["user"] + "@" if postgres.get("user") else ""
+    shown += postgres.get("host") or postgres.get("hostaddr") or "the default host"
+    shown += ":" + postgres["port"] if postgres.get("port") else ""
+    return shown + ("/" + postgres["dbname"] if postgres.get("dbname") else "")
+
+
+@contextlib.contextmanager
+def snapshot(settings: Settings) -> Iterator[Snapshot]:
+    """Connect, pin the session, and hold one read-only snapshot until the block ends.
+
+    Raises MigrationError (exit 3) for everything that PostgreSQL refuses inside the block, too.
+    """
+    connection = None
+    try:
+        connection = _connect(settings)
+        connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        db = Snapshot(connection, settings.postgres_schema)
+        with _interruptible(connection):
+            _pin(db)
+            yield db
+    except psycopg2.Error as error:
+        raise _explained(error, settings) from error
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def _connect(settings: Settings) -> Any:
+    given: Dict[str, Any] = dict(settings.postgres)
+    given.setdefault("connect_timeout", "10")
+    given.setdefault("application_name", "theprogram_migration")
+    given["client_encoding"] = "UTF8"
+    try:
+        return psycopg2.connect(**given)
+    except psycopg2.OperationalError as error:
+        # ~/.pgpass comes first; only where it has nothing is config.py's password used
+        if settings.fallback_password and "no password supplied" in str(error):
+            return psycopg2.connect(**given, password=settings.fallback_password)
+        raise
+
+
+@contextlib.contextmanager
+def _interruptible(connection: Any) -> Iterator[None]:
+    """Let Ctrl-C end a statement that the server is still busy with.
+
+    Python runs signal handlers between its own instructions only, and libpq waits inside one of them. So a
+    thread watches for the signal and has the server cancel the statement, which wakes libpq.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    watched, written = socket.socketpair()
+    written.setblocking(False)
+    previous = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        for number in iter(lambda: watched.recv(1), b""):
+            if number[0] in (signal.SIGINT, signal.SIGTERM):
+                with contextlib.suppress(psycopg2.Error):
+                    connection.cancel()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        written.close()
+        thread.join()
+        watched.close()
+
+
+def _pin(db: Snapshot) -> None:
+    """Set PINNED for this transaction alone, so that a pooler hands nothing on. Unknown names are older servers'."""
+    known = {
+        name
+        for (name,) in db.rows(
+            "SELECT name FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.text[])",
+            (list(PINNED),),
+        )
+    }
+    for name, value in PINNED.items():
+        if name in known:
+            db.rows("SELECT pg_catalog.set_config(%s, %s, true)", (name, value))
+
+
+# The reasons that libpq gives only as text, and what helps. First match counts.
+_REASONS = (
+    ("password authentication failed", "wrong user or password", "POSTGRES_USER and POSTGRES_PASSWORD, or --postgres-url"),
+    ("no password supplied", "a password is needed", "set POSTGRES_PASSWORD, or add a line to ~/.pgpass"),
+    ("could not translate host name", "unknown host", "check POSTGRES_HOST, or the host in --postgres-url"),
+    ("Connection refused", "nothing listens there", "start PostgreSQL, or check POSTGRES_HOST and POSTGRES_PORT"),
+    ("No such file or directory", "nothing listens there", "start PostgreSQL, or check the socket folder in POSTGRES_HOST"),
+    ("timeout expired", "no answer", "check the address and the firewall between"),
+    ("pg_hba.conf", "the server does not let this user in from here", "add a line to the server's pg_hba.conf"),
+    ("too many", "too many connections", "wait, or close other clients"),
+    ("starting up", "the server is still starting", "wait a moment and run again"),
+)  # fmt: skip
+
+
+def _explained(error: psycopg2.Error, settings: Settings) -> MigrationError:
+    """The same failure as one that says what to do. Never carries row contents or the password."""
+    where = masked(settings.postgres)
+    text = str(error).strip().split("\n")[0]
+    hint: Optional[str] = None
+    database = re.search(r'database "[^"]*" does not exist', str(error))
+    role = re.search(r'role "[^"]*" does not exist', str(error))
+    if isinstance(error, pg.InsufficientPrivilege):
+        if "row-level security" in str(error) or "row security" in str(error):
+            message = "a row-level security policy would hide rows: " + text
+            hint = (
+                "export as the tables' owner or a role with BYPASSRLS, so that nothing is left out silently"
+            )
+        else:
+            message = "PostgreSQL refuses: " + text
+            hint = (
+                "GRANT USAGE ON SCHEMA {0} TO role; GRANT SELECT ON ALL TABLES IN SCHEMA {0} TO role;".format(
+                    quote(settings.postgres_schema)
+                )
+            )
+    elif database or role:
+        message = "cannot connect to PostgreSQL at %s: %s" % (where, (database or role).group())  # type: ignore[union-attr]
+        hint = "check POSTGRES_DB and POSTGRES_USER, or --postgres-url; psql -l lists the databases"
+    elif isinstance(error, psycopg2.OperationalError) and error.pgcode is None:
+        for pattern, meaning, advice in _REASONS:
+            if pattern in str(error):
+                message = "cannot connect to PostgreSQL at %s: %s" % (where, meaning)
+                hint = advice
+                break
+        else:
+            lost = "closed the connection" in str(error) or "SSL" in text or "terminat" in text
+            message = ("lost the connection to" if lost else "cannot use") + " PostgreSQL at %s: %s" % (
+                where,
+                text,
+            )
+            hint = "check the server and run again; nothing was changed"
+    elif isinstance(error, (pg.AdminShutdown, pg.CrashShutdown, pg.CannotConnectNow)):
+        message = "lost the connection to PostgreSQL at %s: %s" % (where, text)
+        hint = "check the server and run again; nothing was changed"
+    elif (
+        isinstance(error, psycopg2.InterfaceError) or "no message from the libpq" in text
+    ):  # gone within a COPY
+        message = "lost the connection to PostgreSQL at %s" % where
+        hint = "check the server and run again; nothing was changed"
+    else:
+        message = "PostgreSQL refuses: %s (SQLSTATE %s)" % (text, error.pgcode)
+    return MigrationError(message, hint=hint, exit_code=ExitCode.SOURCE)
+
+
+# The catalog
+
+# A domain counts as the type under it. A base type with a cast to json is rendered by that cast, as row_to_json does.
+_COLUMNS = """
+WITH RECURSIVE base (oid, typ) AS (
+    SELECT t.oid, t.oid FROM pg_type t WHERE t.typtype <> 'd'
+    UNION ALL
+    SELECT t.oid, b.typ FROM pg_type t JOIN base b ON b.oid = t.typbasetype WHERE t.typtype = 'd'
+)
+SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), t.typname::text,
+       t.typtype::text, t.typcategory::text, tn.nspname = 'pg_catalog',
+       EXISTS (SELECT FROM pg_cast k WHERE k.castsource = t.oid AND k.casttarget = 'pg_catalog.json'::regtype),
+       a.attnotnull, has_column_privilege(c.oid, a.attnum, 'SELECT')
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN base b ON b.oid = a.atttypid
+JOIN pg_type t ON t.oid = b.typ
+JOIN pg_namespace tn ON tn.oid = t.typnamespace
+WHERE c.relkind IN ('r', 'p', 'f') AND NOT c.relispartition
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'
+ORDER BY n.nspname, c.relname, a.attnum
+"""
+
+_KEYS = """
+SELECT k.contype::text, n.nspname, c.relname,
+       ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u (num, i)
+             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY u.i),
+       pn.nspname, p.relname,
+       ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u (num, i)
+             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY u.i)
+FROM pg_constraint k
+JOIN pg_class c ON c.oid = k.conrelid AND NOT c.relispartition
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_class p ON p.oid = coalesce(pg_partition_root(k.confrelid), k.confrelid)
+LEFT JOIN pg_namespace pn ON pn.oid = p.relnamespace
+WHERE k.contype IN ('p', 'f')
+ORDER BY n.nspname, c.relname, k.conname
+"""
+
+_KINDS = {
+    "bool": "boolean",
+    "int2": "integer",
+    "int4": "integer",
+    "int8": "integer",
+    "float4": "float",
+    "float8": "float",
+    "numeric": "numeric",
+    "uuid": "uuid",
+    "date": "date",
+    "time": "time",
+    "timetz": "timetz",
+    "timestamp": "timestamp",
+    "timestamptz": "timestamptz",
+    "interval": "interval",
+    "bytea": "bytea",
+    "json": "json",
+    "jsonb": "jsonb",
+}
+
+
+def read_catalog(db: Snapshot) -> Catalog:
+    """Tables, columns and keys of every schema but the system's. Reading it takes no privilege."""
+
+    def name_of(schema: str, table: str) -> str:
+        return table if schema == db.schema else schema + "." + table
+
+    columns: Dict[str, List[Column]] = {}
+    unreadable: Set[str] = set()
+    for (
+        schema,
+        table,
+        column,
+        shown,
+        typname,
+        typtype,
+        category,
+        builtin,
+        to_json,
+        not_null,
+        readable,
+    ) in db.rows(_COLUMNS):
+        if category == "A" or typtype == "c" or (not builtin and to_json):
+            kind = "structure"  # array, composite, hstore …: row_to_json nests it
+        else:
+            kind = _KINDS.get(typname, "text") if builtin else "text"
+        columns.setdefault(name_of(schema, table), []).append(Column(column, shown, kind, not_null))
+        if not readable:
+            unreadable.add(name_of(schema, table))
+
+    primary_keys, foreign_keys = {}, []
+    for contype, schema, table, names, parent_schema, parent, parent_names in db.rows(_KEYS):
+        if contype == "p":
+            primary_keys[name_of(schema, table)] = tuple(names)
+        else:
+            foreign_keys.append(
+                ForeignKey(
+                    name_of(schema, table), tuple(names), name_of(parent_schema, parent), tuple(parent_names)
+                )
+            )
+    return Catalog(
+        {table: tuple(listed) for table, listed in columns.items()},
+        primary_keys,
+        tuple(foreign_keys),
+        tuple(sorted(unreadable)),
+    )
+
+
+# The user
+
+
+def find_user(db: Snapshot, users: str, email: str) -> User:
+    """The user of exactly this e-mail address. Raises MigrationError (exit 3) where there is none."""
+    rows = db.rows(
+        "SELECT id::text, email::text FROM " + db.quoted(users) + " WHERE email::text = %s", (email,)
+    )
+    if len(rows) == 1:
+        return User(*rows[0])
+    if rows:
+        raise MigrationError(
+            "%d users have the e-mail address %s" % (len(rows), email),
+            logged="%d users have the same e-mail address" % len(rows),
+            hint="make the addresses in table %s unique" % users,
+            exit_code=ExitCode.SOURCE,
+        )
+    total = db.value("SELECT count(*) FROM " + db.quoted(users))
+    listed = db.rows(
+        "SELECT email::text FROM "
+        + db.quoted(users)
+        + " ORDER BY lower(email::text) <> lower(%s), email::text LIMIT %s",
+        (email, LISTED_USERS),
+    )
+    lines = [
+        "the %d users there:" % total
+        if total <= LISTED_USERS
+        else "the first %d of %d users:" % (LISTED_USERS, total)
+    ]
+    lines += ["  " + str(address) for (address,) in listed]
+    raise MigrationError(
+        "user not found: " + email,
+        logged="user not found",
+        hint='check the spelling (case counts); list all: psql -d DATABASE -c "SELECT email, full_name FROM %s ORDER BY email"'
+        % db.quoted(users).replace('"', ""),
+        private_hint="\n".join(lines) if total else "table %s is empty" % users,
+        exit_code=ExitCode.SOURCE,
+    )
+
+
+# Whose rows
+
+
+class Rows:
+    """The queries for one user's rows: what is theirs, and of that what refers only to exported rows."""
+
+    def __init__(
+        self,
+        db: Snapshot,
+        catalog: Catalog,
+        user: User,
+        tables: Sequence[Table],
+        references: Iterable[ForeignKey],
+        skip_orphans: bool = False,
+    ) -> None:
+        self.db = db
+        self.catalog = catalog
+        self.user = user
+        self.tables = {table.name: table for table in tables}
+        # Keys of SQLite's that the source has no column for are filled by nothing; dropped columns go nowhere.
+        self.references = [
+            key
+            for key in references
+            if key.table in self.tables
+            and key.parent in self.tables
+            and set(key.columns) <= self._names(key.table) - set(self.tables[key.table].dropped)
+            and set(key.parent_columns) <= self._names(key.parent)
+        ]
+        self.skip_orphans = skip_orphans
+
+    def _names(self, table: str) -> Set[str]:
+        return {column.name for column in self.catalog.columns[table]}
+
+    def owned(self, table: Table) -> str:
+        """SQL condition on alias ``t``: the row is the user's, or everybody's."""
+        rule = table.ownership
+        if rule.parent is not None:
+            assert rule.column is not None
+            parent = self.tables[rule.parent]
+            return "t.{} IN (SELECT t.{} FROM {} t WHERE {})".format(
+                quote(rule.column),
+                quote(self._parent_key(table.name, rule.column, rule.parent)),
+                self.db.quoted(parent.name),
+                self.owned(parent),
+            )
+        if rule.column is None:
+            return "true"
+        kind = next(c.type for c in self.catalog.columns[table.name] if c.name == rule.column)
+        mine = "t.{} = {}::{}".format(quote(rule.column), literal(self.user.id), kind)
+        return "({} OR t.{} IS NULL)".format(mine, quote(rule.column)) if rule.or_shared else mine
+
+    def _parent_key(self, table: str, column: str, parent: str) -> str:
+        for key in self.references:
+            if key.table == table and key.parent == parent and key.columns == (column,):
+                return key.parent_columns[0]
+        return "id"
+
+    def complete(self, table: Table, path: Tuple[str, ...] = ()) -> str:
+        """``owned``, and every reference leads to an exported row, all the way up."""
+        keys = [key for key in self.references if key.table == table.name]
+        conditions = [self._resolved(key, (*path, table.name)) for key in keys]
+        owned = self.owned(table)
+        chains = [key for key in keys if key.parent == table.name]
+        if chains:
+            conditions = [self._unbroken(table, owned, conditions, chains)]
+        return " AND ".join([owned, *conditions])
+
+    def _unbroken(self, table: Table, owned: str, conditions: List[str], chains: List[ForeignKey]) -> str:
+        """The row is not left out itself, nor refers within its table to one that is, however far up."""
+        primary = self.catalog.primary_keys[table.name]
+        needed = list(dict.fromkeys([*primary, *(name for key in chains for name in key.parent_columns)]))
+        names = ", ".join("t." + quote(name) for name in needed)
+        hangs = " OR ".join(
+            "("
+            + " AND ".join(
+                "t.%s = b.%s" % (quote(mine), quote(theirs))
+                for mine, theirs in zip(key.columns, key.parent_columns)
+            )
+            + ")"
+            for key in chains
+        )
+        mine = ", ".join("t." + quote(name) for name in primary)
+        return (
+            "({mine}) NOT IN (WITH RECURSIVE broken ({plain}) AS ("
+            "SELECT {names} FROM {table} t WHERE {owned} AND NOT ({resolved}) "
+            "UNION SELECT {names} FROM {table} t JOIN broken b ON {hangs} WHERE {owned}) "
+            "SELECT {keys} FROM broken)"
+        ).format(
+            mine=mine,
+            plain=", ".join(quote(name) for name in needed),
+            names=names,
+            table=self.db.quoted(table.name),
+            owned=owned,
+            resolved=" AND ".join(conditions),
+            hangs=hangs,
+            keys=", ".join(quote(name) for name in primary),
+        )
+
+    def _resolved(self, key: ForeignKey, path: Tuple[str, ...]) -> str:
+        """The reference is NULL or leads to an exported row. A cycle is followed once."""
+        parent = self.tables[key.parent]
+        within = self.owned(parent) if key.parent in path else self.complete(parent, path)
+        return "(({absent}) OR ({mine}) IN (SELECT {theirs} FROM {parent} t WHERE {present} AND {within}))".format(
+            absent=" OR ".join("t.%s IS NULL" % quote(name) for name in key.columns),
+            mine=", ".join("t." + quote(name) for name in key.columns),
+            theirs=", ".join("t." + quote(name) for name in key.parent_columns),
+            parent=self.db.quoted(key.parent),
+            # one NULL among them would make IN unknown instead of false
+            present=" AND ".join("t.%s IS NOT NULL" % quote(name) for name in key.parent_columns),
+            within=within,
+        )
+
+    def condition(self, table: Table) -> str:
+        return self.complete(table) if self.skip_orphans else self.owned(table)
+
+    def orphans(self) -> List[Orphans]:
+        """Every reference from an owned row to a row that is not exported, table by table, parents first."""
+        found = []
+        for table in self.tables.values():
+            for key in self.references:
+                if key.table != table.name:
+                    continue
+                if (
+                    not self.skip_orphans
+                    and (table.ownership.column,) == key.columns
+                    and table.ownership.parent == key.parent
+                ):
+                    continue  # its being owned is that this reference leads somewhere
+                where = "{} AND NOT {}".format(self.owned(table), self._resolved(key, (table.name,)))
+                source = "FROM {} t WHERE {}".format(self.db.quoted(table.name), where)
+                rows = self.db.value("SELECT count(*) " + source)
+                if rows:
+                    sample = self.db.rows(
+                        "SELECT {}, {} {} ORDER BY 1 LIMIT {}".format(
+                            self.row_name(table.name),
+                            " || ', ' || ".join("t.%s::text" % quote(name) for name in key.columns),
+                            source,
+                            LISTED_ORPHANS,
+                        )
+                    )
+                    found.append(Orphans(table.name, key.columns, key.parent, rows, tuple(sample)))
+        return found
+
+    def skipped(self) -> Dict[str, int]:
+        """Rows that ``skip_orphans`` leaves out, by table."""
+        counts = {}
+        for table in self.tables.values():
+            left_out = "SELECT count(*) FROM {} t WHERE {} AND NOT ({})".format(
+                self.db.quoted(table.name), self.owned(table), self.complete(table)
+            )
+            rows = int(self.db.value(left_out))
+            if rows:
+                counts[table.name] = rows
+        return counts
+
+    def row_name(self, table: str) -> str:
+        """SQL expression: the row's primary key as text."""
+        return " || ', ' || ".join("t.%s::text" % quote(name) for name in self.catalog.primary_keys[table])
+
+    def count(self, table: Table) -> int:
+        sql = "SELECT count(*) FROM {} t WHERE {}".format(self.db.quoted(table.name), self.condition(table))
+        return int(self.db.value(sql))
+
+    def as_json(self, table: Table) -> str:
+        """Query of one column: each row of the user as a JSON object, by primary key."""
+        return select_json(self.db, self.catalog, table.name, self.condition(table))
+
+
+def select_json(db: Snapshot, catalog: Catalog, table: str, condition: str) -> str:
+    """Query of one column, the rows of ``table`` as JSON objects in primary-key order, keys = columns.
+
+    SQL NULL and JSON ``null`` are both ``null`` in JSON. A record with a JSON ``null`` in a column that
+    could be NULL carries one more member, ``"$json_null": [columns]``, that tells them apart.
+    """
+    columns = catalog.columns[table]
+    chosen, order, nulls = [], [], []
+    for column in columns:
+        name = "t." + quote(column.name)
+        chosen.append(name)
+        if column.kind in ("json", "jsonb") and not column.not_null:
+            nulls.append(
+                (column, "pg_catalog.{}_typeof(r.{}) = 'null'".format(column.kind, quote(column.name)))
+            )
+    for key in catalog.primary_keys[table]:
+        kind = next(c.kind for c in columns if c.name == key)
+        order.append(
+            "t." + quote(key) + (' COLLATE "C"' if kind == "text" and _collatable(columns, key) else "")
+        )
+    inner = "SELECT {} FROM {} t WHERE {} ORDER BY {}".format(
+        ", ".join(chosen), db.quoted(table), condition, ", ".join(order)
+    )
+    if not nulls and not any(column.kind in ("json", "structure") for column in columns):
+        return "SELECT pg_catalog.row_to_json(r) FROM (" + inner + ") r"
+    # a json value keeps its white space; a newline in it would break the record's line
+    line = "pg_catalog.translate(pg_catalog.row_to_json(r)::text, E'\\n\\r', '  ')"
+    if not nulls:
+        return "SELECT " + line + " FROM (" + inner + ") r"
+    marks = ", ".join("CASE WHEN {} THEN {} END".format(test, literal(column.name)) for column, test in nulls)
+    return (
+        "SELECT CASE WHEN {any} THEN pg_catalog.left({line}, -1) || "
+        "',\"$json_null\":' || pg_catalog.array_to_json(pg_catalog.array_remove(ARRAY[{marks}]::text[], NULL))::text || '}}' "
+        "ELSE {line} END FROM ({inner}) r"
+    ).format(any=" OR ".join(test for _, test in nulls), line=line, marks=marks, inner=inner)
+
+
+def _collatable(columns: Sequence[Column], name: str) -> bool:
+    shown = next(c.type for c in columns if c.name == name)
+    return shown.startswith(("text", "character", "citext", "name"))
+
+
+def singleton_json(db: Snapshot, catalog: Catalog, singleton: Singleton, user: User) -> str:
+    """Query of at most one row: the user's row of a singleton's source table as a JSON object."""
+    kind = next(c.type for c in catalog.columns[singleton.name] if c.name == singleton.owner)
+    condition = "t.{} = {}::{}".format(quote(singleton.owner), literal(user.id), kind)
+    return select_json(db, catalog, singleton.name, condition)

@@ -1,0 +1,119 @@
+"""Tables, their columns and keys, and how rows belong to a user. ``config.TABLES`` is written with these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Mapping, NamedTuple, Optional, Tuple
+
+from migration.errors import ExitCode, MigrationError
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """The way from a row to its user: through an owner column, through a parent row, or shared by all."""
+
+    column: Optional[str] = None
+    parent: Optional[str] = None
+    or_shared: bool = False
+
+
+def owned_by(column: str, or_shared: bool = False) -> Ownership:
+    """Rows whose ``column`` holds the user's id; with ``or_shared`` also rows where it is NULL."""
+    return Ownership(column=column, or_shared=or_shared)
+
+
+def child_of(parent: str, column: str) -> Ownership:
+    """Rows whose ``column`` points at a row of ``parent`` that is the user's."""
+    return Ownership(column=column, parent=parent)
+
+
+def shared() -> Ownership:
+    """Every row, for every user."""
+    return Ownership()
+
+
+def require_tuple(what: str, value: object) -> None:
+    """``("name")`` is text and not a tuple: ``in`` would look for a part of it. Raises MigrationError (exit 2)."""
+    if isinstance(value, str):
+        raise MigrationError(
+            "config.py: %s is text, not a tuple" % what,
+            hint='a comma makes it one: ("%s",)' % value,
+            exit_code=ExitCode.USAGE,
+        )
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table to migrate, of the same name in PostgreSQL and SQLite.
+
+    ``dropped``: source columns that SQLite has no place for and that are meant to be left behind
+    (the owner column is so without saying).
+    ``ranges``: column → (lowest, highest) valid number, for the validation.
+    ``json_types``: JSON column → Python type its values must have (``list``, ``dict``; ``object`` for
+    any JSON value), for the validation and for bundles that do not say their column types.
+    """
+
+    name: str
+    ownership: Ownership
+    dropped: Tuple[str, ...] = ()
+    ranges: Mapping[str, Tuple[float, float]] = field(default_factory=dict)
+    json_types: Mapping[str, type] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_tuple("dropped of %s" % self.name, self.dropped)
+
+    @property
+    def file(self) -> str:
+        return self.name + ".json"
+
+    @property
+    def owner(self) -> Optional[str]:
+        """The column that holds the user's id, where the table has one."""
+        return self.ownership.column if self.ownership.parent is None else None
+
+    @property
+    def all_dropped(self) -> Tuple[str, ...]:
+        """Columns that may be missing in SQLite: the declared ones and the owner column."""
+        return self.dropped if self.owner is None else (*self.dropped, self.owner)
+
+
+@dataclass(frozen=True)
+class Singleton:
+    """One source row of the user that becomes row 1 of a SQLite table.
+
+    ``member`` is its key in ``user_data.json``; ``owner`` the source column that holds the user's id.
+    """
+
+    name: str
+    target: str
+    member: str
+    owner: str
+    dropped: Tuple[str, ...] = ()
+    json_types: Mapping[str, type] = field(default_factory=dict)
+    ranges: Mapping[str, Tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_tuple("dropped of %s" % self.name, self.dropped)
+
+    @property
+    def all_dropped(self) -> Tuple[str, ...]:
+        """Columns that may be missing in SQLite; ``id`` is replaced by the singleton's 1."""
+        return (*self.dropped, self.owner, "id")
+
+
+class Column(NamedTuple):
+    """A source column. ``kind`` is its class in the type contract (``encoding.py``)."""
+
+    name: str
+    type: str
+    kind: str
+    not_null: bool
+
+
+class ForeignKey(NamedTuple):
+    """Columns of ``table`` that name a row of ``parent``; tables are unqualified inside the schema."""
+
+    table: str
+    columns: Tuple[str, ...]
+    parent: str
+    parent_columns: Tuple[str, ...]

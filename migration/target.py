@@ -1,0 +1,478 @@
+"""The SQLite file: built beside the target, checked, and published so that nobody sees half of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import sqlite3
+import time
+import zlib
+from datetime import datetime
+from pathlib import Path
+from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from migration import lock
+from migration.bundle import sync_folder
+from migration.errors import ExitCode, MigrationError
+from migration.schema import Schema, quote
+
+log = logging.getLogger("migration.target")
+
+BACKUP_NAME = re.compile(r"theprogram_backup_(\d{8}_\d{6})\.db")
+LISTED = 10
+_BUSY_SECONDS = 2.0
+_COMPANIONS = ("-wal", "-shm", "-journal")
+
+
+def failed(message: str, hint: Optional[str] = None) -> MigrationError:
+    return MigrationError(message, hint=hint, exit_code=ExitCode.TARGET)
+
+
+@contextlib.contextmanager
+def errors(path: Path) -> Iterator[None]:
+    """SQLite's and the system's refusals, as ones that name the file and say what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        text = str(error)
+        if "locked" in text or "busy" in text:
+            raise in_use(path) from error
+        if "full" in text:
+            raise failed(
+                "no space left for %s" % path, "free some space, or choose another place with --sqlite-path"
+            ) from error
+        if "readonly" in text or "unable to open" in text:
+            raise failed(
+                "%s cannot be written: %s" % (path, text),
+                "check the permissions of the file and its folder, or set --sqlite-path",
+            ) from error
+        if "not a database" in text or "malformed" in text:
+            raise failed(
+                "%s is not a sound SQLite database: %s" % (path, text),
+                "move it away, or choose another file with --sqlite-path",
+            ) from error
+        raise failed("SQLite refuses %s: %s" % (path, text)) from error
+    except OSError as error:
+        if error.errno == 28:
+            raise failed(
+                "no space left for %s" % (error.filename or path), "free some space, or choose another place"
+            ) from error
+        raise failed(
+            "%s cannot be written: %s" % (error.filename or path, error.strerror or error),
+            "check the permissions of the file and its folder, or set --sqlite-path and --backup-dir",
+        ) from error
+
+
+def in_use(path: Path) -> MigrationError:
+    return failed(
+        "%s is open in another program (database is locked)" % path,
+        "close the application and every other program that has it open, then run again",
+    )
+
+
+def resolved(path: Path) -> Path:
+    """Where a path leads, links followed."""
+    try:
+        return path.resolve()
+    except RuntimeError as error:  # Python before 3.13 says a loop of links so
+        raise failed("%s is a link that leads to itself" % path, "set --sqlite-path") from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path, sound: bool = True) -> Iterator[Path]:
+    """Hold the target's lock; the block builds the file that is yielded and then calls ``publish``.
+
+    What is left of it when the block ends is removed: the old database stands as it was.
+    Raises MigrationError (exit 5) where the target cannot be replaced: found before any work is done.
+    ``sound``: False where the target is known to be no database that could be opened.
+    """
+    with errors(path):
+        target = resolved(path)
+        if not target.parent.is_dir():
+            raise failed("the folder of %s does not exist" % path, "create it, or set --sqlite-path")
+        if target.is_dir():
+            raise failed("%s is a folder" % path, "name a file with --sqlite-path")
+        staged = target.with_name("." + target.name + ".staging")
+        with lock.held(target.with_name("." + target.name + ".lock"), str(path), ExitCode.TARGET):
+            _remove(staged)
+            if sound:
+                _probe(target)
+            try:
+                yield staged
+            finally:
+                _remove(staged)
+
+
+def _probe(target: Path) -> None:
+    """Refuse early what ``publish`` would have to refuse after all the work."""
+    if target.exists():
+        if target.stat().st_size and not os.access(str(target), os.W_OK):
+            raise failed(
+                "%s cannot be written: permission denied" % target,
+                "check its permissions, or set --sqlite-path",
+            )
+        _exclusive(target).close()
+        return
+    left = [target.name + end for end in _COMPANIONS if target.with_name(target.name + end).exists()]
+    if left:
+        raise failed(
+            "%s lies in %s without its database" % (left[0], target.parent),
+            "it may hold the last changes of a database that was moved: put that back beside it, or move it away",
+        )
+
+
+def _exclusive(target: Path) -> sqlite3.Connection:
+    """A connection that no other can be beside. Raises sqlite3.OperationalError where one is."""
+    connection = sqlite3.connect(str(target), isolation_level=None, timeout=_BUSY_SECONDS)
+    try:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        connection.execute("ROLLBACK")  # a COMMIT would write a header to an empty file
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _remove(path: Path) -> None:
+    for end in ("", *_COMPANIONS):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(str(path) + end)
+
+
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that changes no row. As the last one it folds a write-ahead log in and leaves no file behind.
+
+    On read-only media, where SQLite could make no shared memory beside it, the file alone is read.
+    """
+    writable = os.access(str(path.resolve().parent), os.W_OK)
+    uri = path.resolve().as_uri() + ("?mode=rw" if writable else "?mode=ro&immutable=1")
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+# Building
+
+
+def create(staged: Path, schema: Schema) -> sqlite3.Connection:
+    """A new private database with the schema, its indexes and triggers taken off, one transaction open.
+
+    Until it is published nobody needs it after a crash: it is synced once, at the end.
+    """
+    os.close(os.open(str(staged), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    os.chmod(str(staged), 0o600)
+    connection = sqlite3.connect(str(staged), isolation_level=None)
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.executescript(schema.script)  # valid SQL, as read_schema has found: what fails is the disk
+    if connection.in_transaction:
+        connection.execute("COMMIT")
+    connection.execute("PRAGMA journal_mode = MEMORY")
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.execute("PRAGMA foreign_keys = OFF")  # checked as a whole before the commit
+    connection.execute("PRAGMA cache_size = -32768")
+    connection.execute("BEGIN")
+    return connection
+
+
+def take_off(connection: sqlite3.Connection) -> List[str]:
+    """Drop secondary indexes and triggers, and return the SQL that brings them back.
+
+    A load without them is about twice as fast, and no trigger touches what is migrated.
+    """
+    taken = connection.execute(
+        "SELECT type, name, sql FROM sqlite_master WHERE type IN ('index', 'trigger') AND sql IS NOT NULL ORDER BY rowid"
+    ).fetchall()
+    for kind, name, _ in taken:
+        connection.execute("DROP %s %s" % (kind.upper(), quote(name)))
+    return [sql for _, _, sql in taken]
+
+
+def insert(
+    connection: sqlite3.Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
+) -> int:
+    """Insert rows into a table and return how many SQLite took."""
+    before = connection.total_changes
+    connection.executemany(
+        "INSERT OR ABORT INTO {} ({}) VALUES ({})".format(  # whatever ON CONFLICT the schema says
+            quote(table), ", ".join(quote(name) for name in columns), ", ".join("?" * len(columns))
+        ),
+        rows,
+    )
+    return connection.total_changes - before
+
+
+def fill_singleton(connection: sqlite3.Connection, table: str, values: Sequence[Tuple[str, object]]) -> None:
+    """Set columns of row 1, which the schema may have made already."""
+    names = ", ".join(quote(name) for name, _ in values)
+    if connection.execute("SELECT count(*) FROM %s WHERE id = 1" % quote(table)).fetchone() == (0,):
+        connection.execute(
+            "INSERT INTO {} (id{}) VALUES (1{})".format(
+                quote(table), names and ", " + names, ", ?" * len(values)
+            ),
+            [value for _, value in values],
+        )
+    elif values:
+        connection.execute(
+            "UPDATE {} SET {} WHERE id = 1".format(
+                quote(table), ", ".join(quote(name) + " = ?" for name, _ in values)
+            ),
+            [value for _, value in values],
+        )
+
+
+class Violation(NamedTuple):
+    """A row whose foreign key leads nowhere."""
+
+    table: str
+    row: str
+    column: str
+    parent: str
+
+
+def foreign_key_violations(connection: sqlite3.Connection) -> Iterator[Violation]:
+    """Every dangling reference; the row by its id where the table has one, else by its rowid."""
+    for table, rowid, parent, number in connection.execute("PRAGMA foreign_key_check"):
+        keys = connection.execute("PRAGMA foreign_key_list(%s)" % quote(table)).fetchall()
+        column = ", ".join(key[3] for key in keys if key[0] == number)
+        found = None
+        with contextlib.suppress(sqlite3.Error):  # a table without id or without rowid
+            found = connection.execute(
+                "SELECT id FROM %s WHERE rowid = ?" % quote(table), (rowid,)
+            ).fetchone()
+        yield Violation(table, str(found[0] if found else rowid), column, parent)
+
+
+def integrity_problems(connection: sqlite3.Connection) -> List[str]:
+    found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(%d)" % LISTED)]
+    return [] if found == ["ok"] else found
+
+
+def finish(connection: sqlite3.Connection, staged: Path, schema: Schema) -> None:
+    """Commit, bring the file into the journal mode that its schema asks for, and sync it to the disk."""
+    connection.execute("COMMIT")
+    wanted = re.findall(r"PRAGMA\s+journal_mode\s*=\s*'?(\w+)", schema.script, re.IGNORECASE)
+    connection.execute("PRAGMA journal_mode = %s" % (wanted[-1] if wanted else "DELETE"))
+    connection.close()
+    _sync(staged)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(str(path), os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# Publishing
+
+
+def publish(staged: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Path]:
+    """Put the staged file in the target's place, after a backup of what was there; return the backup.
+
+    The old database is held exclusively from the backup to the rename, so no change to it can fall between,
+    and its write-ahead log is folded in and removed, so it can never meet the new file.
+    Raises MigrationError (exit 5); the old database is as it was.
+    """
+    target = path.resolve()
+    if not target.exists():
+        os.replace(str(staged), str(target))
+        sync_folder(target.parent)
+        return None
+    old = _exclusive(target)
+    try:
+        saved = None if backup_dir is None else back_up(old, backup_dir)
+        mode = old.execute("PRAGMA journal_mode").fetchone()[0]
+        version = old.execute("PRAGMA data_version").fetchone()
+        old.execute("PRAGMA journal_mode = DELETE")
+        # Back to normal locking, which removes the journal now and not after the rename.
+        old.execute("PRAGMA locking_mode = NORMAL")
+        old.execute("BEGIN EXCLUSIVE")
+        if old.execute("PRAGMA data_version").fetchone() != version:
+            raise in_use(path)
+        for end in ("-shm", "-journal"):  # left by a crash and by now played back: nobody uses them
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(str(target) + end)
+        _keep_owner(target, staged)
+        try:
+            os.replace(str(staged), str(target))
+        except BaseException:
+            old.execute("ROLLBACK")
+            old.execute("PRAGMA journal_mode = %s" % mode)
+            raise
+    finally:
+        old.close()
+    sync_folder(target.parent)
+    return saved
+
+
+def _keep_owner(target: Path, staged: Path) -> None:
+    """Run as root for somebody else's database: it stays theirs."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        was = target.stat()
+        os.chown(str(staged), was.st_uid, was.st_gid)
+
+
+# Backup and restore
+
+
+def back_up(database: sqlite3.Connection, folder: Path) -> Path:
+    """Copy a database with SQLite's backup API, write-ahead log included, verify the copy and return its path."""
+    with errors(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # One name for one database, whose lock we hold: so the next run removes what a killed one left.
+        of = database.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()[0]
+        partial = folder / (".backup_%08x.partial" % zlib.crc32(of.encode("utf-8", "surrogateescape")))
+        _remove(partial)
+        try:
+            os.close(os.open(str(partial), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            os.chmod(str(partial), 0o600)
+            copy(database, partial)
+            name = _name_backup(partial, folder)
+        finally:
+            _remove(partial)
+        sync_folder(folder)
+        return name
+
+
+def copy(database: sqlite3.Connection, path: Path) -> None:
+    """Copy a database into an empty file, check it and sync it."""
+    duplicate = sqlite3.connect(str(path), isolation_level=None)
+    try:
+        duplicate.execute("PRAGMA synchronous = OFF")
+        database.backup(duplicate)
+        problems = integrity_problems(duplicate)
+        if problems:
+            raise failed(
+                "the old database is damaged: %s" % problems[0],
+                "move it away to start afresh, or --restore a backup",
+            )
+    finally:
+        duplicate.close()
+    _sync(path)
+
+
+def _name_backup(partial: Path, folder: Path) -> Path:
+    """Give a finished copy the next free backup name, in one step; two in one second must not meet."""
+    while True:
+        name = folder / datetime.now().strftime("theprogram_backup_%Y%m%d_%H%M%S.db")
+        try:
+            os.link(str(partial), str(name))
+        except FileExistsError:
+            time.sleep(0.05)
+        except OSError:  # a file system without hard links: reserve the name, then take it
+            try:
+                os.close(os.open(str(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            except FileExistsError:
+                time.sleep(0.05)
+            else:
+                os.replace(str(partial), str(name))
+                return name
+        else:
+            return name
+
+
+def backups(folder: Path) -> List[Path]:
+    """The backups in a folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.glob("*.db") if BACKUP_NAME.fullmatch(path.name))
+
+
+def prune(folder: Path, keep: Optional[int]) -> None:
+    """Remove all but the ``keep`` newest backups; None keeps all.
+
+    The new database is in place by now: what cannot be removed is worth a warning and no failure.
+    """
+    for path in backups(folder)[: -keep if keep else 0]:
+        try:
+            path.unlink()
+        except OSError as error:
+            log.warning("the backup %s cannot be removed: %s", path, error.strerror)
+        else:
+            log.info("removed the backup %s", path)
+
+
+def newest_backup(folder: Path) -> Path:
+    found = backups(folder)
+    if not found:
+        raise failed("no backup in %s" % folder, "name a file: --restore FILE, or set --backup-dir")
+    return found[-1]
+
+
+def restore(backup: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Path]:
+    """Put a backup in the target's place as safely as an import; return the backup of what was there.
+
+    A target that is no sound database any more is no reason to refuse: its files are set aside whole.
+    Raises MigrationError (exit 5) for a backup that is missing or damaged.
+    """
+    with errors(backup):
+        there = backup.is_file()
+    if not there:
+        raise failed("backup not found: %s" % backup, "ls %s" % (backup_dir or backup.parent))
+    if backup.resolve() == path.resolve():
+        raise failed(
+            "%s is the database itself, not a backup of it" % backup, "name a file from the backup folder"
+        )
+    with contextlib.closing(_open_backup(backup)) as source:
+        target = path.resolve()
+        sound = _is_sound(target)
+        with replacing(path, sound) as staged:
+            os.close(os.open(str(staged), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            copy(source, staged)
+            if sound:
+                return publish(staged, path, backup_dir)
+            if backup_dir is not None:
+                _set_aside(target, backup_dir)
+            for end in _COMPANIONS:  # they are of the unsound one
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(str(target) + end)
+            os.replace(str(staged), str(target))
+            sync_folder(target.parent)
+            return None
+
+
+def _open_backup(backup: Path) -> sqlite3.Connection:
+    source = open_to_read(backup)
+    try:
+        problems = integrity_problems(source)
+        empty = source.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    except sqlite3.Error as error:
+        problems, empty = [str(error)], False
+    if problems or empty:
+        source.close()
+        raise failed(
+            "the backup %s is damaged: %s" % (backup, problems[0] if problems else "it holds no table"),
+            "restore another one: --restore FILE",
+        )
+    return source
+
+
+def _is_sound(target: Path) -> bool:
+    """Whether there is nothing or a database that SQLite can read through; one in use is left to ``publish``."""
+    if not target.is_file():
+        return True
+    try:
+        with contextlib.closing(open_to_read(target)) as connection:
+            return not integrity_problems(connection)
+    except sqlite3.DatabaseError as error:
+        return "not a database" not in str(error) and "malformed" not in str(error)
+
+
+def _set_aside(target: Path, folder: Path) -> None:
+    """Copy the files of an unsound database: something may still be rescued from them."""
+    with errors(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
+        for end in ("", *_COMPANIONS):
+            if Path(str(target) + end).exists():
+                aside = folder / ("theprogram_damaged_%s.db%s" % (stamp, end))
+                shutil.copyfile(str(target) + end, str(aside))
+                os.chmod(str(aside), 0o600)
+                _sync(aside)
+                log.warning("%s was no sound database: set aside as %s", str(target) + end, aside)

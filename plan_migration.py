@@ -1,0 +1,142 @@
+"""What a migration would do, for `migrate.py --dry-run`: read from PostgreSQL, nothing written."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+import export_from_postgres
+from migration import console, encoding, mapping, source
+from migration.mapping import TableMapping
+from migration.schema import read_schema
+from migration.settings import Settings
+from migration.source import Orphans
+
+# SQLite takes a little less than the JSON for long texts and more for short rows with indexes.
+SQLITE_SHARE = 1.3
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """Rows and bytes of JSON that an export would write, and what becomes of the columns."""
+
+    name: str
+    rows: int
+    bytes: int
+    conversions: str
+    dropped: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``needs``: what for, folder, bytes that it takes, bytes free there."""
+
+    user_id: str
+    tables: Tuple[TablePlan, ...]
+    orphans: Tuple[Orphans, ...]
+    needs: Tuple[Tuple[str, Path, int, int], ...]
+
+    @property
+    def fits(self) -> bool:
+        return all(needed <= free for _, _, needed, free in self.needs)
+
+
+def plan(settings: Settings) -> Plan:
+    """Look at everything that a migration of ``settings`` would move. Raises MigrationError as the export does."""
+    schema = read_schema(settings.schema_path)
+    tables: List[TablePlan] = []
+    with source.snapshot(settings) as db:
+        rows = export_from_postgres.owned_rows(db, settings, schema)
+        for mapped in mapping.map_all(settings, rows.catalog.columns, schema):
+            if mapped.table in rows.tables:
+                query = rows.as_json(rows.tables[mapped.table])
+            else:
+                singleton = settings.user if mapped.table == settings.user.name else settings.preferences
+                query = source.singleton_json(db, rows.catalog, singleton, rows.user)
+            count, size = db.rows(
+                "SELECT count(*), coalesce(sum(octet_length(j.line::text) + 2), 0)::bigint FROM (%s) j (line)"
+                % query
+            )[0]
+            tables.append(
+                TablePlan(
+                    mapped.table, count, size, _conversions(mapped), ", ".join(c.name for c in mapped.dropped)
+                )
+            )
+        orphans = tuple(rows.orphans())
+        user_id = rows.user.id
+    return Plan(user_id, tuple(tables), orphans, _needs(settings, sum(table.bytes for table in tables)))
+
+
+# These are the same in both and not worth a word.
+_KEPT = {("text", "TEXT"), ("integer", "INTEGER"), ("float", "REAL")}
+
+
+def _conversions(mapped: TableMapping) -> str:
+    """Source type → SQLite type, with the number of columns where it is more than one."""
+    counts: Dict[Tuple[str, str], int] = {}
+    for pair in mapped.copied:
+        kind = pair.source.kind if pair.source.kind != "structure" else pair.source.type
+        change = (kind, encoding.affinity(pair.target.type))
+        if change not in _KEPT:
+            counts[change] = counts.get(change, 0) + 1
+    return ", ".join(
+        "%s→%s" % change + (" ×%d" % number if number > 1 else "") for change, number in counts.items()
+    )
+
+
+def _needs(settings: Settings, exported: int) -> Tuple[Tuple[str, Path, int, int], ...]:
+    database = settings.sqlite_path.resolve()
+    wanted = [
+        ("bundle", settings.data_dir, exported),
+        ("database", database.parent, int(exported * SQLITE_SHARE)),
+    ]
+    if settings.backup and database.is_file():
+        wanted.append(("backup", settings.backup_dir, database.stat().st_size))
+    disks: Dict[int, int] = {}
+    needs = []
+    for what, folder, needed in wanted:
+        there = _existing(folder)
+        device = there.stat().st_dev
+        disks[device] = disks.get(device, 0) + needed
+        # what is free for this one is what those before it on the same disk leave
+        needs.append((what, folder, needed, shutil.disk_usage(str(there)).free - disks[device] + needed))
+    return tuple(needs)
+
+
+def _existing(folder: Path) -> Path:
+    folder = folder.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def show(made: Plan, settings: Settings) -> None:
+    """Print the plan to stdout."""
+    console.summary(
+        "Dry run: user %s from %s to %s; nothing was written"
+        % (made.user_id, source.masked(settings.postgres), settings.sqlite_path),
+        ("table", "rows", "bytes", "conversions", "dropped columns"),
+        [(table.name, table.rows, table.bytes, table.conversions, table.dropped) for table in made.tables],
+        even_if_quiet=True,
+    )
+    console.summary(
+        "Disk space, estimated",
+        ("for", "folder", "needed", "free"),
+        [
+            (what, str(folder), console.size(needed), console.size(free))
+            for what, folder, needed, free in made.needs
+        ],
+    )
+    for orphans in made.orphans:
+        console.log.warning(
+            "%d rows of %s refer by %s to rows of %s that are not the user's: the migration %s",
+            orphans.rows,
+            orphans.table,
+            ", ".join(orphans.columns),
+            orphans.parent,
+            "leaves them out" if settings.skip_orphans else "will stop there, unless --orphans skip is given",
+        )
+    if not made.fits:
+        console.log.warning("not enough disk space")

@@ -1,0 +1,288 @@
+"""Phase 3: what is broken in a migrated database is found, one thing at a time, and named."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import sqlite3
+from typing import Iterator, NamedTuple, Tuple
+
+import pytest
+from conftest import ANNA, Database, Place, Run, settings_of
+
+import config
+from export_from_postgres import export
+from import_to_sqlite import import_
+from migration.errors import ExitCode, MigrationError
+from migration.settings import Settings
+from validate_migration import conclude, validate
+
+
+@pytest.fixture(scope="module")
+def finished(sample_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    place = Place(tmp_path_factory.mktemp("finished"))
+    settings = settings_of(sample_database.url, place)
+    export(settings)
+    import_(settings)
+    connection = sqlite3.connect(str(place.app))
+    connection.execute("PRAGMA journal_mode = DELETE")  # one file, to be copied
+    connection.close()
+    return place
+
+
+@pytest.fixture()
+def settings(finished: Place, sample_database: Database, place: Place) -> Settings:
+    """A migrated database and its bundle, this test's own copy; no PostgreSQL is asked."""
+    shutil.copytree(str(finished.data), str(place.data))
+    shutil.copyfile(str(finished.app), str(place.app))
+    return settings_of(sample_database.url, place, offline=True)
+
+
+@contextlib.contextmanager
+def opened(settings: Settings) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(str(settings.sqlite_path))
+    yield connection
+    connection.commit()
+    connection.close()
+
+
+class Fault(NamedTuple):
+    """SQL with ``:id`` for the first row of ``table``, and what the report must name besides it."""
+
+    table: str
+    sql: str
+    named: Tuple[str, ...]
+
+
+FAULTS = {
+    "deleted row": Fault("session_notes", "DELETE FROM session_notes WHERE id = :id", ("session_notes",)),
+    "added row": Fault(
+        "location_cache",
+        "INSERT INTO location_cache (id, city_name, country, latitude, longitude, timezone)"
+        " VALUES ('00000000-0000-4000-8000-000000000000', 'x', 'x', 0, 0, 'UTC')",
+        ("location_cache",),
+    ),
+    "dangling reference": Fault(
+        "transit_events",
+        "UPDATE transit_events SET chart_id = '00000000-0000-4000-8000-000000000000' WHERE id = :id",
+        ("Foreign key violation", "chart_id"),
+    ),
+    "invalid JSON": Fault(
+        "charts",
+        "UPDATE charts SET chart_data = '{\"a\": ' WHERE id = :id",
+        ("chart_data", "is not valid JSON"),
+    ),
+    "JSON that is no list": Fault(
+        "aspect_patterns",
+        "UPDATE aspect_patterns SET planets_involved = '{}' WHERE id = :id",
+        ("planets_involved", "not a list"),
+    ),
+    "JSON as a BLOB": Fault(
+        "charts", "UPDATE charts SET chart_data = x'7b7d' WHERE id = :id", ("chart_data", "is not JSON text")
+    ),
+    "date that is not ISO": Fault(
+        "birth_data", "UPDATE birth_data SET birth_date = '15.11.2025' WHERE id = :id", ("birth_date", "date")
+    ),
+    "impossible date": Fault(
+        "birth_data", "UPDATE birth_data SET birth_date = '2025-02-30' WHERE id = :id", ("birth_date", "date")
+    ),
+    "impossible month": Fault(
+        "session_notes",
+        "UPDATE session_notes SET note_date = '2025-13-01' WHERE id = :id",
+        ("note_date", "date"),
+    ),
+    "time that is none": Fault(
+        "birth_data", "UPDATE birth_data SET birth_time = '25:00:00' WHERE id = :id", ("birth_time", "time")
+    ),
+    "timestamp with a blank": Fault(
+        "transit_events",
+        "UPDATE transit_events SET event_date = '2025-11-15 09:30:00' WHERE id = :id",
+        ("event_date", "timestamp"),
+    ),
+    "boolean of 2": Fault(
+        "birth_data", "UPDATE birth_data SET time_unknown = 2 WHERE id = :id", ("time_unknown", "0 or 1")
+    ),
+    "boolean as text": Fault(
+        "transit_events",
+        "UPDATE transit_events SET is_applying = 'true' WHERE id = :id",
+        ("is_applying", "0 or 1"),
+    ),
+    "latitude of 91": Fault(
+        "birth_data", "UPDATE birth_data SET latitude = 91 WHERE id = :id", ("latitude", "between -90 and 90")
+    ),
+    "longitude of -181": Fault(
+        "location_cache",
+        "UPDATE location_cache SET longitude = -181 WHERE id = :id",
+        ("longitude", "between -180 and 180"),
+    ),
+    "number as text": Fault(
+        "birth_data", "UPDATE birth_data SET latitude = 'north' WHERE id = :id", ("latitude",)
+    ),
+    "integer as text": Fault(
+        "birth_data", "UPDATE birth_data SET utc_offset = 'one' WHERE id = :id", ("utc_offset", "integer")
+    ),
+    "malformed uuid": Fault(
+        "charts",
+        "UPDATE charts SET client_id = 'not-a-uuid' WHERE id = :id",
+        ("client_id", "is not a UUID"),
+    ),
+    "required value missing": Fault(
+        "clients", "UPDATE clients SET created_at = NULL WHERE id = :id", ("created_at", "NULL")
+    ),
+    "changed text": Fault("clients", "UPDATE clients SET last_name = 'x' WHERE id = :id", ("last_name",)),
+    "NULL instead of a text": Fault(
+        "chart_interpretations",
+        "UPDATE chart_interpretations SET element_key = NULL WHERE id = :id",
+        ("element_key",),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_broken_value_fails_the_validation_and_is_named(settings: Settings, fault: str) -> None:
+    table, sql, named = FAULTS[fault]
+    with opened(settings) as connection:
+        _without_rules(connection, table)
+        (row,) = connection.execute("SELECT min(id) FROM %s" % table).fetchone()
+        changed = connection.execute(sql, {"id": row} if ":id" in sql else {})
+        assert changed.rowcount == 1
+    report = validate(settings)
+    assert not report.passed
+    assert conclude(report) == ExitCode.DIFFERENCES
+    written = json.loads((settings.data_dir / "validation_report.json").read_text(encoding="utf-8"))
+    assert written["overall_status"] == "FAIL"
+    naming = [error for error in written["errors"] if all(text in error for text in named)]
+    assert naming, written["errors"]
+    assert any(table in error for error in naming)
+    if fault not in ("deleted row", "added row"):
+        assert any(row in error for error in naming)
+
+
+def _without_rules(connection: sqlite3.Connection, table: str) -> None:
+    """Have SQLite forget the table's NOT NULL, so that a damaged row can be made."""
+    (sql,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute(
+        "UPDATE sqlite_master SET sql = ? WHERE name = ?", (sql.replace(" NOT NULL", ""), table)
+    )
+    connection.commit()
+    (version,) = connection.execute("PRAGMA schema_version").fetchone()
+    connection.execute("PRAGMA schema_version = %d" % (version + 1))
+    connection.commit()
+
+
+@pytest.mark.parametrize(
+    ("sql", "named"),
+    [
+        ("UPDATE app_config SET password_hash = 'x'", "app_config.password_hash"),
+        ("UPDATE app_config SET password_hash = NULL", "app_config.password_hash"),
+        ("UPDATE user_preferences SET default_zodiac = 'tropical'", "user_preferences.default_zodiac"),
+        ("UPDATE user_preferences SET aspect_orbs = '{}'", "user_preferences.aspect_orbs"),
+        ("DELETE FROM user_preferences", "user_preferences holds 0 rows"),
+    ],
+)
+def test_changed_user_data_is_found(settings: Settings, sql: str, named: str) -> None:
+    secret = json.loads((settings.data_dir / "user_data.json").read_text(encoding="utf-8"))["user"][
+        "password_hash"
+    ]
+    with opened(settings) as connection:
+        connection.execute(sql)
+    report = validate(settings)
+    assert any(named in error for error in report.errors), report.errors
+    assert secret not in (settings.data_dir / "validation_report.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("sql", "named"),
+    [
+        ("DROP INDEX idx_charts_client_id", "index idx_charts_client_id is missing"),
+        ("DROP TRIGGER charts_updated_at", "trigger charts_updated_at is missing"),
+        ("DROP VIEW client_summary", "view client_summary is missing"),
+        ("DROP TABLE session_notes", "table session_notes is missing"),
+        ("DROP TABLE app_config", "table app_config is missing"),
+        ("ALTER TABLE clients DROP COLUMN phone", "table clients differs"),
+    ],
+)
+def test_missing_part_of_the_schema_is_found(settings: Settings, sql: str, named: str) -> None:
+    with opened(settings) as connection:
+        connection.execute("PRAGMA foreign_keys = OFF")
+        if sql.endswith("phone"):
+            connection.execute("DROP VIEW client_summary")
+            if sqlite3.sqlite_version_info < (3, 35):
+                pytest.skip("this SQLite cannot drop a column")
+        connection.execute(sql)
+    assert any(named in error for error in validate(settings).errors)
+
+
+def test_untouched_database_passes(finished: Place, sample_database: Database, place: Place) -> None:
+    shutil.copytree(str(finished.data), str(place.data))
+    shutil.copyfile(str(finished.app), str(place.app))
+    report = validate(settings_of(sample_database.url, place))
+    assert report.errors == []
+    assert report.warnings == []
+    assert conclude(report) == ExitCode.DONE
+
+
+def test_report_has_the_keys_of_the_specification(settings: Settings) -> None:
+    validate(settings)
+    written = json.loads((settings.data_dir / "validation_report.json").read_text(encoding="utf-8"))
+    for key in (
+        "timestamp",
+        "user_email",
+        "user_id",
+        "validation_results",
+        "errors",
+        "warnings",
+        "overall_status",
+    ):
+        assert key in written
+    assert written["user_email"] == ANNA
+    assert set(written["validation_results"]) == {table.name for table in config.TABLES}
+    for result in written["validation_results"].values():
+        assert {"pg_count", "sqlite_count", "match"} <= set(result)
+        assert result["match"] is True
+    assert written["overall_status"] == "PASS"
+
+
+def test_validation_changes_nothing_in_the_database(settings: Settings) -> None:
+    before = settings.sqlite_path.read_bytes()
+    validate(settings)
+    assert settings.sqlite_path.read_bytes() == before
+
+
+def test_source_that_changed_since_the_export_is_said_as_such(database: Database, place: Place) -> None:
+    settings = settings_of(database.url, place)
+    export(settings)
+    import_(settings)
+    database.execute("DELETE FROM session_notes")
+    report = validate(settings)
+    assert any(
+        "Source has changed since the export" in text and "session_notes" in text for text in report.errors
+    )
+    assert not any("mismatch" in text for text in report.errors)
+
+
+def test_offline_needs_no_postgresql(settings: Settings) -> None:
+    nowhere = dataclasses.replace(settings, postgres={"host": "/nowhere", "dbname": "none"})
+    assert validate(nowhere).passed
+    with pytest.raises(MigrationError) as caught:
+        validate(dataclasses.replace(nowhere, offline=False))
+    assert caught.value.exit_code == ExitCode.SOURCE
+
+
+def test_command_returns_1_and_names_the_fault(settings: Settings, run: Run) -> None:
+    with opened(settings) as connection:
+        connection.execute("UPDATE birth_data SET latitude = 91 WHERE id = (SELECT min(id) FROM birth_data)")
+    done = run("validate_migration.py", "--offline")
+    assert done.code == 1
+    assert "column latitude is not between -90 and 90" in done.err
+    assert "FAIL" in done.out
+
+
+def test_missing_database_is_named(settings: Settings) -> None:
+    settings.sqlite_path.unlink()
+    with pytest.raises(MigrationError, match="no database at") as caught:
+        validate(settings)
+    assert caught.value.exit_code == ExitCode.TARGET
