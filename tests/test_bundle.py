@@ -211,11 +211,6 @@ def test_missing_file_is_refused(settings: Settings, name: str) -> None:
     assert name in refused(settings, ExitCode.BUNDLE).message
 
 
-def test_reader_counts_without_decoding(exported: Place) -> None:
-    with bundle.reading(exported.data, bundle.files(config.TABLES)) as reader:
-        assert reader.count("charts.json") == reader.manifest.row_counts["charts"] == 18
-
-
 def test_failed_block_publishes_nothing(tmp_path: Path) -> None:
     with pytest.raises(MigrationError), bundle.writing(tmp_path / "data", ["clients.json"]) as out:
         out.user_data(b"{}", None, "users", "user_preferences")

@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterator, List, Tuple
 
 import psycopg2
 import pytest
@@ -310,32 +310,40 @@ def test_readers_of_one_bundle_exclude_each_other_and_say_so(bundle: Path, place
 # The database in use
 
 
+@contextlib.contextmanager
+def building(place: Place) -> Iterator[Tuple[subprocess.Popen, sqlite3.Connection]]:
+    """A run that is stopped while it builds the new database, and an application that opens the old one just then."""
+    make_old_database(place.app)
+    staged = place.folder / ".app.db.staging"
+    with stopped(place.folder / ".app.db.lock", "import_to_sqlite.py", place) as process:
+        process.send_signal(signal.SIGCONT)
+        while process.poll() is None and not staged.exists():
+            pass
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        assert staged.exists(), "it was quicker"
+        with contextlib.closing(sqlite3.connect(str(place.app), isolation_level=None)) as application:
+            yield process, application
+
+
 def test_writer_that_comes_during_the_import_keeps_its_database(
     bundle: Path, place: Place, tmp_path: Path
 ) -> None:
-    make_old_database(place.app)
-    with stopped(tmp_path / ".app.db.lock", "import_to_sqlite.py", place) as run_:
-        let_it_pass_its_first_look(run_, tmp_path)
-        application = sqlite3.connect(str(place.app), isolation_level=None)
+    with building(place) as (run_, application):
         application.execute("BEGIN IMMEDIATE")
         application.execute("INSERT INTO old VALUES ('being written')")
         code, output = go_on(run_)
         assert code == 5, output
         assert "error: %s is open in another program (database is locked)\n" % place.app in output
         application.execute("COMMIT")
-        application.close()
     assert rows_of(place.app, "SELECT note FROM old") == [*OLD_ROWS, ("being written",)]
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
     assert not place.backups.exists() or not list(place.backups.iterdir())
 
 
-def test_rows_written_during_the_import_are_in_the_backup(bundle: Path, place: Place, tmp_path: Path) -> None:
-    make_old_database(place.app)
-    with stopped(tmp_path / ".app.db.lock", "import_to_sqlite.py", place) as run_:
-        let_it_pass_its_first_look(run_, tmp_path)
-        application = sqlite3.connect(str(place.app))
+def test_rows_written_during_the_import_are_in_the_backup(bundle: Path, place: Place) -> None:
+    with building(place) as (run_, application):
         application.execute("INSERT INTO old VALUES ('written meanwhile')")
-        application.commit()
         application.close()
         code, output = go_on(run_)
     assert code == 0, output
@@ -343,13 +351,8 @@ def test_rows_written_during_the_import_are_in_the_backup(bundle: Path, place: P
     assert rows_of(backup, "SELECT note FROM old") == [*OLD_ROWS, ("written meanwhile",)]
 
 
-def test_reader_that_comes_during_the_import_is_not_disturbed(
-    bundle: Path, place: Place, tmp_path: Path
-) -> None:
-    make_old_database(place.app)
-    with stopped(tmp_path / ".app.db.lock", "import_to_sqlite.py", place) as run_:
-        let_it_pass_its_first_look(run_, tmp_path)
-        application = sqlite3.connect(str(place.app), isolation_level=None)
+def test_reader_that_comes_during_the_import_is_not_disturbed(bundle: Path, place: Place) -> None:
+    with building(place) as (run_, application):
         application.execute("BEGIN")
         assert application.execute("SELECT note FROM old").fetchall() == OLD_ROWS
         code, output = go_on(run_)
@@ -357,19 +360,7 @@ def test_reader_that_comes_during_the_import_is_not_disturbed(
         assert application.execute("SELECT note FROM old").fetchall() == OLD_ROWS
         application.execute("COMMIT")
         application.execute("INSERT INTO old VALUES ('later')")
-        application.close()
     assert rows_of(place.app, "SELECT note FROM old") == [*OLD_ROWS, ("later",)]
-
-
-def let_it_pass_its_first_look(process: subprocess.Popen, folder: Path) -> None:
-    """Let a stopped run go on until it builds the new database, and stop it again."""
-    staged = folder / ".app.db.staging"
-    process.send_signal(signal.SIGCONT)
-    while process.poll() is None and not staged.exists():
-        pass
-    process.send_signal(signal.SIGSTOP)
-    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
-    assert staged.exists(), "it was quicker"
 
 
 def test_idle_connection_without_write_ahead_log_cannot_lose_a_write(
@@ -492,29 +483,30 @@ def test_target_is_held_from_the_backup_to_the_replacement(place: Place) -> None
     make_old_database(place.app)
     with target.replacing(place.app) as staged:
         make_old_database(staged)
-        stop = threading.Event()
+        enough, stop = threading.Event(), threading.Event()
         written: List[int] = []
 
         def write() -> None:
-            while not stop.is_set():
+            while not stop.wait(0.002):
                 with contextlib.suppress(sqlite3.Error):
                     connection = sqlite3.connect(str(place.app), timeout=0)
                     connection.execute("INSERT INTO old VALUES (?)", ("written %d" % len(written),))
                     connection.commit()
                     connection.close()
                     written.append(1)
+                if len(written) == 5:
+                    enough.set()
 
         writer = threading.Thread(target=write)
         writer.start()
         try:
-            while len(written) < 5:
-                time.sleep(0.001)
+            assert enough.wait(60)
             saved = None
-            while saved is None:
-                with contextlib.suppress(
-                    MigrationError
-                ):  # the writer was there first: refused, and tried again
-                    saved = target.publish(staged, place.app, place.backups)
+            for _ in range(20):
+                if saved is None:
+                    # the writer may be there first: then it is refused, and tried again
+                    with contextlib.suppress(MigrationError):
+                        saved = target.publish(staged, place.app, place.backups)
         finally:
             stop.set()
             writer.join()

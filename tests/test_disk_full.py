@@ -135,22 +135,32 @@ def test_full_data_folder_keeps_the_old_report(migrated: Place, place: Place, mo
 # The database's folder
 
 
-@pytest.mark.parametrize("room", [0, 40 * KIB, 400 * KIB])
+@pytest.mark.parametrize(
+    "phase, room", [("import", 0), ("import", 40 * KIB), ("import", 400 * KIB), ("restore", 40 * KIB)]
+)
 def test_full_target_folder_keeps_the_old_database(
-    room: int, bundle: Path, place: Place, tmp_path: Path, mount: Mount, run: Run
+    phase: str,
+    room: int,
+    annas_run: Place,
+    bundle: Path,
+    place: Place,
+    tmp_path: Path,
+    mount: Mount,
+    run: Run,
 ) -> None:
     folder = tmp_path / "target"
     mount(folder, size=4096 * KIB)
     app = folder / "app.db"
     old = make_old_database(app)
     ballast = fill_up(folder, leave=room)
-    done = run("import_to_sqlite.py", "--sqlite-path", app)
+    words = ("import_to_sqlite.py",) if phase == "import" else ("migrate.py", "--restore", annas_run.app)
+    done = run(*words, "--sqlite-path", app)
     assert_says(done, 5, "no space left for %s" % app, "free some space")
     assert app.read_bytes() == old
     ballast.unlink()
     assert listed(folder) == ["app.db"]
     assert not place.backups.exists() or listed(place.backups) == []
-    assert run("import_to_sqlite.py", "--sqlite-path", app).code == 0
+    assert run(*words, "--sqlite-path", app).code == 0
     assert len(rows_of(app, "SELECT id FROM clients")) == 12
     assert listed(folder) == ["app.db"]
 
@@ -224,23 +234,6 @@ def test_full_backup_folder_keeps_the_old_database(
     assert run("import_to_sqlite.py").code == 0
     (backup,) = place.backups.iterdir()
     assert len(rows_of(backup, "SELECT * FROM old")) == 100
-
-
-def test_full_target_folder_keeps_the_old_database_from_a_restore(
-    annas_run: Place, place: Place, tmp_path: Path, mount: Mount, run: Run
-) -> None:
-    folder = tmp_path / "target"
-    mount(folder, size=2048 * KIB)
-    app = folder / "app.db"
-    old = make_old_database(app)
-    ballast = fill_up(folder, leave=40 * KIB)
-    done = run("migrate.py", "--restore", annas_run.app, "--sqlite-path", app)
-    assert_says(done, 5, "no space left for ", "free some space")
-    assert app.read_bytes() == old
-    ballast.unlink()
-    assert listed(folder) == ["app.db"]
-    assert run("migrate.py", "--restore", annas_run.app, "--sqlite-path", app).code == 0
-    assert len(rows_of(app, "SELECT id FROM clients")) == 12
 
 
 # The log file

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import OLD_ROWS, Place, Run, make_old_database, rows_of
 
+from migration import target
+from migration.errors import MigrationError
+
 
 def add_backup(place: Place, stamp: str, note: str) -> Path:
     place.backups.mkdir(exist_ok=True)
@@ -146,16 +149,16 @@ def test_restore_over_a_corrupted_database_sets_that_aside(damage, place: Place,
     assert aside in done.err, "the person is told where it went"
 
 
-def test_restore_refuses_while_another_program_writes(place: Place, run: Run) -> None:
+def test_restore_refuses_while_another_program_writes(place: Place, impatient: None) -> None:
     make_old_database(place.app)
-    add_backup(place, "20250102_030405", "newest")
+    backup = add_backup(place, "20250102_030405", "newest")
     application = sqlite3.connect(str(place.app), isolation_level=None)
     try:
         application.execute("BEGIN IMMEDIATE")
         application.execute("INSERT INTO old VALUES ('being written')")
-        done = run("migrate.py", "--restore")
-        assert done.code == 5
-        assert "error: %s is open in another program" % place.app in done.err
+        with pytest.raises(MigrationError, match="%s is open in another program" % place.app) as caught:
+            target.restore(backup, place.app, place.backups)
+        assert caught.value.exit_code == 5
         application.execute("COMMIT")
     finally:
         application.close()
