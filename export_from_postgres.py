@@ -12,16 +12,15 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Dict, List, Mapping, Optional, Sequence
+from typing import Dict, Mapping, Optional, Sequence
 
 import config
 from migration import bundle, console, mapping, source
 from migration.bundle import Manifest
-from migration.catalog import account_for_tables
 from migration.errors import ExitCode, MigrationError
-from migration.schema import Schema, read_schema
+from migration.ownership import LISTED_ORPHANS, Rows, rows_of_user
+from migration.schema import read_schema
 from migration.settings import Settings
-from migration.tables import Singleton
 
 log = logging.getLogger("migration.export")
 
@@ -44,11 +43,13 @@ def export(settings: Settings) -> Exported:
     schema = read_schema(settings.schema_path)
     seconds: Dict[str, float] = {}
     with source.snapshot(settings) as db:
-        rows = owned_rows(db, settings, schema)
+        rows = rows_of_user(
+            db, settings, schema, settings.user_email or settings.default_email, settings.skip_orphans
+        )
         skipped = _orphans(rows, settings)
         sql_ascii = db.connection.get_parameter_status("server_encoding") == "SQL_ASCII"
         with bundle.writing(settings.data_dir, [table.file for table in settings.tables], sql_ascii) as out:
-            _write_user_data(db, rows, settings, out)
+            _write_user_data(rows, settings, out)
             for table in settings.tables:
                 started = time.perf_counter()
                 total = rows.count(table) if console.wants_progress() else None
@@ -78,24 +79,7 @@ def export(settings: Settings) -> Exported:
     return Exported(manifest, seconds)
 
 
-def owned_rows(db: source.Snapshot, settings: Settings, schema: Schema) -> source.Rows:
-    """Find the user and the queries for their rows, with every table and column accounted for."""
-    email = settings.user_email or settings.default_email
-    if email is None:
-        raise MigrationError(
-            "nobody to migrate: no e-mail address is given",
-            hint="--user-email you@example.com, MIGRATION_USER_EMAIL or config.DEFAULT_USER_EMAIL",
-            exit_code=ExitCode.USAGE,
-        )
-    catalog = source.read_catalog(db)
-    account_for_tables(settings, catalog)
-    mapping.map_all(settings, catalog.columns, schema)
-    user = source.find_user(db, settings.user.name, email)
-    references = dict.fromkeys((*catalog.foreign_keys, *schema.foreign_keys))
-    return source.Rows(db, catalog, user, settings.tables, references, settings.skip_orphans)
-
-
-def _orphans(rows: source.Rows, settings: Settings) -> Dict[str, int]:
+def _orphans(rows: Rows, settings: Settings) -> Dict[str, int]:
     """Stop at rows that refer to rows that are not the user's, or count what is left out, table by table."""
     found = rows.orphans()
     if not found:
@@ -108,10 +92,10 @@ def _orphans(rows: source.Rows, settings: Settings) -> Dict[str, int]:
     ]
     if not settings.skip_orphans:
         total = sum(orphans.rows for orphans in found)
-        shown = "\n  ".join(listed[: source.LISTED_ORPHANS])
+        shown = "\n  ".join(listed[:LISTED_ORPHANS])
         raise MigrationError(
             "rows of the user refer to rows that are not exported: %d%s\n  %s"
-            % (total, ", of which the first:" if total > source.LISTED_ORPHANS else "", shown),
+            % (total, ", of which the first:" if total > LISTED_ORPHANS else "", shown),
             hint="correct them in PostgreSQL, or leave these rows out with --orphans skip",
             exit_code=ExitCode.SOURCE,
         )
@@ -120,29 +104,10 @@ def _orphans(rows: source.Rows, settings: Settings) -> Dict[str, int]:
     return rows.skipped()
 
 
-def _write_user_data(db: source.Snapshot, rows: source.Rows, settings: Settings, out: bundle.Writer) -> None:
-    def record(singleton: Singleton) -> Optional[bytes]:
-        collected = _Lines()
-        db.copy(source.singleton_json(db, rows.catalog, singleton, rows.user), collected)
-        if len(collected.lines) > 1:
-            raise MigrationError(
-                "the user has %d rows in %s; there can be one" % (len(collected.lines), singleton.name),
-                hint="remove all but the one that holds",
-                exit_code=ExitCode.SOURCE,
-            )
-        return collected.lines[0][:-1] if collected.lines else None
-
-    user = record(settings.user)
+def _write_user_data(rows: Rows, settings: Settings, out: bundle.Writer) -> None:
+    user = rows.record(settings.user)
     assert user is not None  # found in this very snapshot
-    out.user_data(user, record(settings.preferences), settings.user.name, settings.preferences.name)
-
-
-class _Lines:
-    def __init__(self) -> None:
-        self.lines: List[bytes] = []
-
-    def write(self, line: bytes) -> None:
-        self.lines.append(line)
+    out.user_data(user, rows.record(settings.preferences), settings.user.name, settings.preferences.name)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

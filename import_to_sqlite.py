@@ -26,7 +26,7 @@ from migration.errors import ExitCode, MigrationError
 from migration.mapping import TableMapping
 from migration.schema import Schema, quote, read_schema
 from migration.settings import Settings
-from migration.tables import Column, Singleton
+from migration.tables import Column
 
 log = logging.getLogger("migration.import")
 
@@ -119,6 +119,16 @@ class _Loader:
             ]
             if convert is not None
         ]
+        moments = [
+            i
+            for i, pair in enumerate(mapped.copied)
+            if pair.source.kind in encoding.MOMENTS and pair.source.not_null
+        ]
+        self._without_moments = self._converters
+        if len(moments) > 1:
+            self._moments = operator.itemgetter(*moments)
+            self._plain = encoding.plain_moments([mapped.copied[i].source.kind for i in moments])
+            self._without_moments = [pair for pair in self._converters if pair[0] not in moments]
 
     @property
     def columns(self) -> List[str]:
@@ -134,7 +144,7 @@ class _Loader:
             raise bundle.damaged(
                 "%s: the row %s belongs to another user than the manifest's" % (self.file, self.name(row))
             )
-        for i, convert in self._converters:
+        for i, convert in self._needed(row):
             value = row[i]
             if value is not None:
                 try:
@@ -158,6 +168,12 @@ class _Loader:
                 )
             row[self._names.index(name)] = "null"
         return row
+
+    def _needed(self, row: Sequence[Any]) -> Sequence[Tuple[int, encoding.Converter]]:
+        """The conversions, without those of dates and times where all of them stand as they shall."""
+        if self._without_moments is not self._converters and self._plain(self._moments(row)):
+            return self._without_moments
+        return self._converters
 
     def _is_user(self, owner: Any) -> bool:
         if owner is None or owner == self._user_id:
@@ -205,62 +221,31 @@ def _fill_singletons(
     columns: Mapping[str, Tuple[Column, ...]],
     schema: Schema,
 ) -> None:
+    """users → app_config, the password hash and the account's timestamps; user_preferences → its one row."""
     records = export.user_data()
     if records.get(settings.user.member) is None:
         raise bundle.damaged("%s holds no user" % bundle.USER_DATA)
-    user_id = export.manifest.user_id
-    _fill_app_config(database, records[settings.user.member], settings.user, columns, schema, user_id)
-    _fill_preferences(
-        database, records.get(settings.preferences.member), settings.preferences, columns, schema, user_id
-    )
+    for singleton in (settings.user, settings.preferences):
+        record = records.get(singleton.member)
+        if record is None:
+            log.info("the user has no preferences: the schema's defaults hold")
+            values = []
+        else:
+            mapped = mapping.map_columns(singleton, columns[singleton.name], schema)
+            loader = _Loader(singleton, columns[singleton.name], mapped, export.manifest.user_id)
+            values = _singleton_values(record, singleton.member, loader)
+        target.fill_singleton(database, singleton.target, values)
 
 
-def _fill_app_config(
-    database: sqlite3.Connection,
-    record: Optional[bytes],
-    singleton: Singleton,
-    columns: Mapping[str, Tuple[Column, ...]],
-    schema: Schema,
-    user_id: str,
-) -> None:
-    """users → app_config: the password hash and the account's timestamps."""
-    assert record is not None
-    values = _singleton_values(record, singleton, columns, schema, user_id)
-    target.fill_singleton(database, singleton.target, values)
-
-
-def _fill_preferences(
-    database: sqlite3.Connection,
-    record: Optional[bytes],
-    singleton: Singleton,
-    columns: Mapping[str, Tuple[Column, ...]],
-    schema: Schema,
-    user_id: str,
-) -> None:
-    """user_preferences → its singleton; a user without any gets the schema's defaults."""
-    values = [] if record is None else _singleton_values(record, singleton, columns, schema, user_id)
-    if record is None:
-        log.info("the user has no preferences: the schema's defaults hold")
-    target.fill_singleton(database, singleton.target, values)
-
-
-def _singleton_values(
-    record: bytes,
-    singleton: Singleton,
-    columns: Mapping[str, Tuple[Column, ...]],
-    schema: Schema,
-    user_id: str,
-) -> List[Tuple[str, Any]]:
+def _singleton_values(record: bytes, member: str, loader: _Loader) -> List[Tuple[str, Any]]:
     """Column and value of each; a NULL that the target column cannot hold is left to its default."""
-    mapped = mapping.map_columns(singleton, columns[singleton.name], schema)
-    loader = _Loader(singleton, columns[singleton.name], mapped, user_id)
     try:
         row = loader.row(loader.decode(record))
     except msgspec.DecodeError as error:
-        raise bundle.damaged("%s, %s: %s" % (bundle.USER_DATA, singleton.member, error)) from error
+        raise bundle.damaged("%s, %s: %s" % (bundle.USER_DATA, member, error)) from error
     return [
         (pair.target.name, value)
-        for pair, value in zip(mapped.copied, row)
+        for pair, value in zip(loader.mapped.copied, row)
         if value is not None or not pair.target.not_null
     ]
 

@@ -1,11 +1,13 @@
 """One user's data from PostgreSQL to a validated SQLite database: export, import, validate.
 
-python migrate.py --user-email you@example.com
+    python migrate.py --user-email you@example.com
 
-python migrate.py --skip-export                  import again from the bundle that is there
-python migrate.py --skip-export --skip-import    validate the database that is there
-python migrate.py --dry-run                      show what would be migrated, write nothing
-python migrate.py --restore                      put the newest backup back
+    python migrate.py --skip-export                  import again from the bundle that is there
+    python migrate.py --skip-export --skip-import    validate the database that is there
+    python migrate.py --dry-run                      show what would be migrated, write nothing
+    python migrate.py --restore                      put the newest backup back
+
+Whatever ends a run, the old database or the new one is there, whole.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
 import config
@@ -37,7 +38,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     console.add_schema(parser)
     console.add_backup(parser)
     console.add_orphans(parser)
-    console.add_offline(parser)
+    console.add_validation(parser)
     parser.add_argument("--skip-export", action="store_true", help="use the bundle that is there")
     parser.add_argument("--skip-import", action="store_true", help="leave the database as it is")
     parser.add_argument("--skip-validation", action="store_true", help="do not check the database afterwards")
@@ -66,6 +67,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         parser.error("--dry-run looks at what PostgreSQL holds: leave --skip-export and --skip-import away")
     if arguments.offline and not arguments.skip_export:
         parser.error("--offline validates without PostgreSQL: it goes with --skip-export")
+    console.check_validation(parser, arguments)
+    for name in ("skip_validation", "dry_run", "restore"):
+        if getattr(arguments, name) not in (None, False) and console.validation_options(arguments):
+            parser.error(
+                "%s belongs to the validation, which --%s leaves out"
+                % (console.validation_options(arguments)[0], name.replace("_", "-"))
+            )
     if arguments.skip_export and arguments.skip_import and arguments.skip_validation:
         parser.error("every phase is skipped: nothing to do")
     return console.run(lambda args: _main(args, console.settings(args, config)), arguments, config)
@@ -99,7 +107,7 @@ def migrate(settings: Settings, arguments: argparse.Namespace) -> int:
         _summarize(exported, imported, settings)
     if arguments.skip_validation:
         return ExitCode.DONE
-    return conclude(validate(settings))
+    return conclude(validate(settings), settings)
 
 
 def _summarize(exported: Optional[Exported], imported: Optional[Imported], settings: Settings) -> None:
@@ -116,7 +124,8 @@ def _summarize(exported: Optional[Exported], imported: Optional[Imported], setti
         + [seconds[table.name] for seconds in phases.values()]
         for table in settings.tables
     ]
-    console.summary("Migrated to %s" % settings.sqlite_path, ["table", "rows", "bytes", *phases], rows)
+    if not settings.json:  # stdout is the report's alone
+        console.summary("Migrated to %s" % settings.sqlite_path, ["table", "rows", "bytes", *phases], rows)
     for name, left_out in manifest.orphans_skipped.items():
         console.log.warning(
             "left out of %s by --orphans skip: %d rows that refer to rows of others", name, left_out
@@ -130,7 +139,7 @@ def _summarize(exported: Optional[Exported], imported: Optional[Imported], setti
 
 
 def _restore(name: str, settings: Settings) -> int:
-    backup = target.newest_backup(settings.backup_dir) if name == NEWEST else Path(name).expanduser()
+    backup = target.newest_backup(settings.backup_dir) if name == NEWEST else console.expanded(name)
     saved = target.restore(backup, settings.sqlite_path, settings.backup_dir if settings.backup else None)
     console.log.info("%s restored from %s", settings.sqlite_path, backup)
     if saved is not None:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Tuple
 
-import export_from_postgres
 from migration import console, encoding, mapping, source
 from migration.mapping import TableMapping
+from migration.ownership import Orphans, rows_of_user
 from migration.schema import read_schema
 from migration.settings import Settings
-from migration.source import Orphans
 
 # SQLite takes a little less than the JSON for long texts and more for short rows with indexes.
 SQLITE_SHARE = 1.3
@@ -48,16 +47,14 @@ def plan(settings: Settings) -> Plan:
     schema = read_schema(settings.schema_path)
     tables: List[TablePlan] = []
     with source.snapshot(settings) as db:
-        rows = export_from_postgres.owned_rows(db, settings, schema)
-        for mapped in mapping.map_all(settings, rows.catalog.columns, schema):
-            if mapped.table in rows.tables:
-                query = rows.as_json(rows.tables[mapped.table])
-            else:
-                singleton = settings.user if mapped.table == settings.user.name else settings.preferences
-                query = source.singleton_json(db, rows.catalog, singleton, rows.user)
+        rows = rows_of_user(
+            db, settings, schema, settings.user_email or settings.default_email, settings.skip_orphans
+        )
+        for table in mapping.everything(settings):
+            mapped = mapping.map_columns(table, rows.catalog.columns[table.name], schema)
             count, size = db.rows(
                 "SELECT count(*), coalesce(sum(octet_length(j.line::text) + 2), 0)::bigint FROM (%s) j (line)"
-                % query
+                % rows.as_json(table)
             )[0]
             tables.append(
                 TablePlan(

@@ -1,86 +1,104 @@
-"""Phase 3: the SQLite database checked against the export bundle and the PostgreSQL that it came from.
+"""Phase 3: the SQLite database proved equal to the export bundle, and that to the PostgreSQL that it came from.
 
     python validate_migration.py --user-email you@example.com
 
-Writes validation_report.json to the data folder; exit 1 on any error in it. Changes nothing else.
+Writes validation_report.json and validation_report.html to the data folder; exit 1 on any error in them.
+Changes nothing else.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
-import json
+import functools
 import logging
-import re
+import operator
+import platform
 import sqlite3
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Decimal
-from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+)
+
+import msgspec
 
 import config
-from migration import bundle, console, content, encoding, mapping, report, source, target
-from migration.catalog import account_for_tables
-from migration.errors import ExitCode, MigrationError
-from migration.mapping import Copied, TableMapping
-from migration.report import Report, TableResult
-from migration.schema import Schema, describe_columns, describe_objects, quote, read_schema
+from migration import bundle, cells, console, content, encoding, mapping, report, schema, source, target
+from migration.errors import ExitCode
+from migration.mapping import Mapped, TableMapping
+from migration.ownership import Rows, rows_of_user
+from migration.report import PREFIXES, Changes, Finding, Report, TableResult
+from migration.schema import Schema, quote, read_schema
 from migration.settings import Settings
-from migration.tables import Column, Singleton
+from migration.source import Digest, Digester
+from migration.tables import Column, Singleton, Table
 
 log = logging.getLogger("migration.validate")
 
-LISTED = 20  # problems named for each check and column; the count is always whole
-
-
-class Problem(NamedTuple):
-    """Something wrong (``error``) or worth knowing."""
-
-    message: str
-    error: bool = True
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What the database is held against, gathered from bundle and source.
-
-    ``records``: the JSON text of the user's and the preferences' record, None where there is none.
-    """
-
-    user_id: str
-    user_email: str
-    columns: Mapping[str, Tuple[Column, ...]]
-    records: Mapping[str, Optional[bytes]]
-    bundle_counts: Optional[Mapping[str, int]]
-    source_counts: Optional[Mapping[str, int]]
-    export_timestamp: Optional[str]
-    orphans_skipped: Mapping[str, int]
+STEP = 1000  # records between two steps of the progress bar
+Columns = Mapping[str, Tuple[Column, ...]]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Context:
-    """What every check is handed. ``export``: the verified bundle, where there is one."""
+    """What every check is handed.
+
+    ``export``: the verified bundle; ``live``: the user's rows in PostgreSQL; at least one of them is there.
+    ``held``: the columns of the bundle's records; ``columns``: the best that is known of the source's columns.
+    ``records``: the JSON text of the user's and the preferences' record, None where there is none.
+    """
 
     database: sqlite3.Connection
     settings: Settings
     schema: Schema
-    reference: Reference
     export: Optional[bundle.Reader]
+    live: Optional[Rows]
+    held: Columns
+    columns: Columns
+    records: Mapping[str, Optional[bytes]]
 
     @property
-    def mapped(self) -> "Iterator[Tuple[mapping.Mapped, TableMapping]]":
-        """Each table that is in the database with the columns that it has there."""
-        for table in mapping.everything(self.settings):
-            mapped = mapping.map_columns(table, self.reference.columns[table.name], self.schema)
-            present = describe_columns(self.database, mapped.target)
-            yield (
-                table,
-                mapped._replace(
-                    copied=tuple(pair for pair in mapped.copied if pair.target.name.lower() in present)
-                ),
-            )
+    def against(self) -> str:
+        """What SQLite's cells are compared with."""
+        return _against(self.settings, self.export)
+
+    @property
+    def compared(self) -> Columns:
+        """The columns of the records that SQLite's cells are compared with."""
+        if self.against == "bundle":
+            return self.held
+        assert self.live is not None
+        return self.live.catalog.columns
+
+    @property
+    def user_id(self) -> str:
+        if self.export is not None:
+            return self.export.manifest.user_id
+        assert self.live is not None
+        return self.live.user.id
+
+    def mapped(self, table: Mapped, columns: Columns) -> TableMapping:
+        """The columns of ``table`` that the database has."""
+        made = mapping.map_columns(table, columns[table.name], self.schema)
+        present = schema.describe_columns(self.database, made.target)
+        return made._replace(
+            copied=tuple(pair for pair in made.copied if pair.target.name.lower() in present)
+        )
 
 
 def validate(settings: Settings) -> Report:
@@ -89,59 +107,39 @@ def validate(settings: Settings) -> Report:
     Raises MigrationError: exit 2 for the schema, 3 for PostgreSQL (unless ``settings.offline``), 4 for the
     bundle, 5 where there is no database. Differences are no error here: they stand in the report.
     """
-    schema = read_schema(settings.schema_path)
-    with _database(settings.sqlite_path) as database, _bundle(settings) as export, target.errors(
-        settings.sqlite_path
-    ):
-        context = Context(database, settings, schema, _reference(settings, schema, export), export)
-        reference = context.reference
-        made = Report(
-            datetime.now().isoformat(timespec="seconds"),
-            reference.user_email,
-            reference.user_id,
-            orphans_skipped=dict(reference.orphans_skipped),
-            export_timestamp=reference.export_timestamp,
-            compared_with=[
-                name
-                for name, counts in (("bundle", reference.bundle_counts), ("source", reference.source_counts))
-                if counts is not None
-            ],
-        )
-        with console.progress("validate", len(settings.tables) + len(CHECKS), "checks") as advance:
-            for table in settings.tables:
-                started = time.perf_counter()
-                made.validation_results[table.name] = _counts(context, table.name)
-                made.validation_results[table.name].seconds = time.perf_counter() - started
-                advance(1)
-            for check in CHECKS:
-                started = time.perf_counter()
-                for problem in check(context, made):
-                    (made.errors if problem.error else made.warnings).append(problem.message)
-                log.debug("%s: %.2f s", check.__name__, time.perf_counter() - started)
-                advance(1)
+    started = time.perf_counter()
+    expected = read_schema(settings.schema_path)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(target.errors(settings.sqlite_path))
+        database, other = stack.enter_context(target.opened_twice(settings.sqlite_path))
+        export = stack.enter_context(_bundle(settings))
+        live = stack.enter_context(_live(settings, expected, export))
+        context = _context(database, settings, expected, export, live)
+        made = _new_report(context)
+        pool = stack.enter_context(ThreadPoolExecutor(2))
+        # While the cells are compared here, SQLite looks through its file and PostgreSQL adds up its digests.
+        scan = pool.submit(_scan, replace(context, database=other))
+        digests = _digests(context, pool)
+        try:
+            made.findings += _compare(context, digests, made)
+            made.findings += _singletons(context, made)
+            made.findings += _left_out(made)
+            made.findings += scan.result()
+        except BaseException:
+            other.interrupt()
+            for digest in digests.values():
+                digest.cancel()
+            if live is not None:
+                live.db.cancel()
+            raise
+    made.seconds = time.perf_counter() - started
     for message in made.errors:
         log.error("%s", message)
     for message in made.warnings:
         log.warning("%s", message)
-    path = report.write(made, settings.data_dir)
-    log.info("report written to %s", path)
+    for path in report.write(made, settings.data_dir):
+        log.info("report written to %s", path)
     return made
-
-
-@contextlib.contextmanager
-def _database(path: Path) -> Iterator[sqlite3.Connection]:
-    with target.errors(path):
-        if not path.is_file():
-            raise target.failed(
-                "no database at %s" % path, "run import_to_sqlite.py first, or set --sqlite-path"
-            )
-        connection = target.open_to_read(path)
-        try:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            connection.execute("BEGIN")  # one state of the database for all checks
-            yield connection
-        finally:
-            connection.close()
 
 
 # What to hold the database against
@@ -150,459 +148,472 @@ def _database(path: Path) -> Iterator[sqlite3.Connection]:
 @contextlib.contextmanager
 def _bundle(settings: Settings) -> Iterator[Optional[bundle.Reader]]:
     """The verified bundle; None where there is none and PostgreSQL can be asked instead."""
+    needed = settings.offline or settings.against == "bundle"
     there = (settings.data_dir / name for name in (bundle.MANIFEST, bundle.USER_DATA))
-    if not settings.offline and not any(path.exists() for path in there):
+    if not needed and not any(path.exists() for path in there):
         yield None
         return
     with bundle.reading(settings.data_dir, bundle.files(settings.tables), settings.user_email) as export:
         yield export
 
 
-def _reference(settings: Settings, schema: Schema, export: Optional[bundle.Reader]) -> Reference:
-    if export is None:
-        return _from_source(settings, None, schema)
-    held = _from_bundle(export, settings, schema)
+@contextlib.contextmanager
+def _live(settings: Settings, expected: Schema, export: Optional[bundle.Reader]) -> Iterator[Optional[Rows]]:
+    """The user's rows in PostgreSQL, by the rules that the bundle was made by."""
     if settings.offline:
-        return held
-    live = _from_source(settings, export, schema)
-    return replace(
-        held,
-        columns={**held.columns, **live.columns, **export.manifest.columns},
-        source_counts=live.source_counts,
-    )
-
-
-def _from_bundle(export: bundle.Reader, settings: Settings, schema: Schema) -> Reference:
-    manifest = export.manifest
-    user_data = export.user_data()
-    return Reference(
-        manifest.user_id,
-        manifest.user_email,
-        mapping.columns_of(export, settings, schema),
-        {
-            singleton.name: user_data.get(singleton.member)
-            for singleton in (settings.user, settings.preferences)
-        },
-        manifest.row_counts,
-        None,
-        manifest.export_timestamp,
-        manifest.orphans_skipped,
-    )
-
-
-def _from_source(settings: Settings, export: Optional[bundle.Reader], schema: Schema) -> Reference:
-    email = settings.user_email or (export.manifest.user_email if export else None)
-    email = email or settings.default_email
-    if email is None:
-        raise MigrationError(
-            "nobody to validate: there is no bundle and no e-mail address",
-            hint="--user-email you@example.com, or --data-dir with the bundle",
-            exit_code=ExitCode.USAGE,
-        )
-    skipped = dict(export.manifest.orphans_skipped) if export else {}
-    with source.snapshot(settings) as db:
-        catalog = source.read_catalog(db)
-        account_for_tables(settings, catalog)
-        user = source.find_user(db, settings.user.name, email)
-        references = dict.fromkeys((*catalog.foreign_keys, *schema.foreign_keys))
-        rows = source.Rows(
-            db, catalog, user, settings.tables, references, bool(skipped) or settings.skip_orphans
-        )
-        records: Dict[str, Optional[bytes]] = {}
-        for singleton in (settings.user, settings.preferences):
-            found = db.rows(
-                source.singleton_json(db, catalog, singleton, user).replace(
-                    "row_to_json(r)", "row_to_json(r)::text"
-                )
-            )
-            records[singleton.name] = found[0][0].encode("utf-8") if found else None
-        return Reference(
-            user.id,
-            user.email,
-            {table.name: catalog.columns[table.name] for table in mapping.everything(settings)},
-            records,
-            None,
-            {table.name: rows.count(table) for table in settings.tables},
-            None,
-            skipped,
-        )
-
-
-def _counts(context: Context, table: str) -> TableResult:
-    reference = context.reference
-    present = bool(describe_columns(context.database, table))
-    return TableResult(
-        reference.source_counts[table]
-        if reference.source_counts is not None
-        else (reference.bundle_counts or {}).get(table),
-        reference.bundle_counts[table] if reference.bundle_counts is not None else None,
-        context.database.execute("SELECT count(*) FROM " + quote(table)).fetchone()[0] if present else None,
-    )
-
-
-# Checks: each yields what it finds
-
-
-def schema_problems(context: Context, made: Report) -> Iterator[Problem]:
-    """Tables, indexes, triggers and views are those of the schema file."""
-    present = describe_objects(context.database)
-    for (kind, name), sql in context.schema.objects.items():
-        if (kind, name) not in present:
-            yield Problem("Schema: %s %s is missing" % (kind, name))
-        elif present[kind, name] != sql:
-            yield Problem("Schema: %s %s differs from the schema file" % (kind, name), error=kind == "table")
-    for kind, name in present:
-        if (kind, name) not in context.schema.objects and not name.startswith("sqlite_"):
-            yield Problem("Schema: %s %s is not in the schema file" % (kind, name), error=False)
-    for problem in target.integrity_problems(context.database):
-        yield Problem("Integrity: %s" % problem)
-
-
-def count_mismatches(context: Context, made: Report) -> Iterator[Problem]:
-    """As many rows in SQLite as were exported, and in the source as when it was exported."""
-    for name, result in made.validation_results.items():
-        expected = result.bundle_count if result.bundle_count is not None else result.pg_count
-        if result.sqlite_count is not None and result.sqlite_count != expected:
-            yield Problem(
-                "Row count mismatch in %s: PG=%s, SQLite=%s" % (name, expected, result.sqlite_count)
-            )
-        if result.bundle_count is not None and result.pg_count != result.bundle_count:
-            yield Problem(
-                "Source has changed since the export of %s: %s has %s rows now, %s then; migrate again to take them over"
-                % (context.reference.export_timestamp, name, result.pg_count, result.bundle_count)
-            )
-    for name, rows in context.reference.orphans_skipped.items():
-        yield Problem(
-            "Left out of %s by --orphans skip: %d rows that refer to rows of others" % (name, rows),
-            error=False,
-        )
-
-
-def dangling_references(context: Context, made: Report) -> Iterator[Problem]:
-    """Every foreign key leads to a row."""
-    found = list(target.foreign_key_violations(context.database))
-    for violation in found[:LISTED]:
-        yield Problem("Foreign key violation: (%s, %s, %s, %s)" % violation)
-    if len(found) > LISTED:
-        yield Problem("Foreign key violation: %d more" % (len(found) - LISTED))
-
-
-def content_differences(context: Context, made: Report) -> Iterator[Problem]:
-    """Every cell is what the bundle's record says, and there is a row for each record and no other."""
-    if context.export is None:
-        yield Problem(
-            "Contents were not compared: there is no bundle, only the source's row counts", error=False
-        )
+        yield None
         return
-    for table, mapped in context.mapped:
-        if isinstance(table, Singleton) or not mapped.copied:
-            continue
-        key = content.key_columns(context.database, mapped)
-        if not key:
-            yield Problem(
-                "Contents of %s were not compared: no primary key to pair rows by" % mapped.target,
-                error=False,
-            )
-            continue
-        columns = context.reference.columns[table.name]
-        if table.name not in context.export.manifest.columns:
-            columns = mapping.columns_of(context.export, context.settings, context.schema)[table.name]
-            mapped = mapping.map_columns(table, columns, context.schema)
-        decode = encoding.record_decoder(columns)
-        try:
-            records: Iterator[Any] = context.export.records(table.file, decode)
-            yield from _listed(table.name, content.differences(context.database, mapped, columns, records))
-        except content.Unordered:
-            texts = context.export.records(table.file, bytes)
-            records = (decode(text) for text in content.ordered(texts, context.database, mapped))
-            yield from _listed(table.name, content.differences(context.database, mapped, columns, records))
+    email = settings.user_email or (export.manifest.user_email if export else settings.default_email)
+    skipped = bool(export.manifest.orphans_skipped) if export else settings.skip_orphans
+    with source.snapshot(settings) as db:
+        yield rows_of_user(db, settings, expected, email, skipped)
 
 
-def _listed(table: str, found: Iterator[content.Difference]) -> Iterator[Problem]:
-    """The first of a table's differences, and how many more. Nothing before all are known to be in order."""
-    first: List[Problem] = []
-    total = 0
-    for difference in found:
-        total += 1
-        if total <= LISTED:
-            cell = ", column %s" % difference.column if difference.column else ""
-            first.append(
-                Problem(
-                    "Difference: %s %s%s: %s" % (difference.table, difference.row, cell, difference.message)
-                )
-            )
-    yield from first
-    if total > LISTED:
-        yield Problem("Difference: %s: %d more" % (table, total - LISTED))
+def _against(settings: Settings, export: Optional[bundle.Reader]) -> str:
+    return settings.against or ("source" if export is None else "bundle")
 
 
-def json_problems(context: Context, made: Report) -> Iterator[Problem]:
-    """JSON columns hold JSON, of the structure that config declares, and NULL only where the source may."""
-    for table, mapped in context.mapped:
-        for pair in mapped.copied:
-            declared = table.json_types.get(pair.source.name)
-            if pair.source.kind not in encoding.STRUCTURED and declared is None:
-                continue
-            wanted = declared or object
-
-            def fault(value: Any, wanted: type = wanted) -> Optional[str]:
-                if not isinstance(value, str):
-                    return "is not JSON text"
-                try:
-                    parsed = json.loads(value)
-                except ValueError:
-                    return "is not valid JSON"
-                except RecursionError:  # deeper than Python reads; SQLite and PostgreSQL took it
-                    return None
-                return (
-                    None
-                    if isinstance(parsed, wanted)
-                    else "is JSON but not %s" % _JSON_NAMES.get(wanted, wanted.__name__)
-                )
-
-            suspicious = "typeof({0}) <> 'text' OR NOT json_valid({0})"
-            if wanted is list:
-                suspicious += " OR json_type({0}) <> 'array'"
-            elif wanted is dict:
-                suspicious += " OR json_type({0}) <> 'object'"
-            yield from _cells(context, mapped, pair, _present(suspicious), fault, "JSON")
+def _context(
+    database: sqlite3.Connection,
+    settings: Settings,
+    expected: Schema,
+    export: Optional[bundle.Reader],
+    live: Optional[Rows],
+) -> Context:
+    held: Columns = {} if export is None else mapping.columns_of(export, settings, expected)
+    typed: Columns = {} if export is None else export.manifest.columns
+    now: Columns = {} if live is None else live.catalog.columns
+    singletons = (settings.user, settings.preferences)
+    if export is not None and _against(settings, export) == "bundle":
+        members = export.user_data()
+        records = {singleton.name: members.get(singleton.member) for singleton in singletons}
+    else:
+        assert live is not None
+        records = {singleton.name: live.record(singleton) for singleton in singletons}
+    return Context(database, settings, expected, export, live, held, {**held, **now, **typed}, records)
 
 
-_JSON_NAMES: Mapping[type, str] = {list: "a list", dict: "an object"}
+def _new_report(context: Context) -> Report:
+    export, live = context.export, context.live
+    environment: Dict[str, Any] = {
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "platform": platform.platform(),
+        "database_bytes": context.settings.sqlite_path.stat().st_size,
+    }
+    made = Report(
+        timestamp=datetime.now().isoformat(timespec="seconds"),
+        user_id=context.user_id,
+        against=context.against,
+        strict=context.settings.strict,
+        values_shown=context.settings.show_values,
+        environment=environment,
+    )
+    if live is not None:
+        made.compared_with.append("source")
+        made.user_email = live.user.email
+        environment["postgresql"] = live.db.value("SHOW server_version")
+    if export is not None:
+        made.compared_with.insert(0, "bundle")
+        manifest = export.manifest
+        made.user_email = manifest.user_email
+        made.export_timestamp = manifest.export_timestamp
+        made.orphans_skipped = dict(manifest.orphans_skipped)
+        made.bundle = {
+            name: {"sha256": checksum.lower(), "bytes": (export.folder / name).stat().st_size}
+            for name, checksum in manifest.checksums.items()
+        }
+        environment["exported_from_postgresql"] = manifest.server_version or None
+    return made
 
 
-def type_problems(context: Context, made: Report) -> Iterator[Problem]:
-    """Values are of their column's type and in its form and range."""
-    for table, mapped in context.mapped:
-        for pair in mapped.copied:
-            if isinstance(table, Singleton) and not _given(context, table, pair.source.name):
-                continue  # the schema's default, in the form that the application gave it
-            if pair.source.not_null or pair.target.not_null:
-                yield from _cells(
-                    context, mapped, pair, "{0} IS NULL", lambda value: "is NULL", "Required value missing"
-                )
-            form = _FORMS.get(pair.source.kind)
-            if form is not None:
-                suspicious, fault = form
-                yield from _cells(context, mapped, pair, _present(suspicious), fault, "Type")
-            limits = table.ranges.get(pair.source.name)
-            if limits is not None:
-                outside = "NOT (typeof({0}) IN ('real', 'integer') AND {0} BETWEEN %r AND %r)" % limits
-                yield from _cells(context, mapped, pair, _present(outside), _outside(*limits), "Range")
+# Contents, table by table
 
 
-def user_data_problems(context: Context, made: Report) -> Iterator[Problem]:
+class Compared(NamedTuple):
+    """What one walk through a table's records and rows gave. ``differences``: all of them, listed or not."""
+
+    digest: Digest
+    cells: int
+    differences: int
+    findings: List[Finding]
+
+
+def _digests(context: Context, pool: ThreadPoolExecutor) -> "Dict[str, Future[Digest]]":
+    """What PostgreSQL adds up meanwhile, of every table that the bundle has too."""
+    live = context.live
+    if live is None or context.export is None:
+        return {}
+    return {table.name: pool.submit(live.digest, table) for table in context.settings.tables}
+
+
+def _compare(context: Context, digests: "Mapping[str, Future[Digest]]", made: Report) -> Iterator[Finding]:
+    """Compare every table, and fill ``made.validation_results`` and ``made.source_changes``."""
+    export, tables = context.export, context.settings.tables
+    total = sum(export.manifest.row_counts[table.name] for table in tables) if export else None
+    with console.progress("validate", total) as advance:
+        for table in tables:
+            started = time.perf_counter()
+            result = TableResult(None, None, _count(context, table.name))
+            made.validation_results[table.name] = result
+            compared = _either_order(functools.partial(_compare_table, context, table, advance))
+            yield from compared.findings
+            result.cells, result.differences = compared.cells, compared.differences
+            result.pg_count = expected = compared.digest.rows
+            if export is not None:
+                result.bytes = (export.folder / table.file).stat().st_size
+                held = compared.digest if context.against == "bundle" else _bundle_digest(export, table)
+                result.bundle_count = held.rows
+                if table.name in digests:
+                    live = digests[table.name].result()
+                    result.pg_count = live.rows
+                    if live != held:
+                        yield from _source_findings(context, table, made)
+            if result.sqlite_count not in (None, expected):
+                message = "Row count mismatch in %s: PG=%s, SQLite=%s"
+                yield Finding("counts", message % (table.name, expected, result.sqlite_count), table.name)
+            result.seconds = time.perf_counter() - started
+            log.debug("compared %s: %d rows in %.1f s", table.name, expected, result.seconds)
+
+
+def _count(context: Context, table: str) -> Optional[int]:
+    if not schema.describe_columns(context.database, table):
+        return None
+    return int(context.database.execute("SELECT count(*) FROM " + quote(table)).fetchone()[0])
+
+
+def _either_order(walk: Callable[[bool], Result]) -> Result:
+    """A bundle that was made elsewhere may hold its records in any order: then they are sorted first."""
+    try:
+        return walk(False)
+    except content.Unordered:
+        return walk(True)
+
+
+def _compare_table(context: Context, table: Table, advance: Callable[[int], None], sort: bool) -> Compared:
+    settings, columns = context.settings, context.compared[table.name]
+    mapped = context.mapped(table, context.compared)
+    decode, digester = encoding.record_decoder(columns), Digester()
+    is_strange = _strange(context, table)
+    strange = Listing("isolation", table.name, settings.max_differences)
+
+    def read(text: bytes) -> Any:
+        record = decode(text)
+        digester.add(text)
+        if is_strange is not None and is_strange(record):
+            strange.add(_stranger(table, columns, record))
+        if digester.rows % STEP == 0:
+            advance(STEP)
+        return record
+
+    with contextlib.ExitStack() as stack:
+        if context.against == "bundle":
+            records = _bundle_records(context, table, mapped, read, sort)
+        else:
+            assert context.live is not None
+            records = map(read, stack.enter_context(contextlib.closing(context.live.records(table))))
+        found, differences = _walk(context, table, mapped, records)
+    found += strange.findings
+    found += _strangers_rows(context, table, found)
+    return Compared(
+        digester.digest,
+        0 if differences is None else digester.rows * len(mapped.copied),
+        differences or 0,
+        found,
+    )
+
+
+def _walk(
+    context: Context, table: Table, mapped: TableMapping, records: Iterator[Any]
+) -> Tuple[List[Finding], Optional[int]]:
+    """The first differences, and how many there are; None where rows cannot be paired with records."""
+    if not content.key_columns(context.database, mapped):
+        collections.deque(records, maxlen=0)  # read and added up all the same
+        message = "Contents of %s were not compared: no primary key to pair rows by" % mapped.target
+        return [Finding("contents", message, table.name, error=False)] if mapped.copied else [], None
+    show = content.shortened if context.settings.show_values else content.fingerprint
+    found = Listing("contents", table.name, context.settings.max_differences)
+    for difference in content.differences(
+        context.database, mapped, context.compared[table.name], records, show
+    ):
+        found.add(_difference(table.name, difference))
+    return found.findings, found.total
+
+
+def _bundle_records(
+    context: Context, table: Table, mapped: TableMapping, read: Callable[[bytes], Any], sort: bool
+) -> Iterator[Any]:
+    export = context.export
+    assert export is not None
+    if not sort:
+        return export.records(table.file, read)
+    decode = encoding.record_decoder(context.held[table.name])
+
+    def checked(text: bytes) -> bytes:
+        decode(text)
+        return text
+
+    return map(read, content.ordered(export.records(table.file, checked), context.database, mapped))
+
+
+def _bundle_digest(export: bundle.Reader, table: Table) -> Digest:
+    digester = Digester()
+    collections.deque(export.records(table.file, digester.add), maxlen=0)
+    return digester.digest
+
+
+def _difference(table: str, difference: content.Difference) -> Finding:
+    cell = ", column %s" % difference.column if difference.column else ""
+    message = "%s: %s %s%s: %s" % (PREFIXES["contents"], table, difference.row, cell, difference.message)
+    return Finding("contents", message, table, difference.row, difference.column)
+
+
+class Listing:
+    """The first findings of one check in one table, and how many there are."""
+
+    def __init__(self, check: str, table: Optional[str], listed: int) -> None:
+        self.total = 0
+        self._check, self._table, self._listed = check, table, listed
+        self._first: List[Finding] = []
+
+    def add(self, finding: Finding) -> None:
+        self.total += 1
+        if self.total <= self._listed:
+            self._first.append(finding)
+
+    @property
+    def findings(self) -> List[Finding]:
+        more = self.total - len(self._first)
+        if not more:
+            return self._first
+        where = self._table + ": " if self._table else ""
+        message = "%s: %s%d more" % (PREFIXES[self._check], where, more)
+        return [*self._first, Finding(self._check, message, self._table, count=more)]
+
+
+# Whose records and rows
+
+
+def _strange(context: Context, table: Table) -> Optional[Callable[[Any], bool]]:
+    """Whether a record is another user's, by its owner column; None where the table has none."""
+    names = [column.name for column in context.compared[table.name]]
+    if table.owner is None or table.owner not in names:
+        return None
+    owner = operator.attrgetter("c%d" % names.index(table.owner))
+    mine = (context.user_id, None) if table.ownership.or_shared else (context.user_id,)
+    return lambda record: owner(record) not in mine and _text(owner(record)) not in mine
+
+
+def _text(value: Any) -> Optional[str]:
+    plain = msgspec.json.decode(bytes(value)) if isinstance(value, msgspec.Raw) else value
+    return None if plain is None else str(plain).rstrip()  # char(n) is padded
+
+
+def _stranger(table: Table, columns: Sequence[Column], record: Any) -> Finding:
+    names = [column.name for column in columns]
+    row = _text(getattr(record, "c%d" % (names.index("id") if "id" in names else 0)))
+    message = "%s: %s %s belongs to another user" % (PREFIXES["isolation"], table.name, row)
+    return Finding("isolation", message, table.name, row, table.owner)
+
+
+def _strangers_rows(context: Context, table: Table, found: Sequence[Finding]) -> List[Finding]:
+    """Of the listed rows that SQLite has too many, those that PostgreSQL has for another user."""
+    rows = [finding.row for finding in found if finding.row and finding.message.endswith(content.EXTRA)]
+    if context.live is None or not rows:
+        return []
+    message = PREFIXES["isolation"] + ": %s %s is a row of another user"
+    return [
+        Finding("isolation", message % (table.name, row), table.name, row)
+        for row in context.live.strangers(table, rows)
+    ]
+
+
+# The source since the export
+
+
+def _source_findings(context: Context, table: Table, made: Report) -> Iterator[Finding]:
+    """What PostgreSQL holds now that the bundle does not, or the other way round."""
+    live = context.live
+    assert live is not None
+    since = "%s %s: %s" % (PREFIXES["source"], made.export_timestamp, table.name)
+    now = live.catalog.columns
+    names, names_now = (
+        {pair.source.name for pair in mapping.map_columns(table, side[table.name], context.schema).copied}
+        for side in (context.held, now)
+    )
+    for name in sorted(names ^ names_now):
+        what = "has a new column %s" if name in names_now else "has no column %s any more"
+        yield Finding("source", "%s %s" % (since, what % name), table.name, column=name)
+    mapped = context.mapped(table, context.held)
+    mapped = mapped._replace(copied=tuple(p for p in mapped.copied if p.source.name in names_now))
+    if not content.key_columns(context.database, mapped):
+        yield Finding("source", since + " holds other rows; migrate again to take them over", table.name)
+        return
+
+    def walk(sort: bool) -> Changes:
+        found = Changes()
+        decode = encoding.record_decoder(context.held[table.name])
+        then = _bundle_records(context, table, mapped, decode, sort)
+        with contextlib.closing(live.records(table)) as texts:
+            records = map(encoding.record_decoder(now[table.name]), texts)
+            for kind, row in content.changes(
+                context.database, mapped, (context.held[table.name], then), (now[table.name], records)
+            ):
+                found.add(kind, row, context.settings.max_differences)
+        return found
+
+    changes = _either_order(walk)
+    if changes:
+        made.source_changes[table.name] = changes
+        yield Finding("source", "%s %s; migrate again to take them over" % (since, changes), table.name)
+        message = PREFIXES["isolation"] + ": %s %s of the bundle is another user's now"
+        for row in live.strangers(table, changes.removed.ids):
+            yield Finding("isolation", message % (table.name, row), table.name, row)
+
+
+# The user's own row and the preferences
+
+
+def _singletons(context: Context, made: Report) -> Iterator[Finding]:
     """Password hash, account timestamps and preferences are the user's, in one row each."""
     for singleton in (context.settings.user, context.settings.preferences):
-        if singleton.target not in context.schema.columns or not describe_columns(
-            context.database, singleton.target
-        ):
+        prefix = "%s: %s" % (PREFIXES["user"], singleton.target)
+        if not schema.describe_columns(context.database, singleton.target):
             continue  # reported with the schema
-        rows = context.database.execute("SELECT count(*) FROM %s" % quote(singleton.target)).fetchone()[0]
+        rows = _count(context, singleton.target)
         if rows != 1:
-            yield Problem("User data: %s holds %d rows, not 1" % (singleton.target, rows))
-            continue
-        record = context.reference.records.get(singleton.name)
-        if record is not None:
-            yield from _singleton_differences(context, singleton, record)
+            yield Finding("user", "%s holds %s rows, not 1" % (prefix, rows), singleton.target)
+        elif context.records[singleton.name] is not None:
+            yield from _singleton_differences(context, singleton, prefix)
+        if context.export is not None and context.live is not None:
+            yield from _singleton_changes(context, singleton, made)
 
 
-CHECKS: Tuple[Callable[[Context, Report], Iterator[Problem]], ...] = (
-    schema_problems,
-    count_mismatches,
+def _singleton_differences(context: Context, singleton: Singleton, prefix: str) -> Iterator[Finding]:
+    columns, text = context.compared[singleton.name], context.records[singleton.name]
+    mapped = context.mapped(singleton, context.compared)
+    if text is None or not mapped.copied:
+        return
+    record = _decoded(columns, text)
+    compared = content.Cells(mapped, columns)
+    names = ", ".join(quote(pair.target.name) for pair in compared.pairs)
+    row = context.database.execute(
+        "SELECT %s FROM %s WHERE id = 1" % (names, quote(mapped.target))
+    ).fetchone()
+    if row is None:
+        yield Finding("user", "%s has no row 1" % prefix, mapped.target)
+        return
+    values = compared.take(record)
+    default = {
+        pair.target.name
+        for pair, value in zip(compared.pairs, values)
+        if value is None and pair.target.not_null and pair.source.name not in record.json_nulls
+    }  # left to the schema
+    for column, message in compared.unequal(
+        record, values, row, content.fingerprint
+    ):  # never the hash itself
+        if column not in default:
+            yield Finding(
+                "user", "%s.%s is not the user's: %s" % (prefix, column, message), mapped.target, "1", column
+            )
+
+
+def _singleton_changes(context: Context, singleton: Singleton, made: Report) -> Iterator[Finding]:
+    export, live = context.export, context.live
+    assert export is not None and live is not None
+    then, now = export.user_data().get(singleton.member), live.record(singleton)
+    if then == now:
+        return
+    changes = Changes()
+    if then is None or now is None:
+        changes.add("added" if then is None else "removed", live.user.id, 1)
+        what = str(changes)
+    else:
+        held, today = context.held[singleton.name], live.catalog.columns[singleton.name]
+        changed = content.changed_columns(context.mapped(singleton, context.held), held, today)
+        columns = changed(_decoded(held, then), _decoded(today, now))
+        if not columns:
+            return
+        changes.add("changed", live.user.id, 1)
+        what = "%s changed" % ", ".join(columns)
+    made.source_changes[singleton.name] = changes
+    message = "%s %s: %s %s; migrate again to take it over"
+    yield Finding(
+        "source", message % (PREFIXES["source"], made.export_timestamp, singleton.name, what), singleton.name
+    )
+
+
+def _decoded(columns: Sequence[Column], text: bytes) -> Any:
+    try:
+        return encoding.record_decoder(columns)(text)
+    except msgspec.DecodeError as error:
+        raise bundle.damaged("%s is damaged: %s" % (bundle.USER_DATA, error)) from error
+
+
+def _left_out(made: Report) -> Iterator[Finding]:
+    for name, rows in made.orphans_skipped.items():
+        message = "%s %s by --orphans skip: %d rows that refer to rows of others"
+        yield Finding("orphans", message % (PREFIXES["orphans"], name, rows), name, error=False, count=rows)
+
+
+# The database itself
+
+
+def schema_differences(context: Context) -> Iterator[Finding]:
+    """Tables, columns, foreign keys, indexes, triggers and views are those of the schema file."""
+    for found in schema.differences(context.database, context.schema):
+        message = "%s: %s" % (PREFIXES["schema"], found.message)
+        yield Finding("schema", message, found.table, error=not found.more)
+
+
+def integrity(context: Context) -> Iterator[Finding]:
+    """SQLite finds its file sound."""
+    for problem in target.integrity_problems(context.database):
+        yield Finding("integrity", "%s: %s" % (PREFIXES["integrity"], problem))
+
+
+def dangling_references(context: Context) -> Iterator[Finding]:
+    """Every foreign key leads to a row."""
+    for violation in target.foreign_key_violations(context.database):
+        message = "%s: (%s, %s, %s, %s)" % (PREFIXES["references"], *violation)
+        yield Finding("references", message, violation.table, violation.row, violation.column)
+
+
+def malformed_cells(context: Context) -> Iterator[Finding]:
+    """JSON parses, and every value is in its column's form and range."""
+    for table in mapping.everything(context.settings):
+        mapped = context.mapped(table, context.columns)
+        if mapped.copied:
+            yield from cells.problems(context.database, table, mapped, _given(context, table))
+
+
+def _given(context: Context, table: Mapped) -> Callable[[str], bool]:
+    if isinstance(table, Table):
+        return lambda column: True
+    text = context.records[table.name]
+    record = {} if text is None else msgspec.json.decode(text, type=Dict[str, msgspec.Raw])
+    return lambda column: bytes(record.get(column, b"null")) != b"null"
+
+
+CHECKS: Tuple[Callable[[Context], Iterator[Finding]], ...] = (
+    schema_differences,
+    integrity,
     dangling_references,
-    content_differences,
-    json_problems,
-    type_problems,
-    user_data_problems,
+    malformed_cells,
 )
 
 
-# Cells
-
-
-def _cells(
-    context: Context,
-    mapped: TableMapping,
-    pair: Copied,
-    suspicious: str,
-    fault: Callable[[Any], Optional[str]],
-    what: str,
-) -> Iterator[Problem]:
-    """SQL picks the cells of a column ``{0}`` that look wrong, ``fault`` judges them. Values are never shown."""
-    column = quote(pair.target.name)
-    rows = context.database.execute(
-        "SELECT {id}, {column} FROM {table} WHERE {suspicious} ORDER BY 1".format(
-            id=_row_name(context.database, mapped.target),
-            column=column,
-            table=quote(mapped.target),
-            suspicious=suspicious.format(column),
-        )
-    )
-    found = 0
-    for name, value in rows:
-        problem = fault(value)
-        if problem:
-            found += 1
-            if found <= LISTED:
-                yield Problem(
-                    "%s: %s %s, column %s %s" % (what, mapped.target, name, pair.target.name, problem)
-                )
-    if found > LISTED:
-        yield Problem("%s: %s, column %s: %d more" % (what, mapped.target, pair.target.name, found - LISTED))
-
-
-def _row_name(database: sqlite3.Connection, table: str) -> str:
-    """SQL expression that names a row: its id, else the first column of its primary key, else its rowid."""
-    described = database.execute("PRAGMA table_info(%s)" % quote(table)).fetchall()
-    names = [row[1] for row in described if row[1] == "id"] + [row[1] for row in described if row[5] == 1]
-    return quote(names[0]) if names else "rowid"
-
-
-def _present(suspicious: str) -> str:
-    return "{0} IS NOT NULL AND (%s)" % suspicious
-
-
-def _digits(pattern: str) -> str:
-    return pattern.replace("#", "[0-9]").replace("%", "%%")
-
-
-_DATE, _CLOCK = "####-##-##", "##:##:##"
-_FRACTION = ".######"
-
-
-def _globs(*patterns: str) -> str:
-    """Suspicious: none of the plain forms, in which only a wrong calendar date could hide."""
-    plain = " OR ".join("{0} GLOB '%s'" % _digits(pattern) for pattern in patterns)
-    return "typeof({0}) <> 'text' OR NOT (%s)" % plain
-
-
-_SIGNED_DATE = r"(?:\d{4}|-\d{4,}|\+\d{5,})-(\d\d)-(\d\d)"
-_TIME = r"(?:([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d{6})?|24:00:00)"
-_ZONE = r"[+-]\d\d:\d\d(:\d\d)?"
-
-
-def _form(pattern: str, name: str, extra: Tuple[str, ...] = ()) -> Callable[[Any], Optional[str]]:
-    matches = re.compile(pattern).fullmatch
-
-    def fault(value: Any) -> Optional[str]:
-        if isinstance(value, str) and (value in extra or matches(value)):
-            date = re.match(r"(\d{4})-(\d\d)-(\d\d)", value)
-            if date is None:
-                return None
-            try:
-                datetime(max(int(date[1]), 1) if date[1] != "0000" else 4, int(date[2]), int(date[3]))
-            except ValueError:
-                return "is not %s" % name
-            return None
-        return "is not %s" % name
-
-    return fault
-
-
-_INFINITE = ("infinity", "-infinity")
-_NOT_A_CALENDAR_DATE = " OR date(substr({0}, 1, 10)) IS NOT substr({0}, 1, 10)"
-
-# kind → (SQL that picks the suspicious cells, judge)
-_FORMS: Mapping[str, Tuple[str, Callable[[Any], Optional[str]]]] = {
-    "uuid": (
-        "typeof({0}) <> 'text' OR length({0}) <> 36 OR {0} NOT GLOB '%s'"
-        % "-".join("[0-9a-f]" * length for length in (8, 4, 4, 4, 12)),
-        _form(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", "a UUID"),
-    ),
-    "boolean": ("typeof({0}) <> 'integer' OR {0} NOT IN (0, 1)", lambda value: "is not 0 or 1"),
-    "integer": (
-        "typeof({0}) <> 'integer'",
-        lambda value: (
-            None
-            if (isinstance(value, float) and value.is_integer())
-            or (isinstance(value, str) and re.fullmatch(r"-?\d+", value))  # in a TEXT column
-            else "is not an integer"
-        ),
-    ),
-    "numeric": (
-        "typeof({0}) NOT IN ('real', 'integer')",
-        lambda value: (
-            None
-            if isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?|NaN|-?Infinity", value)
-            else "is not a number"
-        ),
-    ),
-    "date": (_globs(_DATE) + _NOT_A_CALENDAR_DATE, _form(_SIGNED_DATE, "an ISO 8601 date", _INFINITE)),
-    "time": (_globs(_CLOCK, _CLOCK + _FRACTION), _form(_TIME, "an ISO 8601 time")),
-    "timetz": (_globs(_CLOCK + "+##:##"), _form(_TIME + _ZONE, "an ISO 8601 time")),
-    "timestamp": (
-        _globs(_DATE + "T" + _CLOCK, _DATE + "T" + _CLOCK + _FRACTION) + _NOT_A_CALENDAR_DATE,
-        _form(_SIGNED_DATE + "T" + _TIME, "an ISO 8601 timestamp", _INFINITE),
-    ),
-    "timestamptz": (
-        _globs(_DATE + "T" + _CLOCK + "+00:00", _DATE + "T" + _CLOCK + _FRACTION + "+00:00")
-        + _NOT_A_CALENDAR_DATE,
-        _form(_SIGNED_DATE + "T" + _TIME + _ZONE, "an ISO 8601 timestamp", _INFINITE),
-    ),
-}
-
-
-def _outside(lowest: float, highest: float) -> Callable[[Any], Optional[str]]:
-    return lambda value: "is not between %g and %g" % (lowest, highest)
-
-
-# Singletons
-
-
-def _given(context: Context, singleton: Singleton, column: str) -> bool:
-    """Whether the source has a value there."""
-    record = context.reference.records.get(singleton.name)
-    return record is not None and json.loads(record.decode("utf-8")).get(column) is not None
-
-
-def _singleton_differences(context: Context, singleton: Singleton, record: bytes) -> Iterator[Problem]:
-    expected = json.loads(record.decode("utf-8"), parse_float=Decimal)
-    present = describe_columns(context.database, singleton.target)
-    for pair in mapping.map_columns(singleton, _columns(context, singleton, expected), context.schema).copied:
-        if pair.target.name.lower() not in present:
-            continue
-        found = context.database.execute(
-            "SELECT %s FROM %s WHERE id = 1" % (quote(pair.target.name), quote(singleton.target))
-        ).fetchone()
-        value = expected[pair.source.name]
-        json_null = pair.source.name in expected.get(encoding.JSON_NULLS, ())
-        if found is None:
-            yield Problem("User data: %s has no row 1" % singleton.target)
-            return
-        if value is None and not json_null and pair.target.not_null:
-            continue  # left to the schema's default
-        if not _same(pair.source.kind, value, found[0], json_null):
-            yield Problem("User data: %s.%s is not the user's" % (singleton.target, pair.target.name))
-
-
-def _columns(context: Context, singleton: Singleton, record: Mapping[str, Any]) -> Sequence[Column]:
-    known = context.reference.columns[singleton.name]
-    return known or encoding.undeclared([name for name in record if name != encoding.JSON_NULLS])
-
-
-def _same(kind: str, expected: Any, found: Any, json_null: bool) -> bool:
-    """Whether a SQLite value says what the record's JSON value says; written apart from the import's conversions."""
-    if expected is None and not json_null:
-        return found is None
-    if found is None:
-        return False
-    if isinstance(expected, (dict, list)) or json_null or kind in encoding.STRUCTURED:
-        try:
-            return bool(json.loads(found, parse_float=Decimal) == expected)
-        except (TypeError, ValueError):
-            return False
-    if isinstance(expected, bool):
-        return type(found) is int and found == int(expected)
-    if isinstance(expected, (int, Decimal)):
-        return isinstance(found, (int, float, str)) and Decimal(str(found)) == expected
-    if kind in ("timestamp", "timestamptz", "time", "timetz"):
-        return _without_fraction_zeros(str(found)) == _without_fraction_zeros(expected)
-    return bool(found == expected)
-
-
-def _without_fraction_zeros(text: str) -> str:
-    return re.sub(r"\.(\d*?)0*(?=$|[+-])", lambda found: "." + found[1] if found[1] else "", text)
+def _scan(context: Context) -> List[Finding]:
+    found: List[Finding] = []
+    for check in CHECKS:
+        started = time.perf_counter()
+        listings: Dict[Tuple[str, Optional[str]], Listing] = {}
+        for finding in check(context):
+            key = finding.check, finding.table
+            listings.setdefault(key, Listing(*key, context.settings.max_differences)).add(finding)
+        found += (finding for listing in listings.values() for finding in listing.findings)
+        log.debug("%s: %.2f s", check.__name__, time.perf_counter() - started)
+    return found
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -611,22 +622,37 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     console.add_source(parser)
     console.add_target(parser)
     console.add_schema(parser)
-    console.add_offline(parser)
-    return console.run(
-        lambda args: conclude(validate(console.settings(args, config))), parser.parse_args(argv), config
-    )
+    console.add_validation(parser)
+    arguments = parser.parse_args(argv)
+    console.check_validation(parser, arguments)
+    return console.run(lambda args: _main(console.settings(args, config)), arguments, config)
 
 
-def conclude(made: Report) -> int:
-    """Print the verdict and return the exit code."""
-    console.summary(
-        "Validation: %s" % ("PASS" if made.passed else "FAIL, %d errors" % len(made.errors)),
-        ("table", "PostgreSQL", "bundle", "SQLite", "match"),
-        [
-            (name, result.pg_count, result.bundle_count, result.sqlite_count, result.match)
-            for name, result in made.validation_results.items()
-        ],
-    )
+def _main(settings: Settings) -> int:
+    return conclude(validate(settings), settings)
+
+
+def conclude(made: Report, settings: Settings) -> int:
+    """Print the verdict, or the report with ``--json``, and return the exit code."""
+    if settings.json:
+        console.output(made.text())
+    else:
+        console.summary(
+            "Validation: %s" % ("PASS" if made.passed else "FAIL, %d errors" % made.error_count),
+            ("table", "PostgreSQL", "bundle", "SQLite", "cells", "differences", "match"),
+            [
+                (
+                    name,
+                    found.pg_count,
+                    found.bundle_count,
+                    found.sqlite_count,
+                    found.cells,
+                    found.differences,
+                    found.match,
+                )
+                for name, found in made.validation_results.items()
+            ],
+        )
     return ExitCode.DONE if made.passed else ExitCode.DIFFERENCES
 
 

@@ -7,6 +7,7 @@ bundle holds. The files then move to their places, and a run that finds ``.compl
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import re
 import shutil
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import (
@@ -34,14 +36,14 @@ from typing import (
 import msgspec
 
 from migration import lock
-from migration.encoding import reject_duplicates
+from migration.encoding import refuse_constant, reject_duplicates
 from migration.errors import ExitCode, MigrationError
 from migration.tables import Column
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 USER_DATA = "user_data.json"
-REPORTS = ("validation_report.json",)
+REPORTS = ("validation_report.json", "validation_report.html")
 BLOCK = 1 << 20
 DEEPEST = 10000  # levels of JSON; PostgreSQL's max_stack_depth ends earlier
 
@@ -248,17 +250,19 @@ def _os_errors(folder: Path) -> Iterator[None]:
         raise MigrationError(
             "cannot write the bundle in %s: %s" % (folder, error.strerror or error),
             hint="free some space, or choose another folder with --data-dir"
-            if error.errno == 28
+            if error.errno == errno.ENOSPC
             else "choose a folder that you may write with --data-dir",
             exit_code=ExitCode.BUNDLE,
         ) from error
 
 
-def create_private(path: Path) -> BinaryIO:
-    """A new file for its owner alone, whatever the umask."""
-    descriptor = os.open(
-        str(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600
-    )
+def create_private(path: Path, exclusive: bool = False) -> BinaryIO:
+    """An empty file for its owner alone, whatever the umask.
+
+    ``exclusive``: raises FileExistsError where there is one already, which is emptied otherwise.
+    """
+    there = os.O_EXCL if exclusive else os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(str(path), os.O_WRONLY | os.O_CREAT | there, 0o600)
     if hasattr(os, "fchmod"):
         os.fchmod(descriptor, 0o600)
     return os.fdopen(descriptor, "wb")
@@ -314,9 +318,6 @@ class Reader:
                     number += 1
             except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
                 raise damaged("%s is damaged in record %d: %s" % (file_name, number + 1, error)) from error
-
-    def count(self, file_name: str) -> int:
-        return sum(1 for _ in self.records(file_name, msgspec.json.Decoder(msgspec.Raw).decode))
 
 
 def deep(decode: Callable[..., Decoded]) -> Callable[..., Decoded]:
@@ -471,8 +472,13 @@ def verify(folder: Path, tables: Mapping[str, str]) -> Manifest:
     present = {path.name for path in folder.glob("*.json")} - {MANIFEST, *REPORTS}
     for name in sorted(present - expected):
         raise damaged("%s is in %s but not in the manifest" % (name, folder), "move it away, or export again")
-    for name in sorted(expected):
-        _verify_file(folder / name, manifest.checksums[name], manifest.sizes.get(name))
+    with ThreadPoolExecutor(2) as pool:  # hashing lets other threads run
+        verified = [
+            pool.submit(_verify_file, folder / name, manifest.checksums[name], manifest.sizes.get(name))
+            for name in sorted(expected)
+        ]
+    for file in verified:
+        file.result()
     for table in tables:
         if table not in manifest.row_counts:
             raise damaged("the manifest has no row count for %s" % table, "export again")
@@ -491,7 +497,7 @@ def read_manifest(folder: Path) -> Manifest:
             ) from None
         raise
     try:
-        content = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        content = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=refuse_constant)
         _check_manifest(content)
         return Manifest(
             **{
@@ -511,10 +517,6 @@ def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     if len(members) < len(pairs):
         raise ValueError("a member stands there twice")
     return members
-
-
-def _refuse_constant(token: str) -> None:
-    raise ValueError("%s is no JSON" % token)
 
 
 def _check_manifest(content: Any) -> None:

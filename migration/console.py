@@ -114,10 +114,39 @@ def add_orphans(made: argparse.ArgumentParser) -> None:
     )
 
 
-def add_offline(made: argparse.ArgumentParser) -> None:
+def add_validation(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--offline", action="store_true", help="validate against the bundle alone, without PostgreSQL"
     )
+    made.add_argument(
+        "--against",
+        choices=("bundle", "source"),
+        help="what every cell of SQLite is compared with (default: the bundle, where there is one)",
+    )
+    made.add_argument("--strict", action="store_true", help="count warnings as errors")
+    made.add_argument(
+        "--max-differences",
+        metavar="N",
+        type=_positive,
+        help="list the first N of each kind and table; all are counted (default: 20)",
+    )
+    made.add_argument(
+        "--show-values",
+        action="store_true",
+        help="quote the values that differ: personal data in log and reports",
+    )
+    made.add_argument("--json", action="store_true", help="print the validation report to stdout as JSON")
+
+
+def check_validation(made: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    if arguments.offline and arguments.against == "source":
+        made.error("--against source asks PostgreSQL, --offline does not: leave one of them away")
+
+
+def validation_options(arguments: argparse.Namespace) -> List[str]:
+    """The options given that only a validation has an effect of, --offline aside."""
+    names = ("against", "strict", "max_differences", "show_values", "json")
+    return ["--" + name.replace("_", "-") for name in names if getattr(arguments, name)]
 
 
 # Settings
@@ -132,28 +161,34 @@ class _Lookup:
     config: Any
 
     def text(self, option: str, variable: str, default: str) -> str:
-        given = getattr(self.arguments, option, None)
-        if given == "":
-            raise usage("--%s is empty" % option.replace("_", "-"))
-        return given or self.environment.get(variable) or str(getattr(self.config, default) or "")
+        return self.given(option, variable) or str(getattr(self.config, default) or "")
 
     def given(self, option: str, variable: str) -> Optional[str]:
         """The option or the variable; an option that is empty is a slip, not a wish for the default."""
         value = getattr(self.arguments, option, None)
         if value == "":
             raise usage("--%s is empty" % option.replace("_", "-"))
+        return value or self.environment.get(variable) or None
+
+    def utf8(self, option: str, variable: str) -> Optional[str]:
+        """As ``given``, for what PostgreSQL is told; a path may be of any bytes."""
+        value = self.given(option, variable)
         try:
             (value or "").encode("utf-8")
         except UnicodeEncodeError:
-            raise usage("--%s is not UTF-8" % option.replace("_", "-")) from None
-        return value or self.environment.get(variable) or None
+            raise usage("--%s or %s is not UTF-8" % (option.replace("_", "-"), variable)) from None
+        return value
 
     def path(self, option: str, variable: str, default: str) -> Path:
-        text = self.text(option, variable, default)
-        try:
-            return Path(text).expanduser()
-        except RuntimeError as error:
-            raise usage("%s: %s" % (text, error)) from error
+        return expanded(self.text(option, variable, default))
+
+
+def expanded(path: str) -> Path:
+    """A path as a person writes it, ``~`` and all. Raises MigrationError (exit 2)."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise usage("%s: %s" % (path, error)) from error
 
 
 def usage(message: str, hint: Optional[str] = None) -> MigrationError:
@@ -182,15 +217,15 @@ def environment(base_dir: Path) -> Dict[str, str]:
 
 
 def settings(arguments: argparse.Namespace, config: Any) -> Settings:
-    """Resolve everything that one run needs to know. Raises MigrationError (exit 2)."""
-    found = _Lookup(arguments, environment(config.BASE_DIR), config)
+    """Resolve everything that one run needs to know, in the body of ``run``. Raises MigrationError (exit 2)."""
+    found = _Lookup(arguments, arguments.environment, config)
     postgres, fallback = _postgres(found)
     require_tuple("EXCLUDED_TABLES", config.EXCLUDED_TABLES)
     return Settings(
         postgres=postgres,
         fallback_password=fallback,
         postgres_schema=config.POSTGRES_SCHEMA,
-        user_email=found.given("user_email", "MIGRATION_USER_EMAIL"),
+        user_email=found.utf8("user_email", "MIGRATION_USER_EMAIL"),
         default_email=config.DEFAULT_USER_EMAIL or None,
         sqlite_path=found.path("sqlite_path", "SQLITE_PATH", "SQLITE_PATH"),
         schema_path=found.path("schema_path", "SCHEMA_PATH", "SCHEMA_PATH"),
@@ -204,6 +239,11 @@ def settings(arguments: argparse.Namespace, config: Any) -> Settings:
         keep_backups=getattr(arguments, "keep_backups", None),
         skip_orphans=getattr(arguments, "orphans", "stop") == "skip",
         offline=getattr(arguments, "offline", False),
+        against=getattr(arguments, "against", None),
+        strict=getattr(arguments, "strict", False),
+        max_differences=getattr(arguments, "max_differences", None) or Settings.max_differences,
+        show_values=getattr(arguments, "show_values", False),
+        json=getattr(arguments, "json", False),
     )
 
 
@@ -219,7 +259,7 @@ _POSTGRES = (
 
 def _postgres(found: _Lookup) -> Tuple[Dict[str, str], Optional[str]]:
     """libpq's parameters, and config.py's password for where libpq finds none of its own."""
-    url = found.given("postgres_url", "POSTGRES_URL")
+    url = found.utf8("postgres_url", "POSTGRES_URL")
     named = {
         name: found.environment[variable]
         for variable, name, _ in _POSTGRES
@@ -268,15 +308,14 @@ def run(body: Callable[[argparse.Namespace], int], arguments: argparse.Namespace
     except ValueError:  # not the main thread: whoever embeds us handles signals
         previous = None
     try:
-        with _logging(arguments, config):
+        with contextlib.ExitStack() as stack:
             try:
+                arguments.environment = environment(config.BASE_DIR)
+                stack.enter_context(_logging(_Lookup(arguments, arguments.environment, config)))
                 return int(body(arguments))
             except MigrationError as error:
                 _print_error(error)
                 return int(error.exit_code)
-    except MigrationError as error:
-        _print_error(error)
-        return int(error.exit_code)
     except KeyboardInterrupt:
         print("error: interrupted; nothing is half done, run again when ready", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)
@@ -335,13 +374,12 @@ class _LogFile(logging.FileHandler):
 
 
 @contextlib.contextmanager
-def _logging(arguments: argparse.Namespace, config: Any) -> Iterator[None]:
-    found = _Lookup(arguments, environment(config.BASE_DIR), config)
+def _logging(found: _Lookup) -> Iterator[None]:
     level = (
         "DEBUG"
-        if arguments.verbose
+        if found.arguments.verbose
         else "WARNING"
-        if arguments.quiet
+        if found.arguments.quiet
         else found.text("", "LOG_LEVEL", "LOG_LEVEL").upper()
     )
     if level not in LEVELS:
@@ -352,7 +390,7 @@ def _logging(arguments: argparse.Namespace, config: Any) -> Iterator[None]:
     handlers: List[logging.Handler] = [terminal]
     file = found.text("log_file", "LOG_FILE", "LOG_FILE")
     if file:
-        handlers.append(_log_file(Path(file).expanduser(), min(logging.INFO, logging.getLevelName(level))))
+        handlers.append(_log_file(expanded(file), min(logging.INFO, logging.getLevelName(level))))
     log.setLevel(min(handler.level for handler in handlers))
     log.propagate = False
     log.handlers = handlers
@@ -439,9 +477,21 @@ def summary(
         )
     for row in rows:
         shown.add_row(*(Text(_cell(name, value)) for name, value in zip(columns, row)))
-    try:
+    with _read_along():
         print(title)
         Console(width=None if sys.stdout.isatty() else 100, highlight=False).print(shown)
+
+
+def output(text: str) -> None:
+    """Print a result that another program reads."""
+    with _read_along():
+        sys.stdout.write(text)
+
+
+@contextlib.contextmanager
+def _read_along() -> Iterator[None]:
+    try:
+        yield
         sys.stdout.flush()
     except OSError:  # whoever read along has gone, or their disk is full; the migration goes on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

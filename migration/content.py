@@ -10,7 +10,7 @@ import json
 import operator
 import re
 import sqlite3
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import msgspec
@@ -22,10 +22,11 @@ from migration.tables import Column
 
 Same = Callable[[Any, Any], bool]
 Row = Tuple[Any, ...]
+Describe = Callable[[Any], str]
 
 
 class Difference(NamedTuple):
-    """A cell, or a row where ``column`` is None, that is not what its record says. Holds no value."""
+    """A cell, or a row where ``column`` is None, that is not what its record says."""
 
     table: str
     row: str
@@ -37,103 +38,162 @@ class Unordered(Exception):
     """The records do not come in primary-key order."""
 
 
+MISSING = "is missing in SQLite"
+EXTRA = "is in SQLite alone"
+
+
 def differences(
-    database: sqlite3.Connection, mapped: TableMapping, columns: Sequence[Column], records: Iterable[Any]
+    database: sqlite3.Connection,
+    mapped: TableMapping,
+    columns: Sequence[Column],
+    records: Iterable[Any],
+    describe: Describe,
 ) -> Iterator[Difference]:
     """Walk records and rows side by side in key order, at flat memory.
 
     ``records``: as ``encoding.record_decoder(columns)`` makes them. Raises Unordered where they are not in
     key order, as in a bundle that was made elsewhere.
     """
-    pairs = mapped.copied
-    key = _key_places(database, mapped)
-    readers = [_key_reader(pairs[place]) for place in key]
-    take = operator.attrgetter(*("c%d" % columns.index(pair.source) for pair in pairs), "json_nulls")
-    tests = [_test(pair) for pair in pairs]
+    cells = Cells(mapped, columns)
+    key = _key_of(database, mapped, cells.pairs)
     rows = database.execute(
         "SELECT {} FROM {} ORDER BY {}".format(
-            ", ".join(quote(pair.target.name) for pair in pairs),
+            ", ".join(quote(pair.target.name) for pair in cells.pairs),
             quote(mapped.target),
-            ", ".join(quote(pairs[place].target.name) + " COLLATE BINARY" for place in key),
+            ", ".join(quote(pair.target.name) + " COLLATE BINARY" for pair in key.pairs),
         )
     )
     row = next(rows, None)
-    last: Optional[Row] = None
+    last: Any = None
     for record in records:
-        *values, json_nulls = take(record)
-        name = tuple([read(values[place]) for place, read in zip(key, readers)])
+        values = cells.take(record)
+        name = key.of_record(values)
         if last is not None and not last < name:
             raise Unordered
         last = name
-        while row is not None and _key(row, key) < name:
-            yield Difference(mapped.target, _shown(_key(row, key)), None, "is not in the export")
+        while row is not None and key.of_row(row) < name:
+            yield Difference(mapped.target, key.shown(key.of_row(row)), None, EXTRA)
             row = next(rows, None)
-        if row is None or _key(row, key) != name:
-            yield Difference(mapped.target, _shown(name), None, "is missing in SQLite")
+        if row is None or key.of_row(row) != name:
+            yield Difference(mapped.target, key.shown(name), None, MISSING)
             continue
-        for value, found, same, pair in zip(values, row, tests, pairs):
-            if value is None:
-                equal = found is None
-            elif json_nulls and pair.source.name in json_nulls:
+        if not cells.equal(record, values, row):
+            for column, message in cells.unequal(record, values, row, describe):
+                yield Difference(mapped.target, key.shown(name), column, message)
+        row = next(rows, None)
+    while row is not None:
+        yield Difference(mapped.target, key.shown(key.of_row(row)), None, EXTRA)
+        row = next(rows, None)
+
+
+class Cells:
+    """The comparison of one table's records with its rows. ``pairs``: its columns, in the order of ``take``."""
+
+    def __init__(self, mapped: TableMapping, columns: Sequence[Column]) -> None:
+        plain = [pair for pair in mapped.copied if _is_plain(pair)]
+        self.pairs = [*plain, *(pair for pair in mapped.copied if not _is_plain(pair))]
+        self._plain = len(plain)
+        self._tests = [_test(pair) for pair in self.pairs]
+        self._others = self._tests[len(plain) :]
+        self.take = _fields(self.pairs, columns)
+        self._has_nulls = any(column.kind in (*STRUCTURED, "undeclared") for column in columns)
+
+    def equal(self, record: Any, values: Row, row: Row) -> bool:
+        """Whether the row is what the record says: quick, and sure only where it says so."""
+        if self._has_nulls and record.json_nulls:
+            return False
+        number = self._plain
+        if values[:number] != row[:number]:
+            return False
+        for value, found, same in zip(values[number:], row[number:], self._others):
+            if found is None if value is not None else found is not None:
+                return False
+            if value is not None and not same(value, found):
+                return False
+        return True
+
+    def unequal(self, record: Any, values: Row, row: Row, describe: Describe) -> Iterator[Tuple[str, str]]:
+        """Column and message of each cell that is not the record's."""
+        for pair, same, value, found in zip(self.pairs, self._tests, values, row):
+            if pair.source.name in record.json_nulls:
                 equal = found == "null"
+            elif value is None:
+                equal = found is None
             else:
                 equal = same(value, found)
             if not equal:
-                yield Difference(
-                    mapped.target,
-                    _shown(name),
-                    pair.target.name,
-                    "%s became %s" % (describe(value), describe(found)),
-                )
-        row = next(rows, None)
-    while row is not None:
-        yield Difference(mapped.target, _shown(_key(row, key)), None, "is not in the export")
-        row = next(rows, None)
+                yield pair.target.name, "should be %s, is %s" % (describe(value), describe(found))
+
+
+def _tuple_getter(getter: Callable[..., Any], names: Sequence[Any]) -> Callable[[Any], Any]:
+    """``operator``'s getters give one value bare; this one gives a tuple always."""
+    get = getter(*names)
+    return get if len(names) > 1 else lambda item: (get(item),)
+
+
+# Keys
+
+
+class _Key(NamedTuple):
+    """How rows are told apart: one value, or a tuple where the key has several columns."""
+
+    pairs: Sequence[Copied]
+    of_record: Callable[[Row], Any]
+    of_row: Callable[[Row], Any]
+
+    def shown(self, key: Any) -> str:
+        return ", ".join(str(part) for part in key) if isinstance(key, tuple) else str(key)
+
+
+def _key_of(database: sqlite3.Connection, mapped: TableMapping, pairs: Sequence[Copied]) -> _Key:
+    names = [pair.source.name for pair in pairs]
+    places = [names.index(name) for name in key_columns(database, mapped)]
+    readers = [_key_reader(pairs[place]) for place in places]
+    of_row = operator.itemgetter(*places)
+
+    def read(values: Row) -> Any:
+        key = [reader(values[place]) for place, reader in zip(places, readers)]
+        return tuple(key) if len(key) > 1 else key[0]
+
+    plain = all(reader is _plain for reader in readers) and not any(
+        pairs[place].source.kind == "undeclared" for place in places
+    )
+    return _Key([pairs[place] for place in places], of_row if plain else read, of_row)
 
 
 def ordered(records: Iterable[bytes], database: sqlite3.Connection, mapped: TableMapping) -> Iterator[bytes]:
     """The records' texts by key, sorted on disk."""
-    key = [mapped.copied[place] for place in _key_places(database, mapped)]
-    readers = [(pair.source.name, _key_reader(pair)) for pair in key]
+    key = _key_of(database, mapped, mapped.copied)
+    readers = [(pair.source.name, _key_reader(pair)) for pair in key.pairs]
+    names = ", ".join("k%d" % i for i in range(len(readers)))
     with sqlite3.connect("", isolation_level=None) as sorter:  # a temporary file of SQLite's own
         sorter.execute("PRAGMA journal_mode = OFF")
-        sorter.execute("CREATE TABLE record (%s, text BLOB)" % ", ".join("k%d" % i for i in range(len(key))))
+        sorter.execute("CREATE TABLE record (%s, text BLOB)" % names)
         sorter.execute("BEGIN")
         decode = msgspec.json.Decoder(Dict[str, msgspec.Raw]).decode
         sorter.executemany(
-            "INSERT INTO record VALUES (%s)" % ", ".join("?" * (len(key) + 1)),
+            "INSERT INTO record VALUES (%s)" % ", ".join("?" * (len(readers) + 1)),
             (
                 (*(read(_plain(members[name])) for name, read in readers), text)
                 for text in records
                 for members in [decode(text)]
             ),
         )
-        for (text,) in sorter.execute(
-            "SELECT text FROM record ORDER BY %s" % ", ".join("k%d" % i for i in range(len(key)))
-        ):
+        for (text,) in sorter.execute("SELECT text FROM record ORDER BY " + names):
             yield text
 
 
 def key_columns(database: sqlite3.Connection, mapped: TableMapping) -> List[str]:
     """Source columns that the target's primary key is made of; empty where records cannot be told apart by it."""
     described = database.execute("PRAGMA table_info(%s)" % quote(mapped.target)).fetchall()
-    key = [name for place, name in sorted((row[5], row[1]) for row in described) if place]
-    sources = {pair.target.name: pair.source for pair in mapped.copied}
+    key = [name.lower() for place, name in sorted((row[5], row[1]) for row in described) if place]
+    sources = {pair.target.name.lower(): pair.source for pair in mapped.copied}
     if not key or any(name not in sources or sources[name].kind not in _KEY_KINDS for name in key):
         return []
     return [sources[name].name for name in key]
 
 
 _KEY_KINDS = ("uuid", "text", "integer", "undeclared")
-
-
-def _key_places(database: sqlite3.Connection, mapped: TableMapping) -> List[int]:
-    names = [pair.source.name for pair in mapped.copied]
-    return [names.index(name) for name in key_columns(database, mapped)]
-
-
-def _key(row: Row, places: Sequence[int]) -> Row:
-    return tuple(row[place] for place in places)
 
 
 def _plain(value: Any) -> Any:
@@ -147,47 +207,167 @@ def _key_reader(pair: Copied) -> Callable[[Any], Any]:
     return _plain
 
 
-def _shown(key: Row) -> str:
-    return ", ".join(str(part) for part in key)
+# Records against records
 
 
-def describe(value: Any) -> str:
+Side = Tuple[Sequence[Column], Iterable[Any]]  # columns, and the records that are decoded by them
+
+
+def changes(
+    database: sqlite3.Connection, mapped: TableMapping, then: Side, now: Side
+) -> Iterator[Tuple[str, str]]:
+    """Walk two sets of records of one table in key order; yields ("added" | "removed" | "changed", row).
+
+    Compared are the migrated columns, by value: the order of JSON keys does not count, every digit does.
+    Raises Unordered.
+    """
+    shown, olds = _keyed(database, mapped, *then)
+    _, news = _keyed(database, mapped, *now)
+    changed = changed_columns(mapped, then[0], now[0])
+    old, new = next(olds, None), next(news, None)
+    while old is not None or new is not None:
+        if new is None or (old is not None and old[0] < new[0]):
+            assert old is not None
+            yield "removed", shown(old[0])
+            old = next(olds, None)
+        elif old is None or new[0] < old[0]:
+            yield "added", shown(new[0])
+            new = next(news, None)
+        else:
+            if changed(old[1], new[1]):
+                yield "changed", shown(old[0])
+            old, new = next(olds, None), next(news, None)
+
+
+def changed_columns(
+    mapped: TableMapping, then: Sequence[Column], now: Sequence[Column]
+) -> Callable[[Any, Any], List[str]]:
+    """A comparison of two records, each decoded by its columns: the migrated columns in which they differ."""
+    kinds = {column.name: column.kind for column in now}
+    pairs = [pair for pair in mapped.copied if pair.source.name in kinds]
+    take, take_now = (_fields(pairs, columns) for columns in (then, now))
+    tests = [(pair.source.name, _record_test(kinds[pair.source.name])) for pair in pairs]
+
+    def changed(record: Any, other: Any) -> List[str]:
+        return [
+            name
+            for (name, same), mine, theirs in zip(tests, take(record), take_now(other))
+            if not same(mine, theirs) or (name in record.json_nulls) != (name in other.json_nulls)
+        ]
+
+    return changed
+
+
+def _fields(pairs: Sequence[Copied], columns: Sequence[Column]) -> Callable[[Any], Row]:
+    names = [column.name for column in columns]
+    return _tuple_getter(operator.attrgetter, ["c%d" % names.index(pair.source.name) for pair in pairs])
+
+
+def _keyed(
+    database: sqlite3.Connection, mapped: TableMapping, columns: Sequence[Column], records: Iterable[Any]
+) -> Tuple[Callable[[Any], str], Iterator[Tuple[Any, Any]]]:
+    """How a key is shown, and each record with its key. Raises Unordered while they are read."""
+    kinds = {column.name: column for column in columns}
+    pairs = [pair._replace(source=kinds[pair.source.name]) for pair in mapped.copied]
+    key = _key_of(database, mapped._replace(copied=tuple(pairs)), pairs)
+    take = _fields(pairs, columns)
+
+    def keyed() -> Iterator[Tuple[Any, Any]]:
+        last: Any = None
+        for record in records:
+            name = key.of_record(take(record))
+            if last is not None and not last < name:
+                raise Unordered
+            last = name
+            yield name, record
+
+    return key.shown, keyed()
+
+
+def _record_test(kind: str) -> Same:
+    """Whether two records' values are the same; a bundle made elsewhere writes them in its own way."""
+
+    def same(mine: Any, theirs: Any) -> bool:
+        if mine is None or theirs is None:
+            return _is_null(mine) and _is_null(theirs)
+        one, other = (
+            str(value, "utf-8") if isinstance(value, msgspec.Raw) else json.dumps(value)
+            for value in (mine, theirs)
+        )
+        if one == other:
+            return True
+        if kind in _MOMENTS:
+            moment = _moment(json.loads(one))
+            return moment is not None and moment == _moment(json.loads(other))
+        return _json_equal(one, other, _number)
+
+    return same
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or (isinstance(value, msgspec.Raw) and bytes(value) == b"null")
+
+
+# Showing values
+
+
+def fingerprint(value: Any) -> str:
     """A value without what it says: its type, its length, and a part of its SHA256 to tell values apart."""
     if value is None:
         return "NULL"
     if isinstance(value, msgspec.Raw):
-        text = str(value, "utf-8")
+        text = str(value, "utf-8", "replace")
         if text in ("null", "true", "false"):
             return "JSON " + text
-        return "JSON" + describe(text)[len("text") :]
+        return "JSON" + fingerprint(text)[len("text") :]
     content = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
-    kind = {str: "text", bytes: "bytes", int: "integer", float: "real", bool: "boolean"}.get(
-        type(value), "value"
-    )
     return "%s of length %d (SHA256 %s…)" % (
-        kind,
+        _kind(value),
         len(value) if isinstance(value, (str, bytes)) else len(content),
         hashlib.sha256(content).hexdigest()[:8],
+    )
+
+
+SHOWN = 60  # characters of a value
+
+
+def shortened(value: Any) -> str:
+    """The value itself, on one line and not too long."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, msgspec.Raw):
+        text = str(value, "utf-8", "replace")
+    else:
+        text = _kind(value) + " " + ascii(value)
+    return text if len(text) <= SHOWN else "%s… (%d characters)" % (text[:SHOWN], len(text))
+
+
+def _kind(value: Any) -> str:
+    return {str: "text", bytes: "bytes", int: "integer", float: "real", bool: "boolean"}.get(
+        type(value), "value"
     )
 
 
 # Whether a SQLite value says what a record's value says, kind by kind
 
 
+def _is_plain(pair: Copied) -> bool:
+    """Equal where Python says so: text on both sides, mostly as it was. Its form is a check of its own (``cells``)."""
+    return pair.source.kind not in (
+        "boolean",
+        "integer",
+        "numeric",
+        "float",
+        "bytea",
+        "undeclared",
+        *STRUCTURED,
+    )
+
+
 def _test(pair: Copied) -> Same:
     kind, target = pair.source.kind, affinity(pair.target.type)
-    if kind == "boolean":
-        return (
-            _same_as_text
-            if target == "TEXT"
-            else lambda value, found: type(found) in _INTEGERS[target] and found == value
-        )
-    if kind == "integer":
-        return (
-            _same_as_text
-            if target == "TEXT"
-            else lambda value, found: type(found) in _INTEGERS[target] and found == value
-        )
+    if kind in ("boolean", "integer"):
+        return _same_as_text if target == "TEXT" else _integer_test(target)
     if kind in ("numeric", "float"):
         return _number_test(target)
     if kind in STRUCTURED:
@@ -203,8 +383,9 @@ def _test(pair: Copied) -> Same:
     return lambda value, found: type(found) is str and found == value
 
 
-# The types that an integer can have under an affinity
-_INTEGERS = {"INTEGER": (int,), "NUMERIC": (int,), "BLOB": (int,), "REAL": (float,)}
+def _integer_test(target: str) -> Same:
+    wanted = float if target == "REAL" else int
+    return lambda value, found: found == value and type(found) is wanted
 
 
 def _same_as_text(value: Any, found: Any) -> bool:
@@ -241,56 +422,57 @@ def _json_null_test(value: Any, found: Any) -> bool:
     return _json_equal(str(value, "utf-8"), found)
 
 
-def _json_equal(text: str, found: Any) -> bool:
+def _json_equal(text: str, found: Any, number: Callable[[str], Any] = str) -> bool:
     """The same text, or the same JSON: the order of keys does not count, every digit does."""
     if type(found) is not str:
         return False
     if text == found:
         return True
     try:
-        return bool(_parsed(text) == _parsed(found))
+        return bool(_parsed(text, number) == _parsed(found, number))
     except (ValueError, RecursionError):
         return False
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str, number: Callable[[str], Any]) -> Any:
     return json.loads(
         text,
-        parse_float=lambda digits: ("number", digits),
-        parse_int=lambda digits: ("number", digits),
+        parse_float=lambda digits: ("number", number(digits)),
+        parse_int=lambda digits: ("number", number(digits)),
         parse_constant=lambda name: ("constant", name),
         object_pairs_hook=lambda pairs: ("object", sorted(pairs, key=lambda pair: str(pair[0]))),
     )
 
 
+def _number(digits: str) -> Any:
+    try:
+        return Decimal(digits).normalize()
+    except InvalidOperation:
+        return digits
+
+
 _MOMENTS = ("date", "time", "timetz", "timestamp", "timestamptz")
-_EXACT = re.compile(r"(?:\d{4}-\d\d-\d\d)?T?(?:\d\d:\d\d:\d\d(?:\.\d{6})?)?")
-# Sign and year, month and day, clock, fraction, zone, era: PostgreSQL's text and ISO 8601's alike.
+# Year, month and day, clock, fraction, zone, era: PostgreSQL's text and ISO 8601's alike.
 _ANY_MOMENT = re.compile(
-    r"(?:([+-]?\d{4,})-(\d\d-\d\d))?[T ]?(\d\d:\d\d:\d\d)?(?:\.(\d+))?([+-]\d\d(?::\d\d)*|Z)?( BC)?"
+    r"(?:([+-]?\d{4,})-(\d\d-\d\d)(?:[T ](?=\d)|$|(?= BC)))?"
+    r"(\d\d:\d\d:\d\d)?(?:\.(\d+))?([+-]\d\d(?::\d\d)*|Z)?( BC)?"
+)
+# The target's form alone
+_ISO_MOMENT = re.compile(
+    r"(?:(?:\d{4}|-\d{4,}|\+\d{5,})-\d\d-\d\d(?:T(?=\d)|$))?"
+    r"(?:\d\d:\d\d:\d\d(?:\.\d{6})?(?:[+-]\d\d:\d\d(?::\d\d)?)?)?"
 )
 
 
 def _same_moment(value: Any, found: Any) -> bool:
     if type(found) is not str:
         return False
-    if value == found:
-        return (
-            bool(_EXACT.fullmatch(value))
-            or value.endswith(("+00:00", "infinity"))
-            or "24:00:00" in value
-            or _reads(value)
-        )
-    return _reads(found) and _moment(value) == _moment(found)
+    if value.endswith("infinity"):
+        return bool(value == found)
+    return _ISO_MOMENT.fullmatch(found) is not None and _moment(value) == _moment(found)
 
 
-def _reads(text: str) -> bool:
-    """Whether it is in the target's form: no era, a fraction of six digits."""
-    found = _ANY_MOMENT.fullmatch(text)
-    return bool(found) and not found[6] and len(found[4] or "123456") == 6  # type: ignore[index]
-
-
-def _moment(text: str) -> Optional[Tuple[object, ...]]:
+def _moment(text: str) -> Optional[Row]:
     found = _ANY_MOMENT.fullmatch(text)
     if not found:
         return None

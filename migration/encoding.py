@@ -46,13 +46,15 @@ def affinity(declared_type: str) -> str:
 # years are astronomical (1 BC is 0000, 2 BC -0001; beyond 9999 a plus sign, as ISO 8601 has it),
 # infinity and 24:00:00 stay as they are.
 
-_PLAIN = {
-    "date": re.compile(r"\d{4}-\d\d-\d\d"),
-    "time": re.compile(r"(?!24)\d\d:\d\d:\d\d(\.\d{6})?"),
-    "timetz": re.compile(r"(?!24)\d\d:\d\d:\d\d(\.\d{6})?[+-]\d\d:\d\d"),
-    "timestamp": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?"),
-    "timestamptz": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?\+00:00"),
+_DATE, _CLOCK = "[0-9]{4}-[0-9][0-9]-[0-9][0-9]", r"[0-9][0-9]:[0-9][0-9]:[0-9][0-9](?:\.[0-9]{6})?"
+_PLAIN = {  # what needs no conversion
+    "date": _DATE,
+    "time": "(?!24)" + _CLOCK,
+    "timetz": "(?!24)" + _CLOCK + "[+-][0-9][0-9]:[0-9][0-9]",
+    "timestamp": _DATE + "T" + _CLOCK,
+    "timestamptz": _DATE + "T" + _CLOCK + r"\+00:00",
 }
+MOMENTS = tuple(_PLAIN)
 _MOMENT = re.compile(
     r"(?:(?P<year>\d{4,})-(?P<day>\d\d-\d\d))?(?P<between>[T ])?"
     r"(?:(?P<clock>\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,6}))?(?P<zone>[+-]\d\d(?::?\d\d)?(?::\d\d)?|Z)?)?"
@@ -69,7 +71,7 @@ _PARTS = {  # what each kind must and must not have: date, clock, zone
 
 def moment(kind: str) -> Converter:
     """Converter of a date or time of ``kind`` from ISO text as PostgreSQL renders it."""
-    plain, parts = _PLAIN[kind].fullmatch, _PARTS[kind]
+    plain, parts = re.compile(_PLAIN[kind]).fullmatch, _PARTS[kind]
 
     def convert(text: str) -> str:
         if plain(text):
@@ -87,6 +89,12 @@ def moment(kind: str) -> Converter:
         return date + ("T" if parts[0] and parts[1] else "") + clock + _offset(found["zone"])
 
     return convert
+
+
+def plain_moments(kinds: Sequence[str]) -> Callable[[Sequence[str]], bool]:
+    """Whether dates and times of these kinds all need no conversion: one look instead of many."""
+    matches = re.compile("\\n".join(_PLAIN[kind] for kind in kinds)).fullmatch
+    return lambda texts: matches("\n".join(texts)) is not None
 
 
 def _year(digits: str, before_christ: bool) -> str:
@@ -123,9 +131,17 @@ def _decimal(digits: str) -> Decimal:
         raise Unrepresentable("its exponent is beyond all numbers") from None
 
 
+_DIGITS = "-0123456789"  # what a JSON number begins with
+_SURE = 16  # characters with a point: every decimal of 15 digits comes back from its double as it was
+
+
 def _numeric(target: str) -> Converter:
+    real = target == "REAL"
+
     def convert(raw: msgspec.Raw) -> SqliteValue:
         digits = str(raw, "utf-8")
+        if real and len(digits) <= _SURE and digits[0] in _DIGITS and "e" not in digits and "E" not in digits:
+            return float(digits)
         if digits == "null":
             return None
         if digits.startswith('"'):
@@ -184,10 +200,6 @@ def _json_text(not_null: bool, numeric_target: bool) -> Converter:
         return _text_in_numeric_column(text) if numeric_target else text
 
     return convert
-
-
-def _array_text(numeric_target: bool) -> Converter:
-    return _json_text(not_null=False, numeric_target=numeric_target)
 
 
 def _bytes(value: str) -> bytes:
@@ -287,14 +299,15 @@ def _member(field: Tuple[str, Any], raw: bytes) -> Any:
     return msgspec.Raw(raw) if field[1] is msgspec.Raw else msgspec.json.decode(raw, type=field[1])
 
 
-def _no_constant(name: str) -> None:
+def refuse_constant(name: str) -> None:
+    """For ``parse_constant``: NaN and Infinity, which Python would read."""
     raise ValueError("%s is not JSON" % name)
 
 
 def split_members(record: bytes) -> Dict[str, bytes]:
     """The members of a JSON object as JSON text, taken apart by Python's own reader. Raises ValueError."""
     text = record.decode("utf-8")
-    value_at = json.JSONDecoder(parse_constant=_no_constant).raw_decode
+    value_at = json.JSONDecoder(parse_constant=refuse_constant).raw_decode
     members: Dict[str, bytes] = {}
     sign, position = "{", 0
     while True:
@@ -349,10 +362,10 @@ def converter(
     if kind in ("json", "jsonb"):
         return _json_text(column.not_null, numeric_target)
     if kind == "structure":
-        return _array_text(numeric_target)
+        return _json_text(False, numeric_target)
     if kind == "bytea" and target == "BLOB":
         return _bytes
-    if kind in _PLAIN:
+    if kind in MOMENTS:
         return moment(kind)
     if kind == "undeclared":
         return _undeclared(target_not_null, json_declared, target)

@@ -9,19 +9,54 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from migration import page
 from migration.bundle import create_private, sync
 from migration.errors import ExitCode, MigrationError
 
+# What the messages of each check begin with
+PREFIXES = {
+    "counts": "Row count mismatch",
+    "contents": "Difference",
+    "source": "Source has changed since the export of",
+    "isolation": "Isolation",
+    "references": "Foreign key violation",
+    "json": "JSON",
+    "types": "Type",
+    "user": "User data",
+    "schema": "Schema",
+    "integrity": "Integrity",
+    "orphans": "Left out of",
+}
 REPORT = "validation_report.json"
+PAGE = "validation_report.html"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong (``error``) or worth knowing, found by a ``check`` that ``page`` explains.
+
+    ``count``: how many it stands for where not all are listed one by one.
+    """
+
+    check: str
+    message: str
+    table: Optional[str] = None
+    row: Optional[str] = None
+    column: Optional[str] = None
+    error: bool = True
+    count: int = 1
 
 
 @dataclass
 class TableResult:
-    """Rows of one table in each place; None where it was not looked at. ``seconds``: its checks took."""
+    """Rows of one table in each place, None where it was not looked at, and what comparing its cells gave."""
 
     pg_count: Optional[int]
     bundle_count: Optional[int]
     sqlite_count: Optional[int]
+    bytes: Optional[int] = None
+    differences: int = 0
+    cells: int = 0
     seconds: float = 0.0
 
     @property
@@ -29,29 +64,86 @@ class TableResult:
         counts = {
             count for count in (self.pg_count, self.bundle_count, self.sqlite_count) if count is not None
         }
-        return self.sqlite_count is not None and len(counts) == 1
+        return self.sqlite_count is not None and len(counts) == 1 and not self.differences
+
+
+@dataclass
+class Changed:
+    """Rows of one kind of change: all counted, the first named."""
+
+    rows: int = 0
+    ids: List[str] = field(default_factory=list)
+
+
+@dataclass
+class Changes:
+    """What a table of PostgreSQL holds now that it did not when the bundle was exported."""
+
+    added: Changed = field(default_factory=Changed)
+    removed: Changed = field(default_factory=Changed)
+    changed: Changed = field(default_factory=Changed)
+
+    def add(self, kind: str, row: str, listed: int) -> None:
+        """Count a row that was "added", "removed" or "changed", and name it if it is among the first."""
+        changed: Changed = getattr(self, kind)
+        changed.rows += 1
+        if changed.rows <= listed:
+            changed.ids.append(row)
+
+    def __bool__(self) -> bool:
+        return any(changed.rows for changed in vars(self).values())
+
+    def __str__(self) -> str:
+        return ", ".join(
+            "%d %s (%s%s)" % (found.rows, kind, ", ".join(found.ids), ", …" * (found.rows > len(found.ids)))
+            for kind, found in vars(self).items()
+            if found.rows
+        )
 
 
 @dataclass
 class Report:
-    """``validation_report.json``; the keys up to ``overall_status`` are for whoever reads it by program."""
+    """``validation_report.json``, as ``schema_design/validation_report.schema.json`` describes it."""
 
     timestamp: str
-    user_email: str
     user_id: str
-    validation_results: Dict[str, TableResult] = field(default_factory=dict)
-    errors: List[str] = field(default_factory=list)
-    warnings: List[str] = field(default_factory=list)
-    orphans_skipped: Dict[str, int] = field(default_factory=dict)
-    export_timestamp: Optional[str] = None
+    against: str
+    strict: bool
+    values_shown: bool
+    environment: Dict[str, Any]
+    user_email: str = ""
     compared_with: List[str] = field(default_factory=list)
+    export_timestamp: Optional[str] = None
+    orphans_skipped: Dict[str, int] = field(default_factory=dict)
+    bundle: Optional[Dict[str, Dict[str, Any]]] = None
+    validation_results: Dict[str, TableResult] = field(default_factory=dict)
+    findings: List[Finding] = field(default_factory=list)
+    source_changes: Dict[str, Changes] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def errors(self) -> List[str]:
+        return [finding.message for finding in self.findings if self.is_error(finding)]
+
+    @property
+    def warnings(self) -> List[str]:
+        return [finding.message for finding in self.findings if not self.is_error(finding)]
+
+    @property
+    def error_count(self) -> int:
+        """All errors, listed one by one or not."""
+        return sum(finding.count for finding in self.findings if self.is_error(finding))
 
     @property
     def passed(self) -> bool:
         return not self.errors
 
+    def is_error(self, finding: Finding) -> bool:
+        return finding.error or self.strict
+
     def as_json(self) -> Dict[str, Any]:
         return {
+            "report_version": 1,
             "timestamp": self.timestamp,
             "user_email": self.user_email,
             "user_id": self.user_id,
@@ -61,6 +153,9 @@ class Report:
                     "bundle_count": result.bundle_count,
                     "sqlite_count": result.sqlite_count,
                     "match": result.match,
+                    "differences": result.differences,
+                    "cells": result.cells,
+                    "bytes": result.bytes,
                     "seconds": round(result.seconds, 3),
                 }
                 for name, result in self.validation_results.items()
@@ -68,22 +163,53 @@ class Report:
             "errors": self.errors,
             "warnings": self.warnings,
             "overall_status": "PASS" if self.passed else "FAIL",
+            "against": self.against,
             "compared_with": self.compared_with,
+            "strict": self.strict,
+            "values_shown": self.values_shown,
             "export_timestamp": self.export_timestamp,
             "orphans_skipped": self.orphans_skipped,
+            "findings": [
+                {
+                    "check": finding.check,
+                    "level": "error" if self.is_error(finding) else "warning",
+                    "message": finding.message,
+                    "table": finding.table,
+                    "row": finding.row,
+                    "column": finding.column,
+                    "count": finding.count,
+                }
+                for finding in self.findings
+            ],
+            "source_changes": {
+                table: {
+                    kind: {"rows": changed.rows, "ids": changed.ids}
+                    for kind, changed in vars(changes).items()
+                }
+                for table, changes in self.source_changes.items()
+            },
+            "bundle": self.bundle,
+            "environment": self.environment,
+            "seconds": round(self.seconds, 3),
         }
 
+    def text(self) -> str:
+        return json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n"
 
-def write(report: Report, folder: Path) -> Path:
-    """Write the report to the data folder, whole or not at all. Raises MigrationError (exit 4)."""
+
+def write(report: Report, folder: Path) -> List[Path]:
+    """Write report and page to the data folder, both or neither. Raises MigrationError (exit 4)."""
+    contents = {folder / REPORT: report.text(), folder / PAGE: page.render(report.as_json())}
+    partials = {path: path.with_name(".%s.partial" % path.name) for path in contents}
     path = folder / REPORT
-    partial = folder / (".%s.partial" % REPORT)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with create_private(partial) as file:
-            file.write((json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
-            sync(file)
-        os.replace(str(partial), str(path))
+        for path, partial in partials.items():
+            with create_private(partial) as file:
+                file.write(contents[path].encode("utf-8"))
+                sync(file)
+        for path, partial in partials.items():
+            os.replace(str(partial), str(path))
     except OSError as error:
         raise MigrationError(
             "cannot write the report %s: %s" % (path, error.strerror or error),
@@ -91,6 +217,7 @@ def write(report: Report, folder: Path) -> Path:
             exit_code=ExitCode.BUNDLE,
         ) from error
     finally:
-        with contextlib.suppress(OSError):  # replaced by now, or interrupted
-            partial.unlink()
-    return path
+        for partial in partials.values():
+            with contextlib.suppress(OSError):  # replaced by now, or interrupted
+                partial.unlink()
+    return list(contents)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Mapping, NamedTuple, Tuple
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from migration.errors import ExitCode, MigrationError
 from migration.tables import ForeignKey
@@ -115,10 +117,71 @@ def describe_foreign_keys(connection: sqlite3.Connection, table: str) -> List[Fo
 
 
 def describe_objects(connection: sqlite3.Connection) -> Dict[Tuple[str, str], str]:
-    """Tables, indexes, triggers and views with their SQL, white space folded."""
+    """Tables, indexes, triggers and views with their SQL, without comments and white space."""
     return {
-        (kind, name): " ".join(sql.split())
+        (kind, name): _folded(sql)
         for kind, name, sql in connection.execute(
             "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"
         )
     }
+
+
+_TOKEN = re.compile(
+    r"""--[^\n]*|/\*.*?\*/|('(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|[\w.$]+|[^\s\w])""", re.DOTALL
+)
+
+
+def _folded(sql: str) -> str:
+    return " ".join(token if token[0] in "'\"`[" else token.lower() for token in _TOKEN.findall(sql) if token)
+
+
+# The schema file against a database
+
+
+class SchemaDifference(NamedTuple):
+    """``more``: the database has something that the schema file has not, which takes nothing from it."""
+
+    message: str
+    table: Optional[str] = None
+    more: bool = False
+
+
+def differences(database: sqlite3.Connection, schema: Schema) -> Iterator[SchemaDifference]:
+    """What of tables, columns, foreign keys, indexes, triggers and views is not as in the schema file."""
+    present = describe_objects(database)
+    with contextlib.closing(sqlite3.connect(":memory:")) as expected:
+        expected.executescript(schema.script)
+        for (kind, name), sql in schema.objects.items():
+            table = name if kind == "table" else None
+            if (kind, name) not in present:
+                yield SchemaDifference("%s %s is missing" % (kind, name), table)
+            elif present[kind, name] != sql:
+                found = _table_differences(expected, database, name) if kind == "table" else []
+                for what in found or ["differs from the schema file"]:
+                    yield SchemaDifference("%s %s %s" % (kind, name, what), table)
+    for kind, name in present:
+        if (kind, name) not in schema.objects and not name.startswith("sqlite_"):
+            yield SchemaDifference("%s %s is not in the schema file" % (kind, name), more=True)
+
+
+def _table_differences(expected: sqlite3.Connection, database: sqlite3.Connection, table: str) -> List[str]:
+    columns, found = (
+        {
+            row[1].lower(): (row[2].upper(), *row[3:6])
+            for row in connection.execute("PRAGMA table_info(%s)" % quote(table))
+        }
+        for connection in (expected, database)
+    )
+    differ = ["lacks column %s" % name for name in columns if name not in found]
+    differ += ["has a column %s too many" % name for name in found if name not in columns]
+    differ += [
+        "has column %s with another type, default, NOT NULL or key" % name
+        for name in columns
+        if name in found and columns[name] != found[name]
+    ]
+    keys, found_keys = (describe_foreign_keys(connection, table) for connection in (expected, database))
+    for key in keys + found_keys:
+        if key not in keys or key not in found_keys:
+            what = "lacks" if key in keys else "has one too many:"
+            differ.append("%s foreign key %s → %s" % (what, ", ".join(key.columns), key.parent))
+    return differ

@@ -28,5 +28,12 @@ class Settings:
     keep_backups: Optional[int] = None
     skip_orphans: bool = False
     offline: bool = False
+    against: Optional[str] = (
+        None  # what SQLite's cells are compared with: "bundle" or "source"; None: what is there
+    )
+    strict: bool = False
+    show_values: bool = False
+    max_differences: int = 20  # listed for each table and check; all are counted
+    json: bool = False
     fallback_password: Optional[str] = field(default=None, repr=False)  # tried where libpq has none
     default_email: Optional[str] = None  # config.DEFAULT_USER_EMAIL; the export's last resort

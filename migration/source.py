@@ -7,11 +7,28 @@ with ``row_to_json`` and they are copied out as they are.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import re
 import signal
 import socket
+import struct
 import threading
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import (
+    Any,
+    BinaryIO,
+    Dict,
+    Generator,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 import psycopg2
 import psycopg2.extensions
@@ -20,10 +37,9 @@ from psycopg2 import errors as pg
 from migration.catalog import Catalog
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
-from migration.tables import Column, ForeignKey, Singleton, Table
+from migration.tables import Column, ForeignKey
 
-LISTED_USERS = 20
-LISTED_ORPHANS = 20
+PIPE = 1 << 18  # bytes read from a stream at a time
 
 # Whatever the server, database, role or environment sets, the bytes of the bundle stay the same.
 # row_security off turns rows that a policy would hide silently into an error.
@@ -47,19 +63,33 @@ PINNED = {
 }
 
 
-class User(NamedTuple):
-    id: str
-    email: str
+class Digest(NamedTuple):
+    """Of a set of records, in whatever order: how many, and the sum of the first 64 bits of each one's SHA256.
 
+    Tells sets apart that differ by accident; it is no protection against somebody who forges records.
+    """
 
-class Orphans(NamedTuple):
-    """Rows of the user that point at rows that are not exported: how many, and the first ids."""
-
-    table: str
-    columns: Tuple[str, ...]
-    parent: str
     rows: int
-    sample: Tuple[Tuple[str, str], ...]  # (id of the row, the reference that leads nowhere)
+    sum: int
+
+
+class Digester:
+    """Makes the Digest of records here that ``Snapshot.digest`` makes in PostgreSQL."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._sum = 0
+
+    def add(self, record: bytes) -> None:
+        self.rows += 1
+        self._sum += _FIRST(hashlib.sha256(record).digest())[0]
+
+    @property
+    def digest(self) -> Digest:
+        return Digest(self.rows, self._sum)
+
+
+_FIRST = struct.Struct(">q24x").unpack
 
 
 class Snapshot:
@@ -68,9 +98,10 @@ class Snapshot:
     def __init__(self, connection: Any, schema: str) -> None:
         self.connection = connection
         self.schema = schema
+        self._lock = threading.Lock()  # psycopg2 lets other threads in while a COPY runs, libpq does not
 
     def rows(self, sql: str, parameters: Optional[Sequence[object]] = None) -> List[Tuple[Any, ...]]:
-        with self.connection.cursor() as cursor:
+        with self._lock, self.connection.cursor() as cursor:
             cursor.execute(sql, parameters)
             return list(cursor.fetchall())
 
@@ -84,13 +115,59 @@ class Snapshot:
         is ever quoted or escaped. The server sends one message a row.
         Source: https://www.postgresql.org/docs/current/sql-copy.html (CSV format)
         """
-        with self.connection.cursor() as cursor:
+        with self._lock, self.connection.cursor() as cursor:
             cursor.copy_expert(
                 "COPY (" + query + r") TO STDOUT (FORMAT csv, QUOTE E'\x01', DELIMITER E'\x02')", sink
             )
 
+    def stream(self, query: str) -> Generator[bytes, None, None]:
+        """Each record of a one-column JSON query, at flat memory: a thread reads it into a pipe meanwhile.
+
+        The connection is free for other queries when the generator has ended or is closed.
+        """
+        read, write = os.pipe()
+
+        def copy() -> None:
+            with contextlib.suppress(BrokenPipeError), open(write, "wb") as sink:
+                self.copy(query, _Unread(sink))
+
+        # The reader's end is closed first, which lets the copy know that nobody reads on.
+        with ThreadPoolExecutor(1) as pool, open(read, "rb", buffering=PIPE) as lines:
+            copied = pool.submit(copy)
+            for line in lines:
+                yield line[:-1]
+            copied.result()
+
+    def digest(self, query: str) -> Digest:
+        """Count and digest of a one-column JSON query's records; nothing but these comes over."""
+        first = (
+            "('x' || encode(substr(sha256(convert_to(j.line::text, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint"
+        )
+        rows, total = self.rows("SELECT count(*), sum(%s) FROM (%s) j (line)" % (first, query))[0]
+        return Digest(rows, int(total or 0))
+
+    def cancel(self) -> None:
+        """Have the server end what another thread is waiting for."""
+        with contextlib.suppress(psycopg2.Error):
+            self.connection.cancel()
+
     def quoted(self, name: str) -> str:
         return quote(self.schema) + "." + quote(name)
+
+
+class _Unread:
+    """Takes records until nobody reads them any more, and then drops them: a COPY has to be heard out."""
+
+    def __init__(self, sink: BinaryIO) -> None:
+        self._sink = sink
+        self._read = True
+
+    def write(self, line: bytes) -> None:
+        if self._read:
+            try:
+                self._sink.write(line)
+            except BrokenPipeError:
+                self._read = False
 
 
 def quote(identifier: str) -> str:
@@ -387,216 +464,8 @@ def read_catalog(db: Snapshot) -> Catalog:
     )
 
 
-# The user
-
-
-def find_user(db: Snapshot, users: str, email: str) -> User:
-    """The user of exactly this e-mail address. Raises MigrationError (exit 3) where there is none."""
-    rows = db.rows(
-        "SELECT id::text, email::text FROM " + db.quoted(users) + " WHERE email::text = %s", (email,)
-    )
-    if len(rows) == 1:
-        return User(*rows[0])
-    if rows:
-        raise MigrationError(
-            "%d users have the e-mail address %s" % (len(rows), email),
-            logged="%d users have the same e-mail address" % len(rows),
-            hint="make the addresses in table %s unique" % users,
-            exit_code=ExitCode.SOURCE,
-        )
-    total = db.value("SELECT count(*) FROM " + db.quoted(users))
-    listed = db.rows(
-        "SELECT email::text FROM "
-        + db.quoted(users)
-        + " ORDER BY lower(email::text) <> lower(%s), email::text LIMIT %s",
-        (email, LISTED_USERS),
-    )
-    lines = [
-        "the %d users there:" % total
-        if total <= LISTED_USERS
-        else "the first %d of %d users:" % (LISTED_USERS, total)
-    ]
-    lines += ["  " + str(address) for (address,) in listed]
-    raise MigrationError(
-        "user not found: " + email,
-        logged="user not found",
-        hint='check the spelling (case counts); list all: psql -d DATABASE -c "SELECT email, full_name FROM %s ORDER BY email"'
-        % db.quoted(users).replace('"', ""),
-        private_hint="\n".join(lines) if total else "table %s is empty" % users,
-        exit_code=ExitCode.SOURCE,
-    )
-
-
-# Whose rows
-
-
-class Rows:
-    """The queries for one user's rows: what is theirs, and of that what refers only to exported rows."""
-
-    def __init__(
-        self,
-        db: Snapshot,
-        catalog: Catalog,
-        user: User,
-        tables: Sequence[Table],
-        references: Iterable[ForeignKey],
-        skip_orphans: bool = False,
-    ) -> None:
-        self.db = db
-        self.catalog = catalog
-        self.user = user
-        self.tables = {table.name: table for table in tables}
-        # Keys of SQLite's that the source has no column for are filled by nothing; dropped columns go nowhere.
-        self.references = [
-            key
-            for key in references
-            if key.table in self.tables
-            and key.parent in self.tables
-            and set(key.columns) <= self._names(key.table) - set(self.tables[key.table].dropped)
-            and set(key.parent_columns) <= self._names(key.parent)
-        ]
-        self.skip_orphans = skip_orphans
-
-    def _names(self, table: str) -> Set[str]:
-        return {column.name for column in self.catalog.columns[table]}
-
-    def owned(self, table: Table) -> str:
-        """SQL condition on alias ``t``: the row is the user's, or everybody's."""
-        rule = table.ownership
-        if rule.parent is not None:
-            assert rule.column is not None
-            parent = self.tables[rule.parent]
-            return "t.{} IN (SELECT t.{} FROM {} t WHERE {})".format(
-                quote(rule.column),
-                quote(self._parent_key(table.name, rule.column, rule.parent)),
-                self.db.quoted(parent.name),
-                self.owned(parent),
-            )
-        if rule.column is None:
-            return "true"
-        kind = next(c.type for c in self.catalog.columns[table.name] if c.name == rule.column)
-        mine = "t.{} = {}::{}".format(quote(rule.column), literal(self.user.id), kind)
-        return "({} OR t.{} IS NULL)".format(mine, quote(rule.column)) if rule.or_shared else mine
-
-    def _parent_key(self, table: str, column: str, parent: str) -> str:
-        for key in self.references:
-            if key.table == table and key.parent == parent and key.columns == (column,):
-                return key.parent_columns[0]
-        return "id"
-
-    def complete(self, table: Table, path: Tuple[str, ...] = ()) -> str:
-        """``owned``, and every reference leads to an exported row, all the way up."""
-        keys = [key for key in self.references if key.table == table.name]
-        conditions = [self._resolved(key, (*path, table.name)) for key in keys]
-        owned = self.owned(table)
-        chains = [key for key in keys if key.parent == table.name]
-        if chains:
-            conditions = [self._unbroken(table, owned, conditions, chains)]
-        return " AND ".join([owned, *conditions])
-
-    def _unbroken(self, table: Table, owned: str, conditions: List[str], chains: List[ForeignKey]) -> str:
-        """The row is not left out itself, nor refers within its table to one that is, however far up."""
-        primary = self.catalog.primary_keys[table.name]
-        needed = list(dict.fromkeys([*primary, *(name for key in chains for name in key.parent_columns)]))
-        names = ", ".join("t." + quote(name) for name in needed)
-        hangs = " OR ".join(
-            "("
-            + " AND ".join(
-                "t.%s = b.%s" % (quote(mine), quote(theirs))
-                for mine, theirs in zip(key.columns, key.parent_columns)
-            )
-            + ")"
-            for key in chains
-        )
-        mine = ", ".join("t." + quote(name) for name in primary)
-        return (
-            "({mine}) NOT IN (WITH RECURSIVE broken ({plain}) AS ("
-            "SELECT {names} FROM {table} t WHERE {owned} AND NOT ({resolved}) "
-            "UNION SELECT {names} FROM {table} t JOIN broken b ON {hangs} WHERE {owned}) "
-            "SELECT {keys} FROM broken)"
-        ).format(
-            mine=mine,
-            plain=", ".join(quote(name) for name in needed),
-            names=names,
-            table=self.db.quoted(table.name),
-            owned=owned,
-            resolved=" AND ".join(conditions),
-            hangs=hangs,
-            keys=", ".join(quote(name) for name in primary),
-        )
-
-    def _resolved(self, key: ForeignKey, path: Tuple[str, ...]) -> str:
-        """The reference is NULL or leads to an exported row. A cycle is followed once."""
-        parent = self.tables[key.parent]
-        within = self.owned(parent) if key.parent in path else self.complete(parent, path)
-        return "(({absent}) OR ({mine}) IN (SELECT {theirs} FROM {parent} t WHERE {present} AND {within}))".format(
-            absent=" OR ".join("t.%s IS NULL" % quote(name) for name in key.columns),
-            mine=", ".join("t." + quote(name) for name in key.columns),
-            theirs=", ".join("t." + quote(name) for name in key.parent_columns),
-            parent=self.db.quoted(key.parent),
-            # one NULL among them would make IN unknown instead of false
-            present=" AND ".join("t.%s IS NOT NULL" % quote(name) for name in key.parent_columns),
-            within=within,
-        )
-
-    def condition(self, table: Table) -> str:
-        return self.complete(table) if self.skip_orphans else self.owned(table)
-
-    def orphans(self) -> List[Orphans]:
-        """Every reference from an owned row to a row that is not exported, table by table, parents first."""
-        found = []
-        for table in self.tables.values():
-            for key in self.references:
-                if key.table != table.name:
-                    continue
-                if (
-                    not self.skip_orphans
-                    and (table.ownership.column,) == key.columns
-                    and table.ownership.parent == key.parent
-                ):
-                    continue  # its being owned is that this reference leads somewhere
-                where = "{} AND NOT {}".format(self.owned(table), self._resolved(key, (table.name,)))
-                source = "FROM {} t WHERE {}".format(self.db.quoted(table.name), where)
-                rows = self.db.value("SELECT count(*) " + source)
-                if rows:
-                    sample = self.db.rows(
-                        "SELECT {}, {} {} ORDER BY 1 LIMIT {}".format(
-                            self.row_name(table.name),
-                            " || ', ' || ".join("t.%s::text" % quote(name) for name in key.columns),
-                            source,
-                            LISTED_ORPHANS,
-                        )
-                    )
-                    found.append(Orphans(table.name, key.columns, key.parent, rows, tuple(sample)))
-        return found
-
-    def skipped(self) -> Dict[str, int]:
-        """Rows that ``skip_orphans`` leaves out, by table."""
-        counts = {}
-        for table in self.tables.values():
-            left_out = "SELECT count(*) FROM {} t WHERE {} AND NOT ({})".format(
-                self.db.quoted(table.name), self.owned(table), self.complete(table)
-            )
-            rows = int(self.db.value(left_out))
-            if rows:
-                counts[table.name] = rows
-        return counts
-
-    def row_name(self, table: str) -> str:
-        """SQL expression: the row's primary key as text."""
-        return " || ', ' || ".join("t.%s::text" % quote(name) for name in self.catalog.primary_keys[table])
-
-    def count(self, table: Table) -> int:
-        sql = "SELECT count(*) FROM {} t WHERE {}".format(self.db.quoted(table.name), self.condition(table))
-        return int(self.db.value(sql))
-
-    def as_json(self, table: Table) -> str:
-        """Query of one column: each row of the user as a JSON object, by primary key."""
-        return select_json(self.db, self.catalog, table.name, self.condition(table))
-
-
-def select_json(db: Snapshot, catalog: Catalog, table: str, condition: str) -> str:
-    """Query of one column, the rows of ``table`` as JSON objects in primary-key order, keys = columns.
+def select_json(db: Snapshot, catalog: Catalog, table: str, condition: str, ordered: bool = True) -> str:
+    """Query of one column, the rows of ``table`` as JSON objects, keys = columns, by primary key if ``ordered``.
 
     SQL NULL and JSON ``null`` are both ``null`` in JSON. A record with a JSON ``null`` in a column that
     could be NULL carries one more member, ``"$json_null": [columns]``, that tells them apart.
@@ -615,9 +484,9 @@ def select_json(db: Snapshot, catalog: Catalog, table: str, condition: str) -> s
         order.append(
             "t." + quote(key) + (' COLLATE "C"' if kind == "text" and _collatable(columns, key) else "")
         )
-    inner = "SELECT {} FROM {} t WHERE {} ORDER BY {}".format(
-        ", ".join(chosen), db.quoted(table), condition, ", ".join(order)
-    )
+    inner = "SELECT {} FROM {} t WHERE {}".format(", ".join(chosen), db.quoted(table), condition)
+    if ordered:
+        inner += " ORDER BY " + ", ".join(order)
     if not nulls and not any(column.kind in ("json", "structure") for column in columns):
         return "SELECT pg_catalog.row_to_json(r) FROM (" + inner + ") r"
     # a json value keeps its white space; a newline in it would break the record's line
@@ -635,10 +504,3 @@ def select_json(db: Snapshot, catalog: Catalog, table: str, condition: str) -> s
 def _collatable(columns: Sequence[Column], name: str) -> bool:
     shown = next(c.type for c in columns if c.name == name)
     return shown.startswith(("text", "character", "citext", "name"))
-
-
-def singleton_json(db: Snapshot, catalog: Catalog, singleton: Singleton, user: User) -> str:
-    """Query of at most one row: the user's row of a singleton's source table as a JSON object."""
-    kind = next(c.type for c in catalog.columns[singleton.name] if c.name == singleton.owner)
-    condition = "t.{} = {}::{}".format(quote(singleton.owner), literal(user.id), kind)
-    return select_json(db, catalog, singleton.name, condition)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from migration import lock
-from migration.bundle import sync_folder
+from migration.bundle import create_private, sync_folder
 from migration.errors import ExitCode, MigrationError
 from migration.schema import Schema, quote
 
@@ -56,7 +57,7 @@ def errors(path: Path) -> Iterator[None]:
             ) from error
         raise failed("SQLite refuses %s: %s" % (path, text)) from error
     except OSError as error:
-        if error.errno == 28:
+        if error.errno == errno.ENOSPC:
             raise failed(
                 "no space left for %s" % (error.filename or path), "free some space, or choose another place"
             ) from error
@@ -144,6 +145,27 @@ def _remove(path: Path) -> None:
             os.unlink(str(path) + end)
 
 
+@contextlib.contextmanager
+def opened_twice(path: Path) -> Iterator[Tuple[sqlite3.Connection, sqlite3.Connection]]:
+    """Two connections that read one state of a database, for two threads.
+
+    Raises MigrationError (exit 5) where there is none.
+    """
+    if not path.is_file():
+        raise failed("no database at %s" % path, "run import_to_sqlite.py first, or set --sqlite-path")
+    with contextlib.closing(open_to_read(path)) as one, contextlib.closing(open_to_read(path)) as other:
+        while True:
+            version = one.execute("PRAGMA data_version").fetchone()
+            for connection in (other, one):
+                connection.execute("BEGIN")
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if one.execute("PRAGMA data_version").fetchone() == version:
+                break  # nobody wrote between the two
+            for connection in (other, one):
+                connection.execute("ROLLBACK")
+        yield one, other
+
+
 def open_to_read(path: Path) -> sqlite3.Connection:
     """A connection that changes no row. As the last one it folds a write-ahead log in and leaves no file behind.
 
@@ -151,7 +173,9 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     """
     writable = os.access(str(path.resolve().parent), os.W_OK)
     uri = path.resolve().as_uri() + ("?mode=rw" if writable else "?mode=ro&immutable=1")
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
+    connection = sqlite3.connect(
+        uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False
+    )
     connection.execute("PRAGMA query_only = ON")
     return connection
 
@@ -164,8 +188,7 @@ def create(staged: Path, schema: Schema) -> sqlite3.Connection:
 
     Until it is published nobody needs it after a crash: it is synced once, at the end.
     """
-    os.close(os.open(str(staged), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    os.chmod(str(staged), 0o600)
+    create_private(staged, exclusive=True).close()
     connection = sqlite3.connect(str(staged), isolation_level=None)
     connection.execute("PRAGMA synchronous = OFF")
     connection.executescript(schema.script)  # valid SQL, as read_schema has found: what fails is the disk
@@ -284,29 +307,28 @@ def publish(staged: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Pa
         os.replace(str(staged), str(target))
         sync_folder(target.parent)
         return None
-    old = _exclusive(target)
-    try:
+    with errors(path), contextlib.closing(_exclusive(target)) as old:
         saved = None if backup_dir is None else back_up(old, backup_dir)
         mode = old.execute("PRAGMA journal_mode").fetchone()[0]
         version = old.execute("PRAGMA data_version").fetchone()
-        old.execute("PRAGMA journal_mode = DELETE")
-        # Back to normal locking, which removes the journal now and not after the rename.
-        old.execute("PRAGMA locking_mode = NORMAL")
-        old.execute("BEGIN EXCLUSIVE")
-        if old.execute("PRAGMA data_version").fetchone() != version:
-            raise in_use(path)
-        for end in ("-shm", "-journal"):  # left by a crash and by now played back: nobody uses them
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(str(target) + end)
-        _keep_owner(target, staged)
         try:
+            old.execute("PRAGMA journal_mode = DELETE")
+            # Back to normal locking, which removes the journal now and not after the rename.
+            old.execute("PRAGMA locking_mode = NORMAL")
+            old.execute("BEGIN EXCLUSIVE")
+            if old.execute("PRAGMA data_version").fetchone() != version:
+                raise in_use(path)
+            for end in ("-shm", "-journal"):  # left by a crash and by now played back: nobody uses them
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(str(target) + end)
+            _keep_owner(target, staged)
             os.replace(str(staged), str(target))
         except BaseException:
-            old.execute("ROLLBACK")
-            old.execute("PRAGMA journal_mode = %s" % mode)
+            with contextlib.suppress(sqlite3.Error):  # somebody else may have it by now
+                if old.in_transaction:
+                    old.execute("ROLLBACK")
+                old.execute("PRAGMA journal_mode = %s" % mode)
             raise
-    finally:
-        old.close()
     sync_folder(target.parent)
     return saved
 
@@ -330,8 +352,7 @@ def back_up(database: sqlite3.Connection, folder: Path) -> Path:
         partial = folder / (".backup_%08x.partial" % zlib.crc32(of.encode("utf-8", "surrogateescape")))
         _remove(partial)
         try:
-            os.close(os.open(str(partial), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-            os.chmod(str(partial), 0o600)
+            create_private(partial, exclusive=True).close()
             copy(database, partial)
             name = _name_backup(partial, folder)
         finally:
@@ -367,7 +388,7 @@ def _name_backup(partial: Path, folder: Path) -> Path:
             time.sleep(0.05)
         except OSError:  # a file system without hard links: reserve the name, then take it
             try:
-                os.close(os.open(str(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+                create_private(name, exclusive=True).close()
             except FileExistsError:
                 time.sleep(0.05)
             else:
@@ -423,7 +444,7 @@ def restore(backup: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Pa
         target = path.resolve()
         sound = _is_sound(target)
         with replacing(path, sound) as staged:
-            os.close(os.open(str(staged), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            create_private(staged, exclusive=True).close()
             copy(source, staged)
             if sound:
                 return publish(staged, path, backup_dir)
@@ -472,7 +493,7 @@ def _set_aside(target: Path, folder: Path) -> None:
         for end in ("", *_COMPANIONS):
             if Path(str(target) + end).exists():
                 aside = folder / ("theprogram_damaged_%s.db%s" % (stamp, end))
+                create_private(aside).close()
                 shutil.copyfile(str(target) + end, str(aside))
-                os.chmod(str(aside), 0o600)
                 _sync(aside)
                 log.warning("%s was no sound database: set aside as %s", str(target) + end, aside)

@@ -25,7 +25,11 @@ from conftest import (
     Server,
     make_old_database,
     rows_of,
+    settings_of,
 )
+
+from import_to_sqlite import import_
+from migration.errors import MigrationError
 
 
 @pytest.fixture()
@@ -208,7 +212,7 @@ def test_strange_email_address_is_found(database: Database, old: bytes, place: P
 
 def test_no_email_given(sample_database: Database, old: bytes, run: Run) -> None:
     done = run("migrate.py", "--postgres-url", sample_database.url)
-    assert_refused(done, 2, "nobody to migrate: no e-mail address is given\n", "MIGRATION_USER_EMAIL")
+    assert_refused(done, 2, "no e-mail address is given: whose data?\n", "MIGRATION_USER_EMAIL")
 
 
 # The bundle
@@ -573,34 +577,35 @@ def test_target_locked_by_a_writer(sample_database: Database, place: Place, run:
     assert [path.name for path in place.folder.iterdir()] == ["app.db"], "found before the export"
 
 
+def assert_in_use(place: Place) -> None:
+    with pytest.raises(MigrationError) as caught:
+        import_(settings_of(NOWHERE, place))
+    assert caught.value.exit_code == 5
+    assert caught.value.message == "%s is open in another program (database is locked)" % place.app
+    assert "close the application" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
-def test_target_being_read_by_another_program(mode: str, bundle: Path, place: Place, run: Run) -> None:
+def test_target_being_read_by_another_program(mode: str, bundle: Path, place: Place, impatient: None) -> None:
     make_old_database(place.app)
     application = sqlite3.connect(str(place.app), isolation_level=None)
     try:
         application.execute("PRAGMA journal_mode = " + mode)
         application.execute("BEGIN")
         assert application.execute("SELECT note FROM old").fetchall() == OLD_ROWS
-        done = run("import_to_sqlite.py")
-        assert_refused(
-            done,
-            5,
-            "%s is open in another program (database is locked)\n" % place.app,
-            "close the application",
-        )
+        assert_in_use(place)
         assert application.execute("SELECT note FROM old").fetchall() == OLD_ROWS
     finally:
         application.close()
     assert sorted(path.name for path in place.folder.iterdir()) == ["app.db", "data"]
 
 
-def test_target_open_and_idle_in_another_program(bundle: Path, place: Place, run: Run) -> None:
+def test_target_open_and_idle_in_another_program(bundle: Path, place: Place, impatient: None) -> None:
     make_old_database(place.app)
     application = sqlite3.connect(str(place.app), isolation_level=None)
     try:
         application.execute("INSERT INTO old VALUES ('only in the write-ahead log')")
-        done = run("import_to_sqlite.py")
-        assert_refused(done, 5, "%s is open in another program (database is locked)\n" % place.app)
+        assert_in_use(place)
         application.execute("INSERT INTO old VALUES ('later')")
     finally:
         application.close()

@@ -148,7 +148,9 @@ def test_three_commands_do_what_migrate_does(
         report = json.loads((data / "validation_report.json").read_text(encoding="utf-8"))
         for result in report["validation_results"].values():
             del result["seconds"]
-        reports.append({key: value for key, value in report.items() if "timestamp" not in key})
+        reports.append(
+            {key: value for key, value in report.items() if "timestamp" not in key and key != "seconds"}
+        )
     assert reports[0] == reports[1]
     assert reports[0]["overall_status"] == "PASS"
 
@@ -304,6 +306,14 @@ def test_database_behind_a_link_is_replaced_and_the_link_stays(bundle: Path, pla
     assert rows_of(real, "SELECT count(*) FROM clients") == [(12,)]
     (backup,) = place.backups.iterdir()
     assert rows_of(backup, "SELECT note FROM old") == OLD_ROWS
+
+
+@pytest.mark.parametrize("option", ["--data-dir", "--sqlite-path", "--log-file", "--restore"])
+def test_home_of_nobody_is_a_usage_error(option: str, place: Place, run: Run) -> None:
+    done = run("migrate.py", option, "~nobody-here/x")
+    assert done.code == 2
+    assert done.err.startswith("error: ~nobody-here/x: ")
+    assert list(place.folder.iterdir()) == []
 
 
 def test_schema_path_makes_the_database_to_that_schema(bundle: Path, place: Place, run: Run) -> None:

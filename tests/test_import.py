@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
-from conftest import BRUNO, CARLA, SCHEMA, Database, Place, contents, settings_of
+from conftest import BRUNO, CARLA, OLD_ROWS, SCHEMA, Database, Place, contents, make_old_database, settings_of
 
 from export_from_postgres import export
 from import_to_sqlite import import_
+from migration import target
 from migration.errors import ExitCode, MigrationError
 from migration.schema import describe_objects
 from migration.settings import Settings
@@ -204,6 +206,21 @@ def test_without_backup_none_is_made(sample_database: Database, settings: Settin
     make_old(place.app)
     assert import_(dataclasses.replace(settings, backup=False)).backup is None
     assert not place.backups.exists()
+
+
+def test_old_database_that_cannot_be_replaced_keeps_its_write_ahead_logging(
+    settings: Settings, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_old_database(place.app)
+
+    def refuse(path: Path, staged: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(staged))
+
+    monkeypatch.setattr(target, "_keep_owner", refuse)
+    with pytest.raises(MigrationError, match="cannot be written: Operation not permitted"):
+        import_(settings)
+    assert rows(place.app, "SELECT note FROM old") == OLD_ROWS
+    assert rows(place.app, "PRAGMA journal_mode") == [("wal",)]
 
 
 # What SQLite or the contract refuses

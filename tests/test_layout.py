@@ -14,7 +14,7 @@ OURS = {path.stem for path in ROOT.glob("*.py")} | {"migration", "demo", "benchm
 ALLOWED = {
     "config": {"migration"},
     **{phase: {"config", "migration"} for phase in PHASES},
-    "plan_migration": {"migration", "export_from_postgres"},
+    "plan_migration": {"migration"},
     "migrate": {"config", "migration", "plan_migration", *PHASES},
 }
 

@@ -9,8 +9,9 @@ import shutil
 import sqlite3
 from typing import Iterator, NamedTuple, Tuple
 
+import jsonschema
 import pytest
-from conftest import ANNA, Database, Place, Run, settings_of
+from conftest import ANNA, SUITE, Database, Place, Run, settings_of
 
 import config
 from export_from_postgres import export
@@ -150,7 +151,7 @@ def test_broken_value_fails_the_validation_and_is_named(settings: Settings, faul
         assert changed.rowcount == 1
     report = validate(settings)
     assert not report.passed
-    assert conclude(report) == ExitCode.DIFFERENCES
+    assert conclude(report, settings) == ExitCode.DIFFERENCES
     written = json.loads((settings.data_dir / "validation_report.json").read_text(encoding="utf-8"))
     assert written["overall_status"] == "FAIL"
     naming = [error for error in written["errors"] if all(text in error for text in named)]
@@ -202,7 +203,7 @@ def test_changed_user_data_is_found(settings: Settings, sql: str, named: str) ->
         ("DROP VIEW client_summary", "view client_summary is missing"),
         ("DROP TABLE session_notes", "table session_notes is missing"),
         ("DROP TABLE app_config", "table app_config is missing"),
-        ("ALTER TABLE clients DROP COLUMN phone", "table clients differs"),
+        ("ALTER TABLE clients DROP COLUMN phone", "table clients lacks column phone"),
     ],
 )
 def test_missing_part_of_the_schema_is_found(settings: Settings, sql: str, named: str) -> None:
@@ -219,10 +220,11 @@ def test_missing_part_of_the_schema_is_found(settings: Settings, sql: str, named
 def test_untouched_database_passes(finished: Place, sample_database: Database, place: Place) -> None:
     shutil.copytree(str(finished.data), str(place.data))
     shutil.copyfile(str(finished.app), str(place.app))
-    report = validate(settings_of(sample_database.url, place))
+    settings = settings_of(sample_database.url, place)
+    report = validate(settings)
     assert report.errors == []
     assert report.warnings == []
-    assert conclude(report) == ExitCode.DONE
+    assert conclude(report, settings) == ExitCode.DONE
 
 
 def test_report_has_the_keys_of_the_specification(settings: Settings) -> None:
@@ -286,3 +288,144 @@ def test_missing_database_is_named(settings: Settings) -> None:
     with pytest.raises(MigrationError, match="no database at") as caught:
         validate(settings)
     assert caught.value.exit_code == ExitCode.TARGET
+
+
+# What is printed and written
+
+
+def break_cells(settings: Settings, number: int) -> None:
+    """Put a text that nobody should read where notes were, in the first rows."""
+    with opened(settings) as connection:
+        connection.execute(
+            "UPDATE session_notes SET note_content = 'PRIVATE ' || id WHERE id IN"
+            " (SELECT id FROM session_notes ORDER BY id LIMIT %d)" % number
+        )
+
+
+def test_first_differences_are_listed_and_all_are_counted(settings: Settings) -> None:
+    break_cells(settings, 7)
+    report = validate(dataclasses.replace(settings, max_differences=3))
+    assert report.validation_results["session_notes"].differences == 14  # and updated_at, by the trigger
+    assert not report.validation_results["session_notes"].match
+    listed = [found for found in report.findings if found.check == "contents"]
+    assert len(listed) == 4
+    assert listed[-1].message == "Difference: session_notes: 11 more"
+    assert listed[-1].count == 11
+
+
+def test_values_are_shown_only_where_they_are_asked_for(settings: Settings) -> None:
+    break_cells(settings, 1)
+    for show in (False, True):
+        report = validate(dataclasses.replace(settings, show_values=show))
+        page = (settings.data_dir / "validation_report.html").read_text(encoding="utf-8")
+        assert ("PRIVATE" in report.text()) is show
+        assert ("PRIVATE" in page) is show
+        assert report.values_shown is show
+
+
+def test_password_hash_is_never_shown(settings: Settings) -> None:
+    with opened(settings) as connection:
+        connection.execute("UPDATE app_config SET password_hash = 'SECRET'")
+    report = validate(dataclasses.replace(settings, show_values=True))
+    assert any("app_config.password_hash" in error for error in report.errors)
+    assert "SECRET" not in report.text()
+    secret = json.loads((settings.data_dir / "user_data.json").read_text(encoding="utf-8"))["user"][
+        "password_hash"
+    ]
+    assert secret not in report.text()
+
+
+def test_strict_turns_warnings_into_errors(settings: Settings, run: Run) -> None:
+    with opened(settings) as connection:
+        connection.execute("CREATE TABLE notes_of_the_application (id)")
+    lenient = validate(settings)
+    assert lenient.passed and len(lenient.warnings) == 1
+    strict = validate(dataclasses.replace(settings, strict=True))
+    assert not strict.passed and strict.errors == lenient.warnings and strict.warnings == []
+    assert run("validate_migration.py", "--offline").code == 0
+    assert run("validate_migration.py", "--offline", "--strict").code == 1
+
+
+@pytest.mark.parametrize("broken", [0, 2])
+@pytest.mark.parametrize("offline", [True, False])
+def test_report_is_as_its_schema_says(settings: Settings, broken: int, offline: bool) -> None:
+    break_cells(settings, broken)
+    validate(dataclasses.replace(settings, offline=offline))
+    written = json.loads((settings.data_dir / "validation_report.json").read_text(encoding="utf-8"))
+    schema = json.loads(
+        (SUITE / "schema_design" / "validation_report.schema.json").read_text(encoding="utf-8")
+    )
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(written, schema)
+
+
+@pytest.mark.parametrize("script", ["validate_migration.py", "migrate.py"])
+def test_json_goes_to_stdout_alone(settings: Settings, run: Run, script: str) -> None:
+    break_cells(settings, 1)
+    phases = ("--skip-export", "--skip-import") if script == "migrate.py" else ()
+    done = run(script, *phases, "--offline", "--json")
+    assert done.code == 1
+    printed = json.loads(done.out)
+    assert printed["overall_status"] == "FAIL"
+    written = json.loads((settings.data_dir / "validation_report.json").read_text(encoding="utf-8"))
+    assert printed == written
+
+
+def test_migration_with_json_prints_nothing_else(sample_database: Database, run: Run) -> None:
+    done = run("migrate.py", "--user-email", ANNA, "--postgres-url", sample_database.url, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["overall_status"] == "PASS"
+
+
+@pytest.mark.parametrize(
+    "option", ["--strict", "--json", "--show-values", "--against=bundle", "--max-differences=3"]
+)
+def test_option_of_a_validation_that_is_skipped_is_refused(run: Run, option: str) -> None:
+    done = run("migrate.py", "--skip-validation", option)
+    assert done.code == 2
+    assert "--skip-validation" in done.err
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "many", ""])
+def test_number_of_listed_differences_is_one_or_more(run: Run, number: str) -> None:
+    done = run("validate_migration.py", "--max-differences=" + number)
+    assert done.code == 2
+    assert "--max-differences" in done.err
+
+
+def test_schema_differences_are_named_whatever_the_layout(settings: Settings, place: Place) -> None:
+    text = settings.schema_path.read_text(encoding="utf-8")
+    laid_out = place.folder / "laid_out.sql"
+    laid_out.write_text(
+        "/* another */ " + text.replace("(\n    id", " ( -- x\n\tID").replace("TEXT", "text"),
+        encoding="utf-8",
+    )
+    report = validate(dataclasses.replace(settings, schema_path=laid_out))
+    assert report.errors == [] and report.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("notes TEXT,", "notes BLOB,", "table clients has column notes with another type"),
+        ("phone TEXT,", "phone TEXT NOT NULL,", "table clients has column phone with another type"),
+        ("phone TEXT,", "phone TEXT, nick TEXT,", "table clients lacks column nick"),
+        (
+            "birth_data_id TEXT NOT NULL REFERENCES birth_data (id) ON DELETE CASCADE",
+            "birth_data_id TEXT NOT NULL",
+            "table charts has one too many: foreign key birth_data_id → birth_data",
+        ),
+        ("ON clients (last_name)", "ON clients (first_name)", "index idx_clients_last_name differs"),
+        ("geonames_id INTEGER UNIQUE", "geonames_id INTEGER", "table location_cache differs"),
+    ],
+)
+def test_difference_from_the_schema_file_is_named(
+    settings: Settings, place: Place, old: str, new: str, named: str
+) -> None:
+    text = settings.schema_path.read_text(encoding="utf-8")
+    assert old in text
+    other = place.folder / "other.sql"
+    view = text.index("CREATE VIEW")  # which names columns that are gone
+    other.write_text(text[:view].replace(old, new, 1), encoding="utf-8")
+    report = validate(dataclasses.replace(settings, schema_path=other))
+    assert any(named in error for error in report.errors), report.errors

@@ -1,0 +1,227 @@
+"""Whether each cell of SQLite is in its column's form: JSON, UUIDs, dates and times, booleans, ranges, NULL.
+
+SQL picks the cells that look wrong, in one pass over each table, and Python judges them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from datetime import datetime
+from typing import Any, Callable, Iterator, Mapping, NamedTuple, Optional, Tuple
+
+from migration.encoding import STRUCTURED
+from migration.mapping import Copied, Mapped, TableMapping
+from migration.report import Finding
+from migration.schema import quote
+
+# What is wrong with a value, None where nothing is
+Judge = Callable[[Any], Optional[str]]
+
+_PREFIXES = {"json": "JSON", "types": "Type"}
+TOGETHER = 100  # rules in one query; SQLite's expressions may be 1000 deep
+
+
+class Rule(NamedTuple):
+    """A check of one column. ``suspicious``: SQL on ``{0}`` that no sound cell meets but a strange one may."""
+
+    check: str
+    pair: Copied
+    suspicious: str
+    judge: Judge
+
+
+def problems(
+    database: sqlite3.Connection, table: Mapped, mapped: TableMapping, given: Callable[[str], bool]
+) -> Iterator[Finding]:
+    """Every cell that is not in its column's form. Values are never shown.
+
+    ``given``: whether the source has something for a column of that name; what it has not is the
+    application's own default, in the form that the application gave it.
+    """
+    rules = [rule for pair in mapped.copied for rule in _rules(table, pair, given(pair.source.name))]
+    name = _row_name(database, mapped.target)
+    for start in range(0, len(rules), TOGETHER):
+        some = rules[start : start + TOGETHER]
+        columns = [quote(rule.pair.target.name) for rule in some]
+        rows = (
+            database.execute(
+                "SELECT {}, {} FROM {} WHERE {} ORDER BY 1".format(
+                    name,
+                    ", ".join(columns),
+                    quote(mapped.target),
+                    " OR ".join(
+                        "(%s)" % rule.suspicious.format(column) for rule, column in zip(some, columns)
+                    ),
+                )
+            )
+            if some
+            else ()
+        )
+        for row, *values in rows:
+            for rule, value in zip(some, values):
+                problem = rule.judge(value)
+                if problem:
+                    yield Finding(
+                        rule.check,
+                        "%s: %s %s, column %s %s"
+                        % (_PREFIXES[rule.check], mapped.target, row, rule.pair.target.name, problem),
+                        mapped.target,
+                        str(row),
+                        rule.pair.target.name,
+                    )
+
+
+def _rules(table: Mapped, pair: Copied, given: bool) -> Iterator[Rule]:
+    name, kind = pair.source.name, pair.source.kind
+    wanted = table.json_types.get(name)
+    if kind in STRUCTURED or wanted is not None:
+        yield Rule(
+            "json", pair, _present(_JSON_SQL.get(wanted, _JSON_SQL[object])), _json_judge(wanted or object)
+        )
+    if not given:
+        return
+    if pair.source.not_null or pair.target.not_null:
+        yield Rule("types", pair, "{0} IS NULL", lambda value: "is NULL" if value is None else None)
+    form = _FORMS.get(kind)
+    if form is not None:
+        yield Rule("types", pair, _present(form[0]), _unless_null(form[1]))
+    limits = table.ranges.get(name)
+    if limits is not None:
+        outside = "NOT (typeof({0}) IN ('real', 'integer') AND {0} BETWEEN %r AND %r)" % limits
+        yield Rule("types", pair, _present(outside), _unless_null(_range_judge(*limits)))
+
+
+def _row_name(database: sqlite3.Connection, table: str) -> str:
+    """SQL expression that names a row: its id, else the first column of its primary key, else its rowid."""
+    described = database.execute("PRAGMA table_info(%s)" % quote(table)).fetchall()
+    names = [row[1] for row in described if row[1] == "id"] + [row[1] for row in described if row[5] == 1]
+    return quote(names[0]) if names else "rowid"
+
+
+def _present(suspicious: str) -> str:
+    return "{0} IS NOT NULL AND (%s)" % suspicious
+
+
+def _unless_null(judge: Judge) -> Judge:
+    return lambda value: None if value is None else judge(value)
+
+
+# JSON
+
+_JSON_SQL: Mapping[Optional[type], str] = {
+    object: "typeof({0}) <> 'text' OR NOT json_valid({0})",
+    list: "typeof({0}) <> 'text' OR NOT json_valid({0}) OR json_type({0}) <> 'array'",
+    dict: "typeof({0}) <> 'text' OR NOT json_valid({0}) OR json_type({0}) <> 'object'",
+}
+_JSON_NAMES: Mapping[type, str] = {list: "a list", dict: "an object"}
+
+
+def _json_judge(wanted: type) -> Judge:
+    def judge(value: Any) -> Optional[str]:
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            return "is not JSON text"
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            return "is not valid JSON"
+        except RecursionError:  # deeper than Python reads; SQLite and PostgreSQL took it
+            return None
+        if isinstance(parsed, wanted):
+            return None
+        return "is JSON but not %s" % _JSON_NAMES.get(wanted, wanted.__name__)
+
+    return judge
+
+
+# Forms
+
+
+def _digits(pattern: str) -> str:
+    return pattern.replace("#", "[0-9]")
+
+
+_DATE, _CLOCK = "####-##-##", "##:##:##"
+_FRACTION = ".######"
+
+
+def _globs(*patterns: str) -> str:
+    """Suspicious: none of the plain forms, in which only a wrong calendar date could hide."""
+    plain = " OR ".join("{0} GLOB '%s'" % _digits(pattern) for pattern in patterns)
+    return "typeof({0}) <> 'text' OR NOT (%s)" % plain
+
+
+_SIGNED_DATE = r"(?:\d{4}|-\d{4,}|\+\d{5,})-(\d\d)-(\d\d)"
+_TIME = r"(?:([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d{6})?|24:00:00)"
+_ZONE = r"[+-]\d\d:\d\d(:\d\d)?"
+
+
+def _form(pattern: str, name: str, extra: Tuple[str, ...] = ()) -> Judge:
+    matches = re.compile(pattern).fullmatch
+
+    def judge(value: Any) -> Optional[str]:
+        if not isinstance(value, str) or not (value in extra or matches(value)):
+            return "is not %s" % name
+        date = re.match(r"(\d{4})-(\d\d)-(\d\d)", value)
+        if date is not None:
+            try:
+                datetime(max(int(date[1]), 1) if date[1] != "0000" else 4, int(date[2]), int(date[3]))
+            except ValueError:
+                return "is not %s" % name
+        return None
+
+    return judge
+
+
+def _integer_judge(value: Any) -> Optional[str]:
+    whole = type(value) is int or (isinstance(value, float) and value.is_integer())
+    in_text = isinstance(value, str) and re.fullmatch(r"-?\d+", value)
+    return None if whole or in_text else "is not an integer"
+
+
+def _numeric_judge(value: Any) -> Optional[str]:
+    number = type(value) in (int, float)
+    in_text = isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?|NaN|-?Infinity", value)
+    return None if number or in_text else "is not a number"
+
+
+_INFINITE = ("infinity", "-infinity")
+_NOT_A_CALENDAR_DATE = " OR date(substr({0}, 1, 10)) IS NOT substr({0}, 1, 10)"
+
+# kind → (SQL that picks the suspicious cells, judge)
+_FORMS: Mapping[str, Tuple[str, Judge]] = {
+    "uuid": (
+        "typeof({0}) <> 'text' OR length({0}) <> 36 OR {0} NOT GLOB '%s'"
+        % "-".join("[0-9a-f]" * length for length in (8, 4, 4, 4, 12)),
+        _form(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", "a UUID"),
+    ),
+    "boolean": (
+        "typeof({0}) <> 'integer' OR {0} NOT IN (0, 1)",
+        lambda value: None if type(value) is int and value in (0, 1) else "is not 0 or 1",
+    ),
+    "integer": ("typeof({0}) <> 'integer'", _integer_judge),
+    "numeric": ("typeof({0}) NOT IN ('real', 'integer')", _numeric_judge),
+    "date": (_globs(_DATE) + _NOT_A_CALENDAR_DATE, _form(_SIGNED_DATE, "an ISO 8601 date", _INFINITE)),
+    "time": (_globs(_CLOCK, _CLOCK + _FRACTION), _form(_TIME, "an ISO 8601 time")),
+    "timetz": (_globs(_CLOCK + "+##:##"), _form(_TIME + _ZONE, "an ISO 8601 time")),
+    "timestamp": (
+        _globs(_DATE + "T" + _CLOCK, _DATE + "T" + _CLOCK + _FRACTION) + _NOT_A_CALENDAR_DATE,
+        _form(_SIGNED_DATE + "T" + _TIME, "an ISO 8601 timestamp", _INFINITE),
+    ),
+    "timestamptz": (
+        _globs(_DATE + "T" + _CLOCK + "+00:00", _DATE + "T" + _CLOCK + _FRACTION + "+00:00")
+        + _NOT_A_CALENDAR_DATE,
+        _form(_SIGNED_DATE + "T" + _TIME + _ZONE, "an ISO 8601 timestamp", _INFINITE),
+    ),
+}
+
+
+def _range_judge(lowest: float, highest: float) -> Judge:
+    return lambda value: (
+        None
+        if type(value) in (int, float) and lowest <= value <= highest
+        else "is not between %g and %g" % (lowest, highest)
+    )
