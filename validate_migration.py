@@ -18,7 +18,7 @@ import sqlite3
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import (
     Any,
@@ -50,6 +50,7 @@ from migration.tables import Column, Singleton, Table
 log = logging.getLogger("migration.validate")
 
 STEP = 1000  # records between two steps of the progress bar
+LOOKED_UP = 1000  # rows too many of which PostgreSQL is asked whose they are
 Columns = Mapping[str, Tuple[Column, ...]]
 Result = TypeVar("Result")
 
@@ -71,6 +72,7 @@ class Context:
     held: Columns
     columns: Columns
     records: Mapping[str, Optional[bytes]]
+    fingerprint: content.Describe = field(default_factory=content.fingerprinter)
 
     @property
     def against(self) -> str:
@@ -92,10 +94,15 @@ class Context:
         assert self.live is not None
         return self.live.user.id
 
+    def has_table(self, table: str) -> bool:
+        """Whether there is a table of that name; a view in its place is none."""
+        found = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND lower(name) = lower(?)"
+        return self.database.execute(found, (table,)).fetchone() is not None
+
     def mapped(self, table: Mapped, columns: Columns) -> TableMapping:
         """The columns of ``table`` that the database has."""
         made = mapping.map_columns(table, columns[table.name], self.schema)
-        present = schema.describe_columns(self.database, made.target)
+        present = schema.describe_columns(self.database, made.target) if self.has_table(made.target) else {}
         return made._replace(
             copied=tuple(pair for pair in made.copied if pair.target.name.lower() in present)
         )
@@ -118,6 +125,7 @@ def validate(settings: Settings) -> Report:
         made = _new_report(context)
         pool = stack.enter_context(ThreadPoolExecutor(2))
         # While the cells are compared here, SQLite looks through its file and PostgreSQL adds up its digests.
+        other.text_factory = target.any_text
         scan = pool.submit(_scan, replace(context, database=other))
         digests = _digests(context, pool)
         try:
@@ -256,7 +264,8 @@ def _compare(context: Context, digests: "Mapping[str, Future[Digest]]", made: Re
             started = time.perf_counter()
             result = TableResult(None, None, _count(context, table.name))
             made.validation_results[table.name] = result
-            compared = _either_order(functools.partial(_compare_table, context, table, advance))
+            walk = functools.partial(_compare_table, context, table, advance)
+            compared = _legibly(context, functools.partial(_either_order, table, walk))
             yield from compared.findings
             result.cells, result.differences = compared.cells, compared.differences
             result.pg_count = expected = compared.digest.rows
@@ -264,30 +273,50 @@ def _compare(context: Context, digests: "Mapping[str, Future[Digest]]", made: Re
                 result.bytes = (export.folder / table.file).stat().st_size
                 held = compared.digest if context.against == "bundle" else _bundle_digest(export, table)
                 result.bundle_count = held.rows
+                counted = export.manifest.row_counts[table.name]
+                if held.rows != counted:
+                    message = "%s has %d records; the manifest says %d" % (table.file, held.rows, counted)
+                    raise bundle.damaged(message)
                 if table.name in digests:
                     live = digests[table.name].result()
                     result.pg_count = live.rows
                     if live != held:
                         yield from _source_findings(context, table, made)
             if result.sqlite_count not in (None, expected):
-                message = "Row count mismatch in %s: PG=%s, SQLite=%s"
-                yield Finding("counts", message % (table.name, expected, result.sqlite_count), table.name)
+                message = "%s in %s: PG=%s, SQLite=%s"
+                counts = (PREFIXES["counts"], table.name, expected, result.sqlite_count)
+                yield Finding("counts", message % counts, table.name)
             result.seconds = time.perf_counter() - started
             log.debug("compared %s: %d rows in %.1f s", table.name, expected, result.seconds)
 
 
 def _count(context: Context, table: str) -> Optional[int]:
-    if not schema.describe_columns(context.database, table):
+    if not context.has_table(table):
         return None
     return int(context.database.execute("SELECT count(*) FROM " + quote(table)).fetchone()[0])
 
 
-def _either_order(walk: Callable[[bool], Result]) -> Result:
-    """A bundle that was made elsewhere may hold its records in any order: then they are sorted first."""
+def _either_order(table: Table, walk: Callable[[bool], Result]) -> Result:
+    """Records in another order than SQLite's are sorted first: a bundle's made elsewhere, or the source's by its own keys."""
     try:
         return walk(False)
     except content.Unordered:
+        pass
+    try:
         return walk(True)
+    except content.Unordered:
+        raise bundle.damaged("%s has two records of the same primary key" % table.name) from None
+
+
+def _legibly(context: Context, walk: Callable[[], Result]) -> Result:
+    """Text that is not UTF-8 is a difference, not the end; reading all text so that it can be costs time."""
+    try:
+        return walk()
+    except sqlite3.OperationalError as error:
+        if "Could not decode" not in str(error):
+            raise
+    context.database.text_factory = target.any_text
+    return walk()
 
 
 def _compare_table(context: Context, table: Table, advance: Callable[[int], None], sort: bool) -> Compared:
@@ -306,15 +335,11 @@ def _compare_table(context: Context, table: Table, advance: Callable[[int], None
             advance(STEP)
         return record
 
-    with contextlib.ExitStack() as stack:
-        if context.against == "bundle":
-            records = _bundle_records(context, table, mapped, read, sort)
-        else:
-            assert context.live is not None
-            records = map(read, stack.enter_context(contextlib.closing(context.live.records(table))))
-        found, differences = _walk(context, table, mapped, records)
+    records = _bundle_records if context.against == "bundle" else _live_records
+    with records(context, table, mapped, read, sort) as read_records:
+        found, differences, extra = _walk(context, table, mapped, read_records)
     found += strange.findings
-    found += _strangers_rows(context, table, found)
+    found += _strangers_rows(context, table, extra)
     return Compared(
         digester.digest,
         0 if differences is None else digester.rows * len(mapped.copied),
@@ -325,40 +350,64 @@ def _compare_table(context: Context, table: Table, advance: Callable[[int], None
 
 def _walk(
     context: Context, table: Table, mapped: TableMapping, records: Iterator[Any]
-) -> Tuple[List[Finding], Optional[int]]:
-    """The first differences, and how many there are; None where rows cannot be paired with records."""
+) -> Tuple[List[Finding], Optional[int], List[str]]:
+    """The first differences, how many there are (None: rows cannot be paired with records), the first rows too many."""
     if not content.key_columns(context.database, mapped):
         collections.deque(records, maxlen=0)  # read and added up all the same
-        message = "Contents of %s were not compared: no primary key to pair rows by" % mapped.target
-        return [Finding("contents", message, table.name, error=False)] if mapped.copied else [], None
-    show = content.shortened if context.settings.show_values else content.fingerprint
-    found = Listing("contents", table.name, context.settings.max_differences)
+        message = "%s: contents of %s were not compared: no primary key to pair rows by"
+        found = Finding("contents", message % (PREFIXES["contents"], table.name), table.name, error=False)
+        return [found] if mapped.copied else [], None, []
+    show = content.shortened if context.settings.show_values else context.fingerprint
+    listing = Listing("contents", table.name, context.settings.max_differences)
+    extra: List[str] = []
     for difference in content.differences(
-        context.database, mapped, context.compared[table.name], records, show
+        context.database, mapped, context.compared[table.name], records, show, table.json_types
     ):
-        found.add(_difference(table.name, difference))
-    return found.findings, found.total
+        listing.add(_difference(table.name, difference))
+        if difference.message == content.EXTRA and len(extra) < LOOKED_UP:
+            extra.append(difference.row)
+    return listing.findings, listing.total, extra
 
 
+@contextlib.contextmanager
 def _bundle_records(
     context: Context, table: Table, mapped: TableMapping, read: Callable[[bytes], Any], sort: bool
-) -> Iterator[Any]:
+) -> Iterator[Iterator[Any]]:
+    """The bundle's records, ``read``; in SQLite's order with ``sort``."""
     export = context.export
     assert export is not None
     if not sort:
-        return export.records(table.file, read)
+        yield export.records(table.file, read)
+        return
     decode = encoding.record_decoder(context.held[table.name])
 
     def checked(text: bytes) -> bytes:
         decode(text)
         return text
 
-    return map(read, content.ordered(export.records(table.file, checked), context.database, mapped))
+    yield map(read, content.ordered(export.records(table.file, checked), context.database, mapped))
+
+
+@contextlib.contextmanager
+def _live_records(
+    context: Context, table: Table, mapped: TableMapping, read: Callable[[bytes], Any], sort: bool
+) -> Iterator[Iterator[Any]]:
+    """PostgreSQL's records, ``read``; in SQLite's order with ``sort``."""
+    assert context.live is not None
+    with contextlib.closing(context.live.records(table)) as texts:
+        in_order = content.ordered(texts, context.database, mapped) if sort else texts
+        yield map(bundle.deep(read), in_order)
 
 
 def _bundle_digest(export: bundle.Reader, table: Table) -> Digest:
     digester = Digester()
-    collections.deque(export.records(table.file, digester.add), maxlen=0)
+    decode = msgspec.json.Decoder(msgspec.Raw).decode
+
+    def read(text: bytes) -> None:
+        decode(text)
+        digester.add(text)
+
+    collections.deque(export.records(table.file, read), maxlen=0)
     return digester.digest
 
 
@@ -369,11 +418,11 @@ def _difference(table: str, difference: content.Difference) -> Finding:
 
 
 class Listing:
-    """The first findings of one check in one table, and how many there are."""
+    """The first findings of one check in one table, and how many there are. All are errors, or none is."""
 
-    def __init__(self, check: str, table: Optional[str], listed: int) -> None:
+    def __init__(self, check: str, table: Optional[str], listed: int, error: bool = True) -> None:
         self.total = 0
-        self._check, self._table, self._listed = check, table, listed
+        self._check, self._table, self._listed, self._error = check, table, listed, error
         self._first: List[Finding] = []
 
     def add(self, finding: Finding) -> None:
@@ -388,7 +437,7 @@ class Listing:
             return self._first
         where = self._table + ": " if self._table else ""
         message = "%s: %s%d more" % (PREFIXES[self._check], where, more)
-        return [*self._first, Finding(self._check, message, self._table, count=more)]
+        return [*self._first, Finding(self._check, message, self._table, error=self._error, count=more)]
 
 
 # Whose records and rows
@@ -416,16 +465,13 @@ def _stranger(table: Table, columns: Sequence[Column], record: Any) -> Finding:
     return Finding("isolation", message, table.name, row, table.owner)
 
 
-def _strangers_rows(context: Context, table: Table, found: Sequence[Finding]) -> List[Finding]:
-    """Of the listed rows that SQLite has too many, those that PostgreSQL has for another user."""
-    rows = [finding.row for finding in found if finding.row and finding.message.endswith(content.EXTRA)]
-    if context.live is None or not rows:
-        return []
-    message = PREFIXES["isolation"] + ": %s %s is a row of another user"
-    return [
-        Finding("isolation", message % (table.name, row), table.name, row)
-        for row in context.live.strangers(table, rows)
-    ]
+def _strangers_rows(context: Context, table: Table, rows: Sequence[str]) -> List[Finding]:
+    """Of the rows that SQLite has too many, those that PostgreSQL has for another user."""
+    listing = Listing("isolation", table.name, context.settings.max_differences)
+    for row in context.live.strangers(table, rows) if context.live is not None else []:
+        message = "%s: %s %s is a row of another user" % (PREFIXES["isolation"], table.name, row)
+        listing.add(Finding("isolation", message, table.name, row))
+    return listing.findings
 
 
 # The source since the export
@@ -446,23 +492,25 @@ def _source_findings(context: Context, table: Table, made: Report) -> Iterator[F
         yield Finding("source", "%s %s" % (since, what % name), table.name, column=name)
     mapped = context.mapped(table, context.held)
     mapped = mapped._replace(copied=tuple(p for p in mapped.copied if p.source.name in names_now))
-    if not content.key_columns(context.database, mapped):
+    sides = (mapped, context.mapped(table, now))
+    if not all(content.key_columns(context.database, side) for side in sides):
         yield Finding("source", since + " holds other rows; migrate again to take them over", table.name)
         return
 
     def walk(sort: bool) -> Changes:
         found = Changes()
-        decode = encoding.record_decoder(context.held[table.name])
-        then = _bundle_records(context, table, mapped, decode, sort)
-        with contextlib.closing(live.records(table)) as texts:
-            records = map(encoding.record_decoder(now[table.name]), texts)
+        columns, columns_now = context.held[table.name], now[table.name]
+        decode, decode_now = (encoding.record_decoder(listed) for listed in (columns, columns_now))
+        with _bundle_records(context, table, mapped, decode, sort) as then, _live_records(
+            context, table, mapped, decode_now, sort
+        ) as live_records:
             for kind, row in content.changes(
-                context.database, mapped, (context.held[table.name], then), (now[table.name], records)
+                context.database, mapped, (columns, then), (columns_now, live_records)
             ):
                 found.add(kind, row, context.settings.max_differences)
         return found
 
-    changes = _either_order(walk)
+    changes = _either_order(table, walk)
     if changes:
         made.source_changes[table.name] = changes
         yield Finding("source", "%s %s; migrate again to take them over" % (since, changes), table.name)
@@ -478,7 +526,7 @@ def _singletons(context: Context, made: Report) -> Iterator[Finding]:
     """Password hash, account timestamps and preferences are the user's, in one row each."""
     for singleton in (context.settings.user, context.settings.preferences):
         prefix = "%s: %s" % (PREFIXES["user"], singleton.target)
-        if not schema.describe_columns(context.database, singleton.target):
+        if not context.has_table(singleton.target):
             continue  # reported with the schema
         rows = _count(context, singleton.target)
         if rows != 1:
@@ -492,10 +540,15 @@ def _singletons(context: Context, made: Report) -> Iterator[Finding]:
 def _singleton_differences(context: Context, singleton: Singleton, prefix: str) -> Iterator[Finding]:
     columns, text = context.compared[singleton.name], context.records[singleton.name]
     mapped = context.mapped(singleton, context.compared)
-    if text is None or not mapped.copied:
-        return
+    assert text is not None
     record = _decoded(columns, text)
-    compared = content.Cells(mapped, columns)
+    owner = next((i for i, column in enumerate(columns) if column.name == singleton.owner), None)
+    if owner is not None and _text(getattr(record, "c%d" % owner)) != context.user_id:
+        message = "%s: the record of %s belongs to another user" % (PREFIXES["isolation"], singleton.name)
+        yield Finding("isolation", message, singleton.name, column=singleton.owner)
+    if not mapped.copied:
+        return
+    compared = content.Cells(mapped, columns, singleton.json_types)
     names = ", ".join(quote(pair.target.name) for pair in compared.pairs)
     row = context.database.execute(
         "SELECT %s FROM %s WHERE id = 1" % (names, quote(mapped.target))
@@ -507,10 +560,10 @@ def _singleton_differences(context: Context, singleton: Singleton, prefix: str) 
     default = {
         pair.target.name
         for pair, value in zip(compared.pairs, values)
-        if value is None and pair.target.not_null and pair.source.name not in record.json_nulls
+        if content.is_null(value) and pair.target.not_null and pair.source.name not in record.json_nulls
     }  # left to the schema
     for column, message in compared.unequal(
-        record, values, row, content.fingerprint
+        record, values, row, context.fingerprint
     ):  # never the hash itself
         if column not in default:
             yield Finding(
@@ -587,6 +640,31 @@ def malformed_cells(context: Context) -> Iterator[Finding]:
             yield from cells.problems(context.database, table, mapped, _given(context, table))
 
 
+def changed_defaults(context: Context) -> Iterator[Finding]:
+    """What the source has nothing for holds the default that the schema gives it, where that is a constant."""
+    for table in mapping.everything(context.settings):
+        mapped, given = context.mapped(table, context.columns), _given(context, table)
+        filled = {pair.target.name for pair in mapped.copied if given(pair.source.name)}
+        copied = {pair.target.name for pair in mapped.copied}
+        check = "user" if isinstance(table, Singleton) else "contents"
+        described = context.database.execute("PRAGMA table_info(%s)" % quote(mapped.target)).fetchall()
+        for _, name, _, _, default, key in described if mapped.copied else ():
+            if name in filled or key or "(" in (default or "") or "CURRENT_" in (default or "").upper():
+                continue
+            changed = "SELECT count(*) FROM {} WHERE {} IS NOT {}".format(
+                quote(mapped.target), quote(name), default or "NULL"
+            )
+            (rows,) = context.database.execute(changed).fetchone()
+            if rows:
+                message = (
+                    "%s: %s.%s is not the schema's default in %d rows, and the source has nothing for it"
+                )
+                named = (PREFIXES[check], mapped.target, name, rows)
+                yield Finding(
+                    check, message % named, mapped.target, column=name, error=name in copied, count=rows
+                )
+
+
 def _given(context: Context, table: Mapped) -> Callable[[str], bool]:
     if isinstance(table, Table):
         return lambda column: True
@@ -600,17 +678,28 @@ CHECKS: Tuple[Callable[[Context], Iterator[Finding]], ...] = (
     integrity,
     dangling_references,
     malformed_cells,
+    changed_defaults,
 )
+
+
+def _readable(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """What SQLite refuses to look at is a finding, too: a view in a table's place, a key that leads to no key."""
+    try:
+        yield from findings
+    except sqlite3.Error as error:
+        yield Finding("integrity", "%s: SQLite refuses: %s" % (PREFIXES["integrity"], error))
 
 
 def _scan(context: Context) -> List[Finding]:
     found: List[Finding] = []
     for check in CHECKS:
         started = time.perf_counter()
-        listings: Dict[Tuple[str, Optional[str]], Listing] = {}
-        for finding in check(context):
-            key = finding.check, finding.table
-            listings.setdefault(key, Listing(*key, context.settings.max_differences)).add(finding)
+        listings: Dict[Tuple[str, Optional[str], bool], Listing] = {}
+        for finding in _readable(check(context)):
+            key = finding.check, finding.table, finding.error
+            if key not in listings:
+                listings[key] = Listing(*key[:2], context.settings.max_differences, finding.error)
+            listings[key].add(finding)
         found += (finding for listing in listings.values() for finding in listing.findings)
         log.debug("%s: %.2f s", check.__name__, time.perf_counter() - started)
     return found
@@ -622,6 +711,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     console.add_source(parser)
     console.add_target(parser)
     console.add_schema(parser)
+    console.add_orphans(parser)
     console.add_validation(parser)
     arguments = parser.parse_args(argv)
     console.check_validation(parser, arguments)

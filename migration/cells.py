@@ -11,15 +11,15 @@ import sqlite3
 from datetime import datetime
 from typing import Any, Callable, Iterator, Mapping, NamedTuple, Optional, Tuple
 
+from migration.content import printable
 from migration.encoding import STRUCTURED
 from migration.mapping import Copied, Mapped, TableMapping
-from migration.report import Finding
+from migration.report import PREFIXES, Finding
 from migration.schema import quote
 
 # What is wrong with a value, None where nothing is
 Judge = Callable[[Any], Optional[str]]
 
-_PREFIXES = {"json": "JSON", "types": "Type"}
 TOGETHER = 100  # rules in one query; SQLite's expressions may be 1000 deep
 
 
@@ -60,15 +60,16 @@ def problems(
             else ()
         )
         for row, *values in rows:
+            shown = printable(str(row))
             for rule, value in zip(some, values):
                 problem = rule.judge(value)
                 if problem:
                     yield Finding(
                         rule.check,
                         "%s: %s %s, column %s %s"
-                        % (_PREFIXES[rule.check], mapped.target, row, rule.pair.target.name, problem),
+                        % (PREFIXES[rule.check], mapped.target, shown, rule.pair.target.name, problem),
                         mapped.target,
-                        str(row),
+                        shown,
                         rule.pair.target.name,
                     )
 
@@ -200,7 +201,8 @@ _FORMS: Mapping[str, Tuple[str, Judge]] = {
     ),
     "boolean": (
         "typeof({0}) <> 'integer' OR {0} NOT IN (0, 1)",
-        lambda value: None if type(value) is int and value in (0, 1) else "is not 0 or 1",
+        # in a TEXT or REAL column it is one too
+        lambda value: None if value in (0, 1, "0", "1") else "is not 0 or 1",
     ),
     "integer": ("typeof({0}) <> 'integer'", _integer_judge),
     "numeric": ("typeof({0}) NOT IN ('real', 'integer')", _numeric_judge),

@@ -100,7 +100,7 @@ def add_backup(made: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise argparse.ArgumentTypeError("%r is not a number from 1 up" % text)
     return int(text)
 

@@ -7,11 +7,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import operator
+import os
 import re
 import sqlite3
 from decimal import Decimal, InvalidOperation
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import msgspec
 
@@ -48,13 +62,14 @@ def differences(
     columns: Sequence[Column],
     records: Iterable[Any],
     describe: Describe,
+    json_columns: Collection[str] = (),
 ) -> Iterator[Difference]:
     """Walk records and rows side by side in key order, at flat memory.
 
     ``records``: as ``encoding.record_decoder(columns)`` makes them. Raises Unordered where they are not in
-    key order, as in a bundle that was made elsewhere.
+    key order, as in a bundle that was made elsewhere. ``json_columns``: those that config declares.
     """
-    cells = Cells(mapped, columns)
+    cells = Cells(mapped, columns, json_columns)
     key = _key_of(database, mapped, cells.pairs)
     rows = database.execute(
         "SELECT {} FROM {} ORDER BY {}".format(
@@ -68,10 +83,10 @@ def differences(
     for record in records:
         values = cells.take(record)
         name = key.of_record(values)
-        if last is not None and not last < name:
+        if last is not None and not _less(last, name):
             raise Unordered
         last = name
-        while row is not None and key.of_row(row) < name:
+        while row is not None and key.of_row(row) != name and _less(key.of_row(row), name):
             yield Difference(mapped.target, key.shown(key.of_row(row)), None, EXTRA)
             row = next(rows, None)
         if row is None or key.of_row(row) != name:
@@ -89,11 +104,13 @@ def differences(
 class Cells:
     """The comparison of one table's records with its rows. ``pairs``: its columns, in the order of ``take``."""
 
-    def __init__(self, mapped: TableMapping, columns: Sequence[Column]) -> None:
+    def __init__(
+        self, mapped: TableMapping, columns: Sequence[Column], json_columns: Collection[str] = ()
+    ) -> None:
         plain = [pair for pair in mapped.copied if _is_plain(pair)]
         self.pairs = [*plain, *(pair for pair in mapped.copied if not _is_plain(pair))]
         self._plain = len(plain)
-        self._tests = [_test(pair) for pair in self.pairs]
+        self._tests = [_test(pair, pair.source.name in json_columns) for pair in self.pairs]
         self._others = self._tests[len(plain) :]
         self.take = _fields(self.pairs, columns)
         self._has_nulls = any(column.kind in (*STRUCTURED, "undeclared") for column in columns)
@@ -142,7 +159,23 @@ class _Key(NamedTuple):
     of_row: Callable[[Row], Any]
 
     def shown(self, key: Any) -> str:
-        return ", ".join(str(part) for part in key) if isinstance(key, tuple) else str(key)
+        return printable(", ".join(str(part) for part in key) if isinstance(key, tuple) else str(key))
+
+
+def _less(one: Any, other: Any) -> bool:
+    """As SQLite orders keys: NULL, numbers, text, bytes."""
+    try:
+        return bool(one < other)
+    except TypeError:
+        return _ranked(one) < _ranked(other)
+
+
+def _ranked(key: Any) -> List[Tuple[int, Any]]:
+    parts = key if isinstance(key, tuple) else (key,)
+    return [(_RANKS.get(type(part), 1), 0 if part is None else part) for part in parts]
+
+
+_RANKS = {type(None): 0, str: 2, bytes: 3}
 
 
 def _key_of(database: sqlite3.Connection, mapped: TableMapping, pairs: Sequence[Copied]) -> _Key:
@@ -185,6 +218,8 @@ def ordered(records: Iterable[bytes], database: sqlite3.Connection, mapped: Tabl
 
 def key_columns(database: sqlite3.Connection, mapped: TableMapping) -> List[str]:
     """Source columns that the target's primary key is made of; empty where records cannot be told apart by it."""
+    if not mapped.copied:
+        return []
     described = database.execute("PRAGMA table_info(%s)" % quote(mapped.target)).fetchall()
     key = [name.lower() for place, name in sorted((row[5], row[1]) for row in described) if place]
     sources = {pair.target.name.lower(): pair.source for pair in mapped.copied}
@@ -202,9 +237,14 @@ def _plain(value: Any) -> Any:
 
 def _key_reader(pair: Copied) -> Callable[[Any], Any]:
     """A key's value as SQLite holds it: an integer in a TEXT column is text, and sorts as text."""
-    if pair.source.kind == "integer" and affinity(pair.target.type) == "TEXT":
-        return str
+    if pair.source.kind in ("integer", "undeclared") and affinity(pair.target.type) == "TEXT":
+        return _plain_text
     return _plain
+
+
+def _plain_text(value: Any) -> Any:
+    plain = _plain(value)
+    return str(plain) if type(plain) is int else plain
 
 
 # Records against records
@@ -226,11 +266,11 @@ def changes(
     changed = changed_columns(mapped, then[0], now[0])
     old, new = next(olds, None), next(news, None)
     while old is not None or new is not None:
-        if new is None or (old is not None and old[0] < new[0]):
+        if new is None or (old is not None and _less(old[0], new[0])):
             assert old is not None
             yield "removed", shown(old[0])
             old = next(olds, None)
-        elif old is None or new[0] < old[0]:
+        elif old is None or _less(new[0], old[0]):
             yield "added", shown(new[0])
             new = next(news, None)
         else:
@@ -243,10 +283,13 @@ def changed_columns(
     mapped: TableMapping, then: Sequence[Column], now: Sequence[Column]
 ) -> Callable[[Any, Any], List[str]]:
     """A comparison of two records, each decoded by its columns: the migrated columns in which they differ."""
-    kinds = {column.name: column.kind for column in now}
+    kinds, kinds_then = ({column.name: column.kind for column in columns} for columns in (now, then))
     pairs = [pair for pair in mapped.copied if pair.source.name in kinds]
     take, take_now = (_fields(pairs, columns) for columns in (then, now))
-    tests = [(pair.source.name, _record_test(kinds[pair.source.name])) for pair in pairs]
+    tests = [
+        (name, _foreign_test(kinds[name]) if kinds_then[name] == "undeclared" else _same_record)
+        for name in (pair.source.name for pair in pairs)
+    ]
 
     def changed(record: Any, other: Any) -> List[str]:
         return [
@@ -276,7 +319,7 @@ def _keyed(
         last: Any = None
         for record in records:
             name = key.of_record(take(record))
-            if last is not None and not last < name:
+            if last is not None and not _less(last, name):
                 raise Unordered
             last = name
             yield name, record
@@ -284,51 +327,68 @@ def _keyed(
     return key.shown, keyed()
 
 
-def _record_test(kind: str) -> Same:
-    """Whether two records' values are the same; a bundle made elsewhere writes them in its own way."""
+def _same_record(mine: Any, theirs: Any) -> bool:
+    """Whether the server wrote the same value twice: the same text, but for the order of JSON keys."""
+    if isinstance(mine, msgspec.Raw) and isinstance(theirs, msgspec.Raw):
+        return _json_equal(str(mine, "utf-8"), str(theirs, "utf-8"))
+    return bool(mine == theirs) and type(mine) is type(theirs)
+
+
+def _foreign_test(kind: str) -> Same:
+    """Whether a bundle that was made elsewhere, and writes values in its own way, says what the server says."""
 
     def same(mine: Any, theirs: Any) -> bool:
-        if mine is None or theirs is None:
-            return _is_null(mine) and _is_null(theirs)
-        one, other = (
-            str(value, "utf-8") if isinstance(value, msgspec.Raw) else json.dumps(value)
-            for value in (mine, theirs)
-        )
-        if one == other:
+        if is_null(mine) or is_null(theirs):
+            return is_null(mine) and is_null(theirs)
+        text = str(mine, "utf-8")
+        now = str(theirs, "utf-8") if isinstance(theirs, msgspec.Raw) else json.dumps(theirs)
+        if _json_equal(text, now):
             return True
-        if kind in _MOMENTS:
-            moment = _moment(json.loads(one))
-            return moment is not None and moment == _moment(json.loads(other))
-        return _json_equal(one, other, _number)
+        if text[0] == '"':
+            inner = json.loads(text)
+            if kind in _MOMENTS and isinstance(theirs, str):
+                return _moment(inner) is not None and _moment(inner) == _moment(theirs)
+            if kind in STRUCTURED:
+                return _json_equal(inner, now)
+            text = inner
+        return kind in ("numeric", "float") and _same_number(text, now.strip('"'))
 
     return same
 
 
-def _is_null(value: Any) -> bool:
+def is_null(value: Any) -> bool:
     return value is None or (isinstance(value, msgspec.Raw) and bytes(value) == b"null")
 
 
 # Showing values
 
 
-def fingerprint(value: Any) -> str:
-    """A value without what it says: its type, its length, and a part of its SHA256 to tell values apart."""
-    if value is None:
-        return "NULL"
-    if isinstance(value, msgspec.Raw):
-        text = str(value, "utf-8", "replace")
-        if text in ("null", "true", "false"):
-            return "JSON " + text
-        return "JSON" + fingerprint(text)[len("text") :]
-    content = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
-    return "%s of length %d (SHA256 %s…)" % (
-        _kind(value),
-        len(value) if isinstance(value, (str, bytes)) else len(content),
-        hashlib.sha256(content).hexdigest()[:8],
-    )
+def fingerprinter() -> Describe:
+    """Shows a value without what it says: its type, its length, and a fingerprint that tells values apart.
+
+    Its key is made anew each time, so that nobody finds a date or a number by trying them all.
+    """
+    key = os.urandom(16)
+
+    def fingerprint(value: Any) -> str:
+        if value is None:
+            return "NULL"
+        if isinstance(value, msgspec.Raw):
+            text = str(value, "utf-8", "replace")
+            if text in ("null", "true", "false"):
+                return "JSON " + text
+            return "JSON" + fingerprint(text)[len("text") :]
+        content = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
+        return "%s of length %d (fingerprint %s)" % (
+            _kind(value),
+            len(value) if isinstance(value, (str, bytes)) else len(content),
+            hashlib.blake2b(content, key=key, digest_size=4).hexdigest(),
+        )
+
+    return fingerprint
 
 
-SHOWN = 60  # characters of a value
+SHOWN = 100  # characters of a value
 
 
 def shortened(value: Any) -> str:
@@ -338,8 +398,14 @@ def shortened(value: Any) -> str:
     if isinstance(value, msgspec.Raw):
         text = str(value, "utf-8", "replace")
     else:
-        text = _kind(value) + " " + ascii(value)
-    return text if len(text) <= SHOWN else "%s… (%d characters)" % (text[:SHOWN], len(text))
+        text = _kind(value) + " " + repr(value)
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """Text as a line of a log or a terminal can hold it: control characters escaped, and not too long."""
+    shown = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text[:SHOWN])
+    return shown if len(text) <= SHOWN else "%s… (%d characters)" % (shown, len(text))
 
 
 def _kind(value: Any) -> str:
@@ -364,7 +430,7 @@ def _is_plain(pair: Copied) -> bool:
     )
 
 
-def _test(pair: Copied) -> Same:
+def _test(pair: Copied, declared_json: bool) -> Same:
     kind, target = pair.source.kind, affinity(pair.target.type)
     if kind in ("boolean", "integer"):
         return _same_as_text if target == "TEXT" else _integer_test(target)
@@ -374,12 +440,10 @@ def _test(pair: Copied) -> Same:
         return _json_null_test if kind != "structure" and pair.source.not_null else _same_json
     if kind in _MOMENTS:
         return _same_moment
-    if kind == "bytea":
-        return lambda value, found: (
-            found == value or (isinstance(found, bytes) and value == "\\x" + found.hex())
-        )
+    if kind == "bytea" and target == "BLOB":
+        return lambda value, found: type(found) is bytes and value == "\\x" + found.hex()
     if kind == "undeclared":
-        return _same_undeclared
+        return _undeclared_test(declared_json, pair.target.not_null)
     return lambda value, found: type(found) is str and found == value
 
 
@@ -401,14 +465,21 @@ def _number_test(target: str) -> Same:
             whole = target in ("INTEGER", "NUMERIC") and found.is_integer() and abs(found) < 2**63
             return (
                 not whole
-                and digits != "NaN"
-                and (repr(found) == digits or Decimal(repr(found)) == Decimal(digits))
+                and math.isfinite(found)
+                and (repr(found) == digits or _same_number(repr(found), digits))
             )
         if type(found) is int:
-            return target != "REAL" and Decimal(found) == Decimal(digits)
-        return type(found) is str and found == digits and (target == "TEXT" or not digits[-1].isdigit())
+            return target != "REAL" and _same_number(str(found), digits)
+        return type(found) is str and found == digits and (target == "TEXT" or not digits[-1:].isdigit())
 
     return same
+
+
+def _same_number(one: str, other: str) -> bool:
+    try:
+        return Decimal(one) == Decimal(other)
+    except InvalidOperation:
+        return False
 
 
 def _same_json(value: Any, found: Any) -> bool:
@@ -422,33 +493,26 @@ def _json_null_test(value: Any, found: Any) -> bool:
     return _json_equal(str(value, "utf-8"), found)
 
 
-def _json_equal(text: str, found: Any, number: Callable[[str], Any] = str) -> bool:
+def _json_equal(text: str, found: Any) -> bool:
     """The same text, or the same JSON: the order of keys does not count, every digit does."""
     if type(found) is not str:
         return False
     if text == found:
         return True
     try:
-        return bool(_parsed(text, number) == _parsed(found, number))
+        return bool(_parsed(text) == _parsed(found))
     except (ValueError, RecursionError):
         return False
 
 
-def _parsed(text: str, number: Callable[[str], Any]) -> Any:
+def _parsed(text: str) -> Any:
     return json.loads(
         text,
-        parse_float=lambda digits: ("number", number(digits)),
-        parse_int=lambda digits: ("number", number(digits)),
+        parse_float=lambda digits: ("number", digits),
+        parse_int=lambda digits: ("number", digits),
         parse_constant=lambda name: ("constant", name),
         object_pairs_hook=lambda pairs: ("object", sorted(pairs, key=lambda pair: str(pair[0]))),
     )
-
-
-def _number(digits: str) -> Any:
-    try:
-        return Decimal(digits).normalize()
-    except InvalidOperation:
-        return digits
 
 
 _MOMENTS = ("date", "time", "timetz", "timestamp", "timestamptz")
@@ -482,22 +546,20 @@ def _moment(text: str) -> Optional[Row]:
     return (counted, day, clock, (fraction or "").rstrip("0"), offset)
 
 
-def _same_undeclared(value: Any, found: Any) -> bool:
-    """A bundle that names no types: the JSON value decides."""
-    text = str(value, "utf-8")
-    if text == "null":
-        return found is None or found == "null"
-    if text in ("true", "false"):
-        return found in (int(text == "true"), str(int(text == "true")))
-    if text[0] == '"':
-        plain = json.loads(text)
-        return (
-            bool(found == plain)
-            or _json_equal(text, found)
-            or (type(found) in (int, float) and Decimal(repr(found)) == Decimal(plain))
-        )
-    if text[0] in "{[":
-        return _json_equal(text, found)
-    if type(found) is str:
-        return found == text
-    return type(found) in (int, float) and Decimal(repr(found)) == Decimal(text)
+def _undeclared_test(declared_json: bool, not_null: bool) -> Same:
+    """A bundle that names no types: the JSON value decides, and what config declares to be JSON."""
+
+    def same(value: Any, found: Any) -> bool:
+        text = str(value, "utf-8")
+        if text == "null":
+            return bool(found == "null") if declared_json and not_null else found is None
+        if declared_json or text[0] in "{[":
+            return _json_equal(text, found)
+        if text in ("true", "false"):
+            return found in (int(text == "true"), str(int(text == "true")))
+        plain = json.loads(text) if text[0] == '"' else text
+        if type(found) is str:
+            return bool(found == plain)
+        return type(found) in (int, float) and _same_number(repr(found), plain)
+
+    return same

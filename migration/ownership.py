@@ -284,6 +284,11 @@ class Rows:
 
     def strangers(self, table: Table, names: Sequence[str]) -> List[str]:
         """Those of the rows named by primary key that PostgreSQL has and that are not the user's."""
+        names = [
+            name for name in names if name.isprintable()
+        ]  # PostgreSQL has no row of a name that it cannot be told
+        if not names:
+            return []
         sql = "SELECT {name} FROM {table} t WHERE {name} = ANY (ARRAY[{names}]::text[]) AND ({owned}) IS NOT TRUE".format(
             name=self.row_name(table.name),
             table=self.db.quoted(table.name),

@@ -189,7 +189,8 @@ def _groups(report: Mapping[str, Any]) -> List[Group]:
         else:
             counted = ((errors, "error"), (warnings, "warning"))
             tally = ", ".join(_several(number, noun) for number, noun in counted if number)
-        command = MIGRATE if report["bundle"] is None else explanation.command
+        stale = report["bundle"] is None or report["against"] == "source"
+        command = MIGRATE if stale else explanation.command
         groups.append(Group(check, explanation, command, findings, errors, warnings, tally))
     return groups
 

@@ -38,7 +38,7 @@ def errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        text = str(error)
+        text = str(error).partition(" with text ")[0]  # which would be quoted
         if "locked" in text or "busy" in text:
             raise in_use(path) from error
         if "full" in text:
@@ -145,6 +145,11 @@ def _remove(path: Path) -> None:
             os.unlink(str(path) + end)
 
 
+def any_text(content: bytes) -> str:
+    """For ``text_factory``: text that is not UTF-8, too."""
+    return content.decode("utf-8", "surrogateescape")
+
+
 @contextlib.contextmanager
 def opened_twice(path: Path) -> Iterator[Tuple[sqlite3.Connection, sqlite3.Connection]]:
     """Two connections that read one state of a database, for two threads.
@@ -172,7 +177,9 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     On read-only media, where SQLite could make no shared memory beside it, the file alone is read.
     """
     writable = os.access(str(path.resolve().parent), os.W_OK)
-    uri = path.resolve().as_uri() + ("?mode=rw" if writable else "?mode=ro&immutable=1")
+    log_there = path.resolve().with_name(path.resolve().name + "-wal").exists()  # to be read, not overlooked
+    mode = "rw" if writable else "ro" if log_there else "ro&immutable=1"
+    uri = path.resolve().as_uri() + "?mode=" + mode
     connection = sqlite3.connect(
         uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False
     )
