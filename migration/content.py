@@ -78,7 +78,7 @@ def differences(
             ", ".join(quote(pair.target.name) + " COLLATE BINARY" for pair in key.pairs),
         )
     )
-    row = next(rows, None)
+    row, place = _next(rows, key)
     last: Any = None
     for record in records:
         values = cells.take(record)
@@ -86,19 +86,25 @@ def differences(
         if last is not None and not _less(last, name):
             raise Unordered
         last = name
-        while row is not None and key.of_row(row) != name and _less(key.of_row(row), name):
-            yield Difference(mapped.target, key.shown(key.of_row(row)), None, EXTRA)
-            row = next(rows, None)
-        if row is None or key.of_row(row) != name:
+        while row is not None and place != name and _less(place, name):
+            yield Difference(mapped.target, key.shown(place), None, EXTRA)
+            row, place = _next(rows, key)
+        if row is None or place != name:
             yield Difference(mapped.target, key.shown(name), None, MISSING)
             continue
         if not cells.equal(record, values, row):
             for column, message in cells.unequal(record, values, row, describe):
                 yield Difference(mapped.target, key.shown(name), column, message)
-        row = next(rows, None)
+        row, place = _next(rows, key)
     while row is not None:
-        yield Difference(mapped.target, key.shown(key.of_row(row)), None, EXTRA)
-        row = next(rows, None)
+        yield Difference(mapped.target, key.shown(place), None, EXTRA)
+        row, place = _next(rows, key)
+
+
+def _next(rows: Iterator[Row], key: _Key) -> Tuple[Optional[Row], Any]:
+    for row in rows:
+        return row, key.of_row(row)
+    return None, None
 
 
 class Cells:
@@ -112,6 +118,12 @@ class Cells:
         self._plain = len(plain)
         self._tests = [_test(pair, pair.source.name in json_columns) for pair in self.pairs]
         self._others = self._tests[len(plain) :]
+        # Equal text may still lack the zeros that PostgreSQL leaves out.
+        self._moments = [
+            (i, _USUAL[pair.source.kind], self._tests[i])
+            for i, pair in enumerate(plain)
+            if pair.source.kind in _USUAL
+        ]
         self.take = _fields(self.pairs, columns)
         self._has_nulls = any(column.kind in (*STRUCTURED, "undeclared") for column in columns)
 
@@ -121,11 +133,17 @@ class Cells:
             return False
         number = self._plain
         if values[:number] != row[:number]:
-            return False
-        for value, found, same in zip(values[number:], row[number:], self._others):
-            if found is None if value is not None else found is not None:
+            for value, found, same in zip(values, row[:number], self._tests):
+                if value != found and (value is None or not same(value, found)):
+                    return False
+        for i, usual, same in self._moments:
+            if values[i] is not None and len(values[i]) not in usual and not same(values[i], row[i]):
                 return False
-            if value is not None and not same(value, found):
+        for value, found, same in zip(values[number:], row[number:], self._others):
+            if value is None or found is None:
+                if value is not found:
+                    return False
+            elif not same(value, found):
                 return False
         return True
 
@@ -462,6 +480,8 @@ def _number_test(target: str) -> Same:
         if digits == "null":
             return found is None
         if type(found) is float:
+            if target == "REAL" and len(digits) <= SURE and found == _short_number(digits):
+                return True
             whole = target in ("INTEGER", "NUMERIC") and found.is_integer() and abs(found) < 2**63
             return (
                 not whole
@@ -473,6 +493,13 @@ def _number_test(target: str) -> Same:
         return type(found) is str and found == digits and (target == "TEXT" or not digits[-1:].isdigit())
 
     return same
+
+
+SURE = 16  # characters: a decimal of 15 digits and a point is the only one of its double
+
+
+def _short_number(digits: str) -> Optional[float]:
+    return float(digits) if digits.replace(".", "", 1).lstrip("-").isdigit() else None
 
 
 def _same_number(one: str, other: str) -> bool:
@@ -515,6 +542,8 @@ def _parsed(text: str) -> Any:
     )
 
 
+# Lengths with a fraction of six digits or none
+_USUAL = {"time": (8, 15), "timetz": (14, 21), "timestamp": (19, 26), "timestamptz": (25, 32)}
 _MOMENTS = ("date", "time", "timetz", "timestamp", "timestamptz")
 # Year, month and day, clock, fraction, zone, era: PostgreSQL's text and ISO 8601's alike.
 _ANY_MOMENT = re.compile(
@@ -531,6 +560,8 @@ _ISO_MOMENT = re.compile(
 def _same_moment(value: Any, found: Any) -> bool:
     if type(found) is not str:
         return False
+    if len(found) == 26 and 20 < len(value) < 26 and value[19] == "." and found == value.ljust(26, "0"):
+        return True  # PostgreSQL leaves the last zeros of a fraction out
     if value.endswith("infinity"):
         return bool(value == found)
     return _ISO_MOMENT.fullmatch(found) is not None and _moment(value) == _moment(found)

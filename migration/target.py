@@ -24,6 +24,7 @@ log = logging.getLogger("migration.target")
 
 BACKUP_NAME = re.compile(r"theprogram_backup_(\d{8}_\d{6})\.db")
 LISTED = 10
+CACHE = 32768  # kilobytes of pages that SQLite keeps
 _BUSY_SECONDS = 2.0
 _COMPANIONS = ("-wal", "-shm", "-journal")
 
@@ -159,6 +160,8 @@ def opened_twice(path: Path) -> Iterator[Tuple[sqlite3.Connection, sqlite3.Conne
     if not path.is_file():
         raise failed("no database at %s" % path, "run import_to_sqlite.py first, or set --sqlite-path")
     with contextlib.closing(open_to_read(path)) as one, contextlib.closing(open_to_read(path)) as other:
+        for connection in (one, other):
+            connection.execute("PRAGMA cache_size = %d" % -CACHE)
         while True:
             version = one.execute("PRAGMA data_version").fetchone()
             for connection in (other, one):
@@ -204,7 +207,7 @@ def create(staged: Path, schema: Schema) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = MEMORY")
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("PRAGMA foreign_keys = OFF")  # checked as a whole before the commit
-    connection.execute("PRAGMA cache_size = -32768")
+    connection.execute("PRAGMA cache_size = %d" % -CACHE)
     connection.execute("BEGIN")
     return connection
 
