@@ -1,7 +1,7 @@
 """Runs scripts in forks of itself: the time of a run is then its work, without the start of Python.
 
-Reads a request a line from standard input, the arguments of ``run`` as JSON, and answers with the process id and,
-once that process has ended, its exit code (negative: the signal that killed it).
+Reads a request a line from standard input: the arguments of ``run`` and the file for its ``output``, as JSON. Answers
+with the process id and, once that process has ended, its exit code (negative: the signal that killed it).
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ STEPS = ("replace", "rename", "link", "unlink", "rmdir", "mkdir", "chmod", "fchm
 
 def serve() -> None:
     for line in sys.stdin:
+        request = json.loads(line)
+        output = os.open(request.pop("output"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         process = os.fork()
         if process == 0:
-            sys.exit(run(**json.loads(line)))
+            for standard in (1, 2):
+                os.dup2(output, standard)
+            sys.exit(run(**request))
+        os.close(output)
         print(process, flush=True)
         status = os.waitpid(process, 0)[1]
         print(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), flush=True)
 
 
-def run(script: str, options: list, folder: str, output: str, step: int | None, number: int) -> int:
+def run(script: str, options: list, folder: str, step: int | None, number: int) -> int:
     """Run a script's ``main``; at file system call ``step`` (from 1; 0: only count them) it gets signal ``number``."""
-    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for standard in (1, 2):
-        os.dup2(file, standard)
     os.chdir(folder)
     main = importlib.import_module(script).main
     if step is None:

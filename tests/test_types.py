@@ -378,11 +378,16 @@ def test_document_of_50_megabytes_arrives_whole(typed_database: Database, place:
     names = tables_of([("jsonb", "TEXT"), ("text", "TEXT")], "big")
     schema = typed_tables(typed_database, place.folder, names)
     anna = typed_database.rows("SELECT id::text FROM users WHERE email = %s", ANNA)[0][0]
-    words = 'Sonne ☉ "quoted" \\ back\n' * 1_900_000
+    line, times = 'Sonne ☉ "quoted" \\ back\n', 1_900_000
+    words = line * times
     document = {"k": words, "list": list(range(200_000)), "z": None}
     big, text = names["jsonb", "TEXT"], names["text", "TEXT"]
-    typed_database.execute("INSERT INTO %s VALUES ('1', %%s, %%s)" % big, anna, json.dumps(document))
-    typed_database.execute("INSERT INTO %s VALUES ('1', %%s, %%s)" % text, anna, words)
+    typed_database.execute("INSERT INTO %s VALUES ('1', %%s, repeat(%%s, %%s))" % text, anna, line, times)
+    typed_database.execute(
+        "INSERT INTO %s SELECT id, user_id, jsonb_build_object('k', v, 'list', %%s::jsonb, 'z', NULL) FROM %s"
+        % (big, text),
+        json.dumps(document["list"]),
+    )
     settings = typed_settings(typed_database, place, schema, list(names.values()))
     export(settings)
     assert (place.data / (text + ".json")).stat().st_size > 50_000_000
