@@ -18,7 +18,7 @@ import sqlite3
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import (
     Any,
@@ -37,12 +37,12 @@ from typing import (
 import msgspec
 
 import config
-from migration import bundle, cells, console, content, encoding, mapping, report, schema, source, target
+from migration import bundle, checks, console, content, encoding, mapping, report, target
+from migration.context import Context, context_of
 from migration.errors import ExitCode
-from migration.mapping import Mapped, TableMapping
-from migration.ownership import Rows, rows_of_user
-from migration.report import PREFIXES, Changes, Finding, Report, TableResult
-from migration.schema import Schema, quote, read_schema
+from migration.mapping import TableMapping
+from migration.report import PREFIXES, Changes, Finding, Listing, Report, TableResult
+from migration.schema import quote, read_schema
 from migration.settings import Settings
 from migration.source import Digest, Digester
 from migration.tables import Column, Singleton, Table
@@ -51,61 +51,7 @@ log = logging.getLogger("migration.validate")
 
 STEP = 1000  # records between two steps of the progress bar
 LOOKED_UP = 1000  # rows too many of which PostgreSQL is asked whose they are
-Columns = Mapping[str, Tuple[Column, ...]]
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Context:
-    """What every check is handed.
-
-    ``export``: the verified bundle; ``live``: the user's rows in PostgreSQL; at least one of them is there.
-    ``held``: the columns of the bundle's records; ``columns``: the best that is known of the source's columns.
-    ``records``: the JSON text of the user's and the preferences' record, None where there is none.
-    """
-
-    database: sqlite3.Connection
-    settings: Settings
-    schema: Schema
-    export: Optional[bundle.Reader]
-    live: Optional[Rows]
-    held: Columns
-    columns: Columns
-    records: Mapping[str, Optional[bytes]]
-    fingerprint: content.Describe = field(default_factory=content.fingerprinter)
-
-    @property
-    def against(self) -> str:
-        """What SQLite's cells are compared with."""
-        return _against(self.settings, self.export)
-
-    @property
-    def compared(self) -> Columns:
-        """The columns of the records that SQLite's cells are compared with."""
-        if self.against == "bundle":
-            return self.held
-        assert self.live is not None
-        return self.live.catalog.columns
-
-    @property
-    def user_id(self) -> str:
-        if self.export is not None:
-            return self.export.manifest.user_id
-        assert self.live is not None
-        return self.live.user.id
-
-    def has_table(self, table: str) -> bool:
-        """Whether there is a table of that name; a view in its place is none."""
-        found = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND lower(name) = lower(?)"
-        return self.database.execute(found, (table,)).fetchone() is not None
-
-    def mapped(self, table: Mapped, columns: Columns) -> TableMapping:
-        """The columns of ``table`` that the database has."""
-        made = mapping.map_columns(table, columns[table.name], self.schema)
-        present = schema.describe_columns(self.database, made.target) if self.has_table(made.target) else {}
-        return made._replace(
-            copied=tuple(pair for pair in made.copied if pair.target.name.lower() in present)
-        )
 
 
 def validate(settings: Settings) -> Report:
@@ -119,14 +65,12 @@ def validate(settings: Settings) -> Report:
     with contextlib.ExitStack() as stack:
         stack.enter_context(target.errors(settings.sqlite_path))
         database, other = stack.enter_context(target.opened_twice(settings.sqlite_path))
-        export = stack.enter_context(_bundle(settings))
-        live = stack.enter_context(_live(settings, expected, export))
-        context = _context(database, settings, expected, export, live)
+        context = stack.enter_context(context_of(database, settings, expected))
         made = _new_report(context)
         pool = stack.enter_context(ThreadPoolExecutor(2))
         # While the cells are compared here, SQLite looks through its file and PostgreSQL adds up its digests.
         other.text_factory = target.any_text
-        scan = pool.submit(_scan, replace(context, database=other))
+        scan = pool.submit(checks.scan, replace(context, database=other))
         digests = _digests(context, pool)
         try:
             made.findings += _compare(context, digests, made)
@@ -137,8 +81,8 @@ def validate(settings: Settings) -> Report:
             other.interrupt()
             for digest in digests.values():
                 digest.cancel()
-            if live is not None:
-                live.db.cancel()
+            if context.live is not None:
+                context.live.db.cancel()
             raise
     made.seconds = time.perf_counter() - started
     for message in made.errors:
@@ -148,57 +92,6 @@ def validate(settings: Settings) -> Report:
     for path in report.write(made, settings.data_dir):
         log.info("report written to %s", path)
     return made
-
-
-# What to hold the database against
-
-
-@contextlib.contextmanager
-def _bundle(settings: Settings) -> Iterator[Optional[bundle.Reader]]:
-    """The verified bundle; None where there is none and PostgreSQL can be asked instead."""
-    needed = settings.offline or settings.against == "bundle"
-    there = (settings.data_dir / name for name in (bundle.MANIFEST, bundle.USER_DATA))
-    if not needed and not any(path.exists() for path in there):
-        yield None
-        return
-    with bundle.reading(settings.data_dir, bundle.files(settings.tables), settings.user_email) as export:
-        yield export
-
-
-@contextlib.contextmanager
-def _live(settings: Settings, expected: Schema, export: Optional[bundle.Reader]) -> Iterator[Optional[Rows]]:
-    """The user's rows in PostgreSQL, by the rules that the bundle was made by."""
-    if settings.offline:
-        yield None
-        return
-    email = settings.user_email or (export.manifest.user_email if export else settings.default_email)
-    skipped = bool(export.manifest.orphans_skipped) if export else settings.skip_orphans
-    with source.snapshot(settings) as db:
-        yield rows_of_user(db, settings, expected, email, skipped)
-
-
-def _against(settings: Settings, export: Optional[bundle.Reader]) -> str:
-    return settings.against or ("source" if export is None else "bundle")
-
-
-def _context(
-    database: sqlite3.Connection,
-    settings: Settings,
-    expected: Schema,
-    export: Optional[bundle.Reader],
-    live: Optional[Rows],
-) -> Context:
-    held: Columns = {} if export is None else mapping.columns_of(export, settings, expected)
-    typed: Columns = {} if export is None else export.manifest.columns
-    now: Columns = {} if live is None else live.catalog.columns
-    singletons = (settings.user, settings.preferences)
-    if export is not None and _against(settings, export) == "bundle":
-        members = export.user_data()
-        records = {singleton.name: members.get(singleton.member) for singleton in singletons}
-    else:
-        assert live is not None
-        records = {singleton.name: live.record(singleton) for singleton in singletons}
-    return Context(database, settings, expected, export, live, held, {**held, **now, **typed}, records)
 
 
 def _new_report(context: Context) -> Report:
@@ -417,29 +310,6 @@ def _difference(table: str, difference: content.Difference) -> Finding:
     return Finding("contents", message, table, difference.row, difference.column)
 
 
-class Listing:
-    """The first findings of one check in one table, and how many there are. All are errors, or none is."""
-
-    def __init__(self, check: str, table: Optional[str], listed: int, error: bool = True) -> None:
-        self.total = 0
-        self._check, self._table, self._listed, self._error = check, table, listed, error
-        self._first: List[Finding] = []
-
-    def add(self, finding: Finding) -> None:
-        self.total += 1
-        if self.total <= self._listed:
-            self._first.append(finding)
-
-    @property
-    def findings(self) -> List[Finding]:
-        more = self.total - len(self._first)
-        if not more:
-            return self._first
-        where = self._table + ": " if self._table else ""
-        message = "%s: %s%d more" % (PREFIXES[self._check], where, more)
-        return [*self._first, Finding(self._check, message, self._table, error=self._error, count=more)]
-
-
 # Whose records and rows
 
 
@@ -607,102 +477,6 @@ def _left_out(made: Report) -> Iterator[Finding]:
     for name, rows in made.orphans_skipped.items():
         message = "%s %s by --orphans skip: %d rows that refer to rows of others"
         yield Finding("orphans", message % (PREFIXES["orphans"], name, rows), name, error=False, count=rows)
-
-
-# The database itself
-
-
-def schema_differences(context: Context) -> Iterator[Finding]:
-    """Tables, columns, foreign keys, indexes, triggers and views are those of the schema file."""
-    for found in schema.differences(context.database, context.schema):
-        message = "%s: %s" % (PREFIXES["schema"], found.message)
-        yield Finding("schema", message, found.table, error=not found.more)
-
-
-def integrity(context: Context) -> Iterator[Finding]:
-    """SQLite finds its file sound."""
-    for problem in target.integrity_problems(context.database):
-        yield Finding("integrity", "%s: %s" % (PREFIXES["integrity"], problem))
-
-
-def dangling_references(context: Context) -> Iterator[Finding]:
-    """Every foreign key leads to a row."""
-    for violation in target.foreign_key_violations(context.database):
-        message = "%s: (%s, %s, %s, %s)" % (PREFIXES["references"], *violation)
-        yield Finding("references", message, violation.table, violation.row, violation.column)
-
-
-def malformed_cells(context: Context) -> Iterator[Finding]:
-    """JSON parses, and every value is in its column's form and range."""
-    for table in mapping.everything(context.settings):
-        mapped = context.mapped(table, context.columns)
-        if mapped.copied:
-            yield from cells.problems(context.database, table, mapped, _given(context, table))
-
-
-def changed_defaults(context: Context) -> Iterator[Finding]:
-    """What the source has nothing for holds the default that the schema gives it, where that is a constant."""
-    for table in mapping.everything(context.settings):
-        mapped, given = context.mapped(table, context.columns), _given(context, table)
-        filled = {pair.target.name for pair in mapped.copied if given(pair.source.name)}
-        copied = {pair.target.name for pair in mapped.copied}
-        check = "user" if isinstance(table, Singleton) else "contents"
-        described = context.database.execute("PRAGMA table_info(%s)" % quote(mapped.target)).fetchall()
-        for _, name, _, _, default, key in described if mapped.copied else ():
-            if name in filled or key or "(" in (default or "") or "CURRENT_" in (default or "").upper():
-                continue
-            changed = "SELECT count(*) FROM {} WHERE {} IS NOT {}".format(
-                quote(mapped.target), quote(name), default or "NULL"
-            )
-            (rows,) = context.database.execute(changed).fetchone()
-            if rows:
-                message = (
-                    "%s: %s.%s is not the schema's default in %d rows, and the source has nothing for it"
-                )
-                named = (PREFIXES[check], mapped.target, name, rows)
-                yield Finding(
-                    check, message % named, mapped.target, column=name, error=name in copied, count=rows
-                )
-
-
-def _given(context: Context, table: Mapped) -> Callable[[str], bool]:
-    if isinstance(table, Table):
-        return lambda column: True
-    text = context.records[table.name]
-    record = {} if text is None else msgspec.json.decode(text, type=Dict[str, msgspec.Raw])
-    return lambda column: bytes(record.get(column, b"null")) != b"null"
-
-
-CHECKS: Tuple[Callable[[Context], Iterator[Finding]], ...] = (
-    schema_differences,
-    integrity,
-    dangling_references,
-    malformed_cells,
-    changed_defaults,
-)
-
-
-def _readable(findings: Iterator[Finding]) -> Iterator[Finding]:
-    """What SQLite refuses to look at is a finding, too: a view in a table's place, a key that leads to no key."""
-    try:
-        yield from findings
-    except sqlite3.Error as error:
-        yield Finding("integrity", "%s: SQLite refuses: %s" % (PREFIXES["integrity"], error))
-
-
-def _scan(context: Context) -> List[Finding]:
-    found: List[Finding] = []
-    for check in CHECKS:
-        started = time.perf_counter()
-        listings: Dict[Tuple[str, Optional[str], bool], Listing] = {}
-        for finding in _readable(check(context)):
-            key = finding.check, finding.table, finding.error
-            if key not in listings:
-                listings[key] = Listing(*key[:2], context.settings.max_differences, finding.error)
-            listings[key].add(finding)
-        found += (finding for listing in listings.values() for finding in listing.findings)
-        log.debug("%s: %.2f s", check.__name__, time.perf_counter() - started)
-    return found
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -47,6 +47,29 @@ class Finding:
     count: int = 1
 
 
+class Listing:
+    """The first findings of one check in one table, and how many there are. All are errors, or none is."""
+
+    def __init__(self, check: str, table: Optional[str], listed: int, error: bool = True) -> None:
+        self.total = 0
+        self._check, self._table, self._listed, self._error = check, table, listed, error
+        self._first: List[Finding] = []
+
+    def add(self, finding: Finding) -> None:
+        self.total += 1
+        if self.total <= self._listed:
+            self._first.append(finding)
+
+    @property
+    def findings(self) -> List[Finding]:
+        more = self.total - len(self._first)
+        if not more:
+            return self._first
+        where = self._table + ": " if self._table else ""
+        message = "%s: %s%d more" % (PREFIXES[self._check], where, more)
+        return [*self._first, Finding(self._check, message, self._table, error=self._error, count=more)]
+
+
 @dataclass
 class TableResult:
     """Rows of one table in each place, None where it was not looked at, and what comparing its cells gave."""

@@ -1,0 +1,128 @@
+"""What a database is held against: the bundle, the live source, and what is known of their columns."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from dataclasses import dataclass, field
+from typing import Iterator, Mapping, Optional, Tuple
+
+from migration import bundle, content, mapping, schema, source
+from migration.mapping import Mapped, TableMapping
+from migration.ownership import Rows, rows_of_user
+from migration.schema import Schema
+from migration.settings import Settings
+from migration.tables import Column
+
+Columns = Mapping[str, Tuple[Column, ...]]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every check is handed.
+
+    ``export``: the verified bundle; ``live``: the user's rows in PostgreSQL; at least one of them is there.
+    ``held``: the columns of the bundle's records; ``columns``: the best that is known of the source's columns.
+    ``records``: the JSON text of the user's and the preferences' record, None where there is none.
+    """
+
+    database: sqlite3.Connection
+    settings: Settings
+    schema: Schema
+    export: Optional[bundle.Reader]
+    live: Optional[Rows]
+    held: Columns
+    columns: Columns
+    records: Mapping[str, Optional[bytes]]
+    fingerprint: content.Describe = field(default_factory=content.fingerprinter)
+
+    @property
+    def against(self) -> str:
+        """What SQLite's cells are compared with."""
+        return _against(self.settings, self.export)
+
+    @property
+    def compared(self) -> Columns:
+        """The columns of the records that SQLite's cells are compared with."""
+        if self.against == "bundle":
+            return self.held
+        assert self.live is not None
+        return self.live.catalog.columns
+
+    @property
+    def user_id(self) -> str:
+        if self.export is not None:
+            return self.export.manifest.user_id
+        assert self.live is not None
+        return self.live.user.id
+
+    def has_table(self, table: str) -> bool:
+        """Whether there is a table of that name; a view in its place is none."""
+        found = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND lower(name) = lower(?)"
+        return self.database.execute(found, (table,)).fetchone() is not None
+
+    def mapped(self, table: Mapped, columns: Columns) -> TableMapping:
+        """The columns of ``table`` that the database has."""
+        made = mapping.map_columns(table, columns[table.name], self.schema)
+        present = schema.describe_columns(self.database, made.target) if self.has_table(made.target) else {}
+        return made._replace(
+            copied=tuple(pair for pair in made.copied if pair.target.name.lower() in present)
+        )
+
+
+@contextlib.contextmanager
+def context_of(database: sqlite3.Connection, settings: Settings, expected: Schema) -> Iterator[Context]:
+    """Open bundle and source, as far as they are there and wanted.
+
+    Raises MigrationError: exit 3 for PostgreSQL, 4 for the bundle.
+    """
+    with _bundle(settings) as export, _live(settings, expected, export) as live:
+        yield _context(database, settings, expected, export, live)
+
+
+@contextlib.contextmanager
+def _bundle(settings: Settings) -> Iterator[Optional[bundle.Reader]]:
+    """The verified bundle; None where there is none and PostgreSQL can be asked instead."""
+    needed = settings.offline or settings.against == "bundle"
+    there = (settings.data_dir / name for name in (bundle.MANIFEST, bundle.USER_DATA))
+    if not needed and not any(path.exists() for path in there):
+        yield None
+        return
+    with bundle.reading(settings.data_dir, bundle.files(settings.tables), settings.user_email) as export:
+        yield export
+
+
+@contextlib.contextmanager
+def _live(settings: Settings, expected: Schema, export: Optional[bundle.Reader]) -> Iterator[Optional[Rows]]:
+    """The user's rows in PostgreSQL, by the rules that the bundle was made by."""
+    if settings.offline:
+        yield None
+        return
+    email = settings.user_email or (export.manifest.user_email if export else settings.default_email)
+    skipped = bool(export.manifest.orphans_skipped) if export else settings.skip_orphans
+    with source.snapshot(settings) as db:
+        yield rows_of_user(db, settings, expected, email, skipped)
+
+
+def _against(settings: Settings, export: Optional[bundle.Reader]) -> str:
+    return settings.against or ("source" if export is None else "bundle")
+
+
+def _context(
+    database: sqlite3.Connection,
+    settings: Settings,
+    expected: Schema,
+    export: Optional[bundle.Reader],
+    live: Optional[Rows],
+) -> Context:
+    held: Columns = {} if export is None else mapping.columns_of(export, settings, expected)
+    typed: Columns = {} if export is None else export.manifest.columns
+    now: Columns = {} if live is None else live.catalog.columns
+    singletons = (settings.user, settings.preferences)
+    if export is not None and _against(settings, export) == "bundle":
+        members = export.user_data()
+        records = {singleton.name: members.get(singleton.member) for singleton in singletons}
+    else:
+        assert live is not None
+        records = {singleton.name: live.record(singleton) for singleton in singletons}
+    return Context(database, settings, expected, export, live, held, {**held, **now, **typed}, records)
