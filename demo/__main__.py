@@ -33,7 +33,7 @@ The result is in {output}; look at it from the directory {root}:
 or, with nothing but Python:
   {python} -c "import sqlite3; [print(*row) for row in sqlite3.connect('{output}/app.db')
     .execute('SELECT first_name, last_name, chart_count FROM client_summary')]"
-The validation report: {output}/migration_data/validation_report.json
+The validation report, a page for the browser: {output}/migration_data/validation_report.html
 """
 
 

@@ -28,6 +28,8 @@ from conftest import (
     tree,
 )
 
+from migration.bundle import REPORTS
+
 EXTRA_TABLE = "\nCREATE TABLE %s (id INTEGER PRIMARY KEY, note TEXT DEFAULT 'mine');\n"
 BACKUP_NAME = r"theprogram_backup_\d{8}_\d{6}\.db"
 
@@ -260,7 +262,7 @@ def test_no_password_and_no_hash_in_anything_printed_or_logged(
     )
     assert done.code == 0, done.err
     texts = {"stdout": done.out, "stderr": done.err}
-    for path in (log, place.data / "manifest.json", place.data / "validation_report.json"):
+    for path in (log, *(place.data / name for name in ("manifest.json", *REPORTS))):
         texts[path.name] = path.read_text(encoding="utf-8")
     escaped = guarded.url(PASSWORD).partition("reader:")[2].partition("@")[0]
     password_hash = secrets_of(sample_database)[3]
