@@ -64,13 +64,13 @@ def validate(settings: Settings) -> Report:
     expected = read_schema(settings.schema_path)
     with contextlib.ExitStack() as stack:
         stack.enter_context(target.errors(settings.sqlite_path))
-        database, other = stack.enter_context(target.opened_twice(settings.sqlite_path))
+        database, other, in_use = stack.enter_context(target.opened_twice(settings.sqlite_path))
         context = stack.enter_context(context_of(database, settings, expected))
         made = _new_report(context)
         pool = stack.enter_context(ThreadPoolExecutor(2))
         # While the cells are compared here, SQLite looks through its file and PostgreSQL adds up its digests.
         other.text_factory = target.any_text
-        scan = pool.submit(checks.scan, replace(context, database=other))
+        scan = pool.submit(checks.scan, replace(context, database=other), in_use)
         digests = _digests(context, pool)
         try:
             made.findings += _compare(context, digests, made)
@@ -78,11 +78,14 @@ def validate(settings: Settings) -> Report:
             made.findings += _left_out(made)
             made.findings += scan.result()
         except BaseException:
-            other.interrupt()
+            scan.cancel()
             for digest in digests.values():
                 digest.cancel()
             if context.live is not None:
                 context.live.db.cancel()
+            while scan.running():  # it may be between two statements, which an interrupt does not touch
+                other.interrupt()
+                time.sleep(0.01)
             raise
     made.seconds = time.perf_counter() - started
     for message in made.errors:

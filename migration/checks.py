@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, ContextManager, Dict, Iterator, List, Optional, Tuple
 
 import msgspec
 
@@ -94,19 +94,23 @@ def _readable(findings: Iterator[Finding]) -> Iterator[Finding]:
     try:
         yield from findings
     except sqlite3.Error as error:
+        if "interrupted" in str(error):
+            raise
         yield Finding("integrity", "%s: SQLite refuses: %s" % (PREFIXES["integrity"], error))
 
 
-def scan(context: Context) -> List[Finding]:
+def scan(context: Context, in_use: ContextManager[object]) -> List[Finding]:
+    """What all CHECKS find. ``in_use`` is held meanwhile."""
     found: List[Finding] = []
-    for check in CHECKS:
-        started = time.perf_counter()
-        listings: Dict[Tuple[str, Optional[str], bool], Listing] = {}
-        for finding in _readable(check(context)):
-            key = finding.check, finding.table, finding.error
-            if key not in listings:
-                listings[key] = Listing(*key[:2], context.settings.max_differences, finding.error)
-            listings[key].add(finding)
-        found += (finding for listing in listings.values() for finding in listing.findings)
-        log.debug("%s: %.2f s", check.__name__, time.perf_counter() - started)
+    with in_use:
+        for check in CHECKS:
+            started = time.perf_counter()
+            listings: Dict[Tuple[str, Optional[str], bool], Listing] = {}
+            for finding in _readable(check(context)):
+                key = finding.check, finding.table, finding.error
+                if key not in listings:
+                    listings[key] = Listing(*key[:2], context.settings.max_differences, finding.error)
+                listings[key].add(finding)
+            found += (finding for listing in listings.values() for finding in listing.findings)
+            log.debug("%s: %.2f s", check.__name__, time.perf_counter() - started)
     return found

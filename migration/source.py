@@ -151,6 +151,10 @@ class Snapshot:
         with contextlib.suppress(psycopg2.Error):
             self.connection.cancel()
 
+    def close(self) -> None:
+        with self._lock:  # never under the hands of a thread that an interrupt left behind
+            self.connection.close()
+
     def quoted(self, name: str) -> str:
         return quote(self.schema) + "." + quote(name)
 
@@ -219,19 +223,18 @@ def snapshot(settings: Settings) -> Iterator[Snapshot]:
 
     Raises MigrationError (exit 3) for everything that PostgreSQL refuses inside the block, too.
     """
-    connection = None
+    db = None
     try:
-        connection = _connect(settings)
-        connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
-        db = Snapshot(connection, settings.postgres_schema)
-        with _interruptible(connection):
+        db = Snapshot(_connect(settings), settings.postgres_schema)
+        db.connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        with _interruptible(db.connection):
             _pin(db)
             yield db
     except psycopg2.Error as error:
         raise _explained(error, settings) from error
     finally:
-        if connection is not None:
-            connection.close()
+        if db is not None:
+            db.close()
 
 
 def _connect(settings: Settings) -> Any:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sqlite3
+import threading
 import time
 import zlib
 from datetime import datetime
@@ -152,14 +153,15 @@ def any_text(content: bytes) -> str:
 
 
 @contextlib.contextmanager
-def opened_twice(path: Path) -> Iterator[Tuple[sqlite3.Connection, sqlite3.Connection]]:
+def opened_twice(path: Path) -> Iterator[Tuple[sqlite3.Connection, sqlite3.Connection, threading.Lock]]:
     """Two connections that read one state of a database, for two threads.
 
+    The thread of the second holds the lock while it reads: an interrupt can end the block before the thread.
     Raises MigrationError (exit 5) where there is none.
     """
     if not path.is_file():
         raise failed("no database at %s" % path, "run import_to_sqlite.py first, or set --sqlite-path")
-    with contextlib.closing(open_to_read(path)) as one, contextlib.closing(open_to_read(path)) as other:
+    with contextlib.closing(open_to_read(path)) as one, _unless_in_use(open_to_read(path)) as (other, in_use):
         for connection in (one, other):
             connection.execute("PRAGMA cache_size = %d" % -CACHE)
         while True:
@@ -171,7 +173,18 @@ def opened_twice(path: Path) -> Iterator[Tuple[sqlite3.Connection, sqlite3.Conne
                 break  # nobody wrote between the two
             for connection in (other, one):
                 connection.execute("ROLLBACK")
-        yield one, other
+        yield one, other, in_use
+
+
+@contextlib.contextmanager
+def _unless_in_use(connection: sqlite3.Connection) -> Iterator[Tuple[sqlite3.Connection, threading.Lock]]:
+    """Closes a connection in the end, but never under the hands of the thread that reads it."""
+    in_use = threading.Lock()
+    try:
+        yield connection, in_use
+    finally:
+        if in_use.acquire(blocking=False):
+            connection.close()
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
