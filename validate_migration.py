@@ -73,7 +73,9 @@ def validate(settings: Settings) -> Report:
         scan = pool.submit(checks.scan, replace(context, database=other), in_use)
         digests = _digests(context, pool)
         try:
-            made.findings += _compare(context, digests, made)
+            held: Dict[str, Digest] = {}
+            made.findings += _compare(context, made, held)
+            made.findings += _source_changes(context, digests, held, made)
             made.findings += _singletons(context, made)
             made.findings += _left_out(made)
             made.findings += scan.result()
@@ -151,37 +153,31 @@ def _digests(context: Context, pool: ThreadPoolExecutor) -> "Dict[str, Future[Di
     return {table.name: pool.submit(live.digest, table) for table in context.settings.tables}
 
 
-def _compare(context: Context, digests: "Mapping[str, Future[Digest]]", made: Report) -> Iterator[Finding]:
-    """Compare every table, and fill ``made.validation_results`` and ``made.source_changes``."""
+def _compare(context: Context, made: Report, held: Dict[str, Digest]) -> Iterator[Finding]:
+    """Compare every table, and fill ``made.validation_results`` and ``held``, the digests of the bundle's tables."""
     export, tables = context.export, context.settings.tables
     total = sum(export.manifest.row_counts[table.name] for table in tables) if export else None
     with console.progress("validate", total) as advance:
         for table in tables:
             started = time.perf_counter()
-            result = TableResult(None, None, _count(context, table.name))
-            made.validation_results[table.name] = result
             walk = functools.partial(_compare_table, context, table, advance)
             compared = _legibly(context, functools.partial(_either_order, table, walk))
             yield from compared.findings
-            result.cells, result.differences = compared.cells, compared.differences
-            result.pg_count = expected = compared.digest.rows
+            expected, found = compared.digest.rows, _count(context, table.name)
+            if found not in (None, expected):
+                message = "%s in %s: PG=%s, SQLite=%s" % (PREFIXES["counts"], table.name, expected, found)
+                yield Finding("counts", message, table.name)
+            result = TableResult(expected, None, found, None, compared.differences, compared.cells)
+            made.validation_results[table.name] = result
             if export is not None:
-                result.bytes = (export.folder / table.file).stat().st_size
-                held = compared.digest if context.against == "bundle" else _bundle_digest(export, table)
-                result.bundle_count = held.rows
+                digest = compared.digest if context.against == "bundle" else _bundle_digest(context, table)
                 counted = export.manifest.row_counts[table.name]
-                if held.rows != counted:
-                    message = "%s has %d records; the manifest says %d" % (table.file, held.rows, counted)
-                    raise bundle.damaged(message)
-                if table.name in digests:
-                    live = digests[table.name].result()
-                    result.pg_count = live.rows
-                    if live != held:
-                        yield from _source_findings(context, table, made)
-            if result.sqlite_count not in (None, expected):
-                message = "%s in %s: PG=%s, SQLite=%s"
-                counts = (PREFIXES["counts"], table.name, expected, result.sqlite_count)
-                yield Finding("counts", message % counts, table.name)
+                if digest.rows != counted:
+                    message = "%s has %d records; the manifest says %d"
+                    raise bundle.damaged(message % (table.file, digest.rows, counted))
+                held[table.name] = digest
+                result.bundle_count = digest.rows
+                result.bytes = (export.folder / table.file).stat().st_size
             result.seconds = time.perf_counter() - started
             log.debug("compared %s: %d rows in %.1f s", table.name, expected, result.seconds)
 
@@ -295,15 +291,16 @@ def _live_records(
         yield map(bundle.deep(read), in_order)
 
 
-def _bundle_digest(export: bundle.Reader, table: Table) -> Digest:
+def _bundle_digest(context: Context, table: Table) -> Digest:
     digester = Digester()
-    decode = msgspec.json.Decoder(msgspec.Raw).decode
+    decode = encoding.record_decoder(context.held[table.name])
 
     def read(text: bytes) -> None:
         decode(text)
         digester.add(text)
 
-    collections.deque(export.records(table.file, read), maxlen=0)
+    assert context.export is not None
+    collections.deque(context.export.records(table.file, read), maxlen=0)
     return digester.digest
 
 
@@ -348,6 +345,18 @@ def _strangers_rows(context: Context, table: Table, rows: Sequence[str]) -> List
 
 
 # The source since the export
+
+
+def _source_changes(
+    context: Context, digests: "Mapping[str, Future[Digest]]", held: Mapping[str, Digest], made: Report
+) -> Iterator[Finding]:
+    """Where the source's digest is another than the bundle's, why; and fill ``made.source_changes``."""
+    for table in context.settings.tables:
+        if table.name in digests:
+            live = digests[table.name].result()
+            made.validation_results[table.name].pg_count = live.rows
+            if live != held[table.name]:
+                yield from _source_findings(context, table, made)
 
 
 def _source_findings(context: Context, table: Table, made: Report) -> Iterator[Finding]:

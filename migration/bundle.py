@@ -36,7 +36,7 @@ from typing import (
 import msgspec
 
 from migration import lock
-from migration.encoding import refuse_constant, reject_duplicates
+from migration.encoding import refuse_constant, reject_duplicates, value_at
 from migration.errors import ExitCode, MigrationError
 from migration.tables import Column
 
@@ -373,7 +373,7 @@ def _scanned(file: BinaryIO, offset: int, last: str, decode: Callable[[bytes], D
 
     file.seek(offset)
     decoder = codecs.getincrementaldecoder("utf-8")()
-    end_of = deep(json.JSONDecoder().raw_decode)
+    end_of = deep(value_at)
     buffer, position, block, ended = "", 0, BLOCK, False
 
     def more() -> bool:

@@ -276,8 +276,9 @@ def record_decoder(columns: Sequence[Column]) -> Callable[[bytes], Any]:
             record = decoder.decode(text)
         except msgspec.ValidationError:
             raise
-        except msgspec.DecodeError as error:
-            # A json column may hold an escaped half of a surrogate pair, which PostgreSQL and SQLite take.
+        except (msgspec.DecodeError, RecursionError) as error:
+            # A json column may hold an escaped half of a surrogate pair, which PostgreSQL and SQLite take,
+            # and be deeper than Python 3.12 lets C code go.
             try:
                 members = split_members(text)
             except ValueError:
@@ -304,10 +305,23 @@ def refuse_constant(name: str) -> None:
     raise ValueError("%s is not JSON" % name)
 
 
+_READER = json.JSONDecoder(parse_constant=refuse_constant)
+# The same in Python alone, whose depth sys.setrecursionlimit sets in every version.
+_DEEP_READER = json.JSONDecoder(parse_constant=refuse_constant)
+_DEEP_READER.scan_once = json.scanner.py_make_scanner(_DEEP_READER)  # type: ignore[attr-defined]
+
+
+def value_at(text: str, position: int) -> Tuple[Any, int]:
+    """The JSON value at a position, and where it ends. Raises ValueError, RecursionError."""
+    try:
+        return _READER.raw_decode(text, position)
+    except RecursionError:
+        return _DEEP_READER.raw_decode(text, position)
+
+
 def split_members(record: bytes) -> Dict[str, bytes]:
     """The members of a JSON object as JSON text, taken apart by Python's own reader. Raises ValueError."""
     text = record.decode("utf-8")
-    value_at = json.JSONDecoder(parse_constant=refuse_constant).raw_decode
     members: Dict[str, bytes] = {}
     sign, position = "{", 0
     while True:
