@@ -5,6 +5,7 @@ The comparison is written from the type contract and shares no conversion with t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -217,7 +218,8 @@ def ordered(records: Iterable[bytes], database: sqlite3.Connection, mapped: Tabl
     key = _key_of(database, mapped, mapped.copied)
     readers = [(pair.source.name, _key_reader(pair)) for pair in key.pairs]
     names = ", ".join("k%d" % i for i in range(len(readers)))
-    with sqlite3.connect("", isolation_level=None) as sorter:  # a temporary file of SQLite's own
+    temporary = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # a file of SQLite's own
+    with contextlib.closing(temporary) as sorter:
         sorter.execute("PRAGMA journal_mode = OFF")
         sorter.execute("CREATE TABLE record (%s, text BLOB)" % names)
         sorter.execute("BEGIN")

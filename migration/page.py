@@ -5,6 +5,7 @@ The page needs nothing but itself: no network, no fonts, no scripts. ``validatio
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
@@ -127,8 +128,8 @@ class Group(NamedTuple):
     tally: str
 
 
-def render(report: Mapping[str, Any]) -> str:
-    """The page of a report as ``Report.as_json`` gives it. Raises MigrationError (exit 2) without Jinja2."""
+@functools.lru_cache(maxsize=None)
+def _template() -> Any:
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError:
@@ -144,9 +145,15 @@ def render(report: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(number=_number, several=_several, size=size, moment=_moment, seconds=_seconds)
+    return environment.get_template(TEMPLATE)
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """The page of a report as ``Report.as_json`` gives it. Raises MigrationError (exit 2) without Jinja2."""
+    template = _template()
     tables = report["validation_results"]
     groups = _groups(report)
-    return environment.get_template(TEMPLATE).render(
+    page: str = template.render(
         report={key: value for key, value in report.items() if key != "user_email"},
         verdict=_verdict(report, groups),
         groups=groups,
@@ -169,6 +176,7 @@ def render(report: Mapping[str, Any]) -> str:
         not_compared=_not_compared(report),
         more=_more,
     )
+    return page
 
 
 def _groups(report: Mapping[str, Any]) -> List[Group]:

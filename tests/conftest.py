@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from urllib.parse import quote
 
 import psycopg2
 import pytest
+from fork_server import Process, serving
 
 import config
 from demo import sample
@@ -231,11 +233,24 @@ _OWN = {
 }
 
 
-@pytest.fixture()
-def run(place: Place) -> Run:
-    """Run a script as a user does; what the test does not set itself points into its own folder.
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[subprocess.Popen]:
+    with serving() as server:
+        yield server
 
-    ``own=False`` leaves the places to the suite; ``ordinary`` runs it without root's right to write everywhere.
+
+@pytest.fixture(scope="session")
+def printed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runs print to."""
+    return tmp_path_factory.mktemp("printed")
+
+
+@pytest.fixture()
+def run(place: Place, fork_server: subprocess.Popen, printed: Path) -> Run:
+    """Run a script; what the test does not set itself points into its own folder.
+
+    ``own=False`` leaves the places to the suite. Another ``suite``, or an ``ordinary`` run, without root's right to
+    write everywhere, has its own Python; the others begin in one that has started already.
     """
 
     def run_(
@@ -257,6 +272,15 @@ def run(place: Place) -> Run:
             for name in _OWN[script]:
                 if name not in given:
                     given += [name, places[name]]
+        if suite == SUITE and not ordinary:
+            files = printed / "out", printed / "err"
+            process = Process(fork_server, script, given, place.folder, {**os.environ, **env}, *files)
+            code = process.wait(120)
+            if code is None:
+                process.send(signal.SIGKILL)
+                process.wait()
+                raise AssertionError("no end of " + script)
+            return Result(code, *(file.read_bytes().decode("utf-8") for file in files))
         done = subprocess.run(
             [sys.executable, str(suite / script), *given],
             capture_output=True,

@@ -1,64 +1,137 @@
-"""Runs scripts in forks of itself: the time of a run is then its work, without the start of Python.
+"""Runs the scripts in forks of a process that has imported them: the time of a run is its work, not Python's start.
 
-Reads a request a line from standard input: the arguments of ``run`` and the file for its ``output``, as JSON. Answers
-with the process id and, once that process has ended, its exit code (negative: the signal that killed it).
+The server reads a request a line from standard input, the arguments of ``_run`` as JSON, and answers with the process
+id and, once that process has ended, with its exit code (negative: the signal that killed it).
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
+import select
+import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
-# Each file system call that changes what is on the disk, and those around it.
-STEPS = ("replace", "rename", "link", "unlink", "rmdir", "mkdir", "chmod", "fchmod", "fsync", "open")
+SUITE = Path(__file__).resolve().parent.parent
+LAZY = ("jinja2", "rich.console", "rich.table")  # what the scripts import when they need it
+
+# The file system calls that change what is on the disk, and those around them.
+CALLS = ("replace", "rename", "link", "unlink", "rmdir", "mkdir", "chmod", "fchmod", "fsync", "open")
 
 
-def serve() -> None:
+@contextlib.contextmanager
+def serving() -> Iterator[subprocess.Popen]:
+    """A server, for one ``Process`` at a time."""
+    server = subprocess.Popen(
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    )
+    try:
+        yield server
+    finally:
+        server.communicate()
+
+
+class Process:
+    """A run of a script's ``main``; ``output`` and ``errors`` are files, which may be the same.
+
+    At file system call ``at_call`` (from 1; 0: they are only counted) the run gets the signal ``number``.
+    """
+
+    def __init__(
+        self,
+        server: subprocess.Popen,
+        script: str,
+        options: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        output: Path,
+        errors: Path,
+        at_call: int | None = None,
+        number: int = signal.SIGKILL,
+    ) -> None:
+        assert server.stdin is not None and server.stdout is not None
+        self._answers = server.stdout
+        request = {
+            "script": script,
+            "options": options,
+            "folder": str(folder),
+            "environment": dict(environment),
+            "files": [str(output), str(errors)],
+            "at_call": at_call,
+            "number": number,
+        }
+        output.write_bytes(b"")
+        errors.write_bytes(b"")
+        server.stdin.write(json.dumps(request).encode("utf-8") + b"\n")
+        self.id = int(self._answers.readline())
+        self._code: int | None = None
+
+    def wait(self, seconds: float | None = None) -> int | None:
+        """The exit code, None where it has not ended by then."""
+        if self._code is None and select.select([self._answers], [], [], seconds)[0]:
+            self._code = int(self._answers.readline())
+        return self._code
+
+    def send(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(self.id, number)
+
+
+def _serve() -> None:
     for line in sys.stdin:
-        request = json.loads(line)
-        output = os.open(request.pop("output"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         process = os.fork()
         if process == 0:
-            for standard in (1, 2):
-                os.dup2(output, standard)
-            sys.exit(run(**request))
-        os.close(output)
+            sys.exit(_run(**json.loads(line)))
         print(process, flush=True)
         status = os.waitpid(process, 0)[1]
         print(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), flush=True)
 
 
-def run(script: str, options: list, folder: str, step: int | None, number: int) -> int:
-    """Run a script's ``main``; at file system call ``step`` (from 1; 0: only count them) it gets signal ``number``."""
+def _run(
+    script: str,
+    options: list,
+    folder: str,
+    environment: dict,
+    files: list,
+    at_call: int | None,
+    number: int,
+) -> int:
+    for standard, file in enumerate(files, start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), standard)
+    os.environ.clear()
+    os.environ.update(environment)
     os.chdir(folder)
-    main = importlib.import_module(script).main
-    if step is None:
-        return main(options)
-    count = 0
+    sys.argv = [script, *options]
+    main: Callable[[], int] = importlib.import_module(script[: -len(".py")]).main
+    if at_call is None:
+        return main()
+    calls = 0
 
-    def counted(function):
-        def call(*arguments, **keywords):
-            nonlocal count
-            count += 1
-            if count == step:
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == at_call:
                 os.kill(os.getpid(), number)
             return function(*arguments, **keywords)
 
         return call
 
-    for name in STEPS:
+    for name in CALLS:
         setattr(os, name, counted(getattr(os, name)))
     try:
-        return main(options)
+        return main()
     finally:
-        print("steps: %d" % count)
+        print("calls: %d" % calls)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    for module in ("migrate", "rich.console", "rich.table"):  # what the runs would import, each for itself
+    sys.path.insert(0, str(SUITE))
+    for module in ("migrate", *LAZY):
         importlib.import_module(module)
-    serve()
+    _serve()

@@ -61,13 +61,13 @@ def test_open_files_of_the_old_database_are_not_open_in_the_backup(bundle: Path,
 def test_backups_in_one_second_do_not_meet(bundle: Path, place: Place) -> None:
     made = [import_again(place)]
     assert made == [None], "there was nothing to back up"
-    made = [import_again(place) for _ in range(3)]
-    assert len(set(made)) == 3
+    made = [import_again(place) for _ in range(2)]
+    assert len(set(made)) == 2
     assert names(place) == sorted(path.name for path in made if path is not None)
 
 
 def test_backups_of_two_databases_in_one_second_do_not_meet(place: Place) -> None:
-    places = [place.folder / ("%d.db" % number) for number in range(3)]
+    places = [place.folder / ("%d.db" % number) for number in range(2)]
     for number, path in enumerate(places):
         database = sqlite3.connect(str(path))
         database.execute("CREATE TABLE old (note)")
@@ -89,7 +89,7 @@ def test_backups_of_two_databases_in_one_second_do_not_meet(place: Place) -> Non
     for thread in threads:
         thread.join()
     assert len(set(made)) == len(places)
-    assert sorted(rows_of(path, "SELECT note FROM old")[0][0] for path in made) == [0, 1, 2]
+    assert sorted(rows_of(path, "SELECT note FROM old")[0][0] for path in made) == [0, 1]
     assert len(names(place)) == len(places), "nothing else is left"
 
 
