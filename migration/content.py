@@ -30,7 +30,7 @@ from typing import (
 
 import msgspec
 
-from migration.encoding import STRUCTURED, affinity
+from migration.encoding import MOMENTS, STRUCTURED, affinity
 from migration.mapping import Copied, TableMapping
 from migration.schema import quote
 from migration.tables import Column
@@ -366,7 +366,7 @@ def _foreign_test(kind: str) -> Same:
             return True
         if text[0] == '"':
             inner = json.loads(text)
-            if kind in _MOMENTS and isinstance(theirs, str):
+            if kind in MOMENTS and isinstance(theirs, str):
                 return _moment(inner) is not None and _moment(inner) == _moment(theirs)
             if kind in STRUCTURED:
                 return _json_equal(inner, now)
@@ -458,7 +458,7 @@ def _test(pair: Copied, declared_json: bool) -> Same:
         return _number_test(target)
     if kind in STRUCTURED:
         return _json_null_test if kind != "structure" and pair.source.not_null else _same_json
-    if kind in _MOMENTS:
+    if kind in MOMENTS:
         return _same_moment
     if kind == "bytea" and target == "BLOB":
         return lambda value, found: type(found) is bytes and value == "\\x" + found.hex()
@@ -546,7 +546,6 @@ def _parsed(text: str) -> Any:
 
 # Lengths with a fraction of six digits or none
 _USUAL = {"time": (8, 15), "timetz": (14, 21), "timestamp": (19, 26), "timestamptz": (25, 32)}
-_MOMENTS = ("date", "time", "timetz", "timestamp", "timestamptz")
 # Year, month and day, clock, fraction, zone, era: PostgreSQL's text and ISO 8601's alike.
 _ANY_MOMENT = re.compile(
     r"(?:([+-]?\d{4,})-(\d\d-\d\d)(?:[T ](?=\d)|$|(?= BC)))?"

@@ -7,9 +7,9 @@ from typing import Dict, Generator, Iterable, List, NamedTuple, Optional, Sequen
 from migration.catalog import Catalog, account_for_tables
 from migration.errors import ExitCode, MigrationError
 from migration.mapping import Mapped, map_all
-from migration.schema import Schema
+from migration.schema import Schema, quote
 from migration.settings import Settings
-from migration.source import Digest, Snapshot, literal, quote, read_catalog, select_json
+from migration.source import Digest, Snapshot, literal, read_catalog, select_json
 from migration.tables import ForeignKey, Singleton, Table
 
 LISTED_USERS = 20

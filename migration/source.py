@@ -36,6 +36,7 @@ from psycopg2 import errors as pg
 
 from migration.catalog import Catalog
 from migration.errors import ExitCode, MigrationError
+from migration.schema import quote
 from migration.settings import Settings
 from migration.tables import Column, ForeignKey
 
@@ -172,10 +173,6 @@ class _Unread:
                 self._sink.write(line)
             except BrokenPipeError:
                 self._read = False
-
-
-def quote(identifier: str) -> str:
-    return '"' + identifier.replace('"', '""') + '"'
 
 
 def literal(value: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -20,6 +22,8 @@ from fork_server import Process, serving
 import config
 from demo import sample
 from demo.postgres import temp_postgres
+from export_from_postgres import export
+from import_to_sqlite import import_
 from migration import source, target
 from migration.settings import Settings
 
@@ -378,6 +382,67 @@ def migrated(annas_run: Place, bundle: Path, place: Place) -> Place:
     """Copies of Anna's bundle and database in the test's folder."""
     shutil.copyfile(str(annas_run.app), str(place.app))
     return place
+
+
+FIVE_KEYS = ("export_timestamp", "user_email", "user_id", "row_counts", "checksums")
+
+
+def edit_manifest(data: Path, change: Callable[[Any], object]) -> None:
+    path = data / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    change(manifest)
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def rewrite(data: Path, name: str, content: "str | bytes", rows: "int | None" = None) -> None:
+    """Change a file of a bundle as somebody does who knows of checksums, sizes and counts."""
+    written = content.encode("utf-8") if isinstance(content, str) else content
+    (data / name).write_bytes(written)
+
+    def account(manifest: Any) -> None:
+        manifest["checksums"][name] = hashlib.sha256(written).hexdigest()
+        manifest.setdefault("sizes", {})[name] = len(written)
+        if rows is not None:
+            manifest["row_counts"][name[: -len(".json")]] = rows
+
+    edit_manifest(data, account)
+
+
+def array(rows: "list[dict[str, Any]]") -> bytes:
+    """A table's file as the export lays it out."""
+    lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=float) for row in rows]
+    return ("[\n" + ",\n".join(lines) + "\n]\n").encode("utf-8")
+
+
+def forget_types(data: Path) -> None:
+    """Leave the manifest the five keys that every bundle has."""
+
+    def forget(manifest: Any) -> None:
+        for key in set(manifest) - set(FIVE_KEYS):
+            del manifest[key]
+
+    edit_manifest(data, forget)
+
+
+def migrate_to(folder: Path, url: str, user_email: str = ANNA) -> Place:
+    """A migration to make copies of: the database is one file, without a write-ahead log."""
+    place = Place(folder)
+    settings = settings_of(url, place, user_email=user_email)
+    export(settings)
+    import_(settings)
+    connection = sqlite3.connect(str(place.app))
+    connection.execute("PRAGMA journal_mode = DELETE")
+    connection.close()
+    return place
+
+
+@pytest.fixture()
+def own_migration(database: Database, place: Place) -> Settings:
+    """Anna, migrated from a database of this test's own."""
+    made = settings_of(database.url, place)
+    export(made)
+    import_(made)
+    return made
 
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"  # nothing listens on port 1

@@ -14,6 +14,7 @@ import pytest
 from conftest import (
     ANNA,
     BRUNO,
+    FIVE_KEYS,
     NOWHERE,
     OLD_ROWS,
     PASSWORD,
@@ -23,7 +24,9 @@ from conftest import (
     Result,
     Run,
     Server,
+    edit_manifest,
     make_old_database,
+    rewrite,
     rows_of,
     settings_of,
 )
@@ -218,24 +221,6 @@ def test_no_email_given(sample_database: Database, old: bytes, run: Run) -> None
 # The bundle
 
 
-def edit_manifest(data: Path, change: Callable[[Any], object]) -> None:
-    path = data / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    change(manifest)
-    path.write_text(json.dumps(manifest), encoding="utf-8")
-
-
-def rewrite(data: Path, name: str, content: bytes) -> None:
-    """Change a file as somebody does who knows of the checksums."""
-    (data / name).write_bytes(content)
-
-    def account(manifest: Any) -> None:
-        manifest["checksums"][name] = hashlib.sha256(content).hexdigest()
-        manifest["sizes"][name] = len(content)
-
-    edit_manifest(data, account)
-
-
 def no_manifest(data: Path) -> None:
     (data / "manifest.json").unlink()
 
@@ -394,9 +379,8 @@ def test_pretty_printed_bundle_with_the_five_keys_alone_is_accepted(
         text = json.dumps(content, indent=4, sort_keys=True).replace("\n", "\r\n")
         (bundle / name).write_bytes(text.encode("utf-8"))
         manifest["checksums"][name] = hashlib.sha256(text.encode("utf-8")).hexdigest().upper()
-    five = ("export_timestamp", "user_email", "user_id", "row_counts", "checksums")
     (bundle / "manifest.json").write_text(
-        json.dumps({key: manifest[key] for key in five}, indent=4), encoding="utf-8"
+        json.dumps({key: manifest[key] for key in FIVE_KEYS}, indent=4), encoding="utf-8"
     )
     done = run("migrate.py", "--skip-export", "--offline")
     assert done.code == 0, done.err
@@ -412,7 +396,7 @@ def test_empty_tables_of_a_foreign_bundle_are_accepted(bundle: Path, place: Plac
 
     def only_five(manifest: Any) -> None:
         manifest["row_counts"].update(session_notes=0, aspect_patterns=0)
-        for key in set(manifest) - {"export_timestamp", "user_email", "user_id", "row_counts", "checksums"}:
+        for key in set(manifest) - set(FIVE_KEYS):
             del manifest[key]
 
     edit_manifest(bundle, only_five)

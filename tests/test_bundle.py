@@ -12,8 +12,14 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
-from conftest import Database, Place, settings_of
-from test_import import refused, rewrite
+from conftest import (
+    Database,
+    Place,
+    forget_types,
+    rewrite,
+    settings_of,
+)
+from test_import import refused
 
 import config
 from export_from_postgres import export
@@ -118,10 +124,7 @@ def test_manifest_with_its_five_keys_is_enough(settings: Settings, exported: Pla
             text,
         )
         rewrite(settings.data_dir, table.file, text)
-    five = ("export_timestamp", "user_email", "user_id", "row_counts", "checksums")
-    path = settings.data_dir / "manifest.json"
-    said = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({key: said[key] for key in five}), encoding="utf-8")
+    forget_types(settings.data_dir)
     import_(settings)
     connection = sqlite3.connect(str(settings.sqlite_path))
     kinds = "SELECT DISTINCT typeof(latitude), typeof(time_unknown), typeof(birth_date) FROM birth_data"

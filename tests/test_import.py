@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -14,7 +13,18 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
-from conftest import BRUNO, CARLA, OLD_ROWS, SCHEMA, Database, Place, contents, make_old_database, settings_of
+from conftest import (
+    BRUNO,
+    CARLA,
+    OLD_ROWS,
+    SCHEMA,
+    Database,
+    Place,
+    contents,
+    make_old_database,
+    rewrite,
+    settings_of,
+)
 
 from export_from_postgres import export
 from import_to_sqlite import import_
@@ -38,15 +48,6 @@ def settings(exported: Place, sample_database: Database, place: Place) -> Settin
     """Anna's bundle, this test's own copy, ready to be imported."""
     shutil.copytree(str(exported.data), str(place.data))
     return settings_of(sample_database.url, place)
-
-
-def rewrite(data: Path, name: str, text: str) -> None:
-    """Replace a file of the bundle, with a manifest that is right about it."""
-    (data / name).write_bytes(text.encode("utf-8"))
-    manifest = json.loads((data / "manifest.json").read_text(encoding="utf-8"))
-    manifest["checksums"][name] = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    manifest["sizes"].pop(name, None)
-    (data / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def change(data: Path, name: str, act: Change) -> None:

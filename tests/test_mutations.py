@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
 import sqlite3
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 import pytest
-from conftest import BRUNO, Database, Place, settings_of
+from conftest import (
+    BRUNO,
+    Database,
+    Place,
+    array,
+    forget_types,
+    migrate_to,
+    rewrite,
+    settings_of,
+)
 
 import config
-from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.report import Report
 from migration.settings import Settings
@@ -32,14 +38,7 @@ LAST_UUID = "ffffffff-ffff-4fff-8fff-ffffffffffff"
 @pytest.fixture(scope="module")
 def finished(sample_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A migration to make damaged copies of."""
-    place = Place(tmp_path_factory.mktemp("finished"))
-    settings = settings_of(sample_database.url, place, user_email=BRUNO)
-    export(settings)
-    import_(settings)
-    connection = sqlite3.connect(str(place.app))
-    connection.execute("PRAGMA journal_mode = DELETE")  # one file, to be copied
-    connection.close()
-    return place
+    return migrate_to(tmp_path_factory.mktemp("finished"), sample_database.url, BRUNO)
 
 
 @pytest.fixture()
@@ -124,7 +123,7 @@ DAMAGES: Dict[str, Callable[[Any], Any]] = {
 def test_damaged_cell_is_named_and_no_other(settings: Settings, damage: str, types: str) -> None:
     """One cell of every column is damaged, each in a row of its own, wherever the damage changes a value."""
     if types == "without types":
-        forget_types(settings)
+        forget_types(settings.data_dir)
         import_(settings)
     with lawless(settings) as database:
         hurt = set(damaged_cells(database, DAMAGES[damage]))
@@ -133,14 +132,6 @@ def test_damaged_cell_is_named_and_no_other(settings: Settings, damage: str, typ
     assert named(report) == hurt
     assert not report.passed
     assert sum(result.differences for result in report.validation_results.values()) == len(hurt)
-
-
-def forget_types(settings: Settings) -> None:
-    """Leave the manifest the five keys that every bundle has."""
-    path = settings.data_dir / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    five = ("export_timestamp", "user_email", "user_id", "row_counts", "checksums")
-    path.write_text(json.dumps({key: manifest[key] for key in five}), encoding="utf-8")
 
 
 def damaged_cells(database: sqlite3.Connection, damage: Callable[[Any], Any]) -> Iterator[Cell]:
@@ -311,7 +302,7 @@ def test_damaged_record_is_named_and_no_other(settings: Settings, damage: str) -
                 used.add(record["id"])
                 hurt.add((table.name, record["id"], name))
                 break
-        rewrite(settings.data_dir, table.file, records)
+        rewrite(settings.data_dir, table.file, array(records))
     assert hurt
     assert named(validate(settings)) == hurt
 
@@ -333,26 +324,13 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def rewrite(folder: Path, name: str, records: List[Dict[str, Any]]) -> None:
-    """Put other records in a bundle's file, and have the manifest agree."""
-    lines = [
-        json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=float) for record in records
-    ]
-    content = ("[\n" + ",\n".join(lines) + "\n]\n").encode("utf-8")
-    (folder / name).write_bytes(content)
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    manifest["checksums"][name] = hashlib.sha256(content).hexdigest()
-    manifest["sizes"][name] = len(content)
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-
-
 @pytest.mark.parametrize(
     "table", [table for table in config.TABLES if table.owner], ids=lambda table: table.name
 )
 def test_record_of_another_user_in_the_bundle_is_named(settings: Settings, table: Table) -> None:
     records = json.loads((settings.data_dir / table.file).read_text(encoding="utf-8"), parse_float=Decimal)
     records[1][table.owner] = NO_UUID
-    rewrite(settings.data_dir, table.file, records)
+    rewrite(settings.data_dir, table.file, array(records))
     report = validate(settings)
     assert named(report, "isolation") == {(table.name, records[1]["id"], table.owner)}
     assert not report.passed

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-from conftest import BRUNO, Database, Place, make_old_database, rows_of, settings_of
+from conftest import (
+    BRUNO,
+    Database,
+    Place,
+    array,
+    make_old_database,
+    rewrite,
+    rows_of,
+    settings_of,
+)
 
 import config
 from export_from_postgres import export
@@ -58,30 +67,14 @@ def write_manifest(place: Place, manifest: object) -> None:
     (place.data / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
-def rewrite(place: Place, name: str, content: bytes, rows: int | None = None) -> None:
-    """Change a file as somebody does who knows of checksums, sizes and counts."""
-    (place.data / name).write_bytes(content)
-    manifest = manifest_of(place)
-    manifest["checksums"][name] = hashlib.sha256(content).hexdigest()
-    manifest["sizes"][name] = len(content)
-    if rows is not None:
-        manifest["row_counts"][name[: -len(".json")]] = rows
-    write_manifest(place, manifest)
-
-
 def records(place: Place, table: str) -> List[Dict[str, Any]]:
     return json.loads((place.data / (table + ".json")).read_text(encoding="utf-8"))
-
-
-def array(rows: List[Dict[str, Any]]) -> bytes:
-    lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows]
-    return ("[\n" + ",\n".join(lines) + "\n]\n").encode("utf-8")
 
 
 def replace_in(place: Place, name: str, old: bytes, new: bytes) -> None:
     content = (place.data / name).read_bytes()
     assert old in content
-    rewrite(place, name, content.replace(old, new, 1))
+    rewrite(place.data, name, content.replace(old, new, 1))
 
 
 def dump(path: Path) -> Dict[str, list]:
@@ -160,7 +153,7 @@ def test_flipped_bit_under_a_fixed_checksum_is_refused_or_imported_exactly(
         for _ in range(25 if seed == 1 else 80):
             changed = bytearray(content)
             changed[random_.randrange(len(changed))] ^= 1 << random_.randrange(8)
-            rewrite(place, name, bytes(changed))
+            rewrite(place.data, name, bytes(changed))
             error = attempt(place)
             if error is None:
                 imported += 1
@@ -170,7 +163,7 @@ def test_flipped_bit_under_a_fixed_checksum_is_refused_or_imported_exactly(
                 refused += 1
                 assert error.exit_code in (ExitCode.BUNDLE, ExitCode.TARGET, ExitCode.SOURCE)
                 assert place.app.read_bytes() == old
-        rewrite(place, name, content)
+        rewrite(place.data, name, content)
     assert imported and refused
 
 
@@ -209,14 +202,14 @@ def test_truncated_file_is_refused(name: str, place: Place, old: bytes) -> None:
 def test_truncated_file_with_a_fixed_checksum_is_refused(name: str, place: Place, old: bytes) -> None:
     content = (place.data / name).read_bytes()
     for length in (0, 1, 2, len(content) // 2, len(content) - 2, len(content) - 3):
-        rewrite(place, name, content[:length])
+        rewrite(place.data, name, content[:length])
         assert_refused(place, old, name)
 
 
 def test_text_after_the_array_is_refused(place: Place, old: bytes) -> None:
     content = (place.data / "clients.json").read_bytes()
     for more in (b"[]", b"{}", b"x", b"\x00", b"]"):
-        rewrite(place, "clients.json", content + more)
+        rewrite(place.data, "clients.json", content + more)
         assert_refused(place, old, "clients.json")
 
 
@@ -226,8 +219,8 @@ def test_swapped_files_are_refused(place: Place, old: bytes) -> None:
     theirs.write_bytes(contents[0])
     ours.write_bytes(contents[1])
     assert_refused(place, old)
-    rewrite(place, "clients.json", contents[1], rows=20)
-    rewrite(place, "session_notes.json", contents[0], rows=12)
+    rewrite(place.data, "clients.json", contents[1], rows=20)
+    rewrite(place.data, "session_notes.json", contents[0], rows=12)
     assert_refused(place, old, "clients.json is damaged in record 1")
 
 
@@ -238,10 +231,10 @@ def test_added_row_is_refused_unless_it_is_accounted_for(count: str, place: Plac
     (place.data / "clients.json").write_bytes(array(rows))
     assert_refused(place, old, "clients.json has ")
     if count == "kept":
-        rewrite(place, "clients.json", array(rows))
+        rewrite(place.data, "clients.json", array(rows))
         assert_refused(place, old, "clients.json holds 13 records; the manifest says 12")
     else:
-        rewrite(place, "clients.json", array(rows), rows=13)
+        rewrite(place.data, "clients.json", array(rows), rows=13)
         assert attempt(place) is None
         assert_same_rows(place, "clients")
 
@@ -250,16 +243,16 @@ def test_removed_row_that_others_refer_to_is_refused(place: Place, old: bytes) -
     rows = records(place, "clients")
     (place.data / "clients.json").write_bytes(array(rows[1:]))
     assert_refused(place, old, "clients.json has ")
-    rewrite(place, "clients.json", array(rows[1:]))
+    rewrite(place.data, "clients.json", array(rows[1:]))
     assert_refused(place, old, "clients.json holds 11 records; the manifest says 12")
-    rewrite(place, "clients.json", array(rows[1:]), rows=11)
+    rewrite(place.data, "clients.json", array(rows[1:]), rows=11)
     assert_refused(place, old, "lead nowhere", ExitCode.TARGET)
 
 
 def test_row_that_has_anothers_id_is_refused(place: Place, old: bytes) -> None:
     rows = records(place, "clients")
     rows[3]["id"] = rows[2]["id"]
-    rewrite(place, "clients.json", array(rows))
+    rewrite(place.data, "clients.json", array(rows))
     assert_refused(place, old, "UNIQUE constraint failed: clients.id", ExitCode.TARGET)
 
 
@@ -432,7 +425,7 @@ def test_value_of_another_type_is_refused(kind: str, value: str, place: Place, o
     table, column = CELLS[kind]
     rows = records(place, table)
     rows[0][column] = "@@"
-    rewrite(place, table + ".json", array(rows).replace(b'"@@"', value.encode("utf-8")))
+    rewrite(place.data, table + ".json", array(rows).replace(b'"@@"', value.encode("utf-8")))
     error = attempt(place)
     assert error is not None, "was imported"
     # no JSON or another type: the bundle; a value that SQLite cannot hold, or a rejected NULL: 3 and 5
@@ -447,7 +440,9 @@ def test_integer_that_sqlite_has_no_room_for_is_refused(digits: str, place: Plac
     replace_in(place, "chart_interpretations.json", b'"version":', b'"version":' + digits.encode() + b',"@":')
     content = (place.data / "chart_interpretations.json").read_bytes()
     start = content.index(b',"@":')
-    rewrite(place, "chart_interpretations.json", content[:start] + content[content.index(b",", start + 1) :])
+    rewrite(
+        place.data, "chart_interpretations.json", content[:start] + content[content.index(b",", start + 1) :]
+    )
     error = attempt(place)
     assert error is not None and "chart_interpretations" in error.message
     assert place.app.read_bytes() == old
@@ -457,7 +452,7 @@ def test_huge_numbers_inside_json_stay_as_they_are(place: Place, old: bytes) -> 
     document = '{"big":%s,"wide":1e400,"exact":1.10,"tiny":1e-99999999999999999999}' % ("9" * 5000)
     rows = records(place, "charts")
     rows[0]["chart_data"] = "@@"
-    rewrite(place, "charts.json", array(rows).replace(b'"@@"', document.encode()))
+    rewrite(place.data, "charts.json", array(rows).replace(b'"@@"', document.encode()))
     assert attempt(place) is None
     assert rows_of(place.app, "SELECT chart_data FROM charts WHERE id = '%s'" % rows[0]["id"]) == [
         (document,)
@@ -468,7 +463,7 @@ def test_deep_nesting_is_refused_or_kept(place: Place, old: bytes) -> None:
     document = "[" * 100000 + "]" * 100000
     rows = records(place, "charts")
     rows[0]["chart_data"] = "@@"
-    rewrite(place, "charts.json", array(rows).replace(b'"@@"', document.encode()))
+    rewrite(place.data, "charts.json", array(rows).replace(b'"@@"', document.encode()))
     error = attempt(place)
     if error is None:
         assert rows_of(place.app, "SELECT chart_data FROM charts WHERE id = '%s'" % rows[0]["id"]) == [
@@ -496,7 +491,7 @@ def test_other_encoding_is_refused_or_the_same(
     if name == "manifest.json":
         (place.data / name).write_bytes(content)
     else:
-        rewrite(place, name, content)
+        rewrite(place.data, name, content)
     error = attempt(place)
     if error is None:
         assert encoding == "utf-8-sig", "only a byte order mark says nothing else"
@@ -518,7 +513,7 @@ def test_text_that_is_not_utf8_is_refused(
 ) -> None:
     rows = records(place, table)
     rows[0][column] = "@@"
-    rewrite(place, table + ".json", array(rows).replace(b'"@@"', text))
+    rewrite(place.data, table + ".json", array(rows).replace(b'"@@"', text))
     assert_refused(place, old, table + ".json is damaged")
 
 
@@ -640,7 +635,7 @@ def bruno(sample_database: Database, tmp_path_factory: pytest.TempPathFactory) -
 def test_table_file_of_another_user_is_refused(table: str, bruno: Place, place: Place, old: bytes) -> None:
     name = table + ".json"
     theirs = (bruno.data / name).read_bytes()
-    rewrite(place, name, theirs, rows=manifest_of(bruno)["row_counts"][table])
+    rewrite(place.data, name, theirs, rows=manifest_of(bruno)["row_counts"][table])
     assert_refused(place, old, "belongs to another user")
 
 
@@ -650,13 +645,13 @@ def test_table_file_of_another_user_is_refused(table: str, bruno: Place, place: 
 def test_child_rows_of_another_user_are_refused(table: str, bruno: Place, place: Place, old: bytes) -> None:
     name = table + ".json"
     theirs = (bruno.data / name).read_bytes()
-    rewrite(place, name, theirs, rows=manifest_of(bruno)["row_counts"][table])
+    rewrite(place.data, name, theirs, rows=manifest_of(bruno)["row_counts"][table])
     assert_refused(place, old, "lead nowhere", ExitCode.TARGET)
 
 
 def test_one_row_of_another_user_among_ours_is_refused(bruno: Place, place: Place, old: bytes) -> None:
     rows = [*records(place, "clients"), records(bruno, "clients")[0]]
-    rewrite(place, "clients.json", array(rows), rows=len(rows))
+    rewrite(place.data, "clients.json", array(rows), rows=len(rows))
     assert_refused(place, old, "clients.json: the row %s belongs to another user" % rows[-1]["id"])
 
 
@@ -664,7 +659,7 @@ def test_one_row_of_another_user_is_refused_where_the_bundle_names_no_types(
     bruno: Place, place: Place, old: bytes
 ) -> None:
     rows = [*records(place, "clients"), records(bruno, "clients")[0]]
-    rewrite(place, "clients.json", array(rows), rows=len(rows))
+    rewrite(place.data, "clients.json", array(rows), rows=len(rows))
     manifest = manifest_of(place)
     del manifest["columns"]
     write_manifest(place, manifest)
@@ -672,14 +667,14 @@ def test_one_row_of_another_user_is_refused_where_the_bundle_names_no_types(
 
 
 def test_account_of_another_user_is_refused(bruno: Place, place: Place, old: bytes) -> None:
-    rewrite(place, "user_data.json", (bruno.data / "user_data.json").read_bytes())
+    rewrite(place.data, "user_data.json", (bruno.data / "user_data.json").read_bytes())
     assert_refused(place, old, "user_data.json: the row of the user belongs to another user")
 
 
 def test_preferences_of_another_user_are_refused(bruno: Place, place: Place, old: bytes) -> None:
     theirs = (bruno.data / "user_data.json").read_bytes().partition(b',\n"preferences": ')[2]
     ours = (place.data / "user_data.json").read_bytes().partition(b',\n"preferences": ')[0]
-    rewrite(place, "user_data.json", ours + b',\n"preferences": ' + theirs)
+    rewrite(place.data, "user_data.json", ours + b',\n"preferences": ' + theirs)
     assert_refused(place, old, "user_data.json: the row of the user belongs to another user")
 
 

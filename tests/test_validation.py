@@ -11,7 +11,15 @@ from typing import Iterator, NamedTuple, Tuple
 
 import jsonschema
 import pytest
-from conftest import ANNA, SUITE, Database, Place, Run, settings_of
+from conftest import (
+    ANNA,
+    SUITE,
+    Database,
+    Place,
+    Run,
+    migrate_to,
+    settings_of,
+)
 
 import config
 from export_from_postgres import export
@@ -23,14 +31,7 @@ from validate_migration import conclude, validate
 
 @pytest.fixture(scope="module")
 def finished(sample_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    place = Place(tmp_path_factory.mktemp("finished"))
-    settings = settings_of(sample_database.url, place)
-    export(settings)
-    import_(settings)
-    connection = sqlite3.connect(str(place.app))
-    connection.execute("PRAGMA journal_mode = DELETE")  # one file, to be copied
-    connection.close()
-    return place
+    return migrate_to(tmp_path_factory.mktemp("finished"), sample_database.url)
 
 
 @pytest.fixture()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -13,8 +12,17 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
-from conftest import SCHEMA, Database, Place, Run, settings_of
-from test_mutations import forget_types, lawless, rewrite
+from conftest import (
+    SCHEMA,
+    Database,
+    Place,
+    Run,
+    array,
+    forget_types,
+    rewrite,
+    settings_of,
+)
+from test_mutations import lawless
 
 import config
 from export_from_postgres import export
@@ -27,11 +35,8 @@ from validate_migration import validate
 
 
 @pytest.fixture()
-def settings(database: Database, place: Place) -> Settings:
-    made = settings_of(database.url, place)
-    export(made)
-    import_(made)
-    return made
+def settings(own_migration: Settings) -> Settings:
+    return own_migration
 
 
 def with_odd_table(database: Database, place: Place, source: str, target: str, rows: str) -> Settings:
@@ -146,7 +151,7 @@ def test_boolean_is_sound_in_whatever_column(database: Database, place: Place, t
 
 
 def test_text_null_for_a_null_is_found_in_a_bundle_without_types(settings: Settings) -> None:
-    forget_types(settings)
+    forget_types(settings.data_dir)
     import_(settings)
     with opened(settings) as connection:
         (row,) = connection.execute("SELECT min(id) FROM clients WHERE notes IS NULL").fetchone()
@@ -161,8 +166,8 @@ def test_numbers_as_text_in_a_bundle_without_types_equal_the_source(settings: Se
     records = records_of(settings, "birth_data")
     for record in records:
         record["latitude"], record["longitude"] = str(record["latitude"]), str(record["longitude"])
-    rewrite(settings.data_dir, "birth_data.json", records)
-    forget_types(settings)
+    rewrite(settings.data_dir, "birth_data.json", array(records))
+    forget_types(settings.data_dir)
     import_(settings)
     assert validate(settings).source_changes == {}
 
@@ -190,7 +195,7 @@ def test_rows_are_paired_by_any_key(database: Database, place: Place, key: str, 
         rows,
     )
     if reference == "without types":
-        forget_types(settings)
+        forget_types(settings.data_dir)
         import_(settings)
     if reference == "no bundle":
         shutil.rmtree(str(settings.data_dir))
@@ -221,7 +226,7 @@ def test_key_of_another_type_is_a_row_of_its_own(settings: Settings, damage: str
 def test_two_records_of_one_key_are_refused(settings: Settings) -> None:
     records = records_of(settings, "location_cache")
     records[1]["id"] = records[0]["id"]
-    rewrite(settings.data_dir, "location_cache.json", records)
+    rewrite(settings.data_dir, "location_cache.json", array(records))
     with pytest.raises(MigrationError, match="two records of the same primary key") as caught:
         validate(settings)
     assert caught.value.exit_code == 4
@@ -301,18 +306,9 @@ def test_record_of_another_user_in_user_data_is_named(settings: Settings, member
     path = settings.data_dir / "user_data.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     content[member][column] = "00000000-0000-4000-8000-000000000000"
-    checked_in(settings, path, json.dumps(content))
+    rewrite(settings.data_dir, path.name, json.dumps(content))
     report = validate(dataclasses.replace(settings, offline=True))
     assert [found.column for found in report.findings if found.check == "isolation"] == [column]
-
-
-def checked_in(settings: Settings, path: Path, text: str) -> None:
-    """Put another text in a bundle's file, and have the manifest agree."""
-    path.write_text(text, encoding="utf-8")
-    manifest = json.loads((settings.data_dir / "manifest.json").read_text(encoding="utf-8"))
-    manifest["checksums"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    manifest["sizes"][path.name] = path.stat().st_size
-    (settings.data_dir / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def test_preferences_of_nobody_are_the_defaults(database: Database, place: Place) -> None:
@@ -393,7 +389,7 @@ def test_row_count_of_the_manifest_is_held_against_the_records(settings: Setting
 def test_pretty_printed_bundle_is_read_beside_the_source(settings: Settings) -> None:
     for table in config.TABLES:
         path = settings.data_dir / table.file
-        checked_in(settings, path, path.read_text(encoding="utf-8").replace('{"', '{\n  "'))
+        rewrite(settings.data_dir, path.name, path.read_text(encoding="utf-8").replace('{"', '{\n  "'))
     report = validate(dataclasses.replace(settings, against="source"))
     assert report.passed, report.errors
 

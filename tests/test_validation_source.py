@@ -9,14 +9,22 @@ import re
 import shutil
 import sqlite3
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Dict, List
 
 import pytest
-from conftest import ANNA, NOWHERE, Database, Place, Run, settings_of
+from conftest import (
+    ANNA,
+    NOWHERE,
+    Database,
+    Run,
+    forget_types,
+    rewrite,
+)
+from test_mutations import lawless
 
 import config
-from export_from_postgres import export
 from import_to_sqlite import import_
+from migration import bundle
 from migration.report import Report
 from migration.settings import Settings
 from migration.tables import Table
@@ -26,12 +34,8 @@ STRANGER = "99999999-0000-4000-8000-000000000000"
 
 
 @pytest.fixture()
-def settings(database: Database, place: Place) -> Settings:
-    """Anna, migrated from a database of this test's own."""
-    made = settings_of(database.url, place)
-    export(made)
-    import_(made)
-    return made
+def settings(own_migration: Settings) -> Settings:
+    return own_migration
 
 
 def checks(report: Report) -> set:
@@ -211,20 +215,10 @@ def test_source_is_compared_cell_by_cell_where_it_is_asked_for(
 
 
 def break_a_cell(settings: Settings) -> None:
-    connection = sqlite3.connect(str(settings.sqlite_path))
-    connection.execute("DROP TRIGGER session_notes_updated_at")
-    connection.execute(
-        "UPDATE session_notes SET note_content = 'x' WHERE id = (SELECT min(id) FROM session_notes)"
-    )
-    connection.execute(
-        next(
-            sql
-            for sql in settings.schema_path.read_text(encoding="utf-8").split("\n\n")
-            if "session_notes_updated_at" in sql
+    with lawless(settings) as database:
+        database.execute(
+            "UPDATE session_notes SET note_content = 'x' WHERE id = (SELECT min(id) FROM session_notes)"
         )
-    )
-    connection.commit()
-    connection.close()
 
 
 def test_option_against_needs_what_it_compares_with(settings: Settings, run: Run) -> None:
@@ -248,23 +242,15 @@ def test_option_against_needs_what_it_compares_with(settings: Settings, run: Run
 @pytest.fixture(params=["sorted", "shuffled"])
 def foreign(request: pytest.FixtureRequest, settings: Settings) -> Settings:
     """Five keys in the manifest, pretty-printed, JSON numbers as another program writes them; imported."""
-    import hashlib
-
-    manifest: Dict[str, Any] = json.loads((settings.data_dir / "manifest.json").read_text(encoding="utf-8"))
-    for name in manifest["checksums"]:
-        path = settings.data_dir / name
-        text = path.read_text(encoding="utf-8")
+    for name in [bundle.USER_DATA, *(table.file for table in config.TABLES)]:
+        text = (settings.data_dir / name).read_text(encoding="utf-8")
         # as Python's isoformat() has it: six digits or none
         text = re.sub(r'(?<=:\d\d\.)\d{1,5}(?=")', lambda found: found[0].ljust(6, "0"), text)
         content = json.loads(text)
         if request.param == "shuffled" and isinstance(content, list):
             random.Random(1).shuffle(content)
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
-        manifest["checksums"][name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    five = ("export_timestamp", "user_email", "user_id", "row_counts", "checksums")
-    (settings.data_dir / "manifest.json").write_text(
-        json.dumps({key: manifest[key] for key in five}), encoding="utf-8"
-    )
+        rewrite(settings.data_dir, name, json.dumps(content, indent=2, ensure_ascii=False))
+    forget_types(settings.data_dir)
     import_(settings)
     return settings
 
