@@ -487,12 +487,14 @@ def select_json(db: Snapshot, catalog: Catalog, table: str, condition: str, orde
     inner = "SELECT {} FROM {} t WHERE {}".format(", ".join(chosen), db.quoted(table), condition)
     if ordered:
         inner += " ORDER BY " + ", ".join(order)
-    if not nulls and not any(column.kind in ("json", "structure") for column in columns):
-        return "SELECT pg_catalog.row_to_json(r) FROM (" + inner + ") r"
-    # a json value keeps its white space; a newline in it would break the record's line
-    line = "pg_catalog.translate(pg_catalog.row_to_json(r)::text, E'\\n\\r', '  ')"
+    line = "pg_catalog.row_to_json(r)"
+    if any(column.kind in ("json", "structure") for column in columns):
+        # a json value keeps its white space; a newline in it would break the record's line
+        for sign in ("n", "r"):
+            line = "pg_catalog.replace({}::text, E'\\{}', ' ')".format(line, sign)
     if not nulls:
         return "SELECT " + line + " FROM (" + inner + ") r"
+    line += "::text"
     marks = ", ".join("CASE WHEN {} THEN {} END".format(test, literal(column.name)) for column, test in nulls)
     return (
         "SELECT CASE WHEN {any} THEN pg_catalog.left({line}, -1) || "
