@@ -147,6 +147,25 @@ class Snapshot:
         rows, total = self.rows("SELECT count(*), sum(%s) FROM (%s) j (line)" % (first, query))[0]
         return Digest(rows, int(total or 0))
 
+    def share(self) -> str:
+        """An id by which ``snapshot(settings, shared=…)`` sees this very moment, as long as this transaction lasts.
+
+        Source: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-SNAPSHOT-SYNCHRONIZATION
+        """
+        return str(self.value("SELECT pg_catalog.pg_export_snapshot()"))
+
+    def adopt(self, shared: str) -> None:
+        """See what the transaction sees that shared its snapshot by this id. The transaction's first statement."""
+        try:
+            with self._lock, self.connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION SNAPSHOT %s", (shared,))
+        except (pg.InvalidParameterValue, pg.UndefinedObject) as error:
+            raise MigrationError(
+                "the shared snapshot is gone: the connection that held it has ended",
+                hint="check the server and run again; nothing was changed",
+                exit_code=ExitCode.SOURCE,
+            ) from error
+
     def cancel(self) -> None:
         """Have the server end what another thread is waiting for."""
         with contextlib.suppress(psycopg2.Error):
@@ -215,8 +234,10 @@ def masked(postgres: Mapping[str, str]) -> str:
 
 
 @contextlib.contextmanager
-def snapshot(settings: Settings) -> Iterator[Snapshot]:
+def snapshot(settings: Settings, shared: Optional[str] = None) -> Iterator[Snapshot]:
     """Connect, pin the session, and hold one read-only snapshot until the block ends.
+
+    ``shared``: the id of another transaction's snapshot (``Snapshot.share``), to see what that one sees.
 
     Raises MigrationError (exit 3) for everything that PostgreSQL refuses inside the block, too.
     """
@@ -225,6 +246,8 @@ def snapshot(settings: Settings) -> Iterator[Snapshot]:
         db = Snapshot(_connect(settings), settings.postgres_schema)
         db.connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
         with _interruptible(db.connection):
+            if shared is not None:  # before any other statement
+                db.adopt(shared)
             _pin(db)
             yield db
     except psycopg2.Error as error:

@@ -436,6 +436,21 @@ def test_transaction_is_one_read_only_snapshot(database: Database, place: Place)
     assert database.rows("SELECT count(*) > 0 FROM clients") == [(True,)]
 
 
+def test_shared_snapshot_shows_its_moment_and_ends_with_its_holder(database: Database, place: Place) -> None:
+    settings = settings_of(database.url, place)
+    with source.snapshot(settings) as holder:
+        shared = holder.share()
+        before = holder.value("SELECT count(*) FROM public.clients")
+        database.execute("DELETE FROM clients")
+        with source.snapshot(settings, shared) as db:
+            assert db.value("SELECT count(*) FROM public.clients") == before > 0
+            assert db.value("SHOW transaction_read_only") == "on"
+    gone = pytest.raises(MigrationError, match="the shared snapshot is gone")
+    with gone as refused, source.snapshot(settings, shared):
+        pass
+    assert refused.value.exit_code == ExitCode.SOURCE
+
+
 # On disk
 
 
