@@ -6,6 +6,7 @@ A value reaches SQLite exactly, or its conversion raises ``Unrepresentable`` and
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from decimal import Decimal, InvalidOperation
@@ -256,6 +257,11 @@ def record_decoder(columns: Sequence[Column]) -> Callable[[bytes], Any]:
     the columns whose null is JSON's. JSON and decimal numbers stay raw, so that no digit is touched.
     Raises msgspec.ValidationError where the record is another, msgspec.DecodeError where it is no JSON.
     """
+    return _record_decoder(tuple(columns))
+
+
+@functools.lru_cache(maxsize=64)
+def _record_decoder(columns: Tuple[Column, ...]) -> Callable[[bytes], Any]:
     fields: List[Any] = [
         ("c%d" % i, _JSON_TYPES.get(column.kind, Optional[str])) for i, column in enumerate(columns)
     ]

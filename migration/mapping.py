@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -38,6 +39,11 @@ def target_of(table: Mapped) -> str:
 
 def map_columns(table: Mapped, columns: Sequence[Column], schema: Schema) -> TableMapping:
     """Pair the columns by name. Raises MigrationError (exit 2) naming each that is not accounted for."""
+    return _map_columns(table, tuple(columns), schema)
+
+
+@functools.lru_cache(maxsize=256)
+def _map_columns(table: Mapped, columns: Tuple[Column, ...], schema: Schema) -> TableMapping:
     target = target_of(table)
     if target not in schema.columns:
         raise MigrationError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import sqlite3
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ class TargetColumn(NamedTuple):
     required: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # told apart by identity: it is the key of what is kept of it
 class Schema:
     """What the schema file makes. ``columns``: table → column in lower case → column, generated ones left out."""
 
@@ -51,6 +52,11 @@ def read_schema(path: Path) -> Schema:
         raise MigrationError(
             "cannot read the schema file %s: %s" % (path, error), exit_code=ExitCode.USAGE
         ) from error
+    return _described(path, script)
+
+
+@functools.lru_cache(maxsize=4)
+def _described(path: Path, script: str) -> Schema:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     try:
         run_script(connection, script, path)

@@ -42,7 +42,7 @@ def require_tuple(what: str, value: object) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # told apart by identity: it is the key of what is kept of it
 class Table:
     """One table to migrate, of the same name in PostgreSQL and SQLite.
 
@@ -77,7 +77,7 @@ class Table:
         return self.dropped if self.owner is None else (*self.dropped, self.owner)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Singleton:
     """One source row of the user that becomes row 1 of a SQLite table.
 
