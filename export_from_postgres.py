@@ -21,6 +21,7 @@ from migration.errors import ExitCode, MigrationError
 from migration.ownership import LISTED_ORPHANS, Rows, rows_of_user
 from migration.schema import read_schema
 from migration.settings import Settings
+from migration.source import Snapshot
 
 log = logging.getLogger("migration.export")
 
@@ -33,8 +34,10 @@ class Exported:
     seconds: Mapping[str, float]
 
 
-def export(settings: Settings) -> Exported:
+def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
     """Export the user of ``settings`` to a new bundle in ``settings.data_dir``.
+
+    ``db``: an open snapshot to read from and to leave open; None: one of its own.
 
     Raises MigrationError: exit 2 where config or schema do not account for a table or column, 3 for what
     PostgreSQL refuses, 4 where the bundle cannot be written. The bundle that was there stays until the
@@ -42,7 +45,7 @@ def export(settings: Settings) -> Exported:
     """
     schema = read_schema(settings.schema_path)
     seconds: Dict[str, float] = {}
-    with source.snapshot(settings) as db:
+    with source.opened(settings, db) as db:
         rows = rows_of_user(
             db, settings, schema, settings.user_email or settings.default_email, settings.skip_orphans
         )
@@ -56,7 +59,7 @@ def export(settings: Settings) -> Exported:
                 with console.progress("export " + table.name, total) as advance, out.table(
                     table.name, table.file, advance
                 ) as sink:
-                    db.copy(rows.as_json(table), sink)
+                    rows.copy(table, sink)
                 seconds[table.name] = time.perf_counter() - started
                 log.info("exported %s: %d rows in %.1f s", table.name, sink.rows, seconds[table.name])
             manifest = Manifest(

@@ -44,7 +44,7 @@ from migration.mapping import TableMapping
 from migration.report import PREFIXES, Changes, Finding, Listing, Report, TableResult
 from migration.schema import quote, read_schema
 from migration.settings import Settings
-from migration.source import Digest, Digester
+from migration.source import Digest, Digester, Snapshot
 from migration.tables import Column, Singleton, Table
 
 log = logging.getLogger("migration.validate")
@@ -54,8 +54,10 @@ LOOKED_UP = 1000  # rows too many of which PostgreSQL is asked whose they are
 Result = TypeVar("Result")
 
 
-def validate(settings: Settings) -> Report:
+def validate(settings: Settings, db: Optional[Snapshot] = None) -> Report:
     """Check ``settings.sqlite_path`` and write the report.
+
+    ``db``: an open snapshot to compare with and to leave open; None: one of its own.
 
     Raises MigrationError: exit 2 for the schema, 3 for PostgreSQL (unless ``settings.offline``), 4 for the
     bundle, 5 where there is no database. Differences are no error here: they stand in the report.
@@ -65,7 +67,7 @@ def validate(settings: Settings) -> Report:
     with contextlib.ExitStack() as stack:
         stack.enter_context(target.errors(settings.sqlite_path))
         database, other, in_use = stack.enter_context(target.opened_twice(settings.sqlite_path))
-        context = stack.enter_context(context_of(database, settings, expected))
+        context = stack.enter_context(context_of(database, settings, expected, db))
         made = _new_report(context)
         pool = stack.enter_context(ThreadPoolExecutor(2))
         # While the cells are compared here, SQLite looks through its file and PostgreSQL adds up its digests.

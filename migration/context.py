@@ -12,6 +12,7 @@ from migration.mapping import Mapped, TableMapping
 from migration.ownership import Rows, rows_of_user
 from migration.schema import Schema
 from migration.settings import Settings
+from migration.source import Snapshot
 from migration.tables import Column
 
 Columns = Mapping[str, Tuple[Column, ...]]
@@ -71,12 +72,14 @@ class Context:
 
 
 @contextlib.contextmanager
-def context_of(database: sqlite3.Connection, settings: Settings, expected: Schema) -> Iterator[Context]:
-    """Open bundle and source, as far as they are there and wanted.
+def context_of(
+    database: sqlite3.Connection, settings: Settings, expected: Schema, db: Optional[Snapshot] = None
+) -> Iterator[Context]:
+    """Open bundle and source, as far as they are there and wanted. ``db``: a snapshot that is open already.
 
     Raises MigrationError: exit 3 for PostgreSQL, 4 for the bundle.
     """
-    with _bundle(settings) as export, _live(settings, expected, export) as live:
+    with _bundle(settings) as export, _live(settings, expected, export, db) as live:
         yield _context(database, settings, expected, export, live)
 
 
@@ -93,15 +96,17 @@ def _bundle(settings: Settings) -> Iterator[Optional[bundle.Reader]]:
 
 
 @contextlib.contextmanager
-def _live(settings: Settings, expected: Schema, export: Optional[bundle.Reader]) -> Iterator[Optional[Rows]]:
+def _live(
+    settings: Settings, expected: Schema, export: Optional[bundle.Reader], db: Optional[Snapshot]
+) -> Iterator[Optional[Rows]]:
     """The user's rows in PostgreSQL, by the rules that the bundle was made by."""
     if settings.offline:
         yield None
         return
     email = settings.user_email or (export.manifest.user_email if export else settings.default_email)
     skipped = bool(export.manifest.orphans_skipped) if export else settings.skip_orphans
-    with source.snapshot(settings) as db:
-        yield rows_of_user(db, settings, expected, email, skipped)
+    with source.opened(settings, db) as live:
+        yield rows_of_user(live, settings, expected, email, skipped)
 
 
 def _against(settings: Settings, export: Optional[bundle.Reader]) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from typing import Dict, Generator, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
+from migration.bundle import Sink
 from migration.catalog import Catalog, account_for_tables
 from migration.errors import ExitCode, MigrationError
 from migration.mapping import Mapped, map_all
 from migration.schema import Schema, quote
 from migration.settings import Settings
-from migration.source import Digest, Snapshot, literal, read_catalog, select_json
+from migration.shared import merging
+from migration.source import Digest, Snapshot, literal, select_json
 from migration.tables import ForeignKey, Singleton, Table
 
 LISTED_USERS = 20
@@ -36,21 +39,42 @@ def rows_of_user(
 ) -> Rows:
     """Find the user and the queries for their rows, with every table and column accounted for.
 
+    ``settings.user_id`` wins over ``email``.
+
     Raises MigrationError: exit 2 where nobody is named, or where config or schema do not account for a table
     or column; 3 for what PostgreSQL lacks or refuses.
     """
-    if email is None:
+    if settings.user_id is None and email is None:
         raise MigrationError(
             "no e-mail address is given: whose data?",
             hint="--user-email you@example.com, MIGRATION_USER_EMAIL or config.DEFAULT_USER_EMAIL",
             exit_code=ExitCode.USAGE,
         )
-    catalog = read_catalog(db)
-    account_for_tables(settings, catalog)
-    map_all(settings, catalog.columns, schema)
-    user = find_user(db, settings.user.name, email)
-    references = dict.fromkeys((*catalog.foreign_keys, *schema.foreign_keys))
-    return Rows(db, catalog, user, settings.tables, references, skip_orphans)
+    account_for(db, settings, schema)
+    if settings.user_id is not None:
+        user = user_of_id(db, settings.user, settings.user_id)
+    else:
+        user = find_user(db, settings.user.name, str(email))
+    references = dict.fromkeys((*db.catalog.foreign_keys, *schema.foreign_keys))
+    return Rows(db, db.catalog, user, settings.tables, references, skip_orphans)
+
+
+def account_for(db: Snapshot, settings: Settings, schema: Schema) -> None:
+    """Stop where a table or column is not accounted for. Raises MigrationError (exit 2 or 3)."""
+    account_for_tables(settings, db.catalog)
+    map_all(settings, db.catalog.columns, schema)
+
+
+def user_of_id(db: Snapshot, table: Singleton, user_id: str) -> User:
+    """The user of this id. Raises MigrationError (exit 3) where there is none."""
+    kind = next(c.type for c in db.catalog.columns[table.name] if c.name == table.owner)
+    sql = "SELECT t.{id}::text, t.email::text FROM {users} t WHERE t.{id} = %s::{kind}".format(
+        id=quote(table.owner), users=db.quoted(table.name), kind=kind
+    )
+    rows = db.rows(sql, (user_id,))
+    if not rows:
+        raise MigrationError("user not found: " + user_id, exit_code=ExitCode.SOURCE)
+    return User(*rows[0])
 
 
 def find_user(db: Snapshot, users: str, email: str) -> User:
@@ -260,12 +284,30 @@ class Rows:
         """Query of one column: each row of the user as a JSON object, by primary key."""
         return select_json(self.db, self.catalog, table.name, self.condition(table), ordered)
 
+    def copy(self, table: Table, sink: Sink) -> None:
+        """Write each row of the user to a file of the bundle; what everybody shares comes from where it is already."""
+        everybodys = self.db.exported.get(table.name)
+        if everybodys is None:
+            self.db.copy(self.as_json(table), sink)
+        elif table.owner is None:
+            sink.take(*everybodys[:4])
+        else:
+            with merging(everybodys.path, self.catalog.primary_keys[table.name][0], sink) as merged:
+                self.db.copy(self._own(table), merged)
+
+    def _own(self, table: Table, ordered: bool = True) -> str:
+        """As ``as_json``, without the rows of an ``or_shared`` table that are everybody's."""
+        assert table.owner is not None
+        return select_json(self.db, self.catalog, table.name, self._mine(table.name, table.owner), ordered)
+
     def record(self, singleton: Singleton) -> Optional[bytes]:
         """The user's row of a singleton's table as JSON text, None where there is none.
 
         Raises MigrationError (exit 3) where there are several.
         """
-        records = list(self.db.stream(self.as_json(singleton)))
+        lines = io.BytesIO()
+        self.db.copy(self.as_json(singleton), lines)
+        records = lines.getvalue().split(b"\n")[:-1]
         if len(records) > 1:
             raise MigrationError(
                 "the user has %d rows in %s; there can be one" % (len(records), singleton.name),
@@ -280,6 +322,12 @@ class Rows:
 
     def digest(self, table: Mapped) -> Digest:
         """Count and content digest of the user's rows, made by PostgreSQL itself."""
+        everybodys = self.db.exported.get(table.name)
+        if everybodys is not None and isinstance(table, Table):
+            if table.owner is None:
+                return everybodys.digest
+            own = self.db.digest(self._own(table, ordered=False))
+            return Digest(own.rows + everybodys.digest.rows, own.sum + everybodys.digest.sum)
         return self.db.digest(self.as_json(table, ordered=False))
 
     def strangers(self, table: Table, names: Sequence[str]) -> List[str]:

@@ -36,4 +36,5 @@ class Settings:
     max_differences: int = 20  # listed for each table and check; all are counted
     json: bool = False
     fallback_password: Optional[str] = field(default=None, repr=False)  # tried where libpq has none
+    user_id: Optional[str] = None  # whose data; wins over every e-mail address
     default_email: Optional[str] = None  # config.DEFAULT_USER_EMAIL; the export's last resort

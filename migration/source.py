@@ -7,6 +7,7 @@ with ``row_to_json`` and they are copied out as they are.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -15,6 +16,7 @@ import socket
 import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import (
     Any,
     BinaryIO,
@@ -74,6 +76,16 @@ class Digest(NamedTuple):
     sum: int
 
 
+class SharedRows(NamedTuple):
+    """The rows of one table that are everybody's, in a file that is laid out as a bundle's."""
+
+    path: Path
+    rows: int
+    size: int
+    checksum: str
+    digest: Digest
+
+
 class Digester:
     """Makes the Digest of records here that ``Snapshot.digest`` makes in PostgreSQL."""
 
@@ -94,12 +106,23 @@ _FIRST = struct.Struct(">q24x").unpack
 
 
 class Snapshot:
-    """An open connection in one ``REPEATABLE READ READ ONLY`` transaction, and the schema it reads."""
+    """An open connection in one ``REPEATABLE READ READ ONLY`` transaction, and the schema it reads.
 
-    def __init__(self, connection: Any, schema: str) -> None:
+    ``exported``: tables whose rows for everybody have been read under this very snapshot before.
+    """
+
+    def __init__(
+        self, connection: Any, schema: str, exported: Optional[Mapping[str, SharedRows]] = None
+    ) -> None:
         self.connection = connection
         self.schema = schema
+        self.exported: Mapping[str, SharedRows] = exported or {}
         self._lock = threading.Lock()  # psycopg2 lets other threads in while a COPY runs, libpq does not
+
+    @functools.cached_property
+    def catalog(self) -> Catalog:
+        """What the server says of its tables: the same as long as the snapshot lasts."""
+        return read_catalog(self)
 
     def rows(self, sql: str, parameters: Optional[Sequence[object]] = None) -> List[Tuple[Any, ...]]:
         with self._lock, self.connection.cursor() as cursor:
@@ -234,16 +257,21 @@ def masked(postgres: Mapping[str, str]) -> str:
 
 
 @contextlib.contextmanager
-def snapshot(settings: Settings, shared: Optional[str] = None) -> Iterator[Snapshot]:
+def snapshot(
+    settings: Settings,
+    shared: Optional[str] = None,
+    exported: Optional[Mapping[str, SharedRows]] = None,
+) -> Iterator[Snapshot]:
     """Connect, pin the session, and hold one read-only snapshot until the block ends.
 
-    ``shared``: the id of another transaction's snapshot (``Snapshot.share``), to see what that one sees.
+    ``shared``: the id of another transaction's snapshot (``Snapshot.share``), to see what that one sees;
+    ``exported``: what has been read under it already.
 
     Raises MigrationError (exit 3) for everything that PostgreSQL refuses inside the block, too.
     """
     db = None
     try:
-        db = Snapshot(_connect(settings), settings.postgres_schema)
+        db = Snapshot(_connect(settings), settings.postgres_schema, exported)
         db.connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
         with _interruptible(db.connection):
             if shared is not None:  # before any other statement
@@ -255,6 +283,19 @@ def snapshot(settings: Settings, shared: Optional[str] = None) -> Iterator[Snaps
     finally:
         if db is not None:
             db.close()
+
+
+@contextlib.contextmanager
+def opened(settings: Settings, db: Optional[Snapshot] = None) -> Iterator[Snapshot]:
+    """The snapshot that is given, left open, or one of the block's own. Raises as ``snapshot`` does."""
+    if db is None:
+        with snapshot(settings) as own:
+            yield own
+        return
+    try:
+        yield db
+    except psycopg2.Error as error:
+        raise _explained(error, settings) from error
 
 
 def _connect(settings: Settings) -> Any:
