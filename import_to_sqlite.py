@@ -30,8 +30,6 @@ from migration.tables import Column
 
 log = logging.getLogger("migration.import")
 
-STEP = 1000  # rows between two steps of the progress bar
-
 
 @dataclass(frozen=True)
 class Imported:
@@ -93,24 +91,28 @@ def import_(settings: Settings) -> Imported:
 
 
 class _Loader:
-    """From a table's records to rows for SQLite."""
+    """From a table's records to rows for SQLite, column by column: that costs a fraction of cell by cell."""
 
     def __init__(
         self, table: mapping.Mapped, columns: Sequence[Column], mapped: TableMapping, user_id: str
     ) -> None:
         self.mapped = mapped
         self.file = getattr(table, "file", bundle.USER_DATA)
-        self.decode: Callable[[bytes], Any] = encoding.record_decoder(columns)
-        places = [columns.index(pair.source) for pair in mapped.copied]
+        self.decode = encoding.record_decoder(columns)
         self._names = [pair.source.name for pair in mapped.copied]
-        self._take = operator.attrgetter(*("c%d" % place for place in places), "json_nulls")
-        self._key = next((i for i, name in enumerate(self._names) if name == "id"), None)
+        self._takes = [operator.attrgetter("c%d" % columns.index(pair.source)) for pair in mapped.copied]
+        self._key = next((take for take, name in zip(self._takes, self._names) if name == "id"), None)
         self._user_id = user_id
         self._owner = next(
-            ("c%d" % i for i, column in enumerate(columns) if column.name == table.owner), None
+            (
+                operator.attrgetter("c%d" % i)
+                for i, column in enumerate(columns)
+                if column.name == table.owner
+            ),
+            None,
         )
-        self._converters = [
-            (i, convert)
+        self._conversions = [
+            (i, encoding.many_converter(pair.source, pair.target.type), convert)
             for i, pair in enumerate(mapped.copied)
             for convert in [
                 encoding.converter(
@@ -119,61 +121,67 @@ class _Loader:
             ]
             if convert is not None
         ]
-        moments = [
-            i
-            for i, pair in enumerate(mapped.copied)
-            if pair.source.kind in encoding.MOMENTS and pair.source.not_null
-        ]
-        self._without_moments = self._converters
-        if len(moments) > 1:
-            self._moments = operator.itemgetter(*moments)
-            self._plain = encoding.plain_moments([mapped.copied[i].source.kind for i in moments])
-            self._without_moments = [pair for pair in self._converters if pair[0] not in moments]
 
     @property
     def columns(self) -> List[str]:
         return [pair.target.name for pair in self.mapped.copied]
 
-    def row(self, record: Any) -> List[Any]:
-        """The record's values as SQLite is given them.
+    def rows(self, records: Sequence[Any]) -> Iterator[Tuple[Any, ...]]:
+        """The records' values as SQLite is given them.
 
         Raises MigrationError: exit 3 for a value that SQLite cannot hold, naming the cell; 4 for another user's row.
         """
-        *row, json_nulls = self._take(record)
-        if self._owner is not None and not self._is_user(getattr(record, self._owner)):
-            raise bundle.damaged(
-                "%s: the row %s belongs to another user than the manifest's" % (self.file, self.name(row))
-            )
-        for i, convert in self._needed(row):
-            value = row[i]
-            if value is not None:
-                try:
-                    row[i] = convert(value)
-                except encoding.Unrepresentable as error:
-                    raise MigrationError(
-                        "%s %s, column %s: SQLite cannot hold this value as it is: %s"
-                        % (self.mapped.table, self.name(row), self._names[i], error),
-                        hint="correct the value in PostgreSQL or the column in the SQLite schema, then export again",
-                        exit_code=ExitCode.SOURCE,
-                    ) from error
-                except UnicodeDecodeError as error:  # msgspec passes raw JSON on unread
+        if self._owner is not None:
+            self._refuse_strangers(records, self._owner)
+        columns: List[Any] = [list(map(take, records)) for take in self._takes]
+        for i, convert_many, convert in self._conversions:
+            values = columns[i]
+            present = [value for value in values if value is not None] if None in values else values
+            converted = convert_many(present) if convert_many is not None else None
+            if converted is None:
+                columns[i] = self._converted(records, i, convert)
+            elif present is values:
+                columns[i] = converted
+            else:
+                rest = iter(converted)
+                columns[i] = [None if value is None else next(rest) for value in values]
+        for number, record in enumerate(records) if any(map(_JSON_NULLS, records)) else ():
+            for name in record.json_nulls:
+                if name not in self._names:
                     raise bundle.damaged(
-                        "%s is damaged: %s, column %s is not UTF-8"
-                        % (self.file, self.name(row), self._names[i])
-                    ) from error
-        for name in json_nulls:
-            if name not in self._names:
-                raise bundle.damaged(
-                    "%s: %s of %s names no column" % (self.file, encoding.JSON_NULLS, self.name(row))
-                )
-            row[self._names.index(name)] = "null"
-        return row
+                        "%s: %s of %s names no column" % (self.file, encoding.JSON_NULLS, self.name(record))
+                    )
+                columns[self._names.index(name)][number] = "null"
+        return zip(*columns)
 
-    def _needed(self, row: Sequence[Any]) -> Sequence[Tuple[int, encoding.Converter]]:
-        """The conversions, without those of dates and times where all of them stand as they shall."""
-        if self._without_moments is not self._converters and self._plain(self._moments(row)):
-            return self._without_moments
-        return self._converters
+    def _converted(self, records: Sequence[Any], i: int, convert: encoding.Converter) -> List[Any]:
+        """One column, value by value, so that the one that cannot be converted is named."""
+        converted = []
+        for record in records:
+            value = self._takes[i](record)
+            try:
+                converted.append(None if value is None else convert(value))
+            except encoding.Unrepresentable as error:
+                raise MigrationError(
+                    "%s %s, column %s: SQLite cannot hold this value as it is: %s"
+                    % (self.mapped.table, self.name(record), self._names[i], error),
+                    hint="correct the value in PostgreSQL or the column in the SQLite schema, then export again",
+                    exit_code=ExitCode.SOURCE,
+                ) from error
+            except UnicodeDecodeError as error:  # msgspec passes raw JSON on unread
+                raise bundle.damaged(
+                    "%s is damaged: %s, column %s is not UTF-8"
+                    % (self.file, self.name(record), self._names[i])
+                ) from error
+        return converted
+
+    def _refuse_strangers(self, records: Sequence[Any], owner: Callable[[Any], Any]) -> None:
+        for record in records:
+            if not self._is_user(owner(record)):
+                raise bundle.damaged(
+                    "%s: the row %s belongs to another user than the manifest's"
+                    % (self.file, self.name(record))
+                )
 
     def _is_user(self, owner: Any) -> bool:
         if owner is None or owner == self._user_id:
@@ -183,35 +191,35 @@ class _Loader:
         )  # undeclared, or a number
         return value is None or str(value).rstrip() == self._user_id  # char(n) is padded
 
-    def name(self, row: Sequence[Any]) -> str:
+    def name(self, record: Any) -> str:
         if self._key is None:
             return "of the user"
-        key = row[self._key]
+        key = self._key(record)
         return str(key, "utf-8", "replace").strip('"') if isinstance(key, msgspec.Raw) else str(key)
+
+
+_JSON_NULLS = operator.attrgetter("json_nulls")
 
 
 def _load(
     database: sqlite3.Connection, export: bundle.Reader, loader: _Loader, advance: Callable[[int], None]
 ) -> int:
-    last: List[Any] = []
-
-    def rows() -> Iterator[Sequence[Any]]:
-        nonlocal last
-        for number, record in enumerate(export.records(loader.file, loader.decode), start=1):
-            last = loader.row(record)
-            yield last
-            if number % STEP == 0:
-                advance(STEP)
-
-    if not loader.columns:  # an empty file of a bundle that names no types
-        return sum(1 for _ in rows())
-    try:
-        return target.insert(database, loader.mapped.target, loader.columns, rows())
-    except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError) as error:
-        raise target.failed(
-            "%s %s is rejected by SQLite: %s" % (loader.mapped.table, loader.name(last), error),
-            "correct the row in PostgreSQL and export again, or the constraint in the schema file",
-        ) from error
+    loaded = 0
+    for records in export.blocks(loader.file, loader.decode.many, encoding.deep(loader.decode)):
+        rows = loader.rows(records)
+        if loader.columns:  # there are none in an empty file of a bundle that names no types
+            before = database.total_changes
+            try:
+                target.insert(database, loader.mapped.target, loader.columns, rows)
+            except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError) as error:
+                rejected = records[database.total_changes - before]
+                raise target.failed(
+                    "%s %s is rejected by SQLite: %s" % (loader.mapped.table, loader.name(rejected), error),
+                    "correct the row in PostgreSQL and export again, or the constraint in the schema file",
+                ) from error
+        loaded += len(records)
+        advance(len(records))
+    return loaded
 
 
 def _fill_singletons(
@@ -240,7 +248,7 @@ def _fill_singletons(
 def _singleton_values(record: bytes, member: str, loader: _Loader) -> List[Tuple[str, Any]]:
     """Column and value of each; a NULL that the target column cannot hold is left to its default."""
     try:
-        row = loader.row(loader.decode(record))
+        (row,) = loader.rows([loader.decode(record)]) if loader.columns else ((),)
     except msgspec.DecodeError as error:
         raise bundle.damaged("%s, %s: %s" % (bundle.USER_DATA, member, error)) from error
     return [

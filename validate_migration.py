@@ -290,7 +290,7 @@ def _live_records(
     assert context.live is not None
     with contextlib.closing(context.live.records(table)) as texts:
         in_order = content.ordered(texts, context.database, mapped) if sort else texts
-        yield map(bundle.deep(read), in_order)
+        yield map(encoding.deep(read), in_order)
 
 
 def _bundle_digest(context: Context, table: Table) -> Digest:

@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import stat
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,7 +35,7 @@ from typing import (
 import msgspec
 
 from migration import lock
-from migration.encoding import refuse_constant, reject_duplicates, value_at
+from migration.encoding import Decoded, deep, refuse_constant, reject_duplicates, value_at
 from migration.errors import ExitCode, MigrationError
 from migration.tables import Column
 
@@ -45,13 +44,13 @@ MANIFEST = "manifest.json"
 USER_DATA = "user_data.json"
 REPORTS = ("validation_report.json", "validation_report.html")
 BLOCK = 1 << 20
-DEEPEST = 10000  # levels of JSON; PostgreSQL's max_stack_depth ends earlier
+LINES = 1 << 18  # bytes of records that are looked at together
 
 _STAGING = ".staging"
 _OURS = (".gitignore", ".lock", ".staging", ".complete")
 _COMPLETE = ".complete"
 
-Decoded = TypeVar("Decoded")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -315,70 +314,128 @@ class Reader:
         return {name: None if text == b"null" else text for name, text in texts.items()}
 
     def records(self, file_name: str, decode: Callable[[bytes], Decoded]) -> Iterator[Decoded]:
-        """Each record of a table's file, decoded, at flat memory.
+        """Each record of a table's file, decoded, at flat memory. Raises as ``blocks`` does."""
+        decode = deep(decode)
+        for batch in self.blocks(file_name, lambda texts: [decode(text) for text in texts], decode):
+            yield from batch
+
+    def blocks(
+        self, file_name: str, process: Callable[[List[bytes]], Result], decode: Callable[[bytes], Any]
+    ) -> Iterator[Result]:
+        """What ``process`` makes of each block of records, given as JSON text, at flat memory.
 
         Our own files hold one record a line. Any other layout of a JSON array is read as well, a
-        little slower. Raises MigrationError (exit 4), naming file and record, where it is not one.
+        little slower: ``process`` lets msgspec.DecodeError through where a text is no JSON, and ``decode``
+        finds which one it is. Raises MigrationError (exit 4), naming file and record, where there is one.
         """
         with open_regular(self.folder / file_name) as file:
-            number = 0
+            number, texts = 0, []  # type: int, List[bytes]
             try:
-                for record in _decoded(file, deep(decode)):
-                    yield record
-                    number += 1
-            except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
-                raise damaged("%s is damaged in record %d: %s" % (file_name, number + 1, error)) from error
+                layout = _Lines(file)
+                for texts in layout:
+                    try:
+                        made = process(texts)
+                    except msgspec.ValidationError:
+                        raise
+                    except msgspec.DecodeError:
+                        break  # not one record a line, from here on at least
+                    yield made
+                    number += len(texts)
+                    texts = []
+                    layout.accept()
+                for texts in [] if layout.ended else _scanned(file, layout.offset, layout.last):
+                    yield process(texts)
+                    number += len(texts)
+                    texts = []
+            except _DAMAGES as error:
+                sound, damage = _first_damage(texts, decode)
+                damage = damage or error
+                raise damaged(
+                    "%s is damaged in record %d: %s" % (file_name, number + sound + 1, damage)
+                ) from damage
 
 
-def deep(decode: Callable[..., Decoded]) -> Callable[..., Decoded]:
-    """The decoder for JSON that is nested deeper than Python's recursion limit: PostgreSQL takes some thousand levels."""
+_DAMAGES = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError)
 
-    def patient(*arguments: Any) -> Decoded:
+
+def _first_damage(
+    texts: Sequence[bytes], decode: Callable[[bytes], Any]
+) -> Tuple[int, Optional[BaseException]]:
+    """How many records are sound before the first that is not, and what is wrong with that one."""
+    for number, text in enumerate(texts):
         try:
-            return decode(*arguments)
-        except RecursionError:
-            limit = sys.getrecursionlimit()
-            sys.setrecursionlimit(limit + DEEPEST)
-            try:
-                return decode(*arguments)
-            finally:
-                sys.setrecursionlimit(limit)
-
-    return patient
+            decode(text)
+        except _DAMAGES as error:
+            return number, error
+    return len(texts), None
 
 
-def _decoded(file: BinaryIO, decode: Callable[[bytes], Decoded]) -> Iterator[Decoded]:
-    offset, last = 0, ""  # the last sign read: "[", "," or the "}" of a record
-    if file.readline(16).strip() == b"[":
-        offset, last = file.tell(), "["
-        for line in file:
-            text = line.strip()
-            if text == b"]" and last != ",":
-                if file.read().strip():
-                    raise ValueError("text after the end of the array")
+class _Lines:
+    """The records of a file in our own layout, block by block; stops before the first block in another layout.
+
+    ``offset``: how far the file was accepted; ``last``: the sign before it: "[", "," or the "}" of a record.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.offset, self.last, self.ended = 0, "", False
+        self._size = 0
+
+    def accept(self) -> None:
+        """The block that was handed out last is one of records."""
+        self.offset += self._size
+        self.last = ","
+
+    def __iter__(self) -> Iterator[List[bytes]]:
+        file = self._file
+        if file.readline(16).strip() != b"[":
+            return
+        self.offset, self.last = file.tell(), "["
+        while True:
+            block = file.read(LINES)
+            block += file.readline()
+            if not block.endswith(b",\n"):
+                block += file.read(
+                    len(_END)
+                )  # the last record's line has been read, but not what ends the array
+            self._size = len(block)
+            closed = block.endswith(_END)
+            if closed or block == _END[1:]:
+                if file.read(1):
+                    return
+                if not closed:
+                    self.ended = self.last == "["
+                    return
+            elif not block.endswith(b",\n"):
                 return
-            if last == "}":
-                break  # the comma stands elsewhere, or is missing
-            comma = text.endswith(b",")
-            try:
-                record = decode(text[:-1] if comma else text)
-            except msgspec.ValidationError:
-                raise
-            except msgspec.DecodeError:
-                break  # not one record a line, from here on at least
-            yield record
-            offset += len(line)
-            last = "," if comma else "}"
-        else:
-            raise ValueError("the file ends too early")
-    yield from _scanned(file, offset, last, decode)
+            yield block[: -len(_END) if closed else -2].split(b",\n")
+            if closed:
+                self.ended = True
+                return
 
 
+_END = b"\n]\n"
 _BLANK = re.compile(r"[ \t\n\r]*")
 
 
-def _scanned(file: BinaryIO, offset: int, last: str, decode: Callable[[bytes], Decoded]) -> Iterator[Decoded]:
-    """Records of a JSON array in any layout. ``last``: the sign before ``offset``, as in ``_decoded``."""
+def _scanned(file: BinaryIO, offset: int, last: str) -> Iterator[List[bytes]]:
+    """Records of a JSON array in any layout, some at a time. ``last``: the sign before ``offset``, as in ``_Lines``."""
+    found: List[bytes] = []
+    size = 0
+    try:
+        for text in _scanned_records(file, offset, last):
+            found.append(text)
+            size += len(text)
+            if size > LINES:
+                yield found
+                found, size = [], 0
+    except (ValueError, RecursionError):
+        yield found  # the records before the damage count
+        raise
+    yield found
+
+
+def _scanned_records(file: BinaryIO, offset: int, last: str) -> Iterator[bytes]:
     import codecs
 
     file.seek(offset)
@@ -434,7 +491,7 @@ def _scanned(file: BinaryIO, offset: int, last: str, decode: Callable[[bytes], D
                 if not more():
                     raise
         block = BLOCK
-        yield decode(buffer[position:end].encode("utf-8"))
+        yield buffer[position:end].encode("utf-8")
         position, last = end, "}"
 
 

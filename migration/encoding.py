@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import json
 import re
+import sys
 from decimal import Decimal, InvalidOperation
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar, Union
 
 import msgspec
 
@@ -18,11 +19,16 @@ from migration.tables import Column
 
 SqliteValue = Union[None, int, float, str, bytes]
 Converter = Callable[[Any], SqliteValue]
+Many = Callable[[Sequence[Any]], Optional[Sequence[SqliteValue]]]
 
 JSON_NULLS = "$json_null"  # the bundle's own member: which nulls of a record are JSON's, not SQL's
 STRUCTURED = ("json", "jsonb", "structure")
 NUMERIC_AFFINITIES = ("INTEGER", "REAL", "NUMERIC")
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+
+
+DEEPEST = 10000  # levels of JSON; PostgreSQL's max_stack_depth ends earlier
+Decoded = TypeVar("Decoded")
 
 
 class Unrepresentable(ValueError):
@@ -92,10 +98,22 @@ def moment(kind: str) -> Converter:
     return convert
 
 
-def plain_moments(kinds: Sequence[str]) -> Callable[[Sequence[str]], bool]:
-    """Whether dates and times of these kinds all need no conversion: one look instead of many."""
-    matches = re.compile("\\n".join(_PLAIN[kind] for kind in kinds)).fullmatch
-    return lambda texts: matches("\n".join(texts)) is not None
+_CUT_FRACTION = re.compile(r"\.[0-9]{0,4}[1-9](?=[\n+-])")  # PostgreSQL leaves its last zeros out
+
+
+def _many_moments(kind: str) -> Many:
+    plain = re.compile("(?:%s\n)*" % _PLAIN[kind]).fullmatch
+
+    def convert(texts: Sequence[str]) -> Optional[Sequence[str]]:
+        joined = "\n".join(texts) + "\n"
+        if not plain(joined):
+            joined = _CUT_FRACTION.sub(lambda found: found[0].ljust(7, "0"), joined)
+            if not plain(joined):
+                return None
+        converted = joined.split("\n")[:-1]
+        return converted if len(converted) == len(texts) else None
+
+    return convert
 
 
 def _year(digits: str, before_christ: bool) -> str:
@@ -160,6 +178,19 @@ def _numeric(target: str) -> Converter:
         return _exact_float(digits)
 
     return convert
+
+
+_SHORT_NUMBERS = re.compile(rb"(?:(?=[^\n]{1,%d}\n)-?[0-9]+(?:\.[0-9]+)?\n|null\n)*" % _SURE)
+
+
+def _many_numbers(raws: Sequence[msgspec.Raw]) -> Optional[Sequence[Optional[float]]]:
+    joined = b"\n".join(raws) + b"\n"
+    if not _SHORT_NUMBERS.fullmatch(joined):
+        return None
+    digits = joined.split()
+    if b"null" in digits:
+        return [None if text == b"null" else float(text) for text in digits]
+    return list(map(float, digits))
 
 
 def _float(target: str) -> Converter:
@@ -250,36 +281,38 @@ _JSON_TYPES: Dict[str, Any] = {
 }
 
 
-def record_decoder(columns: Sequence[Column]) -> Callable[[bytes], Any]:
-    """Decoder of one record with exactly these columns, each once.
-
-    Yields a structure whose fields ``c0, c1 …`` are the columns in order and ``json_nulls`` names
-    the columns whose null is JSON's. JSON and decimal numbers stay raw, so that no digit is touched.
-    Raises msgspec.ValidationError where the record is another, msgspec.DecodeError where it is no JSON.
-    """
+def record_decoder(columns: Sequence[Column]) -> RecordDecoder:
     return _record_decoder(tuple(columns))
 
 
-@functools.lru_cache(maxsize=64)
-def _record_decoder(columns: Tuple[Column, ...]) -> Callable[[bytes], Any]:
-    fields: List[Any] = [
-        ("c%d" % i, _JSON_TYPES.get(column.kind, Optional[str])) for i, column in enumerate(columns)
-    ]
-    rename = {"c%d" % i: column.name for i, column in enumerate(columns)}
-    record_type = msgspec.defstruct(
-        "Record",
-        [*fields, ("json_nulls", Tuple[str, ...], ())],
-        rename={**rename, "json_nulls": JSON_NULLS},
-        forbid_unknown_fields=True,
-        omit_defaults=True,
-        gc=False,
-    )
-    decoder = msgspec.json.Decoder(record_type)
-    encode = msgspec.json.Encoder().encode
+class RecordDecoder:
+    """Decoder of records with exactly these columns, each once.
 
-    def decode(text: bytes) -> Any:
+    Yields structures whose fields ``c0, c1 …`` are the columns in order and ``json_nulls`` names
+    the columns whose null is JSON's. JSON and decimal numbers stay raw, so that no digit is touched.
+    Raises msgspec.ValidationError where the record is another, msgspec.DecodeError where it is no JSON.
+    """
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._fields: List[Any] = [
+            ("c%d" % i, _JSON_TYPES.get(column.kind, Optional[str])) for i, column in enumerate(columns)
+        ]
+        self._names = {"c%d" % i: column.name for i, column in enumerate(columns)}
+        self._type = msgspec.defstruct(
+            "Record",
+            [*self._fields, ("json_nulls", Tuple[str, ...], ())],
+            rename={**self._names, "json_nulls": JSON_NULLS},
+            forbid_unknown_fields=True,
+            omit_defaults=True,
+            gc=False,
+        )
+        self._decoder = msgspec.json.Decoder(self._type)
+        self._encoder = msgspec.json.Encoder()
+
+    def __call__(self, text: bytes) -> Any:
+        """One record."""
         try:
-            record = decoder.decode(text)
+            record = self._decoder.decode(text)
         except msgspec.ValidationError:
             raise
         except (msgspec.DecodeError, RecursionError) as error:
@@ -290,16 +323,31 @@ def _record_decoder(columns: Tuple[Column, ...]) -> Callable[[bytes], Any]:
             except ValueError:
                 raise error from None
             nulls_text = members.pop(JSON_NULLS, b"[]")
-            if set(members) != set(rename.values()):
+            if set(members) != set(self._names.values()):
                 raise msgspec.ValidationError("it has other members than its table has columns") from error
-            values = [_member(field, members[rename[field[0]]]) for field in fields]
+            values = [_member(field, members[self._names[field[0]]]) for field in self._fields]
             nulls = msgspec.json.decode(nulls_text, type=Tuple[str, ...])
-            return record_type(*values, nulls)
-        if encode(record) != text:  # laid out in another way, or a key twice, of which the last would win
+            return self._type(*values, nulls)
+        if (
+            self._encoder.encode(record) != text
+        ):  # laid out in another way, or a key twice, of which the last would win
             reject_duplicates(text)
         return record
 
-    return decode
+    def many(self, texts: Sequence[bytes]) -> List[Any]:
+        """As many records: at once where all of them are written as we write them, else one by one."""
+        lines = b"\n".join(texts)
+        try:
+            records: List[Any] = self._decoder.decode_lines(lines)
+            if len(records) == len(texts) and self._encoder.encode_lines(records) == lines + b"\n":
+                return records
+        except (msgspec.DecodeError, RecursionError):
+            pass
+        decode = deep(self)
+        return [decode(text) for text in texts]
+
+
+_record_decoder = functools.lru_cache(maxsize=64)(RecordDecoder)
 
 
 def _member(field: Tuple[str, Any], raw: bytes) -> Any:
@@ -323,6 +371,23 @@ def value_at(text: str, position: int) -> Tuple[Any, int]:
         return _READER.raw_decode(text, position)
     except RecursionError:
         return _DEEP_READER.raw_decode(text, position)
+
+
+def deep(decode: Callable[..., Decoded]) -> Callable[..., Decoded]:
+    """The decoder for JSON that is nested deeper than Python's recursion limit: PostgreSQL takes some thousand levels."""
+
+    def patient(*arguments: Any) -> Decoded:
+        try:
+            return decode(*arguments)
+        except RecursionError:
+            limit = sys.getrecursionlimit()
+            sys.setrecursionlimit(limit + DEEPEST)
+            try:
+                return decode(*arguments)
+            finally:
+                sys.setrecursionlimit(limit)
+
+    return patient
 
 
 def split_members(record: bytes) -> Dict[str, bytes]:
@@ -390,3 +455,12 @@ def converter(
     if kind == "undeclared":
         return _undeclared(target_not_null, json_declared, target)
     return _text_in_numeric_column if numeric_target else None
+
+
+def many_converter(column: Column, declared_type: str) -> Optional[Many]:
+    """The same of many values at once, or None where one of them is unusual; None where there is no such short cut."""
+    if column.kind in MOMENTS:
+        return _many_moments(column.kind)
+    if column.kind == "numeric" and affinity(declared_type) == "REAL":
+        return _many_numbers
+    return None

@@ -240,16 +240,14 @@ def take_off(connection: sqlite3.Connection) -> List[str]:
 
 def insert(
     connection: sqlite3.Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
-) -> int:
-    """Insert rows into a table and return how many SQLite took."""
-    before = connection.total_changes
+) -> None:
+    """Insert rows into a table, up to the first that SQLite refuses."""
     connection.executemany(
         "INSERT OR ABORT INTO {} ({}) VALUES ({})".format(  # whatever ON CONFLICT the schema says
             quote(table), ", ".join(quote(name) for name in columns), ", ".join("?" * len(columns))
         ),
         rows,
     )
-    return connection.total_changes - before
 
 
 def fill_singleton(connection: sqlite3.Connection, table: str, values: Sequence[Tuple[str, object]]) -> None:
