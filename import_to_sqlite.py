@@ -7,6 +7,7 @@ The bundle is verified first, the old database backed up, and the new one publis
 
 from __future__ import annotations
 
+import itertools
 import logging
 import operator
 import re
@@ -27,18 +28,23 @@ from migration.mapping import TableMapping
 from migration.schema import Schema, quote, read_schema
 from migration.settings import Settings
 from migration.tables import Column
+from migration.workers import at_work
 
 log = logging.getLogger("migration.import")
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import wrote: the bundle's manifest, rows and seconds of each table, and the backup made."""
+    """What an import wrote: the bundle's manifest, rows and seconds of each table, and the backup made.
+
+    ``stamp``: of the file that SQLite has looked through and found sound.
+    """
 
     manifest: Manifest
     rows: Mapping[str, int]
     seconds: Mapping[str, float]
     backup: Optional[Path]
+    stamp: Optional[target.Stamp]
 
 
 def import_(settings: Settings) -> Imported:
@@ -75,11 +81,13 @@ def import_(settings: Settings) -> Imported:
                     for sql in taken_off:
                         _bring_back(database, sql)
                         advance(1)
-                    _check(database)
+                    database.execute("COMMIT")
+                    _check(staged)
                 target.finish(database, staged, schema)
                 log.info("indexes, triggers and checks: %.1f s", time.perf_counter() - started)
             finally:
                 database.close()
+            stamp = target.stamp(staged)
             backup = target.publish(
                 staged, settings.sqlite_path, settings.backup_dir if settings.backup else None
             )
@@ -87,7 +95,7 @@ def import_(settings: Settings) -> Imported:
         log.info("old database backed up to %s", backup)
         target.prune(settings.backup_dir, settings.keep_backups)
     log.info("database of user %s published as %s", export.manifest.user_id, settings.sqlite_path)
-    return Imported(export.manifest, rows, seconds, backup)
+    return Imported(export.manifest, rows, seconds, backup, stamp)
 
 
 class _Loader:
@@ -298,9 +306,15 @@ def _check_count(file: str, rows: int, expected: int) -> None:
         raise bundle.damaged("%s holds %d records; the manifest says %d" % (file, rows, expected))
 
 
-def _check(database: sqlite3.Connection) -> None:
-    """Nothing dangles and the file is sound, before it is committed."""
-    violations = list(target.foreign_key_violations(database))
+def _check(staged: Path) -> None:
+    """Nothing dangles and the file is sound, before it is published."""
+    with target.opened(staged, 2) as (database, others):
+        checks: List[Callable[[sqlite3.Connection], List[Any]]] = [
+            *target.integrity_checks(database),
+            _violations,
+        ]
+        with at_work(others, checks) as results:
+            *problems, violations = results()
     if violations:
         shown = "\n  ".join(
             "%s %s: %s leads to no row of %s" % violation for violation in violations[: target.LISTED]
@@ -310,9 +324,13 @@ def _check(database: sqlite3.Connection) -> None:
             % (len(violations), ", of which the first:" if len(violations) > target.LISTED else "", shown),
             "export again with this version: it finds such rows in PostgreSQL, and --orphans skip leaves them out",
         )
-    problems = target.integrity_problems(database)
-    if problems:
-        raise target.failed("the new database is not sound: %s" % "; ".join(problems))
+    found = list(dict.fromkeys(itertools.chain(*problems)))
+    if found:
+        raise target.failed("the new database is not sound: %s" % "; ".join(found[: target.LISTED]))
+
+
+def _violations(database: sqlite3.Connection) -> List[target.Violation]:
+    return list(target.foreign_key_violations(database))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -107,7 +107,7 @@ def migrate(settings: Settings, arguments: argparse.Namespace) -> int:
         _summarize(exported, imported, settings)
     if arguments.skip_validation:
         return ExitCode.DONE
-    return conclude(validate(settings), settings)
+    return conclude(validate(settings, sound=None if imported is None else imported.stamp), settings)
 
 
 def _summarize(exported: Optional[Exported], imported: Optional[Imported], settings: Settings) -> None:

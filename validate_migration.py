@@ -18,7 +18,6 @@ import sqlite3
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from datetime import datetime
 from typing import (
     Any,
@@ -46,18 +45,23 @@ from migration.schema import quote, read_schema
 from migration.settings import Settings
 from migration.source import Digest, Digester, Snapshot
 from migration.tables import Column, Singleton, Table
+from migration.workers import at_work
 
 log = logging.getLogger("migration.validate")
 
 STEP = 1000  # records between two steps of the progress bar
+CHECKERS = 2  # threads that look at SQLite's file
 LOOKED_UP = 1000  # rows too many of which PostgreSQL is asked whose they are
 Result = TypeVar("Result")
 
 
-def validate(settings: Settings, db: Optional[Snapshot] = None) -> Report:
+def validate(
+    settings: Settings, db: Optional[Snapshot] = None, sound: Optional[target.Stamp] = None
+) -> Report:
     """Check ``settings.sqlite_path`` and write the report.
 
-    ``db``: an open snapshot to compare with and to leave open; None: one of its own.
+    ``db``: an open snapshot to compare with and to leave open; None: one of its own. ``sound``: the stamp of a
+    file that ``import_`` has had SQLite look through: where this is the very file, that is not done again.
 
     Raises MigrationError: exit 2 for the schema, 3 for PostgreSQL (unless ``settings.offline``), 4 for the
     bundle, 5 where there is no database. Differences are no error here: they stand in the report.
@@ -66,30 +70,26 @@ def validate(settings: Settings, db: Optional[Snapshot] = None) -> Report:
     expected = read_schema(settings.schema_path)
     with contextlib.ExitStack() as stack:
         stack.enter_context(target.errors(settings.sqlite_path))
-        database, other, in_use = stack.enter_context(target.opened_twice(settings.sqlite_path))
+        known = sound is not None and sound == target.stamp(settings.sqlite_path)
+        database, others = stack.enter_context(target.opened(settings.sqlite_path, CHECKERS))
         context = stack.enter_context(context_of(database, settings, expected, db))
         made = _new_report(context)
-        pool = stack.enter_context(ThreadPoolExecutor(2))
         # While the cells are compared here, SQLite looks through its file and PostgreSQL adds up its digests.
-        other.text_factory = target.any_text
-        scan = pool.submit(checks.scan, replace(context, database=other), in_use)
+        pool = stack.enter_context(ThreadPoolExecutor(1))
         digests = _digests(context, pool)
         try:
             held: Dict[str, Digest] = {}
-            made.findings += _compare(context, made, held)
-            made.findings += _source_changes(context, digests, held, made)
-            made.findings += _singletons(context, made)
-            made.findings += _left_out(made)
-            made.findings += scan.result()
+            with at_work(others, checks.all_checks(context, known)) as checked:
+                made.findings += _compare(context, made, held)
+                made.findings += _source_changes(context, digests, held, made)
+                made.findings += _singletons(context, made)
+                made.findings += _left_out(made)
+                made.findings += checks.together(checked())
         except BaseException:
-            scan.cancel()
             for digest in digests.values():
                 digest.cancel()
             if context.live is not None:
                 context.live.db.cancel()
-            while scan.running():  # it may be between two statements, which an interrupt does not touch
-                other.interrupt()
-                time.sleep(0.01)
             raise
     made.seconds = time.perf_counter() - started
     for message in made.errors:

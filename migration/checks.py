@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sqlite3
 import time
-from typing import Callable, ContextManager, Dict, Iterator, List, Optional, Tuple
+from dataclasses import replace
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import msgspec
 
@@ -15,8 +17,11 @@ from migration.mapping import Mapped
 from migration.report import PREFIXES, Finding, Listing
 from migration.schema import quote
 from migration.tables import Singleton, Table
+from migration.workers import Job
 
 log = logging.getLogger("migration.checks")
+
+Check = Callable[[Context], Iterator[Finding]]
 
 
 def schema_differences(context: Context) -> Iterator[Finding]:
@@ -26,9 +31,9 @@ def schema_differences(context: Context) -> Iterator[Finding]:
         yield Finding("schema", message, found.table, error=not found.more)
 
 
-def integrity(context: Context) -> Iterator[Finding]:
-    """SQLite finds its file sound."""
-    for problem in target.integrity_problems(context.database):
+def integrity(look: Job[List[str]], context: Context) -> Iterator[Finding]:
+    """SQLite finds its file, or the part of it that it is to look at, sound."""
+    for problem in look(context.database):
         yield Finding("integrity", "%s: %s" % (PREFIXES["integrity"], problem))
 
 
@@ -39,12 +44,11 @@ def dangling_references(context: Context) -> Iterator[Finding]:
         yield Finding("references", message, violation.table, violation.row, violation.column)
 
 
-def malformed_cells(context: Context) -> Iterator[Finding]:
-    """JSON parses, and every value is in its column's form and range."""
-    for table in mapping.everything(context.settings):
-        mapped = context.mapped(table, context.columns)
-        if mapped.copied:
-            yield from cells.problems(context.database, table, mapped, _given(context, table))
+def malformed_cells(table: Mapped, context: Context) -> Iterator[Finding]:
+    """JSON parses, and every value of a table is in its column's form and range."""
+    mapped = context.mapped(table, context.columns)
+    if mapped.copied:
+        yield from cells.problems(context.database, table, mapped, _given(context, table))
 
 
 def changed_defaults(context: Context) -> Iterator[Finding]:
@@ -80,15 +84,6 @@ def _given(context: Context, table: Mapped) -> Callable[[str], bool]:
     return lambda column: bytes(record.get(column, b"null")) != b"null"
 
 
-CHECKS: Tuple[Callable[[Context], Iterator[Finding]], ...] = (
-    schema_differences,
-    integrity,
-    dangling_references,
-    malformed_cells,
-    changed_defaults,
-)
-
-
 def _readable(findings: Iterator[Finding]) -> Iterator[Finding]:
     """What SQLite refuses to look at is a finding, too: a view in a table's place, a key that leads to no key."""
     try:
@@ -99,18 +94,32 @@ def _readable(findings: Iterator[Finding]) -> Iterator[Finding]:
         yield Finding("integrity", "%s: SQLite refuses: %s" % (PREFIXES["integrity"], error))
 
 
-def scan(context: Context, in_use: ContextManager[object]) -> List[Finding]:
-    """What all CHECKS find. ``in_use`` is held meanwhile."""
-    found: List[Finding] = []
-    with in_use:
-        for check in CHECKS:
-            started = time.perf_counter()
-            listings: Dict[Tuple[str, Optional[str], bool], Listing] = {}
-            for finding in _readable(check(context)):
-                key = finding.check, finding.table, finding.error
-                if key not in listings:
-                    listings[key] = Listing(*key[:2], context.settings.max_differences, finding.error)
-                listings[key].add(finding)
-            found += (finding for listing in listings.values() for finding in listing.findings)
-            log.debug("%s: %.2f s", check.__name__, time.perf_counter() - started)
-    return found
+def all_checks(context: Context, sound: bool) -> List[Job[List[Finding]]]:
+    """Every check of the file, for ``workers.at_work``. ``sound``: SQLite has looked through this very file before."""
+    checks: List[Check] = [schema_differences]
+    if not sound:
+        checks += [functools.partial(integrity, look) for look in target.integrity_checks(context.database)]
+        checks.append(dangling_references)
+    checks += [functools.partial(malformed_cells, table) for table in mapping.everything(context.settings)]
+    checks.append(changed_defaults)
+    return [functools.partial(_found, check, context) for check in checks]
+
+
+def _found(check: Check, context: Context, database: sqlite3.Connection) -> List[Finding]:
+    started = time.perf_counter()
+    database.text_factory = target.any_text
+    listings: Dict[Tuple[str, Optional[str], bool], Listing] = {}
+    for finding in _readable(check(replace(context, database=database))):
+        key = finding.check, finding.table, finding.error
+        if key not in listings:
+            listings[key] = Listing(*key[:2], context.settings.max_differences, finding.error)
+        listings[key].add(finding)
+    log.debug("%s: %.2f s", getattr(check, "func", check).__name__, time.perf_counter() - started)
+    return [finding for listing in listings.values() for finding in listing.findings]
+
+
+def together(results: Sequence[List[Finding]]) -> List[Finding]:
+    """What the checks found, once where two of them found the same."""
+    return list(
+        {(finding.check, finding.message): finding for found in results for finding in found}.values()
+    )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import logging
 import os
 import re
 import shutil
 import sqlite3
-import threading
 import time
 import zlib
 from datetime import datetime
@@ -20,12 +20,13 @@ from migration import lock
 from migration.bundle import create_private, sync_folder
 from migration.errors import ExitCode, MigrationError
 from migration.schema import Schema, quote
+from migration.workers import Job
 
 log = logging.getLogger("migration.target")
 
 BACKUP_NAME = re.compile(r"theprogram_backup_(\d{8}_\d{6})\.db")
 LISTED = 10
-CACHE = 32768  # kilobytes of pages that SQLite keeps
+CACHE = 8192  # kilobytes of pages that SQLite keeps: more would not stay in the processor's own cache
 _BUSY_SECONDS = 2.0
 _COMPANIONS = ("-wal", "-shm", "-journal")
 
@@ -153,38 +154,31 @@ def any_text(content: bytes) -> str:
 
 
 @contextlib.contextmanager
-def opened_twice(path: Path) -> Iterator[Tuple[sqlite3.Connection, sqlite3.Connection, threading.Lock]]:
-    """Two connections that read one state of a database, for two threads.
+def opened(path: Path, workers: int) -> Iterator[Tuple[sqlite3.Connection, List[sqlite3.Connection]]]:
+    """A connection, and more for ``workers.at_work``, that all read one state of a database.
 
-    The thread of the second holds the lock while it reads: an interrupt can end the block before the thread.
     Raises MigrationError (exit 5) where there is none.
     """
     if not path.is_file():
         raise failed("no database at %s" % path, "run import_to_sqlite.py first, or set --sqlite-path")
-    with contextlib.closing(open_to_read(path)) as one, _unless_in_use(open_to_read(path)) as (other, in_use):
-        for connection in (one, other):
-            connection.execute("PRAGMA cache_size = %d" % -CACHE)
-        while True:
-            version = one.execute("PRAGMA data_version").fetchone()
-            for connection in (other, one):
-                connection.execute("BEGIN")
-                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if one.execute("PRAGMA data_version").fetchone() == version:
-                break  # nobody wrote between the two
-            for connection in (other, one):
-                connection.execute("ROLLBACK")
-        yield one, other, in_use
-
-
-@contextlib.contextmanager
-def _unless_in_use(connection: sqlite3.Connection) -> Iterator[Tuple[sqlite3.Connection, threading.Lock]]:
-    """Closes a connection in the end, but never under the hands of the thread that reads it."""
-    in_use = threading.Lock()
-    try:
-        yield connection, in_use
-    finally:
-        if in_use.acquire(blocking=False):
-            connection.close()
+    with contextlib.closing(open_to_read(path)) as one:
+        others = [open_to_read(path) for _ in range(workers)]
+        try:
+            for connection in (one, *others):
+                connection.execute("PRAGMA cache_size = %d" % -CACHE)
+            while True:
+                version = one.execute("PRAGMA data_version").fetchone()
+                for connection in (*others, one):
+                    connection.execute("BEGIN")
+                    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                if one.execute("PRAGMA data_version").fetchone() == version:
+                    break  # nobody wrote meanwhile
+                for connection in (*others, one):
+                    connection.execute("ROLLBACK")
+            yield one, others
+        finally:
+            for connection in others:
+                connection.close()
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
@@ -291,14 +285,34 @@ def foreign_key_violations(connection: sqlite3.Connection) -> Iterator[Violation
         yield Violation(table, str(found[0] if found else rowid), column, parent)
 
 
-def integrity_problems(connection: sqlite3.Connection) -> List[str]:
-    found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(%d)" % LISTED)]
-    return [] if found == ["ok"] else found
+def integrity_problems(
+    connection: sqlite3.Connection, check: str = "integrity_check(%d)" % LISTED
+) -> List[str]:
+    found = [str(row[0]) for row in connection.execute("PRAGMA " + check)]
+    return [] if found == ["ok"] else found[:LISTED]
+
+
+def integrity_checks(connection: sqlite3.Connection) -> List[Job[List[str]]]:
+    """What ``integrity_problems`` looks at, in parts that can be looked at side by side, the largest first.
+
+    A check of one table leaves out what only the whole file shows, such as lost pages; quick_check leaves out
+    what the check of each table shows: that its indexes hold its rows.
+    Source: https://www.sqlite.org/pragma.html#pragma_integrity_check (for one table: since SQLite 3.33)
+    """
+    if sqlite3.sqlite_version_info < (3, 33):
+        return [integrity_problems]
+    sizes = {}
+    for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        sizes[table] = 0
+        with contextlib.suppress(sqlite3.Error):  # a table without rowid
+            sizes[table] = connection.execute("SELECT max(rowid) FROM %s" % quote(table)).fetchone()[0] or 0
+    tables = sorted(sizes, key=lambda table: -sizes[table])
+    names = ["integrity_check(%s)" % quote(table) for table in tables] + ["quick_check"]
+    return [functools.partial(integrity_problems, check=name) for name in names]
 
 
 def finish(connection: sqlite3.Connection, staged: Path, schema: Schema) -> None:
-    """Commit, bring the file into the journal mode that its schema asks for, and sync it to the disk."""
-    connection.execute("COMMIT")
+    """Bring the file into the journal mode that its schema asks for, and sync it to the disk."""
     wanted = re.findall(r"PRAGMA\s+journal_mode\s*=\s*'?(\w+)", schema.script, re.IGNORECASE)
     connection.execute("PRAGMA journal_mode = %s" % (wanted[-1] if wanted else "DELETE"))
     connection.close()
@@ -314,6 +328,28 @@ def _sync(path: Path) -> None:
 
 
 # Publishing
+
+
+class Stamp(NamedTuple):
+    """What tells that a file is the one that it was, unwritten since."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    logged: int  # bytes in its write-ahead log
+
+
+def stamp(path: Path) -> Optional[Stamp]:
+    """The database's stamp; None where there is none."""
+    target = resolved(path)
+    try:
+        found = target.stat()
+        wal = target.with_name(target.name + "-wal")
+        logged = wal.stat().st_size if wal.exists() else 0
+    except OSError:
+        return None
+    return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, logged)
 
 
 def publish(staged: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Path]:
