@@ -29,7 +29,6 @@ from typing import (
     NamedTuple,
     Optional,
     Sequence,
-    Tuple,
     TypeVar,
 )
 
@@ -40,6 +39,7 @@ from migration import bundle, checks, console, content, encoding, mapping, repor
 from migration.context import Context, context_of
 from migration.errors import ExitCode
 from migration.mapping import TableMapping
+from migration.rendering import rendered
 from migration.report import PREFIXES, Changes, Finding, Listing, Report, TableResult
 from migration.schema import quote, read_schema
 from migration.settings import Settings
@@ -49,7 +49,6 @@ from migration.workers import at_work
 
 log = logging.getLogger("migration.validate")
 
-STEP = 1000  # records between two steps of the progress bar
 CHECKERS = 2  # threads that look at SQLite's file
 LOOKED_UP = 1000  # rows too many of which PostgreSQL is asked whose they are
 Result = TypeVar("Result")
@@ -216,93 +215,120 @@ def _legibly(context: Context, walk: Callable[[], Result]) -> Result:
 def _compare_table(context: Context, table: Table, advance: Callable[[int], None], sort: bool) -> Compared:
     settings, columns = context.settings, context.compared[table.name]
     mapped = context.mapped(table, context.compared)
-    decode, digester = encoding.record_decoder(columns), Digester()
+    decode, digester = encoding.deep(encoding.record_decoder(columns)), Digester()
     is_strange = _strange(context, table)
     strange = Listing("isolation", table.name, settings.max_differences)
+    listing = Listing("contents", table.name, settings.max_differences)
+    extra: List[str] = []
+    comparison = _comparison(context, table, mapped, decode)
 
-    def read(text: bytes) -> Any:
-        record = decode(text)
-        digester.add(text)
-        if is_strange is not None and is_strange(record):
-            strange.add(_stranger(table, columns, record))
-        if digester.rows % STEP == 0:
-            advance(STEP)
-        return record
+    def take(differences: Iterator[content.Difference]) -> None:
+        for difference in differences:
+            listing.add(_difference(table.name, difference))
+            if difference.message == content.EXTRA and len(extra) < LOOKED_UP:
+                extra.append(difference.row)
 
-    records = _bundle_records if context.against == "bundle" else _live_records
-    with records(context, table, mapped, read, sort) as read_records:
-        found, differences, extra = _walk(context, table, mapped, read_records)
-    found += strange.findings
-    found += _strangers_rows(context, table, extra)
+    def look(texts: Sequence[bytes]) -> None:
+        if comparison is None:  # read and added up all the same
+            found: Any = [decode(text) for text in texts], iter(())
+        else:
+            found = comparison.block(texts)
+        if found is not None:
+            records, differences = found
+            for record in filter(is_strange, records) if is_strange is not None else ():
+                strange.add(_stranger(table, columns, record))
+            take(differences)
+        digester.add(texts)
+        advance(len(texts))
+
+    if comparison is not None:
+        take(comparison.begin())
+    if context.against == "bundle" and not sort:
+        assert context.export is not None
+        collections.deque(context.export.blocks(table.file, look, decode), maxlen=0)
+    else:
+        with _texts(context, table, mapped, sort) as texts:
+            collections.deque(map(look, bundle.in_blocks(texts)), maxlen=0)
+    if comparison is None:
+        found = _uncompared(table, mapped)
+    else:
+        take(comparison.end())
+        found = listing.findings
     return Compared(
         digester.digest,
-        0 if differences is None else digester.rows * len(mapped.copied),
-        differences or 0,
-        found,
+        0 if comparison is None else digester.rows * len(mapped.copied),
+        listing.total,
+        [*found, *strange.findings, *_strangers_rows(context, table, extra)],
     )
 
 
-def _walk(
-    context: Context, table: Table, mapped: TableMapping, records: Iterator[Any]
-) -> Tuple[List[Finding], Optional[int], List[str]]:
-    """The first differences, how many there are (None: rows cannot be paired with records), the first rows too many."""
+def _comparison(
+    context: Context, table: Table, mapped: TableMapping, decode: Callable[[bytes], Any]
+) -> Optional[content.Comparison]:
+    """None where rows cannot be paired with records."""
     if not content.key_columns(context.database, mapped):
-        collections.deque(records, maxlen=0)  # read and added up all the same
-        message = "%s: contents of %s were not compared: no primary key to pair rows by"
-        found = Finding("contents", message % (PREFIXES["contents"], table.name), table.name, error=False)
-        return [found] if mapped.copied else [], None, []
-    show = content.shortened if context.settings.show_values else context.fingerprint
-    listing = Listing("contents", table.name, context.settings.max_differences)
-    extra: List[str] = []
-    for difference in content.differences(
-        context.database, mapped, context.compared[table.name], records, show, table.json_types
-    ):
-        listing.add(_difference(table.name, difference))
-        if difference.message == content.EXTRA and len(extra) < LOOKED_UP:
-            extra.append(difference.row)
-    return listing.findings, listing.total, extra
+        return None
+    columns = context.compared[table.name]
+    owner = None if table.ownership.or_shared else table.owner
+    return content.Comparison(
+        context.database,
+        mapped,
+        columns,
+        decode,
+        rendered(mapped, columns, owner, context.user_id),
+        content.shortened if context.settings.show_values else context.fingerprint,
+        table.json_types,
+    )
+
+
+def _uncompared(table: Table, mapped: TableMapping) -> List[Finding]:
+    message = "%s: contents of %s were not compared: no primary key to pair rows by"
+    found = Finding("contents", message % (PREFIXES["contents"], table.name), table.name, error=False)
+    return [found] if mapped.copied else []
 
 
 @contextlib.contextmanager
-def _bundle_records(
-    context: Context, table: Table, mapped: TableMapping, read: Callable[[bytes], Any], sort: bool
-) -> Iterator[Iterator[Any]]:
-    """The bundle's records, ``read``; in SQLite's order with ``sort``."""
-    export = context.export
-    assert export is not None
-    if not sort:
-        yield export.records(table.file, read)
+def _texts(context: Context, table: Table, mapped: TableMapping, sort: bool) -> Iterator[Iterator[bytes]]:
+    """The records that SQLite's cells are compared with, as JSON text; in SQLite's order with ``sort``."""
+    if context.against == "bundle":
+        yield _sorted_texts(context, table, mapped)
         return
+    with _live_texts(context, table, mapped, sort) as texts:
+        yield texts
+
+
+def _sorted_texts(context: Context, table: Table, mapped: TableMapping) -> Iterator[bytes]:
+    """The bundle's records in SQLite's order."""
     decode = encoding.record_decoder(context.held[table.name])
 
     def checked(text: bytes) -> bytes:
         decode(text)
         return text
 
-    yield map(read, content.ordered(export.records(table.file, checked), context.database, mapped))
+    assert context.export is not None
+    return content.ordered(context.export.records(table.file, checked), context.database, mapped)
 
 
 @contextlib.contextmanager
-def _live_records(
-    context: Context, table: Table, mapped: TableMapping, read: Callable[[bytes], Any], sort: bool
-) -> Iterator[Iterator[Any]]:
-    """PostgreSQL's records, ``read``; in SQLite's order with ``sort``."""
+def _live_texts(
+    context: Context, table: Table, mapped: TableMapping, sort: bool
+) -> Iterator[Iterator[bytes]]:
+    """PostgreSQL's records; in SQLite's order with ``sort``."""
     assert context.live is not None
     with contextlib.closing(context.live.records(table)) as texts:
-        in_order = content.ordered(texts, context.database, mapped) if sort else texts
-        yield map(encoding.deep(read), in_order)
+        yield content.ordered(texts, context.database, mapped) if sort else texts
 
 
 def _bundle_digest(context: Context, table: Table) -> Digest:
     digester = Digester()
     decode = encoding.record_decoder(context.held[table.name])
 
-    def read(text: bytes) -> None:
-        decode(text)
-        digester.add(text)
+    def look(texts: Sequence[bytes]) -> None:
+        decode.many(texts)
+        digester.add(texts)
 
     assert context.export is not None
-    collections.deque(context.export.records(table.file, read), maxlen=0)
+    collections.deque(context.export.blocks(table.file, look, encoding.deep(decode)), maxlen=0)
     return digester.digest
 
 
@@ -385,11 +411,16 @@ def _source_findings(context: Context, table: Table, made: Report) -> Iterator[F
         found = Changes()
         columns, columns_now = context.held[table.name], now[table.name]
         decode, decode_now = (encoding.record_decoder(listed) for listed in (columns, columns_now))
-        with _bundle_records(context, table, mapped, decode, sort) as then, _live_records(
-            context, table, mapped, decode_now, sort
-        ) as live_records:
+        then: Iterator[Any]
+        if sort:
+            then = map(encoding.deep(decode), _sorted_texts(context, table, mapped))
+        else:
+            assert context.export is not None
+            then = context.export.records(table.file, decode)
+        with _live_texts(context, table, mapped, sort) as texts:
+            records = map(encoding.deep(decode_now), texts)
             for kind, row in content.changes(
-                context.database, mapped, (columns, then), (columns_now, live_records)
+                context.database, mapped, (columns, then), (columns_now, records)
             ):
                 found.add(kind, row, context.settings.max_differences)
         return found

@@ -23,6 +23,7 @@ from typing import (
     Callable,
     Collection,
     Dict,
+    Iterable,
     Iterator,
     List,
     Mapping,
@@ -343,7 +344,7 @@ class Reader:
                     number += len(texts)
                     texts = []
                     layout.accept()
-                for texts in [] if layout.ended else _scanned(file, layout.offset, layout.last):
+                for texts in [] if layout.ended else in_blocks(_scanned(file, layout.offset, layout.last)):
                     yield process(texts)
                     number += len(texts)
                     texts = []
@@ -418,12 +419,12 @@ _END = b"\n]\n"
 _BLANK = re.compile(r"[ \t\n\r]*")
 
 
-def _scanned(file: BinaryIO, offset: int, last: str) -> Iterator[List[bytes]]:
-    """Records of a JSON array in any layout, some at a time. ``last``: the sign before ``offset``, as in ``_Lines``."""
+def in_blocks(texts: Iterable[bytes]) -> Iterator[List[bytes]]:
+    """Records some at a time, so that they can be looked at together."""
     found: List[bytes] = []
     size = 0
     try:
-        for text in _scanned_records(file, offset, last):
+        for text in texts:
             found.append(text)
             size += len(text)
             if size > LINES:
@@ -432,10 +433,11 @@ def _scanned(file: BinaryIO, offset: int, last: str) -> Iterator[List[bytes]]:
     except (ValueError, RecursionError):
         yield found  # the records before the damage count
         raise
-    yield found
+    if found:
+        yield found
 
 
-def _scanned_records(file: BinaryIO, offset: int, last: str) -> Iterator[bytes]:
+def _scanned(file: BinaryIO, offset: int, last: str) -> Iterator[bytes]:
     import codecs
 
     file.seek(offset)

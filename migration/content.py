@@ -57,49 +57,114 @@ MISSING = "is missing in SQLite"
 EXTRA = "is in SQLite alone"
 
 
-def differences(
-    database: sqlite3.Connection,
-    mapped: TableMapping,
-    columns: Sequence[Column],
-    records: Iterable[Any],
-    describe: Describe,
-    json_columns: Collection[str] = (),
-) -> Iterator[Difference]:
-    """Walk records and rows side by side in key order, at flat memory.
+class Comparison:
+    """Holds the records of a table against its rows, block by block in key order, at flat memory.
 
-    ``records``: as ``encoding.record_decoder(columns)`` makes them. Raises Unordered where they are not in
-    key order, as in a bundle that was made elsewhere. ``json_columns``: those that config declares.
+    ``decode``: of one record's text (``encoding.record_decoder``); ``row_as_record``: SQL of ``rendering``, where
+    there is one; ``json_columns``: those that config declares. Its methods raise Unordered where the records are
+    not in key order, as in a bundle that was made elsewhere.
     """
-    cells = Cells(mapped, columns, json_columns)
-    key = _key_of(database, mapped, cells.pairs)
-    rows = database.execute(
-        "SELECT {} FROM {} ORDER BY {}".format(
-            ", ".join(quote(pair.target.name) for pair in cells.pairs),
-            quote(mapped.target),
-            ", ".join(quote(pair.target.name) + " COLLATE BINARY" for pair in key.pairs),
-        )
-    )
-    row, place = _next(rows, key)
-    last: Any = None
-    for record in records:
-        values = cells.take(record)
-        name = key.of_record(values)
-        if last is not None and not _less(last, name):
+
+    def __init__(
+        self,
+        database: sqlite3.Connection,
+        mapped: TableMapping,
+        columns: Sequence[Column],
+        decode: Callable[[bytes], Any],
+        row_as_record: Optional[str],
+        describe: Describe,
+        json_columns: Collection[str] = (),
+    ) -> None:
+        self._database = database
+        self._table = mapped.target
+        self._cells = Cells(mapped, columns, json_columns)
+        self._key = _key_of(database, mapped, self._cells.pairs)
+        self._decode = decode
+        self._describe = describe
+        self._after: Any = None  # the key up to which rows have been looked at
+        self._names = [quote(pair.target.name) + " COLLATE BINARY" for pair in self._key.pairs]
+        self._order = " ORDER BY " + ", ".join(self._names)
+        self._row_as_record = row_as_record
+
+    def begin(self) -> Iterator[Difference]:
+        """Rows that have no key: no record is theirs."""
+        yield from self._extra(self._rows(" OR ".join(name + " IS NULL" for name in self._names), ()))
+
+    def block(self, texts: Sequence[bytes]) -> Optional[Tuple[List[Any], Iterator[Difference]]]:
+        """Look at the rows up to that of the last record; None where they are just what the records say.
+
+        Otherwise the records, decoded, and what is different, though that may be nothing.
+
+        Raises msgspec.DecodeError where a text is no record.
+        """
+        after, last = self._after, self._key.of_record(self._cells.take(self._decode(texts[-1])))
+        if after is not None and not _less(after, last):
             raise Unordered
-        last = name
-        while row is not None and place != name and _less(place, name):
-            yield Difference(mapped.target, key.shown(place), None, EXTRA)
+        condition, limits = self._between(after, last)
+        self._after = last
+        if self._row_as_record is not None and self._are_records(texts, condition, limits):
+            return None
+        records = [self._decode(text) for text in texts]
+        return records, self._differences(records, self._rows(condition, limits), after)
+
+    def end(self) -> Iterator[Difference]:
+        """The rows behind the last record."""
+        yield from self._extra(self._rows(*self._between(self._after, None)))
+
+    def _between(self, after: Any, last: Any) -> Tuple[str, Tuple[Any, ...]]:
+        """SQL condition and its parameters: keys behind ``after`` up to ``last``; None is no limit."""
+        names, places = ", ".join(self._names), ", ".join("?" * len(self._names))
+        limits = [(sign, key) for sign, key in ((">", after), ("<=", last)) if key is not None]
+        conditions = ["({}) {} ({})".format(names, sign, places) for sign, _ in limits]
+        keys = [key if isinstance(key, tuple) else (key,) for _, key in limits]
+        return " AND ".join(conditions) or "true", tuple(part for key in keys for part in key)
+
+    def _rows(self, condition: str, limits: Sequence[Any]) -> Iterator[Row]:
+        names = ", ".join(quote(pair.target.name) for pair in self._cells.pairs)
+        sql = "SELECT {} FROM {} WHERE {}".format(names, quote(self._table), condition)
+        return self._database.execute(sql + self._order, limits)
+
+    def _are_records(self, texts: Sequence[bytes], condition: str, limits: Sequence[Any]) -> bool:
+        """Whether SQLite renders the rows as these very records. Threads run meanwhile: it is one step of SQLite's."""
+        lines = "SELECT {} AS line FROM {} WHERE {}".format(
+            self._row_as_record, quote(self._table), condition
+        )
+        sql = "SELECT count(*), CAST(group_concat(line, char(10)) AS BLOB) FROM (%s)" % (lines + self._order)
+        try:
+            rows, text = self._database.execute(sql, limits).fetchone()
+        except (
+            sqlite3.OperationalError
+        ):  # a cell that it cannot render; what else it is, the look at the cells meets
+            return False
+        return bool(rows == len(texts) and text == b"\n".join(texts))
+
+    def _extra(self, rows: Iterator[Row]) -> Iterator[Difference]:
+        for row in rows:
+            yield Difference(self._table, self._key.shown(self._key.of_row(row)), None, EXTRA)
+
+    def _differences(self, records: Iterable[Any], rows: Iterator[Row], last: Any) -> Iterator[Difference]:
+        """Walk records and rows side by side."""
+        cells, key, table = self._cells, self._key, self._table
+        row, place = _next(rows, key)
+        for record in records:
+            values = cells.take(record)
+            name = key.of_record(values)
+            if last is not None and not _less(last, name):
+                raise Unordered
+            last = name
+            while row is not None and place != name and _less(place, name):
+                yield Difference(table, key.shown(place), None, EXTRA)
+                row, place = _next(rows, key)
+            if row is None or place != name:
+                yield Difference(table, key.shown(name), None, MISSING)
+                continue
+            if not cells.equal(record, values, row):
+                for column, message in cells.unequal(record, values, row, self._describe):
+                    yield Difference(table, key.shown(name), column, message)
             row, place = _next(rows, key)
-        if row is None or place != name:
-            yield Difference(mapped.target, key.shown(name), None, MISSING)
-            continue
-        if not cells.equal(record, values, row):
-            for column, message in cells.unequal(record, values, row, describe):
-                yield Difference(mapped.target, key.shown(name), column, message)
-        row, place = _next(rows, key)
-    while row is not None:
-        yield Difference(mapped.target, key.shown(place), None, EXTRA)
-        row, place = _next(rows, key)
+        while row is not None:
+            yield Difference(table, key.shown(place), None, EXTRA)
+            row, place = _next(rows, key)
 
 
 def _next(rows: Iterator[Row], key: _Key) -> Tuple[Optional[Row], Any]:

@@ -93,16 +93,17 @@ class Digester:
         self.rows = 0
         self._sum = 0
 
-    def add(self, record: bytes) -> None:
-        self.rows += 1
-        self._sum += _FIRST(hashlib.sha256(record).digest())[0]
+    def add(self, records: Sequence[bytes]) -> None:
+        self.rows += len(records)
+        hashes = b"".join([hashlib.sha256(record).digest() for record in records])
+        self._sum += sum(first for (first,) in _FIRST(hashes))
 
     @property
     def digest(self) -> Digest:
         return Digest(self.rows, self._sum)
 
 
-_FIRST = struct.Struct(">q24x").unpack
+_FIRST = struct.Struct(">q24x").iter_unpack
 
 
 class Snapshot:
