@@ -15,17 +15,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from typing import Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence
 
 import config
-import plan_migration
-from export_from_postgres import Exported, export
-from import_to_sqlite import Imported, import_
-from migration import console, target
+from migration import console
 from migration.errors import ExitCode
-from migration.schema import read_schema
 from migration.settings import Settings
-from validate_migration import conclude, validate
+
+# The phases and what they bring with them are imported where they run: --help is there at once.
+if TYPE_CHECKING:
+    from export_from_postgres import Exported
+    from import_to_sqlite import Imported
 
 NEWEST = "\0newest"  # no file has such a name
 
@@ -83,6 +83,8 @@ def _main(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.restore is not None:
         return _restore(arguments.restore, settings)
     if arguments.dry_run:
+        import plan_migration
+
         plan_migration.show(plan_migration.plan(settings), settings)
         return ExitCode.DONE
     return migrate(settings, arguments)
@@ -92,7 +94,12 @@ def migrate(settings: Settings, arguments: argparse.Namespace) -> int:
     """Run the phases that are not skipped and return the exit code."""
     exported = imported = None
     if not arguments.skip_export:
+        from export_from_postgres import export
+
         if not arguments.skip_import:
+            from migration import target
+            from migration.schema import read_schema
+
             read_schema(settings.schema_path)
             with target.replacing(
                 settings.sqlite_path
@@ -102,11 +109,15 @@ def migrate(settings: Settings, arguments: argparse.Namespace) -> int:
         # A bundle that another run put there meanwhile is not ours to import.
         settings = dataclasses.replace(settings, user_email=exported.manifest.user_email)
     if not arguments.skip_import:
+        from import_to_sqlite import import_
+
         imported = import_(settings)
     if exported is not None or imported is not None:
         _summarize(exported, imported, settings)
     if arguments.skip_validation:
         return ExitCode.DONE
+    from validate_migration import conclude, validate
+
     return conclude(validate(settings, sound=None if imported is None else imported.stamp), settings)
 
 
@@ -139,6 +150,8 @@ def _summarize(exported: Optional[Exported], imported: Optional[Imported], setti
 
 
 def _restore(name: str, settings: Settings) -> int:
+    from migration import target
+
     backup = target.newest_backup(settings.backup_dir) if name == NEWEST else console.expanded(name)
     saved = target.restore(backup, settings.sqlite_path, settings.backup_dir if settings.backup else None)
     console.log.info("%s restored from %s", settings.sqlite_path, backup)
