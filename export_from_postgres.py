@@ -7,12 +7,15 @@ Reads in one REPEATABLE READ READ ONLY transaction; PostgreSQL is never changed.
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import logging
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Dict, Mapping, Optional, Sequence
+from typing import Deque, Dict, Iterator, List, Mapping, Optional, Sequence
 
 import config
 from migration import bundle, console, mapping, source
@@ -22,8 +25,11 @@ from migration.ownership import LISTED_ORPHANS, Rows, rows_of_user
 from migration.schema import read_schema
 from migration.settings import Settings
 from migration.source import Snapshot
+from migration.tables import Table
 
 log = logging.getLogger("migration.export")
+
+FOR_TWO = 64 << 20  # bytes in PostgreSQL, of all users: below, a second connection costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
     new one is complete.
     """
     schema = read_schema(settings.schema_path)
-    seconds: Dict[str, float] = {}
+    alone = db is not None
     with source.opened(settings, db) as db:
         rows = rows_of_user(
             db, settings, schema, settings.user_email or settings.default_email, settings.skip_orphans
@@ -53,15 +59,8 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
         sql_ascii = db.connection.get_parameter_status("server_encoding") == "SQL_ASCII"
         with bundle.writing(settings.data_dir, [table.file for table in settings.tables], sql_ascii) as out:
             _write_user_data(rows, settings, out)
-            for table in settings.tables:
-                started = time.perf_counter()
-                total = rows.count(table) if console.wants_progress() else None
-                with console.progress("export " + table.name, total) as advance, out.table(
-                    table.name, table.file, advance
-                ) as sink:
-                    rows.copy(table, sink)
-                seconds[table.name] = time.perf_counter() - started
-                log.info("exported %s: %d rows in %.1f s", table.name, sink.rows, seconds[table.name])
+            with _beside(settings, db, alone) as other:
+                seconds = _write_tables(rows, other, settings, out)
             manifest = Manifest(
                 export_timestamp=datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 user_email=rows.user.email,
@@ -80,6 +79,62 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
             out.finish(manifest)
     log.info("bundle of user %s written to %s", manifest.user_id, settings.data_dir)
     return Exported(manifest, seconds)
+
+
+@contextlib.contextmanager
+def _beside(settings: Settings, db: Snapshot, alone: bool) -> Iterator[Optional[Snapshot]]:
+    """A second connection that sees what ``db`` sees, where there is enough to read for two; else None."""
+    with contextlib.ExitStack() as stack:
+        other = None
+        if not alone and db.size(table.name for table in settings.tables) > FOR_TWO and db.can_share():
+            try:
+                other = stack.enter_context(source.snapshot(settings, db.share()))
+            except MigrationError as error:  # no second connection is to be had: it goes without
+                log.debug("exporting through one connection: %s", error)
+        yield other
+
+
+def _write_tables(
+    rows: Rows, other: Optional[Snapshot], settings: Settings, out: bundle.Writer
+) -> Dict[str, float]:
+    """Write each table's file, through two connections where there are two; returns the seconds of each."""
+    seconds: Dict[str, float] = {}
+    failures: List[BaseException] = []
+    waiting: Deque[Table] = collections.deque(
+        sorted(settings.tables, key=lambda table: -rows.db.size([table.name])) if other else settings.tables
+    )
+    total = sum(map(rows.count, settings.tables)) if console.wants_progress() else None
+
+    def write(rows: Rows, partner: Optional[Snapshot]) -> None:
+        try:
+            while waiting:
+                with contextlib.suppress(IndexError):  # the other one was quicker
+                    table = waiting.popleft()
+                    started = time.perf_counter()
+                    with out.table(table.name, table.file, advance) as sink:
+                        rows.copy(table, sink)
+                    seconds[table.name] = time.perf_counter() - started
+                    log.info("exported %s: %d rows in %.1f s", table.name, sink.rows, seconds[table.name])
+        except BaseException as error:
+            failures.append(error)
+            waiting.clear()
+            if partner is not None:
+                partner.cancel()
+            raise
+
+    with console.progress("export", total) as advance, ThreadPoolExecutor(1) as pool:
+        try:
+            beside = None if other is None else pool.submit(write, rows.seen_by(other), rows.db)
+            write(rows, other)
+            if beside is not None:
+                beside.result()
+        except BaseException:
+            if other is not None:
+                other.cancel()
+            if failures:  # the first one: what it ended in the other thread is of no interest
+                raise failures[0] from None
+            raise
+    return seconds
 
 
 def _orphans(rows: Rows, settings: Settings) -> Dict[str, int]:

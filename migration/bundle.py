@@ -191,6 +191,8 @@ class Writer:
 
 def _as_json(manifest: Manifest) -> Dict[str, Any]:
     plain = asdict(manifest)
+    for key in ("row_counts", "checksums", "sizes"):  # whichever was written first
+        plain[key] = dict(sorted(plain[key].items()))
     plain["columns"] = {table: [c._asdict() for c in columns] for table, columns in manifest.columns.items()}
     return plain
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from typing import Dict, Generator, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
@@ -140,6 +141,12 @@ class Rows:
             and set(key.parent_columns) <= self._names(key.parent)
         ]
         self.skip_orphans = skip_orphans
+
+    def seen_by(self, db: Snapshot) -> Rows:
+        """The same rows, read through another connection."""
+        other = copy.copy(self)
+        other.db = db
+        return other
 
     def _names(self, table: str) -> Set[str]:
         return {column.name for column in self.catalog.columns[table]}

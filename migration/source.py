@@ -22,6 +22,7 @@ from typing import (
     BinaryIO,
     Dict,
     Generator,
+    Iterable,
     Iterator,
     List,
     Mapping,
@@ -170,6 +171,17 @@ class Snapshot:
         )
         rows, total = self.rows("SELECT count(*), sum(%s) FROM (%s) j (line)" % (first, query))[0]
         return Digest(rows, int(total or 0))
+
+    def size(self, tables: Iterable[str]) -> int:
+        """Bytes of tables on the server's disk, those of all users; without the partitions of one."""
+        names = [self.quoted(table) for table in tables]
+        sql = "SELECT sum(pg_total_relation_size(name::regclass)) FROM unnest(%s::text[]) name"
+        return int(self.value(sql, (names,)) or 0)
+
+    def can_share(self) -> bool:
+        """Whether the server lets this transaction share its snapshot."""
+        sql = "SELECT has_function_privilege('pg_catalog.pg_export_snapshot()', 'EXECUTE') AND NOT pg_is_in_recovery()"
+        return bool(self.value(sql))
 
     def share(self) -> str:
         """An id by which ``snapshot(settings, shared=…)`` sees this very moment, as long as this transaction lasts.
@@ -332,6 +344,9 @@ def _interruptible(connection: Any) -> Iterator[None]:
             if number[0] in (signal.SIGINT, signal.SIGTERM):
                 with contextlib.suppress(psycopg2.Error):
                     connection.cancel()
+            if previous >= 0:  # another connection's watch
+                with contextlib.suppress(OSError):
+                    os.write(previous, number)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

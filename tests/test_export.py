@@ -18,6 +18,7 @@ import pytest
 from conftest import ANNA, BRUNO, CARLA, SCHEMA, Database, Place, contents, settings_of
 
 import config
+import export_from_postgres
 from demo import sample
 from demo.postgres import temp_postgres
 from export_from_postgres import export
@@ -73,6 +74,13 @@ def ids(database: Database, table: str, condition: str, user: str) -> List[str]:
 
 def user_id(database: Database, email: str) -> str:
     return str(database.rows("SELECT id::text FROM users WHERE email = %s", email)[0][0])
+
+
+@pytest.fixture(params=[1, 2], ids=["one connection", "two connections"])
+def connections(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Exports read through so many connections, however little there is to read."""
+    monkeypatch.setattr(export_from_postgres, "FOR_TWO", -1 if request.param == 2 else 1 << 60)
+    return request.param
 
 
 # Whose rows
@@ -364,21 +372,54 @@ def test_timeouts_of_the_database_do_not_stop_a_long_export(database: Database, 
     assert len(read(place.data, "location_cache")) == 6
 
 
+# Through two connections
+
+
+def test_two_connections_write_what_one_writes(
+    sample_database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one, two, refused = (Place(tmp_path / name) for name in ("one", "two", "refused"))
+    export(settings_of(sample_database.url, one))
+    monkeypatch.setattr(export_from_postgres, "FOR_TWO", -1)
+    readers, copy = set(), source.Snapshot.copy
+
+    def noted(db: source.Snapshot, query: str, sink: Any) -> None:
+        readers.add(db)
+        copy(db, query, sink)
+
+    monkeypatch.setattr(source.Snapshot, "copy", noted)
+    export(settings_of(sample_database.url, two))
+    assert len(readers) == 2
+    assert table_files(two.data) == table_files(one.data)
+
+    monkeypatch.setattr(source.Snapshot, "share", lambda db: "00000000-00000000-1")  # one that is not there
+    with caplog.at_level("DEBUG", "migration"):
+        export(settings_of(sample_database.url, refused))
+    assert "exporting through one connection" in caplog.text
+    assert table_files(refused.data) == table_files(one.data)
+
+
 # One moment
 
 
 def during(table: str, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> List[int]:
     """Have ``act`` run once, when the first record of a table arrives; the list tells whether it did."""
     acted: List[int] = []
-    written: List[str] = []
+    chosen: List[bundle.Sink] = []
     open_table, write = bundle.Writer.table, bundle.Sink.write
 
-    def noted(writer: bundle.Writer, name: str, *others: Any) -> Any:
-        written.append(name)
-        return open_table(writer, name, *others)
+    @contextlib.contextmanager
+    def noted(writer: bundle.Writer, name: str, *others: Any) -> Iterator[bundle.Sink]:
+        with open_table(writer, name, *others) as sink:
+            if name == table:
+                chosen.append(sink)
+            yield sink
 
     def interrupted(sink: bundle.Sink, line: bytes) -> None:
-        if not acted and written[-1:] == [table]:
+        if not acted and sink in chosen:
             acted.append(1)
             act()
         write(sink, line)
@@ -388,6 +429,7 @@ def during(table: str, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch)
     return acted
 
 
+@pytest.mark.usefixtures("connections")
 def test_changes_made_during_the_export_do_not_appear(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -474,6 +516,7 @@ def test_open_folder_of_before_is_closed_to_others(sample_database: Database, pl
 
 
 @pytest.mark.parametrize("table", ["clients", "session_notes"])
+@pytest.mark.usefixtures("connections")
 def test_lost_connection_leaves_the_old_bundle(
     database: Database, place: Place, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
@@ -496,6 +539,7 @@ def test_lost_connection_leaves_the_old_bundle(
     assert sorted(path.name for path in place.data.iterdir()) == sorted(FILES)
 
 
+@pytest.mark.usefixtures("connections")
 def test_full_disk_leaves_the_old_bundle(
     sample_database: Database, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
