@@ -16,7 +16,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import msgspec
 
@@ -134,8 +134,8 @@ class _Loader:
     def columns(self) -> List[str]:
         return [pair.target.name for pair in self.mapped.copied]
 
-    def rows(self, records: Sequence[Any]) -> Iterator[Tuple[Any, ...]]:
-        """The records' values as SQLite is given them.
+    def values(self, records: Sequence[Any]) -> List[List[Any]]:
+        """The records' values as SQLite is given them, column by column.
 
         Raises MigrationError: exit 3 for a value that SQLite cannot hold, naming the cell; 4 for another user's row.
         """
@@ -160,7 +160,7 @@ class _Loader:
                         "%s: %s of %s names no column" % (self.file, encoding.JSON_NULLS, self.name(record))
                     )
                 columns[self._names.index(name)][number] = "null"
-        return zip(*columns)
+        return columns
 
     def _converted(self, records: Sequence[Any], i: int, convert: encoding.Converter) -> List[Any]:
         """One column, value by value, so that the one that cannot be converted is named."""
@@ -214,11 +214,11 @@ def _load(
 ) -> int:
     loaded = 0
     for records in export.blocks(loader.file, loader.decode.many, encoding.deep(loader.decode)):
-        rows = loader.rows(records)
+        values = loader.values(records)
         if loader.columns:  # there are none in an empty file of a bundle that names no types
             before = database.total_changes
             try:
-                target.insert(database, loader.mapped.target, loader.columns, rows)
+                target.insert(database, loader.mapped.target, loader.columns, values)
             except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError) as error:
                 rejected = records[database.total_changes - before]
                 raise target.failed(
@@ -256,7 +256,7 @@ def _fill_singletons(
 def _singleton_values(record: bytes, member: str, loader: _Loader) -> List[Tuple[str, Any]]:
     """Column and value of each; a NULL that the target column cannot hold is left to its default."""
     try:
-        (row,) = loader.rows([loader.decode(record)]) if loader.columns else ((),)
+        row = [value for (value,) in loader.values([loader.decode(record)])]
     except msgspec.DecodeError as error:
         raise bundle.damaged("%s, %s: %s" % (bundle.USER_DATA, member, error)) from error
     return [
