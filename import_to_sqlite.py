@@ -7,10 +7,11 @@ The bundle is verified first, the old database backed up, and the new one publis
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
-import operator
-import re
+import multiprocessing
+import os
 import sqlite3
 import sys
 import time
@@ -21,16 +22,19 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import msgspec
 
 import config
-from migration import bundle, console, encoding, mapping, target
+from migration import bundle, console, mapping, target
 from migration.bundle import Manifest
-from migration.errors import ExitCode, MigrationError
-from migration.mapping import TableMapping
-from migration.schema import Schema, quote, read_schema
+from migration.errors import ExitCode
+from migration.loading import Filled, Loader, bring_back, check_rows, fill, fill_apart
+from migration.schema import Schema, read_schema
 from migration.settings import Settings
-from migration.tables import Column
-from migration.workers import at_work
+from migration.tables import Column, Table
+from migration.workers import at_work, in_a_process
 
 log = logging.getLogger("migration.import")
+
+FOR_TWO = 64 << 20  # bytes of JSON: less is loaded before another process has started
+BYTES_A_ROW = 1000  # so many take as long as what is the same for every row
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,6 @@ def import_(settings: Settings) -> Imported:
     4 for the bundle, 5 for SQLite. In each case the old database is as it was.
     """
     schema = read_schema(settings.schema_path)
-    rows: Dict[str, int] = {}
-    seconds: Dict[str, float] = {}
     with bundle.reading(settings.data_dir, bundle.files(settings.tables), settings.user_email) as export:
         columns = mapping.columns_of(export, settings, schema)
         with target.replacing(settings.sqlite_path) as staged, target.errors(settings.sqlite_path):
@@ -63,23 +65,11 @@ def import_(settings: Settings) -> Imported:
             try:
                 taken_off = target.take_off(database)
                 _fill_singletons(database, export, settings, columns, schema)
-                for table in settings.tables:
-                    started = time.perf_counter()
-                    mapped = mapping.map_columns(table, columns[table.name], schema)
-                    total = export.manifest.row_counts[table.name]
-                    with console.progress("import " + table.name, total) as advance:
-                        loader = _Loader(table, columns[table.name], mapped, export.manifest.user_id)
-                        rows[table.name] = _load(database, export, loader, advance)
-                    _check_count(table.file, rows[table.name], total)
-                    _check_rows(database, mapped.target, rows[table.name])
-                    seconds[table.name] = time.perf_counter() - started
-                    log.info(
-                        "imported %s: %d rows in %.1f s", table.name, rows[table.name], seconds[table.name]
-                    )
+                filled = _fill_tables(database, staged, export, settings, columns, schema, taken_off)
                 started = time.perf_counter()
                 with console.progress("index and check", len(taken_off) + 1, "steps") as advance:
-                    for sql in taken_off:
-                        _bring_back(database, sql)
+                    for taken in taken_off:
+                        bring_back(database, taken)
                         advance(1)
                     database.execute("COMMIT")
                     _check(staged)
@@ -95,139 +85,69 @@ def import_(settings: Settings) -> Imported:
         log.info("old database backed up to %s", backup)
         target.prune(settings.backup_dir, settings.keep_backups)
     log.info("database of user %s published as %s", export.manifest.user_id, settings.sqlite_path)
-    return Imported(export.manifest, rows, seconds, backup, stamp)
+    return Imported(
+        export.manifest,
+        {table: done.rows for table, done in filled.items()},
+        {table: done.seconds for table, done in filled.items()},
+        backup,
+        stamp,
+    )
 
 
-class _Loader:
-    """From a table's records to rows for SQLite, column by column: that costs a fraction of cell by cell."""
-
-    def __init__(
-        self, table: mapping.Mapped, columns: Sequence[Column], mapped: TableMapping, user_id: str
-    ) -> None:
-        self.mapped = mapped
-        self.file = getattr(table, "file", bundle.USER_DATA)
-        self.decode = encoding.record_decoder(columns)
-        self._names = [pair.source.name for pair in mapped.copied]
-        self._takes = [operator.attrgetter("c%d" % columns.index(pair.source)) for pair in mapped.copied]
-        self._key = next((take for take, name in zip(self._takes, self._names) if name == "id"), None)
-        self._user_id = user_id
-        self._owner = next(
-            (
-                operator.attrgetter("c%d" % i)
-                for i, column in enumerate(columns)
-                if column.name == table.owner
-            ),
-            None,
-        )
-        self._conversions = [
-            (i, encoding.many_converter(pair.source, pair.target.type), convert)
-            for i, pair in enumerate(mapped.copied)
-            for convert in [
-                encoding.converter(
-                    pair.source, pair.target.type, pair.source.name in table.json_types, pair.target.not_null
-                )
-            ]
-            if convert is not None
-        ]
-
-    @property
-    def columns(self) -> List[str]:
-        return [pair.target.name for pair in self.mapped.copied]
-
-    def values(self, records: Sequence[Any]) -> List[List[Any]]:
-        """The records' values as SQLite is given them, column by column.
-
-        Raises MigrationError: exit 3 for a value that SQLite cannot hold, naming the cell; 4 for another user's row.
-        """
-        if self._owner is not None:
-            self._refuse_strangers(records, self._owner)
-        columns: List[Any] = [list(map(take, records)) for take in self._takes]
-        for i, convert_many, convert in self._conversions:
-            values = columns[i]
-            present = [value for value in values if value is not None] if None in values else values
-            converted = convert_many(present) if convert_many is not None else None
-            if converted is None:
-                columns[i] = self._converted(records, i, convert)
-            elif present is values:
-                columns[i] = converted
-            else:
-                rest = iter(converted)
-                columns[i] = [None if value is None else next(rest) for value in values]
-        for number, record in enumerate(records) if any(map(_JSON_NULLS, records)) else ():
-            for name in record.json_nulls:
-                if name not in self._names:
-                    raise bundle.damaged(
-                        "%s: %s of %s names no column" % (self.file, encoding.JSON_NULLS, self.name(record))
-                    )
-                columns[self._names.index(name)][number] = "null"
-        return columns
-
-    def _converted(self, records: Sequence[Any], i: int, convert: encoding.Converter) -> List[Any]:
-        """One column, value by value, so that the one that cannot be converted is named."""
-        converted = []
-        for record in records:
-            value = self._takes[i](record)
-            try:
-                converted.append(None if value is None else convert(value))
-            except encoding.Unrepresentable as error:
-                raise MigrationError(
-                    "%s %s, column %s: SQLite cannot hold this value as it is: %s"
-                    % (self.mapped.table, self.name(record), self._names[i], error),
-                    hint="correct the value in PostgreSQL or the column in the SQLite schema, then export again",
-                    exit_code=ExitCode.SOURCE,
-                ) from error
-            except UnicodeDecodeError as error:  # msgspec passes raw JSON on unread
-                raise bundle.damaged(
-                    "%s is damaged: %s, column %s is not UTF-8"
-                    % (self.file, self.name(record), self._names[i])
-                ) from error
-        return converted
-
-    def _refuse_strangers(self, records: Sequence[Any], owner: Callable[[Any], Any]) -> None:
-        for record in records:
-            if not self._is_user(owner(record)):
-                raise bundle.damaged(
-                    "%s: the row %s belongs to another user than the manifest's"
-                    % (self.file, self.name(record))
-                )
-
-    def _is_user(self, owner: Any) -> bool:
-        if owner is None or owner == self._user_id:
-            return True
-        value = (
-            msgspec.json.decode(owner) if isinstance(owner, msgspec.Raw) else owner
-        )  # undeclared, or a number
-        return value is None or str(value).rstrip() == self._user_id  # char(n) is padded
-
-    def name(self, record: Any) -> str:
-        if self._key is None:
-            return "of the user"
-        key = self._key(record)
-        return str(key, "utf-8", "replace").strip('"') if isinstance(key, msgspec.Raw) else str(key)
+def _fill_tables(
+    database: sqlite3.Connection,
+    staged: Path,
+    export: bundle.Reader,
+    settings: Settings,
+    columns: Mapping[str, Tuple[Column, ...]],
+    schema: Schema,
+    taken_off: List[target.Taken],
+) -> Dict[str, Filled]:
+    """Load every table, where there is much of them some in a process beside; what is ``taken_off`` there comes back."""
+    filled: Dict[str, Filled] = {}
+    apart, side = _apart(export, settings), target.beside(staged)
+    with contextlib.ExitStack() as stack:
+        if apart:
+            loaded = stack.enter_context(in_a_process(fill_apart, side, settings, export, apart))
+        total = sum(export.manifest.row_counts[table.name] for table in settings.tables)
+        with console.progress("import", total) as advance:
+            for table in settings.tables:
+                if table.name not in apart:
+                    filled[table.name] = fill(database, export, table, columns[table.name], schema, advance)
+                    _log(table, filled[table.name])
+            if apart:
+                filled.update(loaded())
+                for taken in [taken for taken in taken_off if taken.is_index_of(apart)]:
+                    bring_back(database, taken)  # empty: SQLite then takes over whole indexes
+                    taken_off.remove(taken)
+                target.merge(database, side, apart)
+                for table in settings.tables:
+                    if table.name in apart:
+                        check_rows(database, table.name, filled[table.name].rows)
+                        advance(filled[table.name].rows)
+                        _log(table, filled[table.name])
+    return filled
 
 
-_JSON_NULLS = operator.attrgetter("json_nulls")
+def _log(table: Table, filled: Filled) -> None:
+    log.info("imported %s: %d rows in %.1f s", table.name, filled.rows, filled.seconds)
 
 
-def _load(
-    database: sqlite3.Connection, export: bundle.Reader, loader: _Loader, advance: Callable[[int], None]
-) -> int:
-    loaded = 0
-    for records in export.blocks(loader.file, loader.decode.many, encoding.deep(loader.decode)):
-        values = loader.values(records)
-        if loader.columns:  # there are none in an empty file of a bundle that names no types
-            before = database.total_changes
-            try:
-                target.insert(database, loader.mapped.target, loader.columns, values)
-            except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError) as error:
-                rejected = records[database.total_changes - before]
-                raise target.failed(
-                    "%s %s is rejected by SQLite: %s" % (loader.mapped.table, loader.name(rejected), error),
-                    "correct the row in PostgreSQL and export again, or the constraint in the schema file",
-                ) from error
-        loaded += len(records)
-        advance(len(records))
-    return loaded
+def _apart(export: bundle.Reader, settings: Settings) -> List[str]:
+    """The tables for another process: about half of the work, where it is enough to start one, and to merge its file."""
+    sizes = {table.name: (export.folder / table.file).stat().st_size for table in settings.tables}
+    if sum(sizes.values()) < FOR_TWO or (os.cpu_count() or 1) < 2 or multiprocessing.current_process().daemon:
+        return []
+    work = {table: export.manifest.row_counts[table] + size / BYTES_A_ROW for table, size in sizes.items()}
+    apart: List[str] = []
+    here = there = 0.0
+    for table in sorted(work, key=lambda table: -work[table]):
+        if there <= here:
+            apart.append(table)
+            there += work[table]
+        else:
+            here += work[table]
+    return apart
 
 
 def _fill_singletons(
@@ -248,12 +168,12 @@ def _fill_singletons(
             values = []
         else:
             mapped = mapping.map_columns(singleton, columns[singleton.name], schema)
-            loader = _Loader(singleton, columns[singleton.name], mapped, export.manifest.user_id)
+            loader = Loader(singleton, columns[singleton.name], mapped, export.manifest.user_id)
             values = _singleton_values(record, singleton.member, loader)
         target.fill_singleton(database, singleton.target, values)
 
 
-def _singleton_values(record: bytes, member: str, loader: _Loader) -> List[Tuple[str, Any]]:
+def _singleton_values(record: bytes, member: str, loader: Loader) -> List[Tuple[str, Any]]:
     """Column and value of each; a NULL that the target column cannot hold is left to its default."""
     try:
         row = [value for (value,) in loader.values([loader.decode(record)])]
@@ -264,46 +184,6 @@ def _singleton_values(record: bytes, member: str, loader: _Loader) -> List[Tuple
         for pair, value in zip(loader.mapped.copied, row)
         if value is not None or not pair.target.not_null
     ]
-
-
-def _bring_back(database: sqlite3.Connection, sql: str) -> None:
-    """Make an index or a trigger of the schema that the load went without."""
-    try:
-        database.execute(sql)
-    except sqlite3.IntegrityError as error:
-        raise target.failed(
-            "the rows do not fit an index of the schema: %s" % error,
-            "correct the rows in PostgreSQL and export again, or the index in the schema file: "
-            + " ".join(sql.split()),
-        ) from error
-    found = _INSERT_TRIGGER.match(sql)
-    if found:
-        log.warning(
-            "trigger %s did not run for the imported rows: bring what it keeps up to date (a full-text table: "
-            "INSERT INTO name(name) VALUES('rebuild'))",
-            found[1],
-        )
-
-
-_INSERT_TRIGGER = re.compile(
-    r"\s*CREATE\s+(?:TEMP\s+|TEMPORARY\s+)?TRIGGER\s+(?:IF\s+NOT\s+EXISTS\s+)?(\S+)\s+(?:BEFORE\s+|AFTER\s+)?INSERT\s+ON\b",
-    re.IGNORECASE,
-)
-
-
-def _check_rows(database: sqlite3.Connection, table: str, rows: int) -> None:
-    held = database.execute("SELECT count(*) FROM " + quote(table)).fetchone()[0]
-    if held != rows:
-        raise target.failed(
-            "%s holds %d rows after %d were inserted: the schema file fills it with rows of its own"
-            % (table, held, rows),
-            "take them out of the schema file",
-        )
-
-
-def _check_count(file: str, rows: int, expected: int) -> None:
-    if rows != expected:
-        raise bundle.damaged("%s holds %d records; the manifest says %d" % (file, rows, expected))
 
 
 def _check(staged: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from typing import Optional
+import functools
+from typing import Any, Dict, Optional, Tuple
 
 
 class ExitCode(enum.IntEnum):
@@ -41,3 +42,9 @@ class MigrationError(Exception):
         self.hint = hint
         self.private_hint = private_hint
         self.logged = message if logged is None else logged
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """So that it can come from another process."""
+        made: Dict[str, Any] = {"exit_code": self.exit_code, "hint": self.hint}
+        made.update(private_hint=self.private_hint, logged=self.logged)
+        return functools.partial(type(self), self.message, **made), ()

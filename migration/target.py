@@ -15,7 +15,7 @@ import time
 import zlib
 from datetime import datetime
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Collection, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from migration import lock
 from migration.bundle import create_private, sync_folder
@@ -103,14 +103,22 @@ def replacing(path: Path, sound: bool = True) -> Iterator[Path]:
         if target.is_dir():
             raise failed("%s is a folder" % path, "name a file with --sqlite-path")
         staged = target.with_name("." + target.name + ".staging")
+        both = (staged, beside(staged))
         with lock.held(target.with_name("." + target.name + ".lock"), str(path), ExitCode.TARGET):
-            _remove(staged)
+            for path in both:
+                _remove(path)
             if sound:
                 _probe(target)
             try:
                 yield staged
             finally:
-                _remove(staged)
+                for path in both:
+                    _remove(path)
+
+
+def beside(staged: Path) -> Path:
+    """The database that another process fills, for ``merge``."""
+    return staged.with_name(staged.name + "-2")
 
 
 def _probe(target: Path) -> None:
@@ -222,17 +230,47 @@ def create(staged: Path, schema: Schema) -> sqlite3.Connection:
     return connection
 
 
-def take_off(connection: sqlite3.Connection) -> List[str]:
-    """Drop secondary indexes and triggers, and return the SQL that brings them back.
+class Taken(NamedTuple):
+    """An index or a trigger that is not there while rows are loaded, and the SQL that brings it back."""
+
+    kind: str
+    table: str
+    sql: str
+
+    def is_index_of(self, tables: Collection[str]) -> bool:
+        return self.kind == "index" and self.table in tables
+
+
+def take_off(connection: sqlite3.Connection) -> List[Taken]:
+    """Drop secondary indexes and triggers.
 
     A load without them is about twice as fast, and no trigger touches what is migrated.
     """
-    taken = connection.execute(
-        "SELECT type, name, sql FROM sqlite_master WHERE type IN ('index', 'trigger') AND sql IS NOT NULL ORDER BY rowid"
+    found = connection.execute(
+        "SELECT type, name, tbl_name, sql FROM sqlite_master"
+        " WHERE type IN ('index', 'trigger') AND sql IS NOT NULL ORDER BY rowid"
     ).fetchall()
-    for kind, name, _ in taken:
+    for kind, name, _, _ in found:
         connection.execute("DROP %s %s" % (kind.upper(), quote(name)))
-    return [sql for _, _, sql in taken]
+    return [Taken(kind, table, sql) for kind, _, table, sql in found]
+
+
+def merge(connection: sqlite3.Connection, side: Path, tables: Sequence[str]) -> None:
+    """Take tables over from a database with the same schema, to where they are empty.
+
+    SQLite moves the records of tables and indexes as they are, which is many times as fast as to insert rows.
+    Source: xferOptimization in https://www.sqlite.org/src/file/src/insert.c
+    """
+    connection.execute("ATTACH ? AS side", (str(side),))
+    for table in tables:
+        described = connection.execute("PRAGMA table_xinfo(%s)" % quote(table)).fetchall()
+        generated = any(column[6] for column in described)
+        names = ", ".join(quote(column[1]) for column in described if not column[6])
+        connection.execute(
+            "INSERT INTO main.{0}{1} SELECT {2} FROM side.{0}".format(
+                quote(table), " (%s)" % names if generated else "", names if generated else "*"
+            )
+        )
 
 
 def insert(

@@ -1,13 +1,20 @@
-"""Jobs on a SQLite file that are done side by side: SQLite lets Python's other threads run while it is busy."""
+"""Work that is done side by side: by threads where SQLite is busy, which lets others run, else by a process."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import multiprocessing
+import os
+import signal
 import sqlite3
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, Deque, Dict, Iterator, List, Sequence, TypeVar
+from multiprocessing.connection import Connection
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar
+
+from migration.errors import ExitCode, MigrationError
 
 Result = TypeVar("Result")
 Job = Callable[[sqlite3.Connection], Result]
@@ -51,3 +58,55 @@ def at_work(
                         connection.interrupt()
                 time.sleep(0.01)
             raise
+
+
+@contextlib.contextmanager
+def in_a_process(function: Callable[..., Result], *arguments: Any) -> Iterator[Callable[[], Result]]:
+    """Have another process call ``function`` meanwhile; yields what waits for its result, or for its MigrationError.
+
+    It ends with the block, and with this process, whatever that dies of.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_call, args=(theirs, function, arguments), daemon=True)
+    process.start()
+    theirs.close()
+
+    def result() -> Result:
+        try:
+            error, made = ours.recv()
+        except EOFError:
+            process.join()
+            raise MigrationError(
+                "a process of the import ended early (exit code %s)" % process.exitcode,
+                hint="see what is said above, or free some memory; then run again",
+                exit_code=ExitCode.TARGET,
+            ) from None
+        if error is not None:
+            raise error
+        return made  # type: ignore[no-any-return]
+
+    try:
+        yield result
+    finally:
+        process.terminate()
+        process.join()
+        ours.close()
+
+
+def _call(connection: Connection, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; the other process decides
+    threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
+    answer: Tuple[Optional[MigrationError], Any]
+    try:
+        answer = None, function(*arguments)
+    except MigrationError as error:
+        answer = error, None
+    connection.send(answer)
+
+
+def _end_with(connection: Connection) -> None:
+    """Nothing is ever sent: what comes is the end of the process at the other end."""
+    with contextlib.suppress(EOFError, OSError):
+        connection.recv()
+    os._exit(1)

@@ -26,6 +26,7 @@ from conftest import (
     settings_of,
 )
 
+import import_to_sqlite
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration import target
@@ -43,9 +44,16 @@ def exported(sample_database: Database, tmp_path_factory: pytest.TempPathFactory
     return place
 
 
-@pytest.fixture()
-def settings(exported: Place, sample_database: Database, place: Place) -> Settings:
-    """Anna's bundle, this test's own copy, ready to be imported."""
+@pytest.fixture(params=[1, 2], ids=["one process", "two processes"])
+def settings(
+    exported: Place,
+    sample_database: Database,
+    place: Place,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Settings:
+    """Anna's bundle, this test's own copy, ready to be imported by so many processes."""
+    monkeypatch.setattr(import_to_sqlite, "FOR_TWO", 0 if request.param == 2 else 1 << 60)
     shutil.copytree(str(exported.data), str(place.data))
     return settings_of(sample_database.url, place)
 

@@ -1,0 +1,136 @@
+"""Phase 2 with a second process: the same database, and nothing of it stays behind whatever ends either."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, List
+
+import pytest
+from conftest import SCHEMA, Database, Place, copy_suite, make_old_database, settings_of
+
+import import_to_sqlite
+from import_to_sqlite import import_
+from migration import target
+from migration.errors import ExitCode, MigrationError
+from migration.schema import describe_objects, quote
+
+UNLIMITED = 1 << 60
+
+
+def everything(path: Path) -> Dict[str, List[Any]]:
+    """Schema, rows and rowids, as far as they are not the moment of the import."""
+    with contextlib.closing(sqlite3.connect(str(path))) as database:
+        tables = [name for kind, name in describe_objects(database) if kind == "table"]
+        found: Dict[str, List[Any]] = {
+            table: database.execute("SELECT rowid, * FROM %s ORDER BY rowid" % quote(table)).fetchall()
+            for table in tables
+            if table not in ("app_config", "user_preferences")
+        }
+        found["objects"] = sorted(describe_objects(database).items())
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    return found
+
+
+def test_two_processes_make_the_database_that_one_makes(
+    bundle: Path, sample_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(sample_database.url, Place(tmp_path))
+    merged: List[List[str]] = []
+    merge = target.merge
+
+    def noted(database: sqlite3.Connection, side: Path, tables: List[str]) -> None:
+        merged.append(tables)
+        merge(database, side, tables)
+
+    monkeypatch.setattr(target, "merge", noted)
+    made = []
+    for limit in (UNLIMITED, 0):
+        monkeypatch.setattr(import_to_sqlite, "FOR_TWO", limit)
+        done = import_(settings)
+        assert done.rows == {table.name: done.manifest.row_counts[table.name] for table in settings.tables}
+        made.append(everything(settings.sqlite_path))
+    (apart,) = merged
+    assert 0 < len(apart) < len(settings.tables)
+    assert made[0] == made[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["app.db", "backups", "data"]
+
+
+def killed(*arguments: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_killed_second_process_leaves_the_old_database(
+    bundle: Path, sample_database: Database, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = make_old_database(place.app)
+    monkeypatch.setattr(import_to_sqlite, "FOR_TWO", 0)
+    monkeypatch.setattr(import_to_sqlite, "fill_apart", killed)
+    with pytest.raises(MigrationError, match="a process of the import ended early") as caught:
+        import_(settings_of(sample_database.url, place))
+    assert caught.value.exit_code == ExitCode.TARGET
+    assert place.app.read_bytes() == old
+    assert sorted(path.name for path in place.folder.iterdir()) == ["app.db", "data"]
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name
+)
+def test_second_process_ends_with_the_first(bundle: Path, place: Place, number: signal.Signals) -> None:
+    suite = copy_suite(place.folder / "suite")
+    script = suite / "import_to_sqlite.py"
+    script.write_text(
+        script.read_text(encoding="utf-8").replace("FOR_TWO = 64 << 20", "FOR_TWO = 0"), encoding="utf-8"
+    )
+    loading = suite / "migration" / "loading.py"
+    begun = "    schema = read_schema(settings.schema_path)\n    columns"
+    assert begun in loading.read_text(encoding="utf-8")
+    wait = "    __import__('time').sleep(600 if side.write_bytes(b'begun') else 0)\n"
+    changed = loading.read_text(encoding="utf-8").replace(begun, wait + begun)
+    loading.write_text(changed, encoding="utf-8")
+    options = ["--data-dir", str(place.data), "--sqlite-path", str(place.app), "--schema-path", SCHEMA]
+    first = subprocess.Popen(
+        [sys.executable, str(script), *options],
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # so that both can be looked for
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )
+    side = place.folder / ".app.db.staging-2"
+    until(side.exists)
+    os.kill(first.pid, number)
+    _, said = first.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        assert first.returncode == -number
+    else:
+        assert first.returncode == ExitCode.INTERRUPTED
+        assert b"interrupted" in said
+        assert not side.exists()
+    until(lambda: not is_there(first.pid))
+
+    shutil.copy2(str(Path(import_to_sqlite.__file__).with_name("migration") / "loading.py"), str(loading))
+    again = subprocess.run([sys.executable, str(script), *options, "--quiet"], stderr=subprocess.PIPE)
+    assert (again.returncode, again.stderr) == (0, b"")
+    assert sorted(path.name for path in place.folder.iterdir()) == ["app.db", "data", "suite"]
+
+
+def is_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def until(condition: Any) -> None:
+    for _ in range(3000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come")
