@@ -24,7 +24,7 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 EXIT_CODES = """\
 exit codes:
   0    done
-  1    the validation found differences
+  1    the validation found differences, or some of many users failed
   2    usage or configuration
   3    PostgreSQL: unreachable, refused, user not found, data it cannot represent
   4    export bundle missing, damaged or of another user
@@ -36,17 +36,18 @@ exit codes:
 # Options
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """A parser with the options that every script has."""
+def parser(description: str, data_dir: bool = True) -> argparse.ArgumentParser:
+    """A parser with the options that every script has; ``data_dir``: also that for the bundle's folder."""
     made = argparse.ArgumentParser(
         description=description,
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument(
-        "--data-dir", metavar="DIR", help="export bundle (MIGRATION_DATA_DIR; default: migration_data)"
-    )
+    if data_dir:
+        made.add_argument(
+            "--data-dir", metavar="DIR", help="export bundle (MIGRATION_DATA_DIR; default: migration_data)"
+        )
     made.add_argument("--log-file", metavar="FILE", help="also write the log here (LOG_FILE)")
     loudness = made.add_mutually_exclusive_group()
     loudness.add_argument("--verbose", action="store_true", help="log details (LOG_LEVEL=DEBUG)")
@@ -94,12 +95,12 @@ def add_backup(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--keep-backups",
         metavar="N",
-        type=_positive,
+        type=positive,
         help="after a backup remove all but the N newest (default: keep all)",
     )
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise argparse.ArgumentTypeError("%r is not a number from 1 up" % text)
     return int(text)
@@ -123,11 +124,11 @@ def add_validation(made: argparse.ArgumentParser) -> None:
         choices=("bundle", "source"),
         help="what every cell of SQLite is compared with (default: the bundle, where there is one)",
     )
-    made.add_argument("--strict", action="store_true", help="count warnings as errors")
+    add_strict(made)
     made.add_argument(
         "--max-differences",
         metavar="N",
-        type=_positive,
+        type=positive,
         help="list the first N of each kind and table; all are counted (default: 20)",
     )
     made.add_argument(
@@ -136,6 +137,10 @@ def add_validation(made: argparse.ArgumentParser) -> None:
         help="quote the values that differ: personal data in log and reports",
     )
     made.add_argument("--json", action="store_true", help="print the validation report to stdout as JSON")
+
+
+def add_strict(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--strict", action="store_true", help="count warnings as errors")
 
 
 def check_validation(made: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -424,13 +429,25 @@ def no_advance(rows: int) -> None:
 
 
 @contextlib.contextmanager
-def progress(what: str, total: Optional[int] = None, unit: str = "rows") -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, nothing elsewhere; yields a function that takes the units done since."""
+def progress(
+    what: str, total: Optional[int] = None, unit: str = "rows", remaining: bool = False
+) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal, nothing elsewhere; yields a function that takes the units done since.
+
+    ``remaining``: with an estimate of the time that is left.
+    """
     if not wants_progress():
         yield no_advance
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     bar = Progress(
         TextColumn("{task.description}"),
@@ -438,6 +455,7 @@ def progress(what: str, total: Optional[int] = None, unit: str = "rows") -> Iter
         MofNCompleteColumn(),
         TextColumn(unit),
         TimeElapsedColumn(),
+        *([TextColumn("left:"), TimeRemainingColumn()] if remaining else []),
         console=Console(stderr=True),
         transient=True,
     )

@@ -129,7 +129,8 @@ class Group(NamedTuple):
 
 
 @functools.lru_cache(maxsize=None)
-def _template() -> Any:
+def template(name: str) -> Any:
+    """A template of ours, with the filters below. Raises MigrationError (exit 2) without Jinja2."""
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError:
@@ -145,15 +146,14 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     environment.filters.update(number=_number, several=_several, size=size, moment=_moment, seconds=_seconds)
-    return environment.get_template(TEMPLATE)
+    return environment.get_template(name)
 
 
 def render(report: Mapping[str, Any]) -> str:
     """The page of a report as ``Report.as_json`` gives it. Raises MigrationError (exit 2) without Jinja2."""
-    template = _template()
     tables = report["validation_results"]
     groups = _groups(report)
-    page: str = template.render(
+    page: str = template(TEMPLATE).render(
         report={key: value for key, value in report.items() if key != "user_email"},
         verdict=_verdict(report, groups),
         groups=groups,

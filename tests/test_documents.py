@@ -25,9 +25,16 @@ from migration.errors import ExitCode
 from migration.tables import Singleton
 
 README = (SUITE / "README.md").read_text(encoding="utf-8")
+CLUSTER = (SUITE / "CLUSTER.md").read_text(encoding="utf-8")
 MAPPING = (SUITE / "schema_design" / "migration_mapping.md").read_text(encoding="utf-8")
-DOCUMENTS = ("README.md", "CHANGELOG.md", "schema_design/migration_mapping.md")
-SCRIPTS = ("migrate.py", "export_from_postgres.py", "import_to_sqlite.py", "validate_migration.py")
+DOCUMENTS = ("README.md", "CLUSTER.md", "CHANGELOG.md", "schema_design/migration_mapping.md")
+SCRIPTS = (
+    "migrate.py",
+    "migrate_all_users.py",
+    "export_from_postgres.py",
+    "import_to_sqlite.py",
+    "validate_migration.py",
+)
 
 
 def section(text: str, title: str) -> str:
@@ -88,7 +95,7 @@ def helps() -> dict[str, dict[str, Option]]:
 
 COMMANDS = [
     (match[1], match[2].split("  #")[0].split("`")[0].strip())
-    for match in re.finditer(r"python (\w+\.py)([^\n`]*)", README)
+    for match in re.finditer(r"python (\w+\.py)([^\n`]*)", README + CLUSTER)
 ]
 
 
@@ -140,7 +147,7 @@ def test_make_target_in_readme_is_there(target: str) -> None:
 
 def test_readme_names_each_dependency() -> None:
     development = section(README, "Development")
-    for file in ("requirements.txt", "requirements-dev.txt"):
+    for file in ("requirements.txt", "requirements-cluster.txt", "requirements-dev.txt"):
         for name in re.findall(r"^([a-z][\w-]*)", (SUITE / file).read_text(encoding="utf-8"), re.M):
             assert "`%s`" % name in development, name
 

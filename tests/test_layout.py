@@ -16,6 +16,8 @@ ALLOWED = {
     **{phase: {"config", "migration"} for phase in PHASES},
     "plan_migration": {"migration"},
     "migrate": {"config", "migration", "plan_migration", *PHASES},
+    "cluster_worker": {"config", "migration", *PHASES},
+    "migrate_all_users": {"config", "migration", "cluster_worker"},
 }
 
 

@@ -1,0 +1,245 @@
+"""What a worker of migrate_all_users.py does: one user after another, by the phases that migrate.py runs.
+
+A worker finds PostgreSQL as every script does, in its own environment, ``.env`` or config.py: no password travels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import socket
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Iterator, List, NamedTuple, Optional
+from urllib.parse import quote
+
+import config
+from export_from_postgres import export
+from import_to_sqlite import import_
+from migration import console, ledger, shared, source, target
+from migration.errors import ExitCode, MigrationError
+from migration.ledger import Outcome
+from migration.schema import read_schema
+from migration.settings import Settings
+from migration.source import Snapshot
+from validate_migration import validate
+
+ATTEMPTS = 3  # where the connection is lost
+IDLE = "1h"  # after which PostgreSQL ends the transaction of a worker that was left behind
+DATABASE = "app.db"
+BUNDLE = "bundle"
+
+
+class Errand(NamedTuple):
+    """What a worker is told of a run; everything else it finds in its own environment.
+
+    ``common``: the folder with what everybody shares, on storage that all machines see. ``snapshot``: the id of the
+    run's snapshot; None: each user has one of their own. ``agreement``: what ``agreement()`` gave to the coordinator.
+    ``keep_connection``: whether the connection may stay open between two users.
+    """
+
+    output: str
+    common: str
+    snapshot: Optional[str]
+    agreement: str
+    schema_path: Optional[str]
+    skip_orphans: bool
+    strict: bool
+    keep_connection: bool = True
+
+
+class RunStopped(Exception):
+    """The run cannot go on, for a reason that is not this user's."""
+
+    def __init__(self, error: MigrationError) -> None:
+        super().__init__(error.logged)
+        self.error = error
+
+
+def folder_of(output: Path, user_id: str) -> Path:
+    """The user's folder. An id that is no plain word is written so that it is one, and never meets our own files."""
+    return output / quote(user_id, safe="").replace(".", "%2E")
+
+
+def migrate_user(errand: Errand, user_id: str) -> Outcome:
+    """Migrate and validate one user. Raises nothing: whatever happens is in the outcome, without personal data."""
+    started = ledger.now()
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            outcome = _attempt(errand, user_id)
+        except _ConnectionLost as lost:
+            outcome = _failed(user_id, lost.error)
+            if attempt < ATTEMPTS:
+                time.sleep(0.1 * attempt)
+                continue
+        except RunStopped as stopped:
+            outcome = _failed(user_id, stopped.error)._replace(fatal=True)
+        except MigrationError as error:
+            outcome = _failed(user_id, error)
+        except Exception as error:  # noqa: BLE001  a bug is one user's end, and its text may hold personal data
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = "%s, line %d" % (Path(place.filename).name, place.lineno or 0)
+            outcome = Outcome(user_id, None, "internal error: %s in %s" % (type(error).__name__, where))
+        break
+    return outcome._replace(attempts=attempt, started=started, ended=ledger.now())
+
+
+def _failed(user_id: str, error: MigrationError) -> Outcome:
+    return Outcome(user_id, int(error.exit_code), error.logged, hint=error.hint)
+
+
+def _attempt(errand: Errand, user_id: str) -> Outcome:
+    settings = _settings(errand)
+    with _snapshot(errand, settings) as db:
+        return _migrate(settings, user_id, db)
+
+
+def _migrate(settings: Settings, user_id: str, db: Optional[Snapshot]) -> Outcome:
+    """The three phases in a row, as migrate.py has them."""
+    folder = folder_of(settings.data_dir, user_id)
+    with target.errors(folder):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    settings = dataclasses.replace(
+        settings, user_id=user_id, sqlite_path=folder / DATABASE, data_dir=folder / BUNDLE
+    )
+    begun = time.perf_counter()
+    manifest = export(settings, db).manifest
+    exported = time.perf_counter()
+    import_(dataclasses.replace(settings, user_email=manifest.user_email))
+    imported = time.perf_counter()
+    report = validate(settings, db)
+    validated = time.perf_counter()
+    files = (settings.sqlite_path, *(path for path in settings.data_dir.iterdir() if path.is_file()))
+    return Outcome(
+        user_id,
+        int(ExitCode.DONE if report.passed else ExitCode.DIFFERENCES),
+        None if report.passed else "the validation found differences: %d" % report.error_count,
+        export_seconds=exported - begun,
+        import_seconds=imported - exported,
+        validation_seconds=validated - imported,
+        rows=sum(manifest.row_counts.values()),
+        bytes=sum(path.stat().st_size for path in files),
+        snapshot=manifest.snapshot,
+    )
+
+
+# What a worker keeps from one user to the next
+
+
+@functools.lru_cache(maxsize=4)
+def _settings(errand: Errand) -> Settings:
+    """This worker's own settings. Raises RunStopped where they are not the coordinator's."""
+    try:
+        arguments = argparse.Namespace(
+            schema_path=errand.schema_path,
+            orphans="skip" if errand.skip_orphans else "stop",
+            strict=errand.strict,
+        )
+        arguments.environment = console.environment(config.BASE_DIR)
+        settings = dataclasses.replace(
+            console.settings(arguments, config), backup=False, data_dir=Path(errand.output)
+        )
+        if agreement(settings) != errand.agreement:
+            raise MigrationError(
+                "the suite, its config.py or the SQLite schema is another on worker %s"
+                % socket.gethostname(),
+                hint="install the same version and the same files on every machine",
+                exit_code=ExitCode.USAGE,
+            )
+        if not (Path(errand.common) / shared.INDEX).is_file():
+            raise MigrationError(
+                "worker %s does not see %s" % (socket.gethostname(), errand.common),
+                hint="put --output-dir on storage that every machine has at the same path",
+                exit_code=ExitCode.USAGE,
+            )
+        return settings
+    except MigrationError as error:
+        raise RunStopped(error) from error
+
+
+def agreement(settings: Settings) -> str:
+    """A digest of all that workers and coordinator must have in common: code, config, SQLite schema."""
+    digest = hashlib.sha256()
+    for path in sorted((*config.BASE_DIR.glob("*.py"), *config.BASE_DIR.glob("migration/*"))):
+        if path.suffix in (".py", ".j2") and path.name != "config.py":  # which may name other folders
+            digest.update(path.read_bytes())
+    tables = (settings.user, settings.preferences, settings.tables, settings.excluded_tables)
+    digest.update(repr((tables, settings.postgres_schema)).encode("utf-8"))
+    digest.update(read_schema(settings.schema_path).script.encode("utf-8"))
+    return digest.hexdigest()
+
+
+class _ConnectionLost(Exception):
+    """This worker's connection has ended; the snapshot may still be there for another one."""
+
+    def __init__(self, error: MigrationError) -> None:
+        super().__init__(error.logged)
+        self.error = error
+
+
+class _Kept(NamedTuple):
+    """A snapshot that stays open, and what closes it."""
+
+    common: str
+    db: Snapshot
+    closing: contextlib.ExitStack
+
+
+_idle: List[_Kept] = []
+_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _snapshot(errand: Errand, settings: Settings) -> Iterator[Optional[Snapshot]]:
+    """The run's snapshot on a connection that no other thread has meanwhile; None where users have their own."""
+    if errand.snapshot is None:
+        yield None
+        return
+    kept = _take(errand) or _open(errand, settings)
+    try:
+        yield kept.db
+    except BaseException as error:  # within an aborted transaction nothing more can be read
+        gone = bool(kept.db.connection.closed)
+        kept.closing.close()
+        if gone and isinstance(error, MigrationError):
+            raise _ConnectionLost(error) from error
+        raise
+    if errand.keep_connection:
+        with _lock:
+            _idle.append(kept)
+    else:
+        kept.closing.close()
+
+
+def _take(errand: Errand) -> Optional[_Kept]:
+    close_connections(errand.common)
+    with _lock:
+        return _idle.pop() if _idle else None
+
+
+def close_connections(but: Optional[str] = None) -> None:
+    """Close the connections that no user's migration has, of all runs or of all others."""
+    with _lock:
+        closed = [kept for kept in _idle if kept.common != but]
+        _idle[:] = [kept for kept in _idle if kept.common == but]
+    for kept in closed:
+        kept.closing.close()
+
+
+def _open(errand: Errand, settings: Settings) -> _Kept:
+    """Connect and adopt the run's snapshot. Raises RunStopped: what stops this user stops all."""
+    closing = contextlib.ExitStack()
+    try:
+        exported = shared.exported_shared(Path(errand.common))
+        db = closing.enter_context(source.snapshot(settings, errand.snapshot, exported))
+        with source.opened(settings, db):
+            db.rows("SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', %s, true)", (IDLE,))
+    except MigrationError as error:
+        closing.close()
+        raise RunStopped(error) from error
+    return _Kept(errand.common, db, closing)

@@ -1,0 +1,360 @@
+"""Every user's data from PostgreSQL to a validated SQLite database of their own, many at once, on Dask.
+
+    python migrate_all_users.py --output-dir migrated
+
+    python migrate_all_users.py --output-dir migrated --resume               what is not yet done and validated
+    python migrate_all_users.py --output-dir migrated --users-from FILE      these users alone
+    python migrate_all_users.py --output-dir migrated --scheduler tcp://…    on the workers of a cluster
+
+All users are read at one instant. One that fails stops no other: the run ends with exit code 1 and the list.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import datetime
+import itertools
+import os
+import shutil
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
+
+import config
+from cluster_worker import DATABASE, Errand, agreement, close_connections, folder_of, migrate_user
+from migration import cluster, console, estimate, ledger, lock, selection, shared, source, summary, target
+from migration.cluster import Lost, Workers
+from migration.errors import ExitCode, MigrationError
+from migration.ledger import Ledger, Outcome
+from migration.ownership import account_for
+from migration.schema import read_schema
+from migration.settings import Settings
+from migration.source import Snapshot
+
+log = console.log.getChild("all_users")
+
+COMMON = ".shared"  # in the output folder, while a run lasts: what everybody shares
+TICK = 1.0  # seconds between two looks at PostgreSQL and the cluster
+LINE_SECONDS = 10.0  # between two lines of progress
+LISTED = 50  # failed users on the terminal; all are in the summary
+WITHOUT_WORKERS = 60.0  # seconds
+
+OUT_OF_MEMORY = "out of memory? --worker-memory, or give the workers more"
+SAME = "scheduler and workers need the same Python, the suite's requirements and the suite's folder as PYTHONPATH"
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = console.parser(__doc__ or "", data_dir=False)
+    console.add_source(parser)
+    console.add_schema(parser)
+    console.add_orphans(parser)
+    console.add_strict(parser)
+    parser.add_argument(
+        "--output-dir",
+        metavar="DIR",
+        required=True,
+        help="a folder for each user, the ledger and the summary",
+    )
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "--users-from", metavar="FILE", help="who: an e-mail address or user id a line; # begins a comment"
+    )
+    chosen.add_argument(
+        "--where-active", action="store_true", help="only users that are active (users.is_active)"
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workers",
+        metavar="N",
+        type=console.positive,
+        help="worker processes on this machine (default: one a core)",
+    )
+    where.add_argument("--scheduler", metavar="URL", help="the scheduler of a cluster, as tcp://host:8786")
+    parser.add_argument(
+        "--worker-memory", metavar="SIZE", default="1GB", help="limit of each local worker (default: 1GB)"
+    )
+    parser.add_argument(
+        "--max-connections",
+        metavar="N",
+        type=console.positive,
+        default=20,
+        help="connections to PostgreSQL at once, the coordinator's among them (default: 20)",
+    )
+    parser.add_argument(
+        "--no-shared-snapshot",
+        action="store_true",
+        help="a snapshot for each user, where a connection pooler cannot share one: not all users at one instant",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="migrate only who is not yet done and validated in this folder"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.max_connections < 2:
+        parser.error("--max-connections is at least 2: the coordinator's, and a worker's")
+    return console.run(lambda args: _main(args, console.settings(args, config)), arguments, config)
+
+
+def _main(arguments: argparse.Namespace, settings: Settings) -> int:
+    cluster.require()
+    output = console.expanded(arguments.output_dir).absolute()
+    with target.errors(output):
+        output.mkdir(parents=True, exist_ok=True, mode=0o700)
+        output.chmod(0o700)
+    with lock.held(output / ".lock", "the output folder %s" % output, ExitCode.TARGET), ledger.opened(
+        output / ledger.NAME
+    ) as book:
+        return migrate_all(arguments, settings, output, book)
+
+
+def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path, book: Ledger) -> int:
+    """Migrate everybody who is chosen, write the summary and return the exit code.
+
+    Raises MigrationError where the run cannot begin or go on; the ledger and the summary say so, too.
+    """
+    with source.snapshot(settings) as db, _common_folder(output) as common:
+        schema = read_schema(settings.schema_path)
+        account_for(db, settings, schema)
+        users = selection.users(db, settings, arguments.users_from, arguments.where_active)
+        snapshot = None if arguments.no_shared_snapshot else db.share()
+        run = book.begin(
+            snapshot,
+            db.value("SELECT to_json(now() AT TIME ZONE 'UTC')::text").strip('"') + "Z",
+            source.masked(settings.postgres),
+            str(db.value("SHOW server_version")),
+        )
+        try:
+            total = _choose(book, run, users, arguments.resume, output)
+            log.info("run %d: %d users to migrate", run, total)
+            exported = shared.export_shared(
+                db, settings if snapshot else dataclasses.replace(settings, tables=()), schema, common
+            )
+            if total:
+                estimate.require_space(db, settings, schema, exported, total, book.bytes_of(run), output)
+                errand = Errand(
+                    str(output),
+                    str(common),
+                    snapshot,
+                    agreement(settings),
+                    arguments.schema_path,
+                    settings.skip_orphans,
+                    settings.strict,
+                )
+                with _workers(arguments) as workers:
+                    _migrate(_Run(book, run, total, db, settings, workers, errand, arguments.max_connections))
+        except BaseException as error:
+            code = error.exit_code if isinstance(error, MigrationError) else ExitCode.INTERRUPTED
+            book.end(run, code, error.logged if isinstance(error, MigrationError) else "interrupted")
+            summary.write(book, output, _relative)
+            if isinstance(error, MigrationError):
+                log.warning("run %d stopped: --resume migrates who is not yet done", run)
+            raise
+    failed = book.count(run, "failed")
+    code = ExitCode.DIFFERENCES if failed else ExitCode.DONE
+    book.end(run, code)
+    for path in summary.write(book, output, _relative):
+        log.info("summary written to %s", path)
+    _show(book, run, output)
+    return code
+
+
+def _relative(user: str) -> str:
+    return folder_of(Path(), user).name
+
+
+def _choose(book: Ledger, run: int, users: Iterable[str], resume: bool, output: Path) -> int:
+    """Enter the users in the ledger; returns how many are to be migrated."""
+    book.want(users, run, resume)
+    for user in book.done(run):
+        if not (folder_of(output, user) / DATABASE).is_file():
+            book.again(user)
+    return book.count(run, "pending")
+
+
+@contextlib.contextmanager
+def _common_folder(output: Path) -> Iterator[Path]:
+    """A folder for what all users of this run share; what a killed run left is removed."""
+    common = output / COMMON
+    shutil.rmtree(str(common), ignore_errors=True)
+    with target.errors(common):
+        folder = common / uuid.uuid4().hex
+        folder.mkdir(parents=True, mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(str(common), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _workers(arguments: argparse.Namespace) -> Iterator[Workers]:
+    if arguments.scheduler is not None:
+        with cluster.remote(arguments.scheduler, migrate_user.__module__) as workers:
+            try:
+                yield workers
+            finally:
+                with contextlib.suppress(OSError):  # they go on living, without our connections
+                    workers.everywhere(close_connections)
+        return
+    count = min(arguments.workers or cluster.cores(), arguments.max_connections - 1)
+    with _inherited(arguments.postgres_url), cluster.local(count, arguments.worker_memory) as workers:
+        yield workers
+
+
+@contextlib.contextmanager
+def _inherited(url: Optional[str]) -> Iterator[None]:
+    """An URL of our command line in the environment of the processes that we start, and nowhere else."""
+    if url is None:
+        yield
+        return
+    before = os.environ.get("POSTGRES_URL")
+    os.environ["POSTGRES_URL"] = url
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["POSTGRES_URL"]
+        else:
+            os.environ["POSTGRES_URL"] = before
+
+
+class _Run(NamedTuple):
+    """One run over the users that its ledger lists."""
+
+    book: Ledger
+    number: int
+    total: int
+    db: Snapshot
+    settings: Settings
+    workers: Workers
+    errand: Errand
+    max_connections: int
+
+
+def _migrate(run: _Run) -> None:
+    """Hand out users, a window of them at a time, until all have an outcome. Raises MigrationError where that cannot be."""
+    pending = run.book.pending(run.number)
+    progress = _Progress(run.total)
+    looked, with_workers, capacity = 0.0, time.monotonic(), 0
+    with console.progress("migrate", run.total, "users", remaining=True) as advance:
+        while True:
+            if time.monotonic() - looked >= TICK:
+                _require_snapshot(run)
+                capacity = run.workers.threads()
+                looked = time.monotonic()
+                with_workers = looked if capacity else with_workers
+                if looked - with_workers > WITHOUT_WORKERS:
+                    raise cluster.unusable(
+                        "the scheduler has no worker any more", "start workers, then --resume"
+                    )
+            _hand_out(run, pending, capacity)
+            if not run.workers.under_way and capacity:
+                return
+            outcomes = [_outcome(result) for result in run.workers.results(TICK)]
+            fatal = next((outcome for outcome in outcomes if outcome.fatal), None)
+            run.book.finish(run.number, [outcome for outcome in outcomes if not outcome.fatal])
+            for outcome in outcomes:
+                if outcome.fatal:
+                    continue
+                progress.add(outcome)
+                advance(1)
+            if fatal is not None:
+                run.workers.cancel()
+                _require_snapshot(run)  # which says why, if it is gone
+                raise MigrationError(
+                    fatal.error or "", hint=fatal.hint, exit_code=ExitCode(fatal.exit_code or ExitCode.USAGE)
+                )
+            progress.say()
+
+
+def _hand_out(run: _Run, pending: Iterator[str], capacity: int) -> None:
+    """Fill the window. The next users wait at the workers, unless that would be more connections than may be."""
+    budget = run.max_connections - 1
+    keep = capacity <= budget
+    window = capacity * (1 + cluster.AHEAD) if keep else budget
+    users = list(itertools.islice(pending, max(0, window - run.workers.under_way)))
+    if users:
+        run.book.start(users)
+        errand = run.errand._replace(keep_connection=keep)
+        for user in users:
+            run.workers.submit(user, migrate_user, errand, user)
+
+
+def _outcome(ended: Tuple[str, object]) -> Outcome:
+    """What a task came to, where there is no outcome of its own."""
+    user, result = ended
+    if isinstance(result, Outcome):
+        return result
+    assert isinstance(result, Lost)
+    if result.killed_workers:
+        return Outcome(
+            user, None, "the worker process ended, each time, while it migrated this user: %s" % OUT_OF_MEMORY
+        )
+    return Outcome(user, int(ExitCode.USAGE), "the cluster cannot do its work: " + result.message, True, SAME)
+
+
+def _require_snapshot(run: _Run) -> None:
+    """Raises MigrationError (exit 3) where the connection has ended that holds the snapshot of all users."""
+    try:
+        with source.opened(run.settings, run.db):
+            run.db.value("SELECT 1")
+    except MigrationError as error:
+        raise MigrationError(
+            "the run is stopped, as the connection that held the snapshot of all users has ended: "
+            + error.message,
+            hint="check the server, then run again with --resume: who is done stays done",
+            exit_code=ExitCode.SOURCE,
+        ) from error
+
+
+class _Progress:
+    """A line of progress now and then, where there is no terminal to draw a bar on."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = self._failed = 0
+        self._began = self._said = time.monotonic()
+
+    def add(self, outcome: Outcome) -> None:
+        self._done += 1
+        if outcome.exit_code == ExitCode.DONE:
+            log.debug("user %s: %s rows in %s", outcome.user_id, outcome.rows, outcome.attempts)
+        else:
+            self._failed += 1
+            log.error("user %s: %s", outcome.user_id, outcome.error)
+
+    def say(self) -> None:
+        now = time.monotonic()
+        if console.wants_progress() or not self._done or now - self._said < LINE_SECONDS:
+            return
+        self._said = now
+        speed = self._done / (now - self._began)
+        left = datetime.timedelta(seconds=round((self._total - self._done) / speed))
+        log.info(
+            "%d of %d users, %d failed, %.1f a second, about %s left",
+            self._done, self._total, self._failed, speed, left,
+        )  # fmt: skip
+
+
+def _show(book: Ledger, run: int, output: Path) -> None:
+    """The numbers of this run, and who failed."""
+    done, failed = book.migrated(run), book.count(run, "failed")
+    console.summary(
+        "Migrated to %s: %d users, %d failed" % (output, done.users, failed),
+        ("state", "users", "rows", "bytes"),
+        [("done", *done), ("failed", failed, None, None)],
+    )
+    if failed:
+        listed = list(itertools.islice(book.users(run, "failed"), LISTED))
+        console.summary(
+            "Failed" if failed <= LISTED else "Failed, the first %d of %d" % (LISTED, failed),
+            ("user", "exit code", "error"),
+            [(row["user_id"], str(row["exit_code"] or ""), row["error"]) for row in listed],
+            even_if_quiet=True,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""How much room the files of many users will take, estimated before anything is written."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Mapping
+
+from migration import console
+from migration.errors import ExitCode, MigrationError
+from migration.schema import Schema
+from migration.settings import Settings
+from migration.source import SharedRows, Snapshot, select_json
+
+SAMPLE = 1000  # rows of a table whose size as JSON is looked at
+SQLITE_SHARE = 1.3  # of the JSON, as in plan_migration.py
+FILES = (
+    12 * 4096 + 60_000
+)  # what a bundle's files take beyond their rows: half-filled blocks, manifest, reports
+
+
+def require_space(
+    db: Snapshot,
+    settings: Settings,
+    schema: Schema,
+    exported: Mapping[str, SharedRows],
+    users: int,
+    there: int,
+    output: Path,
+) -> None:
+    """Raises MigrationError (exit 5) where ``users`` will not fit. ``there``: bytes of theirs that will be replaced."""
+    everybodys = sum(rows.size for rows in exported.values())
+    total = max(1, int(db.value("SELECT count(*) FROM " + db.quoted(settings.user.name))))
+    own = sum(
+        _json_bytes(db, table.name)
+        for table in settings.tables
+        if not (table.owner is None and table.ownership.parent is None)
+    )
+    json = users * everybodys + own * users // total
+    needed = int(json * (1 + SQLITE_SHARE)) + users * (FILES + _empty_database(schema)) - there
+    free = shutil.disk_usage(str(output)).free
+    console.log.info(
+        "%s needed in %s, estimated; %s free", console.size(max(needed, 0)), output, console.size(free)
+    )
+    if needed > free:
+        raise MigrationError(
+            "no space for %d users in %s: about %s needed, %s free"
+            % (users, output, console.size(needed), console.size(free)),
+            hint="free some space, choose another --output-dir, or migrate fewer at a time with --users-from",
+            exit_code=ExitCode.TARGET,
+        )
+
+
+def _json_bytes(db: Snapshot, table: str) -> int:
+    """Rows of a table, as the server last counted them, times the size of the first ones as JSON."""
+    line = select_json(db, db.catalog, table, "true", ordered=False)
+    average = db.value(
+        "SELECT avg(octet_length(j.line::text) + 2) FROM (%s LIMIT %d) j (line)" % (line, SAMPLE)
+    )
+    if average is None:
+        return 0
+    rows = int(
+        db.value("SELECT reltuples::bigint FROM pg_class WHERE oid = %s::regclass", (db.quoted(table),))
+    )
+    if rows <= 0:  # never analyzed
+        rows = int(db.value("SELECT count(*) FROM " + db.quoted(table)))
+    return int(rows * average)
+
+
+def _empty_database(schema: Schema) -> int:
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.executescript(schema.script)
+        pages, size = (
+            database.execute("PRAGMA " + name).fetchone()[0] for name in ("page_count", "page_size")
+        )
+        return int(pages * size)

@@ -1,0 +1,96 @@
+"""Who is to be migrated: everybody, everybody who is active, or those whom a file names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Dict, Iterator, List, Optional, Set
+
+from migration.errors import ExitCode, MigrationError
+from migration.schema import quote
+from migration.settings import Settings
+from migration.source import Snapshot
+
+ACTIVE = "is_active"  # column of the users' table
+LISTED = 20
+
+
+def users(db: Snapshot, settings: Settings, file: Optional[str], active: bool) -> Iterator[str]:
+    """The ids of the users, at flat memory but for those that a file names.
+
+    Raises MigrationError: exit 2 for the file, 3 where a user is not there.
+    """
+    if file is not None:
+        return iter(_named(db, settings, Path(file).expanduser()))
+    sql = "SELECT t.{id}::text FROM {users} t".format(
+        id=quote(settings.user.owner), users=db.quoted(settings.user.name)
+    )
+    if active:
+        if ACTIVE not in {column.name for column in db.catalog.columns[settings.user.name]}:
+            raise MigrationError(
+                "table %s has no column %s" % (settings.user.name, ACTIVE),
+                hint="name the users with --users-from",
+                exit_code=ExitCode.USAGE,
+            )
+        sql += " WHERE t.%s" % ACTIVE
+    return (user.decode("utf-8") for user in db.stream(sql))
+
+
+def _named(db: Snapshot, settings: Settings, file: Path) -> List[str]:
+    names = _lines(file)
+    by = "SELECT w.name, u.{id}::text FROM unnest(%s::text[]) w (name) JOIN {users} u ON ".format(
+        id=quote(settings.user.owner), users=db.quoted(settings.user.name)
+    )
+    sql = "{by} u.email::text = w.name UNION {by} u.{id}::text = lower(w.name)".format(
+        by=by, id=quote(settings.user.owner)
+    )
+    found: Dict[str, Set[str]] = {}
+    for name, user in db.rows(sql, (list(names), list(names))):
+        found.setdefault(name, set()).add(user)
+    _require(
+        [names[name] for name in names if name not in found],
+        "users not found",
+        file,
+        "check the spelling (case counts): an e-mail address or a user id a line",
+    )
+    _require(
+        [names[name] for name in names if len(found[name]) > 1],
+        "e-mail addresses of more than one user",
+        file,
+        "name these users by their ids",
+    )
+    return sorted({user for name in names for user in found[name]})
+
+
+def _lines(file: Path) -> Dict[str, str]:
+    """The names in a file → where they stand and what they are, for a message."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MigrationError(
+            "cannot read %s: %s" % (file, getattr(error, "strerror", None) or "not UTF-8"),
+            hint="set --users-from to a text file with an e-mail address or user id a line",
+            exit_code=ExitCode.USAGE,
+        ) from error
+    names: Dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        name = line.strip()
+        if name and not name.startswith("#"):
+            names.setdefault(name, "line %d: %s" % (number, name))
+    if not names:
+        raise MigrationError(
+            "%s names nobody" % file,
+            hint="an e-mail address or user id a line, or leave --users-from away to migrate everybody",
+            exit_code=ExitCode.USAGE,
+        )
+    return names
+
+
+def _require(wrong: List[str], what: str, file: Path, hint: str) -> None:
+    if wrong:
+        more = ["… and %d more" % (len(wrong) - LISTED)] if len(wrong) > LISTED else []
+        raise MigrationError(
+            "%s, in %s: %d" % (what, file, len(wrong)),
+            hint=hint,
+            private_hint="\n".join("  " + line for line in wrong[:LISTED] + more),
+            exit_code=ExitCode.SOURCE,
+        )
