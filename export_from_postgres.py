@@ -74,7 +74,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
                 orphans_skipped=skipped,
                 source=source.masked(settings.postgres),
                 server_version=str(db.value("SHOW server_version")),
-                snapshot=str(db.value("SELECT txid_current_snapshot()::text")),
+                snapshot=db.visible(),
             )
             out.finish(manifest)
     log.info("bundle of user %s written to %s", manifest.user_id, settings.data_dir)

@@ -18,6 +18,7 @@ import datetime
 import itertools
 import os
 import shutil
+import sqlite3
 import sys
 import time
 import uuid
@@ -42,9 +43,6 @@ TICK = 1.0  # seconds between two looks at PostgreSQL and the cluster
 LINE_SECONDS = 10.0  # between two lines of progress
 LISTED = 50  # failed users on the terminal; all are in the summary
 WITHOUT_WORKERS = 60.0  # seconds
-
-OUT_OF_MEMORY = "out of memory? --worker-memory, or give the workers more"
-SAME = "scheduler and workers need the same Python, the suite's requirements and the suite's folder as PYTHONPATH"
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -103,7 +101,6 @@ def _main(arguments: argparse.Namespace, settings: Settings) -> int:
     output = console.expanded(arguments.output_dir).absolute()
     with target.errors(output):
         output.mkdir(parents=True, exist_ok=True, mode=0o700)
-        output.chmod(0o700)
     with lock.held(output / ".lock", "the output folder %s" % output, ExitCode.TARGET), ledger.opened(
         output / ledger.NAME
     ) as book:
@@ -121,7 +118,7 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
         users = selection.users(db, settings, arguments.users_from, arguments.where_active)
         snapshot = None if arguments.no_shared_snapshot else db.share()
         run = book.begin(
-            snapshot,
+            db.visible() if snapshot else None,
             db.value("SELECT to_json(now() AT TIME ZONE 'UTC')::text").strip('"') + "Z",
             source.masked(settings.postgres),
             str(db.value("SHOW server_version")),
@@ -138,6 +135,7 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
                     str(output),
                     str(common),
                     snapshot,
+                    db.visible(),
                     agreement(settings),
                     arguments.schema_path,
                     settings.skip_orphans,
@@ -146,11 +144,12 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
                 with _workers(arguments) as workers:
                     _migrate(_Run(book, run, total, db, settings, workers, errand, arguments.max_connections))
         except BaseException as error:
-            code = error.exit_code if isinstance(error, MigrationError) else ExitCode.INTERRUPTED
-            book.end(run, code, error.logged if isinstance(error, MigrationError) else "interrupted")
-            summary.write(book, output, _relative)
-            if isinstance(error, MigrationError):
-                log.warning("run %d stopped: --resume migrates who is not yet done", run)
+            with contextlib.suppress(
+                MigrationError, sqlite3.Error
+            ):  # on a full disk, say; the first error counts
+                book.end(run, *_reason(error))
+                summary.write(book, output, _relative)
+            log.warning("run %d stopped: --resume migrates who is not yet done", run)
             raise
     failed = book.count(run, "failed")
     code = ExitCode.DIFFERENCES if failed else ExitCode.DONE
@@ -163,6 +162,15 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
 
 def _relative(user: str) -> str:
     return folder_of(Path(), user).name
+
+
+def _reason(error: BaseException) -> Tuple[Optional[int], str]:
+    """Exit code and words for the ledger; a bug has no code."""
+    if isinstance(error, MigrationError):
+        return int(error.exit_code), error.logged
+    if isinstance(error, KeyboardInterrupt):
+        return int(ExitCode.INTERRUPTED), "interrupted"
+    return None, "internal error: " + type(error).__name__
 
 
 def _choose(book: Ledger, run: int, users: Iterable[str], resume: bool, output: Path) -> int:
@@ -195,8 +203,7 @@ def _workers(arguments: argparse.Namespace) -> Iterator[Workers]:
             try:
                 yield workers
             finally:
-                with contextlib.suppress(OSError):  # they go on living, without our connections
-                    workers.everywhere(close_connections)
+                workers.everywhere(close_connections)  # they go on living, without our connections
         return
     count = min(arguments.workers or cluster.cores(), arguments.max_connections - 1)
     with _inherited(arguments.postgres_url), cluster.local(count, arguments.worker_memory) as workers:
@@ -278,8 +285,7 @@ def _hand_out(run: _Run, pending: Iterator[str], capacity: int) -> None:
     if users:
         run.book.start(users)
         errand = run.errand._replace(keep_connection=keep)
-        for user in users:
-            run.workers.submit(user, migrate_user, errand, user)
+        run.workers.submit(users, migrate_user, errand)
 
 
 def _outcome(ended: Tuple[str, object]) -> Outcome:
@@ -288,11 +294,9 @@ def _outcome(ended: Tuple[str, object]) -> Outcome:
     if isinstance(result, Outcome):
         return result
     assert isinstance(result, Lost)
-    if result.killed_workers:
-        return Outcome(
-            user, None, "the worker process ended, each time, while it migrated this user: %s" % OUT_OF_MEMORY
-        )
-    return Outcome(user, int(ExitCode.USAGE), "the cluster cannot do its work: " + result.message, True, SAME)
+    if result.hint is None:
+        return Outcome(user, None, result.message)
+    return Outcome(user, int(ExitCode.USAGE), result.message, fatal=True, hint=result.hint)
 
 
 def _require_snapshot(run: _Run) -> None:
@@ -320,7 +324,7 @@ class _Progress:
     def add(self, outcome: Outcome) -> None:
         self._done += 1
         if outcome.exit_code == ExitCode.DONE:
-            log.debug("user %s: %s rows in %s", outcome.user_id, outcome.rows, outcome.attempts)
+            log.debug("user %s: done, %d rows", outcome.user_id, outcome.rows or 0)
         else:
             self._failed += 1
             log.error("user %s: %s", outcome.user_id, outcome.error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from typing import Optional, Sequence
+from typing import Mapping, Optional, Sequence
 
 import psycopg2
 
@@ -53,9 +53,9 @@ OWN = {
 }
 
 
-def fill(postgres_url: str, users: int) -> None:
-    """Create the schema in an empty database and ``users`` users in it, as a superuser."""
-    sizes = {table: rows * users for table, rows in ROWS.items()}
+def fill(postgres_url: str, users: int, rows: Mapping[str, int] = ROWS) -> None:
+    """Create the schema in an empty database and ``users`` users with ``rows`` each in it, as a superuser."""
+    sizes = {table: number * users for table, number in rows.items()}
     sizes.update(users=users, shared=SHARED["interpretations"], location_cache=SHARED["location_cache"])
     with contextlib.closing(psycopg2.connect(postgres_url)) as connection:
         create_schema(connection)

@@ -5,30 +5,39 @@ Dask is imported when it is needed, and nothing else of the suite needs it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import importlib
 import importlib.util
 import logging
 import os
 import queue
+import signal
+import time
 import uuid
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+import warnings
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from migration.errors import ExitCode, MigrationError
 
 log = logging.getLogger("migration.cluster")
 
 CONNECT_SECONDS = 5
+CLOSE_SECONDS = 10
 WORKER_SECONDS = 30  # until a scheduler has its first worker
-AHEAD = 2  # users that wait for each that is being migrated, so that no worker waits for us
-DASHBOARD = "127.0.0.1:8787"
+SAME = "scheduler and workers need the same Python, the suite's requirements and the suite's folder as PYTHONPATH"
+AHEAD = 4  # users that wait for each that is being migrated, so that no worker waits for us
+TOGETHER_SECONDS = 0.1  # what ends in this time is heard of together
+UNREACHABLE = (OSError, TimeoutError, asyncio.TimeoutError)  # before Python 3.11 the last two differ
+DASHBOARD_PORT = 8787
 
 
 class Lost(NamedTuple):
-    """In the place of a result: what became of the task. ``killed_workers``: each worker that took it ended with it."""
+    """In the place of a result: what became of the task. ``hint`` is None where it ended each worker that took it."""
 
     message: str
-    killed_workers: bool
+    hint: Optional[str]
 
 
 def unusable(message: str, hint: Optional[str] = None) -> MigrationError:
@@ -56,25 +65,27 @@ class Workers:
         """How many tasks can run at once. Raises MigrationError (exit 2) where the scheduler has gone."""
         try:
             return sum(self._client.nthreads().values())
-        except (OSError, TimeoutError) as error:
+        except UNREACHABLE as error:
             raise unusable("the connection to the scheduler is lost: %s" % error) from None
 
     @property
     def under_way(self) -> int:
         return len(self._tasks)
 
-    def submit(self, name: str, task: Callable[..., object], *arguments: object) -> None:
-        """Run ``task(*arguments)`` on any worker."""
-        key = "migrate-%s-%s" % (self._token, name)
-        future = self._client.submit(task, *arguments, key=key, pure=False)
-        self._tasks[future] = name
-        future.add_done_callback(self._ended.put)
+    def submit(self, names: Sequence[str], task: Callable[[Any, str], object], common: object) -> None:
+        """Run ``task(common, name)`` for each name on any worker. One message for many costs little more than one."""
+        keys = ["migrate-%s-%s" % (self._token, name) for name in names]
+        futures = self._client.map(task, [common] * len(names), names, key=keys, pure=False)
+        for name, future in zip(names, futures):
+            self._tasks[future] = name
+            future.add_done_callback(self._ended.put)
 
     def results(self, seconds: float) -> List[Tuple[str, Any]]:
         """Name and result of what has ended, at least of one if any does within this time; or ``Lost`` for the result."""
         ended: List[Any] = []
         with contextlib.suppress(queue.Empty):
             ended.append(self._ended.get(timeout=seconds))
+            time.sleep(TOGETHER_SECONDS)
             while True:
                 ended.append(self._ended.get_nowait())
         good = [future for future in ended if future.status == "finished"]
@@ -85,8 +96,9 @@ class Workers:
         ]
 
     def everywhere(self, function: Callable[[], None]) -> None:
-        """Call a function in every worker's process."""
-        self._client.run(function)
+        """Call a function in the process of each worker that can be reached."""
+        with contextlib.suppress(*UNREACHABLE):
+            self._client.run(function, on_error="ignore")
 
     def cancel(self) -> None:
         self._client.cancel(list(self._tasks))
@@ -95,9 +107,13 @@ class Workers:
 def _lost(future: Any) -> Lost:
     from distributed import KilledWorker
 
-    error = future.exception() if future.status == "error" else None
-    message = future.status if error is None else "%s: %s" % (type(error).__name__, str(error).split("\n")[0])
-    return Lost(message, isinstance(error, KilledWorker))
+    if future.status != "error":
+        return Lost("the scheduler has ended", "start scheduler and workers again, then --resume")
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        return Lost("each worker process that migrated this user ended: out of memory?", None)
+    message = "%s: %s" % (type(error).__name__, str(error).split("\n")[0])
+    return Lost("the cluster cannot do its work: " + message, SAME)
 
 
 @contextlib.contextmanager
@@ -119,22 +135,32 @@ def local(workers: int, memory: str) -> Iterator[Workers]:
         encrypted = importlib.util.find_spec("cryptography") is not None
         if not encrypted:
             log.warning("the workers are reached without TLS: pip install cryptography")
-        with LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=limit,
-            host="127.0.0.1",
-            dashboard_address=DASHBOARD if has_dashboard else None,
-            security=True if encrypted else None,
-            silence_logs=logging.ERROR,
-        ) as cluster, Client(cluster, set_as_default=False) as client:
-            log.info("%d worker processes on this machine, %s each", workers, memory)
-            if has_dashboard:
-                log.info("dashboard: %s", cluster.dashboard_link)
-            else:
-                log.info("no dashboard: bokeh is not installed")
-            yield Workers(client)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a port that is taken: Dask takes another, and we say which
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=limit,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:%d" % (DASHBOARD_PORT if has_dashboard else 0),
+                security=True if encrypted else None,
+                silence_logs=logging.CRITICAL,
+            )
+        try:
+            with Client(cluster, set_as_default=False) as client:
+                # A terminal's Ctrl-C is for the coordinator, who then ends them in order.
+                ignore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+                client.register_worker_callbacks(setup=ignore)
+                log.info("%d worker processes on this machine, %s each", workers, memory)
+                if has_dashboard:
+                    log.info("dashboard: %s", cluster.dashboard_link)
+                else:
+                    log.info("no dashboard: bokeh is not installed")
+                yield Workers(client)
+        finally:
+            with contextlib.suppress(*UNREACHABLE):  # what is left after that ends with this process
+                cluster.close(timeout=CLOSE_SECONDS)
 
 
 @contextlib.contextmanager
@@ -148,7 +174,7 @@ def remote(scheduler: str, module: str) -> Iterator[Workers]:
 
         try:
             client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, TimeoutError, ValueError, TypeError) as error:
+        except (*UNREACHABLE, ValueError, TypeError) as error:
             raise unusable(
                 "cannot reach the scheduler at %s: %s" % (scheduler, error),
                 "check the address; tls://… needs Dask's TLS settings, see CLUSTER.md",
@@ -156,7 +182,7 @@ def remote(scheduler: str, module: str) -> Iterator[Workers]:
         with client:
             try:
                 client.wait_for_workers(1, timeout=WORKER_SECONDS)
-            except (OSError, TimeoutError):
+            except UNREACHABLE:
                 raise unusable(
                     "the scheduler at %s has no workers" % scheduler,
                     "dask worker %s --nthreads 1" % scheduler,
@@ -167,7 +193,7 @@ def remote(scheduler: str, module: str) -> Iterator[Workers]:
             if unable:
                 raise unusable(
                     "the worker at %s does not find the suite (%s)" % (unable[0], module),
-                    "start the workers with the suite's folder as PYTHONPATH, and with its requirements",
+                    SAME,
                 )
             found = client.nthreads()
             log.info("%d workers with %d threads at %s", len(found), sum(found.values()), scheduler)
@@ -178,11 +204,15 @@ def remote(scheduler: str, module: str) -> Iterator[Workers]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Dask's own log says in many lines what we say in one; its errors are kept."""
-    loggers = [logging.getLogger(name) for name in ("distributed", "tornado")]
+    """Dask's own log says in many lines what we say in one."""
+    importlib.import_module("distributed")  # which sets its loggers up
+    names = [
+        name for name in logging.root.manager.loggerDict if name.split(".")[0] in ("distributed", "tornado")
+    ]
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:

@@ -31,19 +31,9 @@ def require_space(
     output: Path,
 ) -> None:
     """Raises MigrationError (exit 5) where ``users`` will not fit. ``there``: bytes of theirs that will be replaced."""
-    everybodys = sum(rows.size for rows in exported.values())
-    total = max(1, int(db.value("SELECT count(*) FROM " + db.quoted(settings.user.name))))
-    own = sum(
-        _json_bytes(db, table.name)
-        for table in settings.tables
-        if not (table.owner is None and table.ownership.parent is None)
-    )
-    json = users * everybodys + own * users // total
-    needed = int(json * (1 + SQLITE_SHARE)) + users * (FILES + _empty_database(schema)) - there
+    needed = max(0, bytes_needed(db, settings, schema, exported, users) - there)
     free = shutil.disk_usage(str(output)).free
-    console.log.info(
-        "%s needed in %s, estimated; %s free", console.size(max(needed, 0)), output, console.size(free)
-    )
+    console.log.info("%s needed in %s, estimated; %s free", console.size(needed), output, console.size(free))
     if needed > free:
         raise MigrationError(
             "no space for %d users in %s: about %s needed, %s free"
@@ -51,6 +41,22 @@ def require_space(
             hint="free some space, choose another --output-dir, or migrate fewer at a time with --users-from",
             exit_code=ExitCode.TARGET,
         )
+
+
+def bytes_needed(
+    db: Snapshot, settings: Settings, schema: Schema, exported: Mapping[str, SharedRows], users: int
+) -> int:
+    """What the files of ``users`` of average size take. ``exported``: what everybody has, as far as it is known."""
+    total = max(1, int(db.value("SELECT count(*) FROM " + db.quoted(settings.user.name))))
+    json = 0
+    for table in settings.tables:
+        everybodys = table.owner is None and table.ownership.parent is None
+        if table.name in exported:
+            json += users * exported[table.name].size
+        if not (everybodys and table.name in exported):
+            size = _json_bytes(db, table.name)
+            json += size * users if everybodys else size * users // total
+    return int(json * (1 + SQLITE_SHARE)) + users * (FILES + _empty_database(schema))
 
 
 def _json_bytes(db: Snapshot, table: str) -> int:

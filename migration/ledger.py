@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS runs (
     run INTEGER PRIMARY KEY,
     started TEXT NOT NULL,
     ended TEXT,                   -- NULL: going on, or killed
-    snapshot TEXT,                -- the id by which the run's one snapshot was shared; NULL: one for each user
+    snapshot TEXT,                -- what PostgreSQL says of the run's one snapshot; NULL: one for each user
     instant TEXT NOT NULL,        -- when the coordinator's transaction began, by PostgreSQL's clock
     source TEXT NOT NULL,         -- user@host:port/database
     server_version TEXT NOT NULL,
@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS users (
     state TEXT NOT NULL,          -- pending, running, done (validated) or failed
     wanted INTEGER NOT NULL REFERENCES runs,  -- the last run that was to migrate the user
     run INTEGER REFERENCES runs,  -- the run that did, and under whose snapshot the user's files are
-    snapshot TEXT,                -- what PostgreSQL calls the transactions that were visible (pg_snapshot)
+    snapshot TEXT,                -- which transactions were visible (txid_current_snapshot)
     attempts INTEGER NOT NULL DEFAULT 0,
     started TEXT,
     ended TEXT,
@@ -160,7 +160,7 @@ class Ledger:
                     },
                 )
 
-    def end(self, run: int, exit_code: int, error: Optional[str] = None) -> None:
+    def end(self, run: int, exit_code: Optional[int], error: Optional[str] = None) -> None:
         """What was running is pending again: its outcome will not be heard."""
         with self._db:
             self._db.execute(

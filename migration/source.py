@@ -196,11 +196,11 @@ class Snapshot:
             with self._lock, self.connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION SNAPSHOT %s", (shared,))
         except (pg.InvalidParameterValue, pg.UndefinedObject) as error:
-            raise MigrationError(
-                "the shared snapshot is gone: the connection that held it has ended",
-                hint="check the server and run again; nothing was changed",
-                exit_code=ExitCode.SOURCE,
-            ) from error
+            raise snapshot_gone() from error
+
+    def visible(self) -> str:
+        """Which transactions the snapshot sees: xmin, xmax and those in progress between them."""
+        return str(self.value("SELECT pg_catalog.txid_current_snapshot()::text"))
 
     def cancel(self) -> None:
         """Have the server end what another thread is waiting for."""
@@ -228,6 +228,14 @@ class _Unread:
                 self._sink.write(line)
             except BrokenPipeError:
                 self._read = False
+
+
+def snapshot_gone() -> MigrationError:
+    return MigrationError(
+        "the shared snapshot is gone: the connection that held it has ended",
+        hint="check the server and run again; nothing was changed",
+        exit_code=ExitCode.SOURCE,
+    )
 
 
 def literal(value: str) -> str:

@@ -31,6 +31,7 @@ SUITE = Path(__file__).resolve().parent.parent
 ANNA = "anna@example.com"
 BRUNO = "bruno@example.com"
 CARLA = "carla@example.com"
+DORA = "dora@example.com"
 
 # What could reach a run from outside: each test says all that it depends on.
 AMBIENT = [

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Iterator, NamedTuple
 
 import pytest
-from conftest import ANNA, BRUNO, CARLA, SCHEMA, SUITE, Database, Place, Result, contents
+from conftest import ANNA, BRUNO, CARLA, DORA, SCHEMA, SUITE, Database, Place, Result, contents, settings_of
 
 from demo import sample
+from migration import cluster, estimate, source
+from migration.errors import ExitCode, MigrationError
+from migration.schema import read_schema
 
-DORA = "dora@example.com"
 LEDGER = "ledger.db"
 # What of the sample is somebody's: none of it may stand in ledger, index or log.
 PERSONAL = (*sample.USERS, "example.com", *(user.full_name for user in sample.ACCOUNTS), "SampleHash")
@@ -204,6 +206,18 @@ def test_progress_and_numbers_are_shown(everybody: Everybody) -> None:
     assert "4 users, 0 failed" in everybody.result.out
 
 
+def test_estimate_of_the_room_is_near_what_is_taken(
+    everybody: Everybody, sample_database: Database, place: Place
+) -> None:
+    settings = settings_of(sample_database.url, place)
+    with source.snapshot(settings) as db:
+        needed = estimate.bytes_needed(db, settings, read_schema(settings.schema_path), {}, len(sample.USERS))
+    ((took,),) = everybody.output.query("SELECT sum(bytes) FROM users")
+    files = [path for path in everybody.output.folder.glob("*-*/**/*") if path.is_file()]
+    assert took == sum(path.stat().st_size for path in files)
+    assert took * 0.8 < needed < took * 1.5
+
+
 # Who is chosen
 
 
@@ -368,7 +382,6 @@ def test_script_starts_without_dask(script: str) -> None:
         (("--workers", "0"), "is not a number from 1 up"),
         (("--workers", "1", "--scheduler", "tcp://127.0.0.1:1"), "not allowed with argument"),
         (("--worker-memory", "much"), "--worker-memory is 'much'"),
-        (("--scheduler", "tcp://127.0.0.1:1"), "cannot reach the scheduler at tcp://127.0.0.1:1"),
     ],
 )
 def test_wrong_option_is_refused(
@@ -378,3 +391,11 @@ def test_wrong_option_is_refused(
     assert done.code == 2
     assert message in done.err
     assert "Traceback" not in done.err
+
+
+def test_scheduler_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
+    with pytest.raises(MigrationError) as refused, cluster.remote("tcp://127.0.0.1:1", "cluster_worker"):
+        pass
+    assert refused.value.message.startswith("cannot reach the scheduler at tcp://127.0.0.1:1: ")
+    assert refused.value.exit_code == ExitCode.USAGE

@@ -37,7 +37,7 @@ class Cluster(NamedTuple):
     """A scheduler and its workers, each a process with a log of its own."""
 
     address: str
-    workers: list[subprocess.Popen]
+    processes: list[subprocess.Popen]
     logs: list[Path]
 
     @property
@@ -81,7 +81,7 @@ def started(
                 [*prefix, *worker],
                 {**environment, **worker_env},
             )
-        yield Cluster(address, processes[1:], logs)
+        yield Cluster(address, processes, logs)
     finally:
         for process in reversed(processes):
             with contextlib.suppress(ProcessLookupError):
@@ -99,11 +99,13 @@ def scheduler_state(dask_scheduler: Any) -> str:
     return "\n".join(texts)
 
 
-def command_lines() -> str:
+def command_lines(*sessions: int) -> str:
+    """What the process list shows of the processes of these sessions."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            found.append(path.read_bytes().decode("utf-8", "surrogateescape"))
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[3]) in sessions:
+                found.append((folder / "cmdline").read_bytes().decode("utf-8", "surrogateescape"))
     return "\n".join(found)
 
 
@@ -119,11 +121,13 @@ def test_workers_read_their_own_environment_and_no_secret_travels(
             words = command(output, None, "--scheduler", running.address, "--verbose")
             environment = {**os.environ, "POSTGRES_URL": guarded.url(PASSWORD)}
             with open(str(log), "wb") as file:
-                run = subprocess.Popen(words, stdout=file, stderr=file, cwd="/", env=environment)
+                run = subprocess.Popen(
+                    words, stdout=file, stderr=file, cwd="/", env=environment, start_new_session=True
+                )
             state = shown = ""
             while run.poll() is None:
                 state += client.run_on_scheduler(scheduler_state)
-                shown += command_lines()
+                shown += command_lines(run.pid, *(process.pid for process in running.processes))
             assert run.wait(60) == 0, log.read_text(encoding="utf-8")
             connections = client.run(open_connections)
         for user in output.states():
@@ -152,10 +156,10 @@ def test_url_of_the_command_line_is_shown_nowhere(guarded: Guarded, output: Outp
     log = tmp_path / "log"
     with open(str(log), "wb") as file:
         words = command(output, guarded.url(PASSWORD), "--workers", 2, "--verbose")
-        run = subprocess.Popen(words, stdout=file, stderr=file, cwd="/")
+        run = subprocess.Popen(words, stdout=file, stderr=file, cwd="/", start_new_session=True)
     shown = []
     while run.poll() is None:
-        shown.append(command_lines())
+        shown.append(command_lines(run.pid))
         time.sleep(0.01)
     assert run.returncode == 0, log.read_text(encoding="utf-8")
     with_workers = [lines for lines in shown if lines.count("spawn_main") >= 2]
@@ -195,16 +199,20 @@ def test_worker_without_the_suite_stops_the_run(
     assert "Traceback" not in done.err
 
 
+def end_worker(common: object, name: str) -> None:
+    os._exit(1)
+
+
 @pytest.mark.slow
 def test_user_that_ends_each_worker_is_given_up() -> None:
     with cluster.local(1, "1GB") as workers:
-        workers.submit("one", os._exit, 1)
+        workers.submit(["one"], end_worker, None)
         results: list = []
         for _ in range(60):
             results += workers.results(1.0)
             if results:
                 break
-    assert [(name, type(result), result.killed_workers) for name, result in results] == [("one", Lost, True)]
+    assert [(name, type(result), result.hint) for name, result in results] == [("one", Lost, None)]
 
 
 # Other hosts

@@ -1,0 +1,280 @@
+"""Snapshots that phases share: one instant on several connections, and what everybody has read once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Iterator, NamedTuple
+
+import pytest
+from conftest import ANNA, BRUNO, DORA, Database, Place, contents, settings_of
+
+import cluster_worker
+from cluster_worker import Errand, migrate_user
+from export_from_postgres import export
+from import_to_sqlite import import_
+from migration import estimate, shared, source
+from migration.errors import ExitCode, MigrationError
+from migration.schema import read_schema
+from migration.settings import Settings
+from migration.source import Snapshot
+from validate_migration import validate
+
+
+@pytest.fixture()
+def common(tmp_path: Path) -> Path:
+    folder = tmp_path / "common"
+    folder.mkdir()
+    return folder
+
+
+class Coordinator(NamedTuple):
+    """A snapshot that is held, its id, and where what everybody shares has been written."""
+
+    db: Snapshot
+    snapshot: str
+    common: Path
+
+
+@pytest.fixture()
+def coordinator(database: Database, place: Place, common: Path) -> Iterator[Coordinator]:
+    settings = settings_of(database.url, place)
+    with source.snapshot(settings) as db:
+        shared.export_shared(db, settings, read_schema(settings.schema_path), common)
+        yield Coordinator(db, db.share(), common)
+
+
+def of(url: str, folder: Path, email: str = ANNA, **changes: Any) -> Settings:
+    folder.mkdir(exist_ok=True)
+    return settings_of(url, Place(folder), email, **changes)
+
+
+def bundle_of(settings: Settings) -> dict[str, bytes]:
+    """Files of a bundle; of the manifest, what does not depend on when it was made."""
+    files = contents(settings.data_dir)
+    manifest = json.loads(files.pop("manifest.json"))
+    del manifest["export_timestamp"], manifest["snapshot"]
+    return {**files, "manifest.json": json.dumps(manifest).encode("utf-8")}
+
+
+@pytest.mark.parametrize("email", [ANNA, BRUNO, DORA])
+def test_bundle_is_that_of_the_instant_whatever_changed_since(
+    email: str, database: Database, coordinator: Coordinator, tmp_path: Path
+) -> None:
+    alone = of(database.url, tmp_path / "alone", email)
+    export(alone)  # nothing has changed yet
+    for table in ("session_notes", "location_cache", "interpretations"):
+        database.execute("DELETE FROM " + table)
+    database.execute("UPDATE clients SET notes = 'later'")
+
+    together = of(database.url, tmp_path / "together", email)
+    exported = shared.exported_shared(coordinator.common)
+    assert set(exported) == {"interpretations", "location_cache"}
+    with source.snapshot(together, coordinator.snapshot, exported) as db:
+        export(together, db)
+        import_(together)
+        report = validate(together, db)
+    assert report.passed, report.errors
+    assert report.compared_with == ["bundle", "source"]
+    reports = {"validation_report.json", "validation_report.html"}
+    ours = {name: text for name, text in bundle_of(together).items() if name not in reports}
+    assert ours == bundle_of(alone)
+    assert not validate(together).passed  # against what is there now
+
+
+def test_digests_with_and_without_what_is_shared_are_the_same(
+    database: Database, coordinator: Coordinator, place: Place
+) -> None:
+    """A row of everybody's that is changed in the bundle's place is found by the validation."""
+    settings = settings_of(database.url, place)
+    exported = shared.exported_shared(coordinator.common)
+    with source.snapshot(settings, coordinator.snapshot, exported) as db:
+        export(settings, db)
+        import_(settings)
+    database.execute("UPDATE interpretations SET text_content = 'later' WHERE user_id IS NULL")
+    report = validate(settings)
+    assert [finding.table for finding in report.findings] == ["interpretations"]
+
+
+@pytest.mark.parametrize("key", ["uuid", "bigint", "text"])
+def test_shared_rows_are_sorted_in_by_any_key(
+    key: str, database: Database, place: Place, common: Path, tmp_path: Path
+) -> None:
+    numbered = "row_number() OVER (ORDER BY md5(id::text))"
+    if key != "uuid":
+        database.execute("ALTER TABLE interpretations DROP CONSTRAINT interpretations_pkey")
+        database.execute("ALTER TABLE interpretations ADD number bigint")
+        database.execute(
+            "UPDATE interpretations i SET number = n FROM (SELECT id, %s AS n FROM interpretations) x WHERE x.id = i.id"
+            % numbered
+        )
+        database.execute("ALTER TABLE interpretations DROP id")
+        database.execute("ALTER TABLE interpretations RENAME number TO id")
+        database.execute("ALTER TABLE interpretations ALTER id TYPE %s USING id::%s" % (key, key))
+        database.execute("ALTER TABLE interpretations ADD PRIMARY KEY (id)")
+    alone, together = (of(database.url, tmp_path / name) for name in ("alone", "together"))
+    with source.snapshot(alone) as db:
+        exported = shared.export_shared(db, alone, read_schema(alone.schema_path), common)
+        assert ("interpretations" in exported) == (key != "text")  # whose order is the server's affair
+        export(alone, db)
+        with source.snapshot(together, db.share(), exported) as other:
+            export(together, other)
+    assert bundle_of(together) == bundle_of(alone)
+    ids = [row["id"] for row in json.loads((together.data_dir / "interpretations.json").read_bytes())]
+    assert len(ids) > 24
+    assert ids == sorted(ids)
+
+
+def test_rows_that_depend_on_the_user_are_not_shared(database: Database, place: Place, common: Path) -> None:
+    """With --orphans skip, a reference decides who has the row."""
+    database.execute("ALTER TABLE interpretations ADD client_id uuid REFERENCES clients")
+    settings = settings_of(database.url, place, skip_orphans=True)
+    interpretations = next(table for table in settings.tables if table.name == "interpretations")
+    tables = tuple(
+        dataclasses.replace(table, dropped=("client_id",)) if table is interpretations else table
+        for table in settings.tables
+    )
+    with source.snapshot(settings) as db:
+        settings = dataclasses.replace(settings, tables=tables)
+        found = shared.export_shared(db, settings, read_schema(settings.schema_path), common)
+    assert set(found) == {"location_cache"}
+
+
+# A worker
+
+
+@pytest.fixture()
+def errand(
+    database: Database, coordinator: Coordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Errand]:
+    monkeypatch.setenv("POSTGRES_URL", database.url)
+    settings = settings_of(database.url, Place(tmp_path))
+    output = tmp_path / "output"
+    output.mkdir()
+    yield Errand(
+        str(output),
+        str(coordinator.common),
+        coordinator.snapshot,
+        coordinator.db.visible(),
+        cluster_worker.agreement(settings),
+        str(settings.schema_path),
+        False,
+        False,
+    )
+    cluster_worker.close_connections()
+
+
+def ids(database: Database) -> dict[str, str]:
+    return dict(database.rows("SELECT email, id::text FROM users"))
+
+
+def connections(database: Database) -> int:
+    return int(
+        database.rows(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )[0][0]
+    )
+
+
+def test_worker_keeps_one_connection_from_user_to_user(database: Database, errand: Errand) -> None:
+    for user in ids(database).values():
+        outcome = migrate_user(errand, user)
+        assert (outcome.exit_code, outcome.error, outcome.attempts) == (0, None, 1)
+        assert connections(database) == 2  # the coordinator's, and the worker's
+    migrate_user(errand._replace(keep_connection=False), user)
+    assert connections(database) == 1
+
+
+def test_worker_lets_go_of_an_earlier_run(database: Database, errand: Errand, tmp_path: Path) -> None:
+    user = ids(database)[ANNA]
+    assert migrate_user(errand, user).exit_code == 0
+    other = tmp_path / "other"
+    Path(errand.common).rename(other)
+    assert migrate_user(errand._replace(common=str(other)), user).exit_code == 0
+    assert connections(database) == 2
+
+
+def test_worker_does_not_go_on_without_the_snapshot(
+    database: Database, errand: Errand, coordinator: Coordinator
+) -> None:
+    coordinator.db.close()
+    outcome = migrate_user(errand, ids(database)[ANNA])
+    assert (outcome.exit_code, outcome.fatal) == (3, True)
+    assert outcome.error == "the shared snapshot is gone: the connection that held it has ended"
+
+
+def test_worker_takes_no_other_snapshot_of_the_same_id(
+    database: Database, errand: Errand, coordinator: Coordinator
+) -> None:
+    """As a server gives it out that has crashed and started again."""
+    outcome = migrate_user(errand._replace(visible="1:1:"), ids(database)[ANNA])
+    assert (outcome.exit_code, outcome.fatal) == (3, True)
+
+
+def test_worker_that_does_not_see_the_folder_stops_the_run(
+    database: Database, errand: Errand, tmp_path: Path
+) -> None:
+    elsewhere = errand._replace(common=str(tmp_path / "elsewhere"))
+    outcome = migrate_user(elsewhere, ids(database)[ANNA])
+    assert (outcome.exit_code, outcome.fatal) == (2, True)
+    assert "does not see %s" % (tmp_path / "elsewhere") in str(outcome.error)
+
+
+def test_bug_is_one_users_end_and_tells_no_value(
+    database: Database, errand: Errand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise KeyError("Anna Sample")
+
+    monkeypatch.setattr(cluster_worker, "import_", broken)
+    outcome = migrate_user(errand, ids(database)[ANNA])
+    assert (outcome.exit_code, outcome.fatal) == (None, False)
+    assert str(outcome.error).startswith("internal error: KeyError in test_shared_snapshot.py, line ")
+
+
+def test_aborted_transaction_is_not_handed_to_the_next_user(
+    database: Database, errand: Errand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(settings: Settings, db: Snapshot) -> None:
+        with source.opened(settings, db):
+            db.rows("SELECT 1 / 0")
+
+    monkeypatch.setattr(cluster_worker, "validate", failing)
+    outcome = migrate_user(errand, ids(database)[ANNA])
+    assert (outcome.exit_code, outcome.attempts) == (3, 1)
+    monkeypatch.undo()
+    monkeypatch.setenv("POSTGRES_URL", database.url)
+    assert migrate_user(errand, ids(database)[BRUNO]).exit_code == 0
+
+
+def test_user_who_is_gone_fails_alone(database: Database, errand: Errand) -> None:
+    outcome = migrate_user(errand, "00000000-0000-0000-0000-000000000000")
+    assert (outcome.exit_code, outcome.fatal) == (3, False)
+    assert outcome.error == "user not found: 00000000-0000-0000-0000-000000000000"
+
+
+@pytest.mark.parametrize("user", ["../escape", "ledger.db", ".shared", "a/b", "%2E"])
+def test_id_of_any_form_is_a_folder_of_its_own(user: str, tmp_path: Path) -> None:
+    folder = cluster_worker.folder_of(tmp_path, user)
+    assert folder.parent == tmp_path
+    assert "." not in folder.name
+    assert len({cluster_worker.folder_of(tmp_path, other) for other in (user, "%2E", "x")}) == (
+        2 if user == "%2E" else 3
+    )
+
+
+# Room
+
+
+def test_users_that_do_not_fit_are_refused_before_anything_is_written(
+    sample_database: Database, place: Place
+) -> None:
+    settings = settings_of(sample_database.url, place)
+    with source.snapshot(settings) as db:
+        schema = read_schema(settings.schema_path)
+        estimate.require_space(db, settings, schema, {}, 4, 0, place.folder)
+        with pytest.raises(MigrationError) as refused:
+            estimate.require_space(db, settings, schema, {}, 10**9, 0, place.folder)
+    assert refused.value.exit_code == ExitCode.TARGET
+    assert refused.value.message.startswith("no space for 1000000000 users in %s: about " % place.folder)
