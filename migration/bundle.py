@@ -15,7 +15,7 @@ import re
 import shutil
 import stat
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import (
     Any,
@@ -190,10 +190,10 @@ class Writer:
 
 
 def _as_json(manifest: Manifest) -> Dict[str, Any]:
-    plain = asdict(manifest)
+    columns = {table: [c._asdict() for c in columns] for table, columns in manifest.columns.items()}
+    plain = {**vars(manifest), "columns": columns}
     for key in ("row_counts", "checksums", "sizes"):  # whichever was written first
         plain[key] = dict(sorted(plain[key].items()))
-    plain["columns"] = {table: [c._asdict() for c in columns] for table, columns in manifest.columns.items()}
     return plain
 
 
