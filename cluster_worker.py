@@ -101,7 +101,7 @@ def _attempt(errand: Errand, user_id: str) -> Outcome:
         return phases(settings, user_id, db)
 
 
-def phases(settings: Settings, user_id: str, db: Optional[Snapshot]) -> Outcome:
+def phases(settings: Settings, user_id: str, db: Snapshot) -> Outcome:
     """The three phases in a row, as migrate.py has them."""
     folder = folder_of(settings.data_dir, user_id)
     with target.errors(folder):
@@ -197,10 +197,11 @@ _lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def _snapshot(errand: Errand, settings: Settings) -> Iterator[Optional[Snapshot]]:
-    """The run's snapshot on a connection that no other thread has meanwhile; None where users have their own."""
+def _snapshot(errand: Errand, settings: Settings) -> Iterator[Snapshot]:
+    """The run's snapshot, or the user's own, on a connection that no other thread has meanwhile."""
     if errand.snapshot is None:
-        yield None
+        with source.snapshot(settings) as own:
+            yield own
         return
     kept = _take(errand) or _open(errand, settings)
     try:

@@ -144,9 +144,8 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
                 with _workers(arguments) as workers:
                     _migrate(_Run(book, run, total, db, settings, workers, errand, arguments.max_connections))
         except BaseException as error:
-            with contextlib.suppress(
-                MigrationError, sqlite3.Error
-            ):  # on a full disk, say; the first error counts
+            # On a full disk, say, neither can be written; the first error counts.
+            with contextlib.suppress(MigrationError, sqlite3.Error):
                 book.end(run, *_reason(error))
                 summary.write(book, output, _relative)
             log.warning("run %d stopped: --resume migrates who is not yet done", run)
@@ -249,7 +248,11 @@ def _migrate(run: _Run) -> None:
         while True:
             if time.monotonic() - looked >= TICK:
                 _require_snapshot(run)
-                capacity = run.workers.threads()
+                before, capacity = capacity, run.workers.threads()
+                if (
+                    before < run.max_connections <= capacity
+                ):  # more than may be: none keeps its connection now
+                    run.workers.everywhere(close_connections)
                 looked = time.monotonic()
                 with_workers = looked if capacity else with_workers
                 if looked - with_workers > WITHOUT_WORKERS:
@@ -327,7 +330,7 @@ class _Progress:
             log.debug("user %s: done, %d rows", outcome.user_id, outcome.rows or 0)
         else:
             self._failed += 1
-            log.error("user %s: %s", outcome.user_id, outcome.error)
+            log.error("user %s: %s", outcome.user_id, (outcome.error or "").split("\n")[0])
 
     def say(self) -> None:
         now = time.monotonic()

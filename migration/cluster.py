@@ -11,7 +11,6 @@ import functools
 import importlib
 import importlib.util
 import logging
-import os
 import queue
 import signal
 import time
@@ -221,4 +220,7 @@ def _quiet() -> Iterator[None]:
 
 
 def cores() -> int:
-    return os.cpu_count() or 1
+    """How many this process may use, by affinity and control group."""
+    from dask.system import CPU_COUNT
+
+    return int(CPU_COUNT)

@@ -127,10 +127,8 @@ class Ledger:
 
     def done(self, run: int) -> Iterator[str]:
         """The users of the run that an earlier one has done."""
-        for (user,) in self._db.execute(
-            "SELECT user_id FROM users WHERE wanted = ? AND state = 'done'", (run,)
-        ).fetchall():
-            yield user
+        for user in self.users(run, "done"):
+            yield user["user_id"]
 
     def start(self, users: Iterable[str]) -> None:
         with self._db:
