@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import logging
 import socket
 import threading
 import time
@@ -132,10 +133,13 @@ def phases(settings: Settings, user_id: str, db: Snapshot) -> Outcome:
 
 # What a worker keeps from one user to the next
 
+_SILENT = logging.NullHandler()  # what a phase says of a user stands in the outcome and in the user's report
+
 
 @functools.lru_cache(maxsize=4)
 def _settings(errand: Errand) -> Settings:
     """This worker's own settings. Raises RunStopped where they are not the coordinator's."""
+    console.log.addHandler(_SILENT)
     try:
         arguments = argparse.Namespace(
             schema_path=errand.schema_path,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
 import signal
 import sqlite3
@@ -15,7 +16,7 @@ from typing import Callable, Iterator
 
 import psycopg2
 import pytest
-from conftest import Database, Server
+from conftest import Database, Result, Server
 from test_all_users import Output, command, migrate_all
 
 from benchmarks import crowd
@@ -191,6 +192,31 @@ def test_interrupted_run_ends_and_can_be_resumed(
     assert output.summary["overall_status"] == "INCOMPLETE"
     if number == signal.SIGTERM:
         check_resumed(output, many.url)
+
+
+@pytest.mark.slow
+def test_run_that_is_killed_again_and_again_comes_to_its_end(
+    many: Database, output: Output, going: Callable[..., Going]
+) -> None:
+    chance = random.Random(6)
+    for _ in range(5):
+        run = going(many.url, "--workers", 2, "--resume")
+        time.sleep(chance.uniform(0.5, 3.0))  # from before the first user to after some
+        run.process.kill()
+        run.wait()
+    check_whole_and_done(migrate_all(output, many.url, "--workers", 2, "--resume"), output)
+
+
+def check_whole_and_done(last: Result, output: Output) -> None:
+    assert last.code == 0, last.err
+    states = output.states()
+    assert len(states) == USERS
+    assert {state[0] for state in states.values()} == {"done"}
+    for user in states:
+        check_whole(output.folder / user)
+    runs = {run["run"]: run["snapshot"] for run in output.summary["runs"]}
+    for run, snapshot in output.query("SELECT run, snapshot FROM users"):
+        assert runs[run] == snapshot
 
 
 def test_killed_worker_is_replaced(many: Database, output: Output, going: Callable[..., Going]) -> None:
