@@ -123,6 +123,7 @@ def local(workers: int, memory: str) -> Iterator[Workers]:
     whoever may connect to a scheduler may run code as its user.
     """
     with _quiet():
+        import dask
         from dask.utils import parse_bytes
         from distributed import Client, LocalCluster
 
@@ -134,7 +135,9 @@ def local(workers: int, memory: str) -> Iterator[Workers]:
         encrypted = importlib.util.find_spec("cryptography") is not None
         if not encrypted:
             log.warning("the workers are reached without TLS: pip install cryptography")
-        with warnings.catch_warnings():
+        # Looking at what a worker does a hundred times a second costs it a tenth of its time.
+        profile = dask.config.set({"distributed.worker.profile.enabled": False})
+        with profile, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a port that is taken: Dask takes another, and we say which
             cluster = LocalCluster(
                 n_workers=workers,
