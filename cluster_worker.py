@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional
+from typing import Iterator, List, NamedTuple, Optional, Sequence
 from urllib.parse import quote
 
 import config
@@ -67,6 +67,16 @@ class RunStopped(Exception):
 def folder_of(output: Path, user_id: str) -> Path:
     """The user's folder. An id that is no plain word is written so that it is one, and never meets our own files."""
     return output / quote(user_id, safe="").replace(".", "%2E")
+
+
+def migrate_users(errand: Errand, users: Sequence[str]) -> List[Outcome]:
+    """Migrate one user after another; after what stops the run, none."""
+    outcomes: List[Outcome] = []
+    for user in users:
+        outcomes.append(migrate_user(errand, user))
+        if outcomes[-1].fatal:
+            break
+    return outcomes
 
 
 def migrate_user(errand: Errand, user_id: str) -> Outcome:

@@ -23,10 +23,10 @@ import sys
 import time
 import uuid
 from pathlib import Path
-from typing import Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import config
-from cluster_worker import DATABASE, Errand, agreement, close_connections, folder_of, migrate_user
+from cluster_worker import DATABASE, Errand, agreement, close_connections, folder_of, migrate_users
 from migration import cluster, console, estimate, ledger, lock, selection, shared, source, summary, target
 from migration.cluster import Lost, Workers
 from migration.errors import ExitCode, MigrationError
@@ -43,6 +43,8 @@ TICK = 1.0  # seconds between two looks at PostgreSQL and the cluster
 LINE_SECONDS = 10.0  # between two lines of progress
 LISTED = 50  # failed users on the terminal; all are in the summary
 WITHOUT_WORKERS = 60.0  # seconds
+TASK_SECONDS = 0.5  # a task of several users takes about so long
+MOST_IN_TASK = 4  # users
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -198,7 +200,7 @@ def _common_folder(output: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _workers(arguments: argparse.Namespace) -> Iterator[Workers]:
     if arguments.scheduler is not None:
-        with cluster.remote(arguments.scheduler, migrate_user.__module__) as workers:
+        with cluster.remote(arguments.scheduler, migrate_users.__module__) as workers:
             try:
                 yield workers
             finally:
@@ -241,7 +243,7 @@ class _Run(NamedTuple):
 
 def _migrate(run: _Run) -> None:
     """Hand out users, a window of them at a time, until all have an outcome. Raises MigrationError where that cannot be."""
-    pending = run.book.pending(run.number)
+    pending = _Pending(run.book.pending(run.number))
     progress = _Progress(run.total)
     looked, with_workers, capacity = 0.0, time.monotonic(), 0
     with console.progress("migrate", run.total, "users", remaining=True) as advance:
@@ -259,10 +261,11 @@ def _migrate(run: _Run) -> None:
                     raise cluster.unusable(
                         "the scheduler has no worker any more", "start workers, then --resume"
                     )
-            _hand_out(run, pending, capacity)
+            _hand_out(run, pending, capacity, progress.seconds)
             if not run.workers.under_way and capacity:
                 return
-            outcomes = [_outcome(result) for result in run.workers.results(TICK)]
+            ended = run.workers.results(TICK)
+            outcomes = [outcome for names, result in ended for outcome in _outcomes(names, result, pending)]
             fatal = next((outcome for outcome in outcomes if outcome.fatal), None)
             run.book.finish(run.number, [outcome for outcome in outcomes if not outcome.fatal])
             for outcome in outcomes:
@@ -279,27 +282,50 @@ def _migrate(run: _Run) -> None:
             progress.say()
 
 
-def _hand_out(run: _Run, pending: Iterator[str], capacity: int) -> None:
-    """Fill the window. The next users wait at the workers, unless that would be more connections than may be."""
+def _hand_out(run: _Run, pending: _Pending, capacity: int, seconds: float) -> None:
+    """Fill the window. The next tasks wait at the workers, unless that would be more connections than may be.
+
+    ``seconds``: what a user has taken so far on average; quick ones go several in a task, which costs Dask less.
+    """
     budget = run.max_connections - 1
     keep = capacity <= budget
     window = capacity * (1 + cluster.AHEAD) if keep else budget
-    users = list(itertools.islice(pending, max(0, window - run.workers.under_way)))
-    if users:
-        run.book.start(users)
-        errand = run.errand._replace(keep_connection=keep)
-        run.workers.submit(users, migrate_user, errand)
+    size = max(1, min(MOST_IN_TASK, int(TASK_SECONDS / seconds))) if seconds else 1
+    tasks = list(itertools.islice(pending.tasks(size), max(0, window - run.workers.under_way)))
+    if tasks:
+        run.book.start(itertools.chain.from_iterable(tasks))
+        run.workers.submit(tasks, migrate_users, run.errand._replace(keep_connection=keep))
 
 
-def _outcome(ended: Tuple[str, object]) -> Outcome:
-    """What a task came to, where there is no outcome of its own."""
-    user, result = ended
-    if isinstance(result, Outcome):
+class _Pending:
+    """Users to hand out: in tasks of several, but each alone whose task has ended its workers."""
+
+    def __init__(self, users: Iterator[str]) -> None:
+        self._users = users
+        self._alone: List[str] = []
+
+    def tasks(self, size: int) -> Iterator[List[str]]:
+        while True:
+            users = [self._alone.pop()] if self._alone else list(itertools.islice(self._users, size))
+            if not users:
+                return
+            yield users
+
+    def each_alone(self, users: Iterable[str]) -> None:
+        self._alone += users
+
+
+def _outcomes(users: Sequence[str], result: object, pending: _Pending) -> List[Outcome]:
+    """What a task came to. Where it ended each worker that took it, the users are tried one by one."""
+    if isinstance(result, list):
         return result
     assert isinstance(result, Lost)
-    if result.hint is None:
-        return Outcome(user, None, result.message)
-    return Outcome(user, int(ExitCode.USAGE), result.message, fatal=True, hint=result.hint)
+    if result.hint is not None:
+        return [Outcome(users[0], int(ExitCode.USAGE), result.message, fatal=True, hint=result.hint)]
+    if len(users) == 1:
+        return [Outcome(users[0], None, result.message)]
+    pending.each_alone(users)
+    return []
 
 
 def _require_snapshot(run: _Run) -> None:
@@ -322,10 +348,20 @@ class _Progress:
     def __init__(self, total: int) -> None:
         self._total = total
         self._done = self._failed = 0
+        self._worked = 0.0
         self._began = self._said = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """A worker's time for one user, on average."""
+        return self._worked / self._done if self._done else 0.0
 
     def add(self, outcome: Outcome) -> None:
         self._done += 1
+        self._worked += sum(
+            part or 0.0
+            for part in (outcome.export_seconds, outcome.import_seconds, outcome.validation_seconds)
+        )
         if outcome.exit_code == ExitCode.DONE:
             log.debug("user %s: done, %d rows", outcome.user_id, outcome.rows or 0)
         else:

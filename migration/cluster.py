@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import itertools
 import logging
 import queue
 import signal
@@ -26,7 +27,7 @@ CONNECT_SECONDS = 5
 CLOSE_SECONDS = 10
 WORKER_SECONDS = 30  # until a scheduler has its first worker
 SAME = "scheduler and workers need the same Python, the suite's requirements and the suite's folder as PYTHONPATH"
-AHEAD = 4  # users that wait for each that is being migrated, so that no worker waits for us
+AHEAD = 1  # task that waits for each that runs, so that no worker waits for us
 TOGETHER_SECONDS = 0.1  # what ends in this time is heard of together
 UNREACHABLE = (OSError, TimeoutError, asyncio.TimeoutError)  # before Python 3.11 the last two differ
 DASHBOARD_PORT = 8787
@@ -58,7 +59,8 @@ class Workers:
         self._client = client
         self._token = uuid.uuid4().hex[:8]  # a scheduler may know the tasks of other runs
         self._ended: "queue.Queue[Any]" = queue.Queue()
-        self._tasks: Dict[Any, str] = {}  # future → name
+        self._number = itertools.count(1)
+        self._tasks: Dict[Any, Sequence[str]] = {}  # future → names
 
     def threads(self) -> int:
         """How many tasks can run at once. Raises MigrationError (exit 2) where the scheduler has gone."""
@@ -71,16 +73,21 @@ class Workers:
     def under_way(self) -> int:
         return len(self._tasks)
 
-    def submit(self, names: Sequence[str], task: Callable[[Any, str], object], common: object) -> None:
-        """Run ``task(common, name)`` for each name on any worker. One message for many costs little more than one."""
-        keys = ["migrate-%s-%s" % (self._token, name) for name in names]
-        futures = self._client.map(task, [common] * len(names), names, key=keys, pure=False)
-        for name, future in zip(names, futures):
-            self._tasks[future] = name
+    def submit(
+        self, tasks: Sequence[Sequence[str]], task: Callable[[Any, Sequence[str]], object], common: object
+    ) -> None:
+        """Run ``task(common, names)`` for each sequence of names on any worker. One message for many costs little more."""
+        keys = ["migrate-%s-%d" % (self._token, next(self._number)) for _ in tasks]
+        futures = self._client.map(task, [common] * len(tasks), tasks, key=keys, pure=False)
+        for names, future in zip(tasks, futures):
+            self._tasks[future] = names
             future.add_done_callback(self._ended.put)
 
-    def results(self, seconds: float) -> List[Tuple[str, Any]]:
-        """Name and result of what has ended, at least of one if any does within this time; or ``Lost`` for the result."""
+    def results(self, seconds: float) -> List[Tuple[Sequence[str], Any]]:
+        """Names and result of each task that has ended, at least of one if any does within this time.
+
+        ``Lost`` stands for the result of a task that has none.
+        """
         ended: List[Any] = []
         with contextlib.suppress(queue.Empty):
             ended.append(self._ended.get(timeout=seconds))

@@ -30,7 +30,7 @@ class Output(NamedTuple):
     folder: Path
 
     def query(self, sql: str, *parameters: object) -> list:
-        connection = sqlite3.connect("file:%s?mode=ro" % (self.folder / LEDGER), uri=True, timeout=30)
+        connection = sqlite3.connect("file:%s?mode=rw" % (self.folder / LEDGER), uri=True, timeout=30)
         try:
             return connection.execute(sql, parameters).fetchall()
         finally:
