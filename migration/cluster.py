@@ -6,6 +6,7 @@ Dask is imported when it is needed, and nothing else of the suite needs it.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import functools
 import importlib
@@ -30,6 +31,7 @@ SAME = "scheduler and workers need the same Python, the suite's requirements and
 AHEAD = 1  # task that waits for each that runs, so that no worker waits for us
 TOGETHER_SECONDS = 0.1  # what ends in this time is heard of together
 UNREACHABLE = (OSError, TimeoutError, asyncio.TimeoutError)  # before Python 3.11 the last two differ
+CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 DASHBOARD_PORT = 8787
 
 
@@ -38,6 +40,10 @@ class Lost(NamedTuple):
 
     message: str
     hint: Optional[str]
+
+
+FAILED = ("error", "cancelled")
+GONE = Lost("the scheduler has ended", "start scheduler and workers again, then --resume")
 
 
 def unusable(message: str, hint: Optional[str] = None) -> MigrationError:
@@ -94,12 +100,18 @@ class Workers:
             time.sleep(TOGETHER_SECONDS)
             while True:
                 ended.append(self._ended.get_nowait())
-        good = [future for future in ended if future.status == "finished"]
-        results = dict(zip(good, self._client.gather(good))) if good else {}
-        return [
-            (self._tasks.pop(future), results[future] if future in results else _lost(future))
-            for future in ended
-        ]
+        done = [future for future in ended if future.status == "finished"]
+        results: Dict[Any, Any] = {future: _lost(future) for future in ended if future.status in FAILED}
+        for future in ended:
+            if (
+                future.status != "finished" and future not in results
+            ):  # it ended with a worker that has died since
+                future.add_done_callback(self._ended.put)
+        try:
+            results.update(zip(done, self._client.gather(done) if done else []))
+        except (*UNREACHABLE, *CANCELLED):
+            results.update((future, GONE) for future in done)
+        return [(self._tasks.pop(future), result) for future, result in results.items()]
 
     def everywhere(self, function: Callable[[], None]) -> None:
         """Call a function in the process of each worker that can be reached."""
@@ -113,8 +125,8 @@ class Workers:
 def _lost(future: Any) -> Lost:
     from distributed import KilledWorker
 
-    if future.status != "error":
-        return Lost("the scheduler has ended", "start scheduler and workers again, then --resume")
+    if future.status == "cancelled":
+        return GONE
     error = future.exception()
     if isinstance(error, KilledWorker):
         return Lost("each worker process that migrated this user ended: out of memory?", None)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple
@@ -197,6 +198,28 @@ def test_worker_without_the_suite_stops_the_run(
     )
     assert "PYTHONPATH" in done.err
     assert "Traceback" not in done.err
+
+
+def end_worker_afterwards(marker: str, names: object) -> str:
+    with contextlib.suppress(FileExistsError):
+        Path(marker).touch(exist_ok=False)
+        threading.Timer(0.03, os._exit, (1,)).start()
+    return "done"
+
+
+def test_result_that_is_lost_with_its_worker_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "TOGETHER_SECONDS", 0.5)  # before we ask for it
+    with cluster.local(1, "1GB") as workers:
+        workers.submit([["one"]], end_worker_afterwards, str(tmp_path / "marker"))
+        results: list = []
+        for _ in range(60):
+            results += workers.results(1.0)
+            if results:
+                break
+    assert results == [(["one"], "done")]
+    assert (tmp_path / "marker").exists()
 
 
 def end_worker(common: object, names: object) -> None:
