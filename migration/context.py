@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sqlite3
 from dataclasses import dataclass, field
-from typing import Iterator, Mapping, Optional, Tuple
+from typing import Collection, Iterator, Mapping, Optional, Tuple
 
 from migration import bundle, content, mapping, schema, source
 from migration.mapping import Mapped, TableMapping
@@ -59,13 +60,18 @@ class Context:
 
     def has_table(self, table: str) -> bool:
         """Whether there is a table of that name; a view in its place is none."""
-        found = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND lower(name) = lower(?)"
-        return self.database.execute(found, (table,)).fetchone() is not None
+        return table.lower() in self._columns
+
+    @functools.cached_property
+    def _columns(self) -> Mapping[str, Collection[str]]:
+        """The database's tables and their columns, in lower case."""
+        tables = schema.table_names(self.database)
+        return {name.lower(): schema.describe_columns(self.database, name) for name in tables}
 
     def mapped(self, table: Mapped, columns: Columns) -> TableMapping:
         """The columns of ``table`` that the database has."""
         made = mapping.map_columns(table, columns[table.name], self.schema)
-        present = schema.describe_columns(self.database, made.target) if self.has_table(made.target) else {}
+        present = self._columns.get(made.target.lower(), ())
         return made._replace(
             copied=tuple(pair for pair in made.copied if pair.target.name.lower() in present)
         )

@@ -155,22 +155,26 @@ class SchemaDifference(NamedTuple):
 def differences(database: sqlite3.Connection, schema: Schema) -> Iterator[SchemaDifference]:
     """What of tables, columns, foreign keys, indexes, triggers and views is not as in the schema file."""
     present = describe_objects(database)
-    with contextlib.closing(sqlite3.connect(":memory:")) as expected:
-        expected.executescript(schema.script)
-        for (kind, name), sql in schema.objects.items():
-            table = name if kind == "table" else None
-            if (kind, name) not in present:
-                yield SchemaDifference("%s %s is missing" % (kind, name), table)
-            elif present[kind, name] != sql:
-                found = _table_differences(expected, database, name) if kind == "table" else []
-                for what in found or ["differs from the schema file"]:
-                    yield SchemaDifference("%s %s %s" % (kind, name, what), table)
+    for (kind, name), sql in schema.objects.items():
+        table = name if kind == "table" else None
+        if (kind, name) not in present:
+            yield SchemaDifference("%s %s is missing" % (kind, name), table)
+        elif present[kind, name] != sql:
+            found = _table_differences(schema, database, name) if kind == "table" else []
+            for what in found or ["differs from the schema file"]:
+                yield SchemaDifference("%s %s %s" % (kind, name, what), table)
     for kind, name in present:
         if (kind, name) not in schema.objects and not name.startswith("sqlite_"):
             yield SchemaDifference("%s %s is not in the schema file" % (kind, name), more=True)
 
 
-def _table_differences(expected: sqlite3.Connection, database: sqlite3.Connection, table: str) -> List[str]:
+def _table_differences(schema: Schema, database: sqlite3.Connection, table: str) -> List[str]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as expected:
+        expected.executescript(schema.script)
+        return _compared(expected, database, table)
+
+
+def _compared(expected: sqlite3.Connection, database: sqlite3.Connection, table: str) -> List[str]:
     columns, found = (
         {
             row[1].lower(): (row[2].upper(), *row[3:6])
