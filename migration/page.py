@@ -151,10 +151,10 @@ def template(name: str) -> Any:
 
 def render(report: Mapping[str, Any]) -> str:
     """The page of a report as ``Report.as_json`` gives it. Raises MigrationError (exit 2) without Jinja2."""
-    render = template(TEMPLATE).render
+    fill = template(TEMPLATE).render
     tables = report["validation_results"]
     groups = _groups(report)
-    page: str = render(
+    page: str = fill(
         report={key: value for key, value in report.items() if key != "user_email"},
         verdict=_verdict(report, groups),
         groups=groups,
