@@ -123,9 +123,9 @@ def phases(settings: Settings, user_id: str, db: Snapshot) -> Outcome:
     begun = time.perf_counter()
     manifest = export(settings, db).manifest
     exported = time.perf_counter()
-    import_(dataclasses.replace(settings, user_email=manifest.user_email))
+    made = import_(dataclasses.replace(settings, user_email=manifest.user_email))
     imported = time.perf_counter()
-    report = validate(settings, db)
+    report = validate(settings, db, made.stamp)
     validated = time.perf_counter()
     files = (settings.sqlite_path, *(path for path in settings.data_dir.iterdir() if path.is_file()))
     return Outcome(

@@ -188,12 +188,12 @@ def _singleton_values(record: bytes, member: str, loader: Loader) -> List[Tuple[
 
 def _check(staged: Path) -> None:
     """Nothing dangles and the file is sound, before it is published."""
-    with target.opened(staged, 2) as (database, others):
+    with target.opened(staged) as (database, others):
         checks: List[Callable[[sqlite3.Connection], List[Any]]] = [
             *target.integrity_checks(database),
             _violations,
         ]
-        with at_work(others, checks) as results:
+        with at_work(database, others, checks) as results:
             *problems, violations = results()
     if violations:
         shown = "\n  ".join(

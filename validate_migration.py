@@ -49,7 +49,6 @@ from migration.workers import at_work
 
 log = logging.getLogger("migration.validate")
 
-CHECKERS = 2  # threads that look at SQLite's file
 LOOKED_UP = 1000  # rows too many of which PostgreSQL is asked whose they are
 Result = TypeVar("Result")
 
@@ -70,7 +69,7 @@ def validate(
     with contextlib.ExitStack() as stack:
         stack.enter_context(target.errors(settings.sqlite_path))
         known = sound is not None and sound == target.stamp(settings.sqlite_path)
-        database, others = stack.enter_context(target.opened(settings.sqlite_path, CHECKERS))
+        database, others = stack.enter_context(target.opened(settings.sqlite_path))
         context = stack.enter_context(context_of(database, settings, expected, db))
         made = _new_report(context)
         # While the cells are compared here, SQLite looks through its file and PostgreSQL adds up its digests.
@@ -78,7 +77,7 @@ def validate(
         digests = _digests(context, pool)
         try:
             held: Dict[str, Digest] = {}
-            with at_work(others, checks.all_checks(context, known)) as checked:
+            with at_work(database, others, checks.all_checks(context, known)) as checked:
                 made.findings += _compare(context, made, held)
                 made.findings += _source_changes(context, digests, held, made)
                 made.findings += _singletons(context, made)

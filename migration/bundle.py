@@ -6,8 +6,10 @@ bundle holds. The files then move to their places, and a run that finds ``.compl
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -45,6 +47,7 @@ MANIFEST = "manifest.json"
 USER_DATA = "user_data.json"
 REPORTS = ("validation_report.json", "validation_report.html")
 BLOCK = 1 << 20
+FOR_THREADS = 8 << 20  # bytes: less is hashed before threads have begun
 LINES = 1 << 18  # bytes of records that are looked at together
 
 _STAGING = ".staging"
@@ -185,7 +188,7 @@ class Writer:
 
     def finish(self, manifest: Manifest) -> None:
         with create_private(self._folder / MANIFEST) as file:
-            file.write((json.dumps(_as_json(manifest), indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
+            file.write(msgspec.json.format(msgspec.json.encode(_as_json(manifest))) + b"\n")
             sync(file)
 
 
@@ -543,13 +546,13 @@ def verify(folder: Path, tables: Mapping[str, str]) -> Manifest:
     present = {path.name for path in folder.glob("*.json")} - {MANIFEST, *REPORTS}
     for name in sorted(present - expected):
         raise damaged("%s is in %s but not in the manifest" % (name, folder), "move it away, or export again")
-    with ThreadPoolExecutor(2) as pool:  # hashing lets other threads run
-        verified = [
-            pool.submit(_verify_file, folder / name, manifest.checksums[name], manifest.sizes.get(name))
-            for name in sorted(expected)
-        ]
-    for file in verified:
-        file.result()
+    check = functools.partial(_verify_file, folder, manifest)
+    if sum(manifest.sizes.get(name, 0) for name in expected) < FOR_THREADS:
+        for name in sorted(expected):
+            check(name)
+    else:
+        with ThreadPoolExecutor(2) as pool:  # hashing lets other threads run
+            collections.deque(pool.map(check, sorted(expected)), maxlen=0)
     for table in tables:
         if table not in manifest.row_counts:
             raise damaged("the manifest has no row count for %s" % table, "export again")
@@ -627,7 +630,8 @@ def _check_manifest(content: Any) -> None:
     json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair can be shown nowhere
 
 
-def _verify_file(path: Path, checksum: str, size: Optional[int]) -> None:
+def _verify_file(folder: Path, manifest: Manifest, name: str) -> None:
+    path, checksum, size = folder / name, manifest.checksums[name], manifest.sizes.get(name)
     digest, length = hashlib.sha256(), 0
     with open_regular(path) as file:
         for block in iter(lambda: file.read(BLOCK), b""):

@@ -154,12 +154,17 @@ _DIGITS = "-0123456789"  # what a JSON number begins with
 _SURE = 16  # characters with a point: every decimal of 15 digits comes back from its double as it was
 
 
+def is_short(digits: str) -> bool:
+    """Whether a number without exponent has so few digits that a double surely holds them."""
+    return len(digits) < _SURE or (len(digits) == _SURE and "." in digits)
+
+
 def _numeric(target: str) -> Converter:
     real = target == "REAL"
 
     def convert(raw: msgspec.Raw) -> SqliteValue:
         digits = str(raw, "utf-8")
-        if real and len(digits) <= _SURE and digits[0] in _DIGITS and "e" not in digits and "E" not in digits:
+        if real and is_short(digits) and digits[0] in _DIGITS and "e" not in digits and "E" not in digits:
             return float(digits)
         if digits == "null":
             return None
@@ -180,7 +185,11 @@ def _numeric(target: str) -> Converter:
     return convert
 
 
-_SHORT_NUMBERS = re.compile(rb"(?:(?=[^\n]{1,%d}\n)-?[0-9]+(?:\.[0-9]+)?\n|null\n)*" % _SURE)
+# Of at most 15 digits: 15 characters, or 16 with a point among them
+_SHORT_NUMBERS = re.compile(
+    rb"(?:(?=[^\n]{1,%d}\n|[^\n.]*\.[^\n]*\n)(?=[^\n]{1,%d}\n)-?[0-9]+(?:\.[0-9]+)?\n|null\n)*"
+    % (_SURE - 1, _SURE)
+)
 
 
 def _many_numbers(raws: Sequence[msgspec.Raw]) -> Optional[Sequence[Optional[float]]]:

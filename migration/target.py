@@ -28,6 +28,7 @@ log = logging.getLogger("migration.target")
 BACKUP_NAME = re.compile(r"theprogram_backup_(\d{8}_\d{6})\.db")
 LISTED = 10
 CACHE = 8192  # kilobytes of pages that SQLite keeps: more would not stay in the processor's own cache
+FOR_THREADS = 8 << 20  # bytes: a smaller file is looked through before threads have begun
 TOGETHER = 16  # rows that are inserted by one statement
 VARIABLES = 999  # that a statement may have before SQLite 3.32
 _BUSY_SECONDS = 2.0
@@ -165,15 +166,15 @@ def any_text(content: bytes) -> str:
 
 
 @contextlib.contextmanager
-def opened(path: Path, workers: int) -> Iterator[Tuple[sqlite3.Connection, List[sqlite3.Connection]]]:
-    """A connection, and more for ``workers.at_work``, that all read one state of a database.
+def opened(path: Path) -> Iterator[Tuple[sqlite3.Connection, List[sqlite3.Connection]]]:
+    """A connection, and for a large file two more for ``workers.at_work``, that all read one state of a database.
 
     Raises MigrationError (exit 5) where there is none.
     """
     if not path.is_file():
         raise failed("no database at %s" % path, "run import_to_sqlite.py first, or set --sqlite-path")
     with contextlib.closing(open_to_read(path)) as one:
-        others = [open_to_read(path) for _ in range(workers)]
+        others = [open_to_read(path) for _ in range(2 if path.stat().st_size > FOR_THREADS else 0)]
         try:
             for connection in (one, *others):
                 connection.execute("PRAGMA cache_size = %d" % -CACHE)

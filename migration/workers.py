@@ -22,13 +22,18 @@ Job = Callable[[sqlite3.Connection], Result]
 
 @contextlib.contextmanager
 def at_work(
-    connections: List[sqlite3.Connection], jobs: Sequence[Job[Result]]
+    own: sqlite3.Connection, connections: List[sqlite3.Connection], jobs: Sequence[Job[Result]]
 ) -> Iterator[Callable[[], List[Result]]]:
     """Have a thread for each connection do job after job; yields what waits for the results, in the jobs' order.
+
+    Where there is none, the jobs are done with ``own`` by who asks for the results.
 
     The connections are taken out of the list: the threads close them and nobody else, as an interrupt can end the
     block before them. What ends the block early, a failed job among it, ends the jobs.
     """
+    if not connections:
+        yield lambda: [job(own) for job in jobs]
+        return
     taken = [connections.pop() for _ in range(len(connections))]
     waiting: Deque[int] = collections.deque(range(len(jobs)))
     done: Dict[int, Result] = {}
