@@ -128,6 +128,10 @@ def _write_tables(
             write(rows, other)
             if beside is not None:
                 beside.result()
+        except KeyboardInterrupt:  # which may have cancelled what the other one waited for
+            if other is not None:
+                other.cancel()
+            raise
         except BaseException:
             if other is not None:
                 other.cancel()

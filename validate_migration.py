@@ -268,13 +268,13 @@ def _comparison(
     if not content.key_columns(context.database, mapped):
         return None
     columns = context.compared[table.name]
-    owner = None if table.ownership.or_shared else table.owner
     return content.Comparison(
         context.database,
         mapped,
         columns,
         decode,
-        rendered(mapped, columns, owner, context.user_id),
+        # whose a row of these is, SQLite does not say
+        None if table.ownership.or_shared else rendered(mapped, columns, table.owner, context.user_id),
         content.shortened if context.settings.show_values else context.fingerprint,
         table.json_types,
     )

@@ -349,6 +349,7 @@ class Reader:
                     number += len(texts)
                     texts = []
                     layout.accept()
+                texts = []
                 for texts in [] if layout.ended else in_blocks(_scanned(file, layout.offset, layout.last)):
                     yield process(texts)
                     number += len(texts)
@@ -414,7 +415,10 @@ class _Lines:
                     return
             elif not block.endswith(b",\n"):
                 return
-            yield block[: -len(_END) if closed else -2].split(b",\n")
+            body = block[: -len(_END) if closed else -2]
+            if body.count(b"\n") != body.count(b",\n"):
+                return
+            yield body.split(b",\n")
             if closed:
                 self.ended = True
                 return
@@ -436,7 +440,8 @@ def in_blocks(texts: Iterable[bytes]) -> Iterator[List[bytes]]:
                 yield found
                 found, size = [], 0
     except (ValueError, RecursionError):
-        yield found  # the records before the damage count
+        if found:
+            yield found  # the records before the damage count
         raise
     if found:
         yield found

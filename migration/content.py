@@ -81,14 +81,19 @@ class Comparison:
         self._key = _key_of(database, mapped, self._cells.pairs)
         self._decode = decode
         self._describe = describe
-        self._after: Any = None  # the key up to which rows have been looked at
+        self._after: Any = _NOWHERE  # the key up to which rows have been looked at
         self._names = [quote(pair.target.name) + " COLLATE BINARY" for pair in self._key.pairs]
         self._order = " ORDER BY " + ", ".join(self._names)
+        self._null_keys = False
         self._row_as_record = row_as_record
 
     def begin(self) -> Iterator[Difference]:
-        """Rows that have no key: no record is theirs."""
-        yield from self._extra(self._rows(" OR ".join(name + " IS NULL" for name in self._names), ()))
+        """Rows that lack a part of their key: no record is theirs. Those of a whole NULL key may have one."""
+        if len(self._names) > 1:
+            yield from self._extra(self._rows(" OR ".join(map(_IS_NULL, self._names)), ()))
+        else:  # NULL is the first in order
+            first = next(self._rows("true", ()), None)
+            self._null_keys = first is not None and self._key.of_row(first) is None
 
     def block(self, texts: Sequence[bytes]) -> Optional[Tuple[List[Any], Iterator[Difference]]]:
         """Look at the rows up to that of the last record; None where they are just what the records say.
@@ -98,7 +103,7 @@ class Comparison:
         Raises msgspec.DecodeError where a text is no record.
         """
         after, last = self._after, self._key.of_record(self._cells.take(self._decode(texts[-1])))
-        if after is not None and not _less(after, last):
+        if after is not _NOWHERE and not _less(after, last):
             raise Unordered
         condition, limits = self._between(after, last)
         self._after = last
@@ -109,15 +114,26 @@ class Comparison:
 
     def end(self) -> Iterator[Difference]:
         """The rows behind the last record."""
-        yield from self._extra(self._rows(*self._between(self._after, None)))
+        yield from self._extra(self._rows(*self._between(self._after, _NOWHERE)))
 
     def _between(self, after: Any, last: Any) -> Tuple[str, Tuple[Any, ...]]:
-        """SQL condition and its parameters: keys behind ``after`` up to ``last``; None is no limit."""
+        """SQL condition and its parameters: keys behind ``after`` up to ``last``, ``_NOWHERE`` is no limit.
+
+        A NULL key, which SQLite allows, is the first; one of several parts is never NULL (``begin``).
+        """
         names, places = ", ".join(self._names), ", ".join("?" * len(self._names))
-        limits = [(sign, key) for sign, key in ((">", after), ("<=", last)) if key is not None]
-        conditions = ["({}) {} ({})".format(names, sign, places) for sign, _ in limits]
-        keys = [key if isinstance(key, tuple) else (key,) for _, key in limits]
-        return " AND ".join(conditions) or "true", tuple(part for key in keys for part in key)
+        single = len(self._names) == 1
+        conditions = [] if single else ["NOT " + _IS_NULL(name) for name in self._names]
+        limits: List[Any] = []
+        for sign, key in ((">", after), ("<=", last)):
+            if key is None:
+                conditions.append(("NOT " if sign == ">" else "") + _IS_NULL(names))
+            elif key is not _NOWHERE:
+                condition = "({}) {} ({})".format(names, sign, places)
+                null_too = self._null_keys and after is _NOWHERE
+                conditions.append("(%s OR %s)" % (condition, _IS_NULL(names)) if null_too else condition)
+                limits += [_bindable(part) for part in (key if isinstance(key, tuple) else (key,))]
+        return " AND ".join(conditions) or "true", tuple(limits)
 
     def _rows(self, condition: str, limits: Sequence[Any]) -> Iterator[Row]:
         names = ", ".join(quote(pair.target.name) for pair in self._cells.pairs)
@@ -129,13 +145,12 @@ class Comparison:
         lines = "SELECT {} AS line FROM {} WHERE {}".format(
             self._row_as_record, quote(self._table), condition
         )
-        sql = "SELECT count(*), CAST(group_concat(line, char(10)) AS BLOB) FROM (%s)" % (lines + self._order)
+        lines += self._order + " LIMIT %d" % (len(texts) + 1)  # however many there are too many
+        sql = "SELECT count(*), CAST(group_concat(line, char(10)) AS BLOB) FROM (%s)" % lines
         try:
             rows, text = self._database.execute(sql, limits).fetchone()
-        except (
-            sqlite3.OperationalError
-        ):  # a cell that it cannot render; what else it is, the look at the cells meets
-            return False
+        except (sqlite3.OperationalError, sqlite3.DataError):
+            return False  # a cell that it cannot render; what else it may be, the look at the cells meets
         return bool(rows == len(texts) and text == b"\n".join(texts))
 
     def _extra(self, rows: Iterator[Row]) -> Iterator[Difference]:
@@ -149,7 +164,7 @@ class Comparison:
         for record in records:
             values = cells.take(record)
             name = key.of_record(values)
-            if last is not None and not _less(last, name):
+            if last is not _NOWHERE and not _less(last, name):
                 raise Unordered
             last = name
             while row is not None and place != name and _less(place, name):
@@ -165,6 +180,15 @@ class Comparison:
         while row is not None:
             yield Difference(table, key.shown(place), None, EXTRA)
             row, place = _next(rows, key)
+
+
+_IS_NULL = "typeof({}) = 'null'".format  # which SQLite looks at even where a column cannot be NULL
+_NOWHERE = object()  # before the first key, or behind the last
+
+
+def _bindable(part: Any) -> Any:
+    """A part of a key that SQLite takes for a limit; what is beyond its integers it has no row of."""
+    return float(part) if type(part) is int and not -(2**63) <= part < 2**63 else part
 
 
 def _next(rows: Iterator[Row], key: _Key) -> Tuple[Optional[Row], Any]:
@@ -547,7 +571,7 @@ def _number_test(target: str) -> Same:
         if digits == "null":
             return found is None
         if type(found) is float:
-            if target == "REAL" and len(digits) <= SURE and found == _short_number(digits):
+            if target == "REAL" and _has_few_digits(digits) and found == _short_number(digits):
                 return True
             whole = target in ("INTEGER", "NUMERIC") and found.is_integer() and abs(found) < 2**63
             return (
@@ -562,7 +586,9 @@ def _number_test(target: str) -> Same:
     return same
 
 
-SURE = 16  # characters: a decimal of 15 digits and a point is the only one of its double
+def _has_few_digits(digits: str) -> bool:
+    """At most fifteen: such a decimal is the only one of its double."""
+    return len(digits) - digits.count(".") - digits.count("-") <= 15
 
 
 def _short_number(digits: str) -> Optional[float]:

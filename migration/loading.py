@@ -192,7 +192,7 @@ def _load(
             try:
                 target.insert(database, loader.mapped.target, loader.columns, values)
             except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError) as error:
-                rejected = records[database.total_changes - before]
+                rejected = _first_rejected(database, loader, values, records, database.total_changes - before)
                 raise target.failed(
                     "%s %s is rejected by SQLite: %s" % (loader.mapped.table, loader.name(rejected), error),
                     "correct the row in PostgreSQL and export again, or the constraint in the schema file",
@@ -200,6 +200,23 @@ def _load(
         loaded += len(records)
         advance(len(records))
     return loaded
+
+
+def _first_rejected(
+    database: sqlite3.Connection,
+    loader: Loader,
+    values: Sequence[Sequence[Any]],
+    records: Sequence[Any],
+    start: int,
+) -> Any:
+    """The record that SQLite refuses: what it cannot be given at all ends a statement before its first row."""
+    for number in range(start, len(records)):
+        try:
+            row = [[column[number]] for column in values]
+            target.insert(database, loader.mapped.target, loader.columns, row)
+        except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError):
+            return records[number]
+    return records[start]
 
 
 def bring_back(database: sqlite3.Connection, taken: target.Taken) -> None:

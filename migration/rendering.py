@@ -34,11 +34,11 @@ def rendered(
     form = "{"
     for number, column in enumerate(columns):
         form += (',"%s":' if number else '"%s":') % column.name.replace("%", "%%")
-        if column.name in places:
+        if column.name == owner:
+            value = _text(user_id if column.kind == "integer" else json.dumps(user_id, ensure_ascii=False))
+        elif column.name in places:
             pair = places[column.name]
             value = _value(column, quote(pair.target.name), affinity(pair.target.type))
-        elif column.name == owner:
-            value = _text(user_id if column.kind == "integer" else json.dumps(user_id, ensure_ascii=False))
         else:
             return None
         if column.kind in STRUCTURED:  # joined, not formatted: a format ends at a NUL
@@ -76,11 +76,9 @@ def _value(column: Column, name: str, target: str) -> str:
     elif kind == "boolean":
         form = "CASE WHEN typeof({0}) = 'integer' THEN CASE {0} WHEN 1 THEN 'true' WHEN 0 THEN 'false' ELSE {1} END ELSE json_quote({0}) END"
     elif kind in MOMENTS:
-        # PostgreSQL leaves the last zeros of a fraction out, SQLite must not; other lengths are of unusual forms
-        forms = ["WHEN %d THEN json_quote(%s)" % form for form in _MOMENTS.get(kind, ())]
-        form = (
-            "CASE length({0}) " + " ".join(forms) + " ELSE CASE WHEN {0} IS NULL THEN 'null' ELSE {1} END END"
-        )
+        # PostgreSQL leaves the last zeros of a fraction out, SQLite must not; other forms are unusual
+        forms = ["WHEN %s THEN json_quote(%s)" % form for form in _MOMENTS.get(kind, ())]
+        form = "CASE " + " ".join(forms) + " ELSE CASE WHEN {0} IS NULL THEN 'null' ELSE {1} END END"
         form = form if forms else WRONG
     elif kind in ("numeric", "float"):
         scale = _scale(column)
@@ -95,11 +93,25 @@ def _value(column: Column, name: str, target: str) -> str:
     return form.format(name, WRONG)
 
 
-_MOMENTS = {  # length, and the same as PostgreSQL writes it
-    "date": ((10, "{0}"),),
-    "time": ((8, "{0}"), (15, "rtrim({0}, '0')")),
-    "timestamp": ((19, "{0}"), (26, "rtrim({0}, '0')")),
-    "timestamptz": ((25, "{0}"), (32, "rtrim(substr({0}, 1, 26), '0') || substr({0}, 27)")),
+_CUT = "rtrim({0}, '0')"
+_DIGIT = "substr({0}, %d, 1) BETWEEN '0' AND '9'"
+_MOMENTS = {  # which form a value has, and the same as PostgreSQL writes it
+    "date": (("length({0}) = 10", "{0}"),),
+    "time": (
+        ("length({0}) = 8", "{0}"),
+        ("length({0}) = 15 AND substr({0}, 9, 1) = '.' AND " + _DIGIT % 15, _CUT),
+    ),
+    "timestamp": (
+        ("length({0}) = 19", "{0}"),
+        ("length({0}) = 26 AND substr({0}, 20, 1) = '.' AND " + _DIGIT % 26, _CUT),
+    ),
+    "timestamptz": (
+        ("length({0}) = 25", "{0}"),
+        (
+            "length({0}) = 32 AND substr({0}, 20, 1) = '.' AND substr({0}, 27, 1) = '+'",
+            "rtrim(substr({0}, 1, 26), '0') || substr({0}, 27)",
+        ),
+    ),
 }
 
 

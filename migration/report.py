@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional
+
+import msgspec
 
 from migration import page
 from migration.bundle import create_private, sync
@@ -217,7 +218,7 @@ class Report:
         }
 
     def text(self) -> str:
-        return json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n"
+        return msgspec.json.format(msgspec.json.encode(self.as_json())).decode("utf-8") + "\n"
 
 
 def write(report: Report, folder: Path) -> List[Path]:

@@ -256,6 +256,15 @@ def test_row_that_is_there_twice_is_named(settings: Settings) -> None:
     assert "location_cache %s is rejected by SQLite: UNIQUE" % name in error.message
 
 
+def test_number_that_sqlite_cannot_be_given_is_named(settings: Settings) -> None:
+    def act(records: List[Dict[str, Any]]) -> None:
+        records[5]["geonames_id"] = 2**70
+
+    change(settings.data_dir, "location_cache.json", act)
+    name = json.loads((settings.data_dir / "location_cache.json").read_text(encoding="utf-8"))[5]["id"]
+    assert "location_cache %s is rejected by SQLite" % name in refused(settings, ExitCode.TARGET).message
+
+
 def test_repeated_primary_key_is_named(settings: Settings) -> None:
     def act(records: List[Dict[str, Any]]) -> None:
         records[4]["id"] = records[3]["id"]

@@ -27,7 +27,7 @@ from test_mutations import lawless
 import config
 from export_from_postgres import export
 from import_to_sqlite import import_
-from migration.errors import MigrationError
+from migration.errors import ExitCode, MigrationError
 from migration.report import Report
 from migration.settings import Settings
 from migration.tables import Table, shared
@@ -133,6 +133,8 @@ def test_changed_digit_of_the_source_is_found(
         ("timetz", "TEXT", "'08:00:00+00'", "'08:00:00+00'"),
         ("timestamp", "TEXT", "'2021-03-01 08:00:00.12345'", "'2021-03-01T08:00:00.12345'"),
         ("timestamptz", "TEXT", "'2021-03-01 08:00:00.5+00'", "'2021-03-01T08:00:00.5+00:00'"),
+        ("timestamp", "TEXT", "'infinity'", "'infinity000000000000000000'"),
+        ("timestamp", "TEXT", "'0044-03-15 00:00:00 BC'", "'0044-03-15T00:00:00 BC0000'"),
     ],
 )
 def test_retyped_value_is_found(
@@ -435,3 +437,60 @@ def test_advice_fits_what_was_compared(settings: Settings, database: Database) -
     validate(dataclasses.replace(settings, against="source"))
     page = (settings.data_dir / "validation_report.html").read_text(encoding="utf-8")
     assert "migrate.py --skip-export" not in page
+
+
+@pytest.mark.parametrize("kind", ["numeric", "numeric(16,0)"])
+def test_integer_that_a_double_cannot_hold_is_refused(database: Database, place: Place, kind: str) -> None:
+    columns = "id int PRIMARY KEY, v " + kind, "id INTEGER PRIMARY KEY, v REAL"
+    with pytest.raises(MigrationError, match="a double cannot hold its digits"):
+        with_odd_table(database, place, *columns, "(1, 9007199254740993)")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "not json", "[]x\n", "[\n\n", "[,", "[1]", '[\n{"id":1,}\n]\n', '[\n{"id":1,"v":1}\n{"id":2}\n]\n'],
+)
+def test_damaged_table_file_is_named(database: Database, place: Place, content: str) -> None:
+    columns = "id int PRIMARY KEY, v int", "id INTEGER PRIMARY KEY, v INTEGER"
+    settings = dataclasses.replace(with_odd_table(database, place, *columns, "(1, 1)"), offline=True)
+    rewrite(settings.data_dir, "odd.json", content, 1)
+    with pytest.raises(MigrationError, match="odd.json is damaged in record [12]: ") as caught:
+        validate(settings)
+    assert caught.value.exit_code == ExitCode.BUNDLE
+
+
+def test_record_without_a_key_is_paired_with_its_row(database: Database, place: Place) -> None:
+    columns = "id text PRIMARY KEY, v int", "id TEXT PRIMARY KEY, v INTEGER"
+    settings = dataclasses.replace(with_odd_table(database, place, *columns, "('a', 1)"), offline=True)
+    rewrite(settings.data_dir, "odd.json", array([{"id": key, "v": 1} for key in (None, "a", "b")]), 3)
+    forget_types(settings.data_dir)
+    import_(settings)
+    report = validate(settings)
+    assert report.passed, report.errors
+
+
+def test_record_with_a_key_beyond_sqlites_integers_is_missing(database: Database, place: Place) -> None:
+    columns = "id int PRIMARY KEY, v int", "id INTEGER PRIMARY KEY, v INTEGER"
+    settings = dataclasses.replace(with_odd_table(database, place, *columns, "(1, 1)"), offline=True)
+    rewrite(settings.data_dir, "odd.json", array([{"id": key, "v": 1} for key in (1, 2**70)]), 2)
+    assert ("contents", "odd", str(2**70), None) in named(validate(settings))
+
+
+def test_row_without_a_part_of_its_key_is_found_once(database: Database, place: Place) -> None:
+    columns = "a int, b int, PRIMARY KEY (a, b)", "a INTEGER, b INTEGER, PRIMARY KEY (a, b)"
+    settings = with_odd_table(database, place, *columns, "(1, 1), (3, 3)")
+    with opened(settings) as connection:
+        connection.execute("INSERT INTO odd VALUES (2, NULL)")
+    found = [error for error in validate(settings).errors if "is in SQLite alone" in error]
+    assert len(found) == 1
+
+
+def test_many_long_rows_too_many_are_found(database: Database, place: Place) -> None:
+    columns = "id int PRIMARY KEY, v text", "id INTEGER PRIMARY KEY, v TEXT"
+    settings = with_odd_table(database, place, *columns, "(1, 'a'), (100000, 'b')")
+    with opened(settings) as connection:
+        connection.executemany(
+            "INSERT INTO odd VALUES (?, ?)", [(number, "x" * 10**6) for number in range(2, 40)]
+        )
+    report = validate(dataclasses.replace(settings, max_differences=100))
+    assert ("contents", "odd", "39", None) in named(report)
