@@ -247,7 +247,7 @@ def test_bug_is_one_users_end_and_tells_no_value(
 def test_aborted_transaction_is_not_handed_to_the_next_user(
     database: Database, errand: Errand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(settings: Settings, db: Snapshot) -> None:
+    def failing(settings: Settings, db: Snapshot, *others: object) -> None:
         with source.opened(settings, db):
             db.rows("SELECT 1 / 0")
 
