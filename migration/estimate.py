@@ -15,7 +15,8 @@ from migration.settings import Settings
 from migration.source import SharedRows, Snapshot, select_json
 
 SAMPLE = 1000  # rows of a table whose size as JSON is looked at
-SQLITE_SHARE = 1.3  # of the JSON, as in plan_migration.py
+# Of the JSON, once a database is finished: what stays of many users, not what one takes while it is made.
+SQLITE_SHARE = 1.3
 FILES = (
     12 * 4096 + 60_000
 )  # what a bundle's files take beyond their rows: half-filled blocks, manifest, reports
