@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import sqlite3
 from dataclasses import dataclass, field
-from typing import Collection, Iterator, Mapping, Optional, Tuple
+from typing import Collection, Dict, Iterator, Mapping, Optional, Tuple
 
 from migration import bundle, content, mapping, schema, source
 from migration.mapping import Mapped, TableMapping
@@ -37,6 +36,7 @@ class Context:
     columns: Columns
     records: Mapping[str, Optional[bytes]]
     fingerprint: content.Describe = field(default_factory=content.fingerprinter)
+    described: Dict[str, Collection[str]] = field(default_factory=dict)  # kept for all that read the same state
 
     @property
     def against(self) -> str:
@@ -62,11 +62,14 @@ class Context:
         """Whether there is a table of that name; a view in its place is none."""
         return table.lower() in self._columns
 
-    @functools.cached_property
+    @property
     def _columns(self) -> Mapping[str, Collection[str]]:
         """The database's tables and their columns, in lower case."""
-        tables = schema.table_names(self.database)
-        return {name.lower(): schema.describe_columns(self.database, name) for name in tables}
+        if not self.described:
+            tables = schema.table_names(self.database)
+            described = {name.lower(): schema.describe_columns(self.database, name) for name in tables}
+            self.described.update(described)
+        return self.described
 
     def mapped(self, table: Mapped, columns: Columns) -> TableMapping:
         """The columns of ``table`` that the database has."""

@@ -220,11 +220,12 @@ def create(staged: Path, schema: Schema) -> sqlite3.Connection:
     create_private(staged, exclusive=True).close()
     connection = sqlite3.connect(str(staged), isolation_level=None)
     connection.execute("PRAGMA synchronous = OFF")
-    connection.executescript(schema.script)  # valid SQL, as read_schema has found: what fails is the disk
-    if connection.in_transaction:
-        connection.execute("COMMIT")
     connection.execute("PRAGMA journal_mode = MEMORY")
-    connection.execute("PRAGMA synchronous = OFF")
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as made:
+        made.executescript(schema.script)  # valid SQL, as read_schema has found
+        if made.in_transaction:
+            made.execute("COMMIT")
+        made.backup(connection)  # at once: on the disk, each statement would be a transaction
     connection.execute("PRAGMA foreign_keys = OFF")  # checked as a whole before the commit
     connection.execute("PRAGMA cache_size = %d" % -CACHE)
     connection.execute("BEGIN")
