@@ -44,7 +44,7 @@ LINE_SECONDS = 10.0  # between two lines of progress
 LISTED = 50  # failed users on the terminal; all are in the summary
 WITHOUT_WORKERS = 60.0  # seconds
 TASK_SECONDS = 0.5  # a task of several users takes about so long
-MOST_IN_TASK = 4  # users
+MOST_IN_TASK = 8  # users
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import io
 import json
 import os
 import re
@@ -398,8 +399,9 @@ class _Lines:
         if file.readline(16).strip() != b"[":
             return
         self.offset, self.last = file.tell(), "["
+        size = min(LINES, _block_size(file.fileno()))
         while True:
-            block = file.read(LINES)
+            block = file.read(size)
             block += file.readline()
             if not block.endswith(b",\n"):
                 block += file.read(
@@ -578,6 +580,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=refuse_constant)
         _check_manifest(content)
+        if b"\\u" in text:  # half a surrogate pair can be shown nowhere
+            json.dumps(content, ensure_ascii=False).encode("utf-8")
         return Manifest(
             **{
                 **{key: value for key, value in content.items() if key in Manifest.__dataclass_fields__},
@@ -632,14 +636,14 @@ def _check_manifest(content: Any) -> None:
         for column in columns:
             if [type(column[key]) for key in Column._fields] != [str, str, str, bool]:
                 raise ValueError("a column of %s is not described by name, type, kind and not_null" % table)
-    json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair can be shown nowhere
 
 
 def _verify_file(folder: Path, manifest: Manifest, name: str) -> None:
     path, checksum, size = folder / name, manifest.checksums[name], manifest.sizes.get(name)
     digest, length = hashlib.sha256(), 0
     with open_regular(path) as file:
-        for block in iter(lambda: file.read(BLOCK), b""):
+        block_size = _block_size(file.fileno())
+        for block in iter(lambda: file.read(block_size), b""):
             digest.update(block)
             length += len(block)
     if size is not None and length != size:
@@ -663,7 +667,12 @@ def open_regular(path: Path) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise damaged("%s is not a plain file" % path.name)
-    return os.fdopen(descriptor, "rb", buffering=BLOCK)
+    return os.fdopen(descriptor, "rb", buffering=_block_size(descriptor))
+
+
+def _block_size(descriptor: int) -> int:
+    """As much of a file as is read at once: for a small one, no memory is taken that it does not fill."""
+    return max(io.DEFAULT_BUFFER_SIZE, min(BLOCK, os.fstat(descriptor).st_size + 1))
 
 
 def _read(path: Path) -> bytes:

@@ -134,6 +134,10 @@ def _lost(future: Any) -> Lost:
     return Lost("the cluster cannot do its work: " + message, SAME)
 
 
+# Looking at what a worker does a hundred times a second, and whether it is there fifty times, costs a tenth of its time.
+_CALM = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
+
+
 @contextlib.contextmanager
 def local(workers: int, memory: str) -> Iterator[Workers]:
     """Worker processes of one thread each on this machine, with ``memory`` for each (as ``1GB``).
@@ -154,9 +158,7 @@ def local(workers: int, memory: str) -> Iterator[Workers]:
         encrypted = importlib.util.find_spec("cryptography") is not None
         if not encrypted:
             log.warning("the workers are reached without TLS: pip install cryptography")
-        # Looking at what a worker does a hundred times a second costs it a tenth of its time.
-        profile = dask.config.set({"distributed.worker.profile.enabled": False})
-        with profile, warnings.catch_warnings():
+        with dask.config.set(_CALM), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a port that is taken: Dask takes another, and we say which
             cluster = LocalCluster(
                 n_workers=workers,

@@ -36,7 +36,9 @@ class Context:
     columns: Columns
     records: Mapping[str, Optional[bytes]]
     fingerprint: content.Describe = field(default_factory=content.fingerprinter)
-    described: Dict[str, Collection[str]] = field(default_factory=dict)  # kept for all that read the same state
+    described: Dict[str, Collection[str]] = field(
+        default_factory=dict
+    )  # kept for all that read the same state
 
     @property
     def against(self) -> str:

@@ -250,8 +250,11 @@ def _printable(value: Any) -> Any:
     """What cannot be seen, or could reorder or break the text around it, as an escape such as ``\\x1b``."""
     if hasattr(value, "__html__"):  # the template's own markup
         return value
+    text = str(value)
+    if text.isprintable():
+        return text
     return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in str(value)
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
     )
 
 

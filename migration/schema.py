@@ -137,6 +137,7 @@ _TOKEN = re.compile(
 )
 
 
+@functools.lru_cache(maxsize=1024)  # a database is held against the schema that made it
 def _folded(sql: str) -> str:
     return " ".join(token if token[0] in "'\"`[" else token.lower() for token in _TOKEN.findall(sql) if token)
 

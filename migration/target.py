@@ -348,7 +348,10 @@ def integrity_checks(connection: sqlite3.Connection) -> List[Job[List[str]]]:
     what the check of each table shows: that its indexes hold its rows.
     Source: https://www.sqlite.org/pragma.html#pragma_integrity_check (for one table: since SQLite 3.33)
     """
-    if sqlite3.sqlite_version_info < (3, 33):
+    (size,) = connection.execute(
+        "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+    ).fetchone()
+    if size < FOR_THREADS or sqlite3.sqlite_version_info < (3, 33):
         return [integrity_problems]
     sizes = {}
     for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
