@@ -6,14 +6,10 @@ python -m benchmarks.crowd postgresql:///empty_database --users 2000
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from typing import Mapping, Optional, Sequence
 
-import psycopg2
-
-from benchmarks.data import FUNCTIONS, INSERTS
-from demo.sample import create_schema
+from benchmarks.data import FUNCTIONS, INSERTS, insert_all
 
 # What one user has, 200 rows with the user's own and the preferences; some 250 kB of JSON.
 ROWS = {
@@ -57,17 +53,7 @@ def fill(postgres_url: str, users: int, rows: Mapping[str, int] = ROWS) -> None:
     """Create the schema in an empty database and ``users`` users with ``rows`` each in it, as a superuser."""
     sizes = {table: number * users for table, number in rows.items()}
     sizes.update(users=users, shared=SHARED["interpretations"], location_cache=SHARED["location_cache"])
-    with contextlib.closing(psycopg2.connect(postgres_url)) as connection:
-        create_schema(connection)
-        with connection, connection.cursor() as cursor:
-            cursor.execute("SET LOCAL session_replication_role = replica")  # no foreign keys to check
-            cursor.execute(FUNCTIONS)
-            cursor.execute(OWNER, sizes)
-            for table, select in OWN.items():
-                cursor.execute("INSERT INTO " + table + select, sizes)
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute("VACUUM ANALYZE")  # else whoever reads first does the work
+    insert_all(postgres_url, FUNCTIONS + OWNER % sizes, OWN, sizes)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from typing import Dict, Optional, Sequence
+from typing import Dict, Mapping, Optional, Sequence
 
 import psycopg2
 
@@ -164,13 +164,20 @@ def fill(postgres_url: str, scale: float) -> None:
     for table, rows in ROWS.items():
         shared = table == "location_cache"
         sizes[table] = round(rows * scale) if shared else round(rows * scale / (STEP - 1)) * STEP
+    insert_all(postgres_url, FUNCTIONS, INSERTS, {**sizes, "email": USER_EMAIL})
+
+
+def insert_all(
+    postgres_url: str, functions: str, inserts: Mapping[str, str], values: Mapping[str, object]
+) -> None:
+    """Create the schema in an empty database and insert rows, as a superuser. ``inserts``: table → SELECT on ``values``."""
     with contextlib.closing(psycopg2.connect(postgres_url)) as connection:
         create_schema(connection)
         with connection, connection.cursor() as cursor:
             cursor.execute("SET LOCAL session_replication_role = replica")  # no foreign keys to check
-            cursor.execute(FUNCTIONS)
-            for table, select in INSERTS.items():
-                cursor.execute("INSERT INTO " + table + select, {**sizes, "email": USER_EMAIL})
+            cursor.execute(functions)
+            for table, select in inserts.items():
+                cursor.execute("INSERT INTO " + table + select, values)
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute("VACUUM ANALYZE")  # else whoever reads first does the work
