@@ -17,7 +17,7 @@ demo: $(VENV)/.demo  ## migrate sample data from a throwaway PostgreSQL
 	@$(BIN)/python -m demo
 
 test: $(VENV)/.dev  ## run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 bench: $(VENV)/.bench  ## measure beside other tools; BENCH="--scales 0.1 1 10" for more
 	@$(BIN)/python -m benchmarks $(BENCH)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Collection, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from migration import lock
-from migration.bundle import create_private, sync_folder
+from migration.bundle import create_private, sync_folder, sync_path
 from migration.errors import ExitCode, MigrationError
 from migration.schema import Schema, quote
 from migration.workers import Job
@@ -368,15 +368,7 @@ def finish(connection: sqlite3.Connection, staged: Path, schema: Schema) -> None
     wanted = re.findall(r"PRAGMA\s+journal_mode\s*=\s*'?(\w+)", schema.script, re.IGNORECASE)
     connection.execute("PRAGMA journal_mode = %s" % (wanted[-1] if wanted else "DELETE"))
     connection.close()
-    _sync(staged)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(str(path), os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_path(staged)
 
 
 # Publishing
@@ -484,7 +476,7 @@ def copy(database: sqlite3.Connection, path: Path) -> None:
             )
     finally:
         duplicate.close()
-    _sync(path)
+    sync_path(path)
 
 
 def _name_backup(partial: Path, folder: Path) -> Path:
@@ -604,5 +596,5 @@ def _set_aside(target: Path, folder: Path) -> None:
                 aside = folder / ("theprogram_damaged_%s.db%s" % (stamp, end))
                 create_private(aside).close()
                 shutil.copyfile(str(target) + end, str(aside))
-                _sync(aside)
+                sync_path(aside)
                 log.warning("%s was no sound database: set aside as %s", str(target) + end, aside)
