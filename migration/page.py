@@ -6,6 +6,7 @@ The page needs nothing but itself: no network, no fonts, no scripts. ``validatio
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
@@ -267,7 +268,7 @@ def _several(number: int, noun: str) -> str:
 
 
 def _moment(text: str) -> str:
-    return text.replace("T", " ", 1).replace("+00:00", " UTC")
+    return re.sub(r"(Z|\+00:00)$", " UTC", text.replace("T", " ", 1))
 
 
 def _seconds(value: float) -> str:
