@@ -70,6 +70,11 @@ class Outcome(NamedTuple):
     bytes: Optional[int] = None
     snapshot: Optional[str] = None
 
+    @property
+    def words(self) -> Optional[str]:
+        """The error, and what to do about it."""
+        return "%s\ntry: %s" % (self.error, self.hint) if self.error and self.hint else self.error
+
 
 class Migrated(NamedTuple):
     users: int
@@ -151,6 +156,7 @@ class Ledger:
                     " bytes = coalesce(:bytes, bytes), exit_code = :exit_code, error = :error WHERE user_id = :user_id",
                     {
                         **outcome._asdict(),
+                        "error": outcome.words,
                         "state": "done" if done else "failed",
                         "done": done,
                         "run": run,

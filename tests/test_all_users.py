@@ -291,6 +291,10 @@ def test_failing_user_stops_no_other_and_is_listed(annas_chart_is_brunos: Databa
     assert (summary["overall_status"], summary["totals"]["failed"]) == ("FAIL", 1)
     ((error,),) = output.query("SELECT error FROM users WHERE state = 'failed'")
     assert "rows of the user refer to rows that are not exported: 1" in error
+    what_to_do = "try: correct them in PostgreSQL, or leave these rows out with --orphans skip"
+    assert error.splitlines()[-1] == what_to_do
+    page = (output.folder / "summary.html").read_text(encoding="utf-8")
+    assert "<p>%s</p>" % what_to_do in page
     assert not (output.folder / anna / "app.db").exists()
 
     before = {user: times(output, user) for user in states if user != anna}
