@@ -12,7 +12,22 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
-from conftest import ANNA, CARLA, OLD_ROWS, Database, Place, Result, Run, contents, make_old_database, rows_of
+from conftest import (
+    ANNA,
+    CARLA,
+    OLD_ROWS,
+    Database,
+    Place,
+    Result,
+    Run,
+    contents,
+    make_old_database,
+    rows_of,
+    settings_of,
+)
+
+import import_to_sqlite
+from migration.errors import MigrationError
 
 KIB = 1024
 Mount = Callable[..., None]
@@ -161,6 +176,40 @@ def test_full_target_folder_keeps_the_old_database(
     assert listed(folder) == ["app.db"]
     assert not place.backups.exists() or listed(place.backups) == []
     assert run(*words, "--sqlite-path", app).code == 0
+    assert len(rows_of(app, "SELECT id FROM clients")) == 12
+    assert listed(folder) == ["app.db"]
+
+
+def test_full_target_folder_ends_an_import_by_two_processes(
+    sample_database: Database,
+    bundle: Path,
+    place: Place,
+    tmp_path: Path,
+    mount: Mount,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wherever the room ends: in the first process, in the second, when its tables are taken over, or in an index."""
+    monkeypatch.setattr(import_to_sqlite, "FOR_TWO", 0)
+    folder = tmp_path / "target"
+    mount(folder, size=4096 * KIB)
+    app = folder / "app.db"
+    old = make_old_database(app)
+    settings = settings_of(sample_database.url, place, sqlite_path=app)
+    refused = 0
+    for room in range(0, 4000, 100):
+        ballast = fill_up(folder, leave=room * KIB)
+        try:
+            import_to_sqlite.import_(settings)
+            break
+        except MigrationError as error:
+            assert error.exit_code == 5
+            assert error.message == "no space left for %s" % app
+            refused += 1
+        finally:
+            ballast.unlink()
+        assert app.read_bytes() == old
+        assert listed(folder) == ["app.db"]
+    assert refused > 5
     assert len(rows_of(app, "SELECT id FROM clients")) == 12
     assert listed(folder) == ["app.db"]
 
