@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
+import msgspec
 import psycopg2
 import pytest
 from conftest import ANNA, SCHEMA, Database, Place, Server, settings_of
@@ -21,9 +22,10 @@ from hypothesis import strategies as st
 import config
 from export_from_postgres import export
 from import_to_sqlite import import_
+from migration import encoding
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
-from migration.tables import Table, owned_by
+from migration.tables import Column, Table, owned_by
 from validate_migration import validate
 
 TYPES = """
@@ -613,3 +615,68 @@ def test_printable_characters_are_not_escaped_in_the_bundle(database: Database, 
     )
     export(settings_of(database.url, place))
     assert "é☉🌙" in (place.data / "clients.json").read_text(encoding="utf-8")
+
+
+_STRAY = st.text("0123456789-: .TZ+\nBC", max_size=32)
+MOMENTS_AS_TEXT = {
+    "date": st.dates().map(str),
+    "time": st.times().map(lambda value: value.isoformat().rstrip("0") if value.microsecond else str(value)),
+    "timestamp": st.datetimes().map(lambda value: value.isoformat().rstrip("0") + "1"),
+    "timestamptz": st.datetimes().map(
+        lambda value: value.replace(microsecond=500000).isoformat()[:-5] + "+00:00"
+    ),
+    "timetz": st.times().map(lambda value: value.replace(microsecond=0).isoformat() + "+05:30"),
+}
+
+
+def one_by_one(convert: Any, values: List[Any]) -> Any:
+    """None where one of them cannot be converted."""
+    try:
+        return [None if bytes_of(value) == b"null" else convert(value) for value in values]
+    except encoding.Unrepresentable:
+        return None
+
+
+def bytes_of(value: Any) -> Any:
+    return bytes(value) if isinstance(value, msgspec.Raw) else value
+
+
+@pytest.mark.parametrize("kind", encoding.MOMENTS)
+@given(data=st.data())
+@hypothesis_settings(max_examples=300, deadline=None, derandomize=True, database=None)
+def test_dates_and_times_converted_together_are_those_converted_one_by_one(
+    kind: str, data: st.DataObject
+) -> None:
+    usual = st.one_of(MOMENTS_AS_TEXT[kind], MOMENTS_AS_TEXT[kind].map(lambda text: text.replace(" ", "T")))
+    texts = data.draw(st.lists(st.one_of(usual, usual, usual, _STRAY), min_size=1, max_size=5))
+    column = Column("c", kind, kind, True)
+    convert = encoding.converter(column, "TEXT", False, True)
+    many = encoding.many_converter(column, "TEXT")
+    assert convert is not None and many is not None
+    together = many(texts)
+    assert together is None or list(together) == one_by_one(convert, texts)
+
+
+@given(
+    texts=st.lists(
+        st.one_of(
+            st.decimals(allow_nan=False, allow_infinity=False, places=6).map(
+                lambda value: format(value, "f")
+            ),
+            st.floats().map(repr),
+            st.integers().map(str),
+            st.sampled_from(["null", '"NaN"', '"Infinity"', "-0", "0.10", "1e5", "1.5E-7"]),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+@hypothesis_settings(max_examples=500, deadline=None, derandomize=True, database=None)
+def test_numbers_converted_together_are_those_converted_one_by_one(texts: List[str]) -> None:
+    column = Column("c", "numeric", "numeric", False)
+    convert = encoding.converter(column, "REAL", False, False)
+    many = encoding.many_converter(column, "REAL")
+    assert convert is not None and many is not None
+    raws = [msgspec.Raw(text.encode()) for text in texts]
+    together = many(raws)
+    assert together is None or list(together) == one_by_one(convert, raws)
