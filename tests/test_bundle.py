@@ -11,6 +11,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
+import msgspec
 import pytest
 from conftest import (
     Database,
@@ -19,6 +20,9 @@ from conftest import (
     rewrite,
     settings_of,
 )
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from test_import import refused
 
 import config
@@ -219,3 +223,34 @@ def test_failed_block_publishes_nothing(tmp_path: Path) -> None:
         out.user_data(b"{}", None, "users", "user_preferences")
         raise OSError(28, "No space left on device")
     assert list((tmp_path / "data").iterdir()) == []
+
+
+OURS = {"ours": lambda rows: "[\n" + ",\n".join(map(json.dumps, rows)) + ("\n]\n" if rows else "]\n")}
+
+
+@pytest.mark.parametrize("layout", [*OURS, *LAYOUTS])
+@given(
+    rows=st.lists(
+        st.dictionaries(st.text(max_size=3), st.text('ab,{}[]"\\\n', max_size=30), max_size=3), max_size=8
+    ),
+    size=st.integers(1, 120),
+    end=st.integers(0, 200),
+)
+@hypothesis_settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+)
+def test_records_are_the_same_wherever_a_block_ends_and_a_cut_file_is_damaged(
+    layout: str, rows: List[Any], size: int, end: int, tmp_path: Path
+) -> None:
+    text = {**OURS, **LAYOUTS}[layout](rows).encode("utf-8")
+    path = tmp_path / "rows.json"
+    reader = bundle.Reader(tmp_path, manifest=None)  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundle, "LINES", size)
+        patch.setattr(bundle, "BLOCK", size)
+        path.write_bytes(text)
+        assert list(reader.records(path.name, msgspec.json.decode)) == rows
+        cut = text[: max(0, len(text.rstrip()) - 1 - end)]
+        path.write_bytes(cut)
+        with pytest.raises(MigrationError, match="rows.json is damaged in record"):
+            list(reader.records(path.name, msgspec.json.decode))
