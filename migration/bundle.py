@@ -161,7 +161,6 @@ class Writer:
         self.row_counts: Dict[str, int] = {}
         self.checksums: Dict[str, str] = {}
         self.sizes: Dict[str, int] = {}
-        self._unsynced: List[Path] = []  # small files, which are synced together
 
     @contextlib.contextmanager
     def table(self, name: str, file_name: str, advance: Callable[[int], None]) -> Iterator[Sink]:
@@ -184,17 +183,14 @@ class Writer:
         with create_private(self._folder / name) as file:
             sink = Sink(file, self._check_utf8, advance)
             yield sink
-            if sink.size > BLOCK:
-                sync(file)
-            else:
-                self._unsynced.append(self._folder / name)
+            sync(file)
         self.checksums[name] = sink.checksum
         self.sizes[name] = sink.size
 
     def finish(self, manifest: Manifest) -> None:
         with create_private(self._folder / MANIFEST) as file:
             file.write(msgspec.json.format(msgspec.json.encode(_as_json(manifest))) + b"\n")
-        sync_all([*self._unsynced, self._folder / MANIFEST])
+            sync(file)
 
 
 def _as_json(manifest: Manifest) -> Dict[str, Any]:
@@ -299,12 +295,6 @@ def sync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sync_all(paths: Sequence[Path]) -> None:
-    """Sync small files at the same time, so that the file system writes its journal once for all of them."""
-    with ThreadPoolExecutor(min(16, len(paths))) as pool:
-        collections.deque(pool.map(sync_path, paths), maxlen=0)
 
 
 def sync_folder(folder: Path) -> None:

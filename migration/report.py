@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional
 import msgspec
 
 from migration import page
-from migration.bundle import create_private, sync_all
+from migration.bundle import create_private, sync
 from migration.errors import ExitCode, MigrationError
 
 # What the messages of each check begin with
@@ -231,7 +231,7 @@ def write(report: Report, folder: Path) -> List[Path]:
         for path, partial in partials.items():
             with create_private(partial) as file:
                 file.write(contents[path].encode("utf-8"))
-        sync_all(list(partials.values()))
+                sync(file)
         for path, partial in partials.items():
             os.replace(str(partial), str(path))
     except OSError as error:
