@@ -25,6 +25,7 @@ class Context:
     ``export``: the verified bundle; ``live``: the user's rows in PostgreSQL; at least one of them is there.
     ``held``: the columns of the bundle's records; ``columns``: the best that is known of the source's columns.
     ``records``: the JSON text of the user's and the preferences' record, None where there is none.
+    ``described``: the database's tables and columns, once they are asked for; all connections see the same.
     """
 
     database: sqlite3.Connection
@@ -36,9 +37,7 @@ class Context:
     columns: Columns
     records: Mapping[str, Optional[bytes]]
     fingerprint: content.Describe = field(default_factory=content.fingerprinter)
-    described: Dict[str, Collection[str]] = field(
-        default_factory=dict
-    )  # kept for all that read the same state
+    described: Dict[str, Collection[str]] = field(default_factory=dict)
 
     @property
     def against(self) -> str:
