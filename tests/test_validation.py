@@ -24,6 +24,7 @@ from conftest import (
 import config
 from export_from_postgres import export
 from import_to_sqlite import import_
+from migration import target
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
 from validate_migration import conclude, validate
@@ -216,6 +217,29 @@ def test_missing_part_of_the_schema_is_found(settings: Settings, sql: str, named
                 pytest.skip("this SQLite cannot drop a column")
         connection.execute(sql)
     assert any(named in error for error in validate(settings).errors)
+
+
+@pytest.mark.parametrize("for_threads", [1 << 60, -1], ids=["one look", "in parts, by threads"])
+def test_row_that_an_index_lacks_is_found(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, for_threads: int
+) -> None:
+    monkeypatch.setattr(target, "FOR_THREADS", for_threads)
+    with opened(settings) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        where = "WHERE name = 'idx_charts_client_id'"
+        index = connection.execute("SELECT * FROM sqlite_master " + where).fetchone()
+        connection.execute("DELETE FROM sqlite_master " + where)
+        connection.commit()
+        (version,) = connection.execute("PRAGMA schema_version").fetchone()
+        connection.execute("PRAGMA schema_version = %d" % (version + 1))
+    with opened(settings) as connection:
+        connection.execute("UPDATE charts SET client_id = (SELECT max(id) FROM clients)")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", index)
+    assert any(
+        error.startswith("Integrity") and "idx_charts_client_id" in error
+        for error in validate(settings).errors
+    )
 
 
 def test_untouched_database_passes(finished: Place, sample_database: Database, place: Place) -> None:
