@@ -128,14 +128,11 @@ def _write_tables(
             write(rows, other)
             if beside is not None:
                 beside.result()
-        except KeyboardInterrupt:  # which may have cancelled what the other one waited for
+        except BaseException as error:
             if other is not None:
                 other.cancel()
-            raise
-        except BaseException:
-            if other is not None:
-                other.cancel()
-            if failures:  # the first one: what it ended in the other thread is of no interest
+            # The first one: what it ended in the other thread is of no interest, nor is what Ctrl-C ended.
+            if failures and not isinstance(error, KeyboardInterrupt):
                 raise failures[0] from None
             raise
     return seconds

@@ -190,7 +190,7 @@ def _check(staged: Path) -> None:
     """Nothing dangles and the file is sound, before it is published."""
     with target.opened(staged) as (database, others):
         checks: List[Callable[[sqlite3.Connection], List[Any]]] = [
-            *target.integrity_checks(database),
+            *target.integrity_checks(database, bool(others)),
             _violations,
         ]
         with at_work(database, others, checks) as results:

@@ -77,7 +77,7 @@ def validate(
         digests = _digests(context, pool)
         try:
             held: Dict[str, Digest] = {}
-            with at_work(database, others, checks.all_checks(context, known)) as checked:
+            with at_work(database, others, checks.all_checks(context, known, bool(others))) as checked:
                 made.findings += _compare(context, made, held)
                 made.findings += _source_changes(context, digests, held, made)
                 made.findings += _singletons(context, made)

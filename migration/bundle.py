@@ -42,13 +42,13 @@ from migration import lock
 from migration.encoding import Decoded, deep, refuse_constant, reject_duplicates, value_at
 from migration.errors import ExitCode, MigrationError
 from migration.tables import Column
+from migration.workers import FOR_THREADS
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 USER_DATA = "user_data.json"
 REPORTS = ("validation_report.json", "validation_report.html")
 BLOCK = 1 << 20
-FOR_THREADS = 8 << 20  # bytes: less is hashed before threads have begun
 LINES = 1 << 18  # bytes of records that are looked at together
 
 _STAGING = ".staging"
@@ -289,8 +289,8 @@ def sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def sync_path(path: Path) -> None:
-    descriptor = os.open(str(path), os.O_RDWR)
+def sync_path(path: Path, flags: int = os.O_RDWR) -> None:
+    descriptor = os.open(str(path), flags)
     try:
         os.fsync(descriptor)
     finally:
@@ -300,11 +300,7 @@ def sync_path(path: Path) -> None:
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder last through a power cut, where the system can."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(str(folder), os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_path(folder, os.O_RDONLY)
 
 
 # Reading
@@ -588,8 +584,6 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=refuse_constant)
         _check_manifest(content)
-        if b"\\u" in text:  # half a surrogate pair can be shown nowhere
-            json.dumps(content, ensure_ascii=False).encode("utf-8")
         return Manifest(
             **{
                 **{key: value for key, value in content.items() if key in Manifest.__dataclass_fields__},
@@ -644,6 +638,7 @@ def _check_manifest(content: Any) -> None:
         for column in columns:
             if [type(column[key]) for key in Column._fields] != [str, str, str, bool]:
                 raise ValueError("a column of %s is not described by name, type, kind and not_null" % table)
+    json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair can be shown nowhere
 
 
 def _verify_file(folder: Path, manifest: Manifest, name: str) -> None:

@@ -94,11 +94,15 @@ def _readable(findings: Iterator[Finding]) -> Iterator[Finding]:
         yield Finding("integrity", "%s: SQLite refuses: %s" % (PREFIXES["integrity"], error))
 
 
-def all_checks(context: Context, sound: bool) -> List[Job[List[Finding]]]:
-    """Every check of the file, for ``workers.at_work``. ``sound``: SQLite has looked through this very file before."""
+def all_checks(context: Context, sound: bool, in_parts: bool) -> List[Job[List[Finding]]]:
+    """Every check of the file, for ``workers.at_work``, and ``in_parts`` where there is more than one connection.
+
+    ``sound``: SQLite has looked through this very file before.
+    """
     checks: List[Check] = [schema_differences]
     if not sound:
-        checks += [functools.partial(integrity, look) for look in target.integrity_checks(context.database)]
+        looks = target.integrity_checks(context.database, in_parts)
+        checks += [functools.partial(integrity, look) for look in looks]
         checks.append(dangling_references)
     checks += [functools.partial(malformed_cells, table) for table in mapping.everything(context.settings)]
     checks.append(changed_defaults)

@@ -30,7 +30,7 @@ from typing import (
 
 import msgspec
 
-from migration.encoding import MOMENTS, STRUCTURED, affinity
+from migration.encoding import MOMENTS, STRUCTURED, affinity, is_short
 from migration.mapping import Copied, TableMapping
 from migration.schema import quote
 from migration.tables import Column
@@ -571,7 +571,7 @@ def _number_test(target: str) -> Same:
         if digits == "null":
             return found is None
         if type(found) is float:
-            if target == "REAL" and _has_few_digits(digits) and found == _short_number(digits):
+            if target == "REAL" and is_short(digits) and found == _short_number(digits):
                 return True
             whole = target in ("INTEGER", "NUMERIC") and found.is_integer() and abs(found) < 2**63
             return (
@@ -584,11 +584,6 @@ def _number_test(target: str) -> Same:
         return type(found) is str and found == digits and (target == "TEXT" or not digits[-1:].isdigit())
 
     return same
-
-
-def _has_few_digits(digits: str) -> bool:
-    """At most fifteen: such a decimal is the only one of its double."""
-    return len(digits) - digits.count(".") - digits.count("-") <= 15
 
 
 def _short_number(digits: str) -> Optional[float]:

@@ -179,6 +179,7 @@ class Loader:
 
 
 _JSON_NULLS = operator.attrgetter("json_nulls")
+_REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
 
 
 def _load(
@@ -191,7 +192,7 @@ def _load(
             before = database.total_changes
             try:
                 target.insert(database, loader.mapped.target, loader.columns, values)
-            except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError) as error:
+            except _REFUSALS as error:
                 rejected = _first_rejected(database, loader, values, records, database.total_changes - before)
                 raise target.failed(
                     "%s %s is rejected by SQLite: %s" % (loader.mapped.table, loader.name(rejected), error),
@@ -214,7 +215,7 @@ def _first_rejected(
         try:
             row = [[column[number]] for column in values]
             target.insert(database, loader.mapped.target, loader.columns, row)
-        except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError):
+        except _REFUSALS:
             return records[number]
     return records[start]
 

@@ -21,14 +21,13 @@ from migration import lock
 from migration.bundle import create_private, sync_folder, sync_path
 from migration.errors import ExitCode, MigrationError
 from migration.schema import Schema, quote
-from migration.workers import Job
+from migration.workers import FOR_THREADS, Job
 
 log = logging.getLogger("migration.target")
 
 BACKUP_NAME = re.compile(r"theprogram_backup_(\d{8}_\d{6})\.db")
 LISTED = 10
 CACHE = 8192  # kilobytes of pages that SQLite keeps: more would not stay in the processor's own cache
-FOR_THREADS = 8 << 20  # bytes: a smaller file is looked through before threads have begun
 TOGETHER = 16  # rows that are inserted by one statement
 VARIABLES = 999  # that a statement may have before SQLite 3.32
 _BUSY_SECONDS = 2.0
@@ -341,17 +340,14 @@ def integrity_problems(
     return [] if found == ["ok"] else found[:LISTED]
 
 
-def integrity_checks(connection: sqlite3.Connection) -> List[Job[List[str]]]:
-    """What ``integrity_problems`` looks at, in parts that can be looked at side by side, the largest first.
+def integrity_checks(connection: sqlite3.Connection, in_parts: bool) -> List[Job[List[str]]]:
+    """What ``integrity_problems`` looks at; ``in_parts`` that can be looked at side by side, the largest first.
 
     A check of one table leaves out what only the whole file shows, such as lost pages; quick_check leaves out
     what the check of each table shows: that its indexes hold its rows.
     Source: https://www.sqlite.org/pragma.html#pragma_integrity_check (for one table: since SQLite 3.33)
     """
-    (size,) = connection.execute(
-        "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
-    ).fetchone()
-    if size < FOR_THREADS or sqlite3.sqlite_version_info < (3, 33):
+    if not in_parts or sqlite3.sqlite_version_info < (3, 33):
         return [integrity_problems]
     sizes = {}
     for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():

@@ -16,6 +16,7 @@ from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Sequenc
 
 from migration.errors import ExitCode, MigrationError
 
+FOR_THREADS = 8 << 20  # bytes: less is looked through before threads have begun
 Result = TypeVar("Result")
 Job = Callable[[sqlite3.Connection], Result]
 

@@ -41,11 +41,9 @@ def everything(path: Path) -> Dict[str, List[Any]]:
 
 
 # What SQLite cannot take over as whole B-trees, or has to number, store or look for otherwise.
-UNUSUAL = {
-    "CREATE TABLE IF NOT EXISTS %s (": "CREATE TABLE IF NOT EXISTS %s (number INTEGER PRIMARY KEY AUTOINCREMENT,",
-    "id TEXT PRIMARY KEY NOT NULL,": "id TEXT UNIQUE NOT NULL, short TEXT AS (substr(id, 1, 8)) VIRTUAL,"
-    " long TEXT AS (id || '!') STORED UNIQUE,",
-}
+USUAL_ID = "id TEXT PRIMARY KEY NOT NULL,"
+UNUSUAL_ID = """number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL,
+    short TEXT AS (substr(id, 1, 8)) VIRTUAL, long TEXT AS (id || '!') STORED UNIQUE,"""
 AFTERWARDS = """
 CREATE INDEX by_expression ON {0} (lower(short), created_at) WHERE created_at > '2000';
 CREATE VIRTUAL TABLE words USING fts5(id);
@@ -56,14 +54,9 @@ CREATE TRIGGER counted AFTER DELETE ON {0} BEGIN SELECT 1; END;
 def unusual_schema(path: Path, tables: List[str]) -> Path:
     text = Path(SCHEMA).read_text(encoding="utf-8")
     for table in tables:
-        before, begun, after = text.partition("CREATE TABLE IF NOT EXISTS %s (" % table)
-        assert begun
-        for usual, other in UNUSUAL.items():
-            after = begun + after if "%s" in usual else after
-            usual, other = (part.replace("%s", table) for part in (usual, other))
-            assert usual in after
-            after = after.replace(usual, other, 1)
-        text = before + after
+        begun = "CREATE TABLE IF NOT EXISTS %s (\n    " % table
+        assert begun + USUAL_ID in text
+        text = text.replace(begun + USUAL_ID, begun + UNUSUAL_ID)
     path.write_text(text + "".join(map(AFTERWARDS.format, tables[:1])), encoding="utf-8")
     return path
 
