@@ -73,7 +73,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
                 },
                 orphans_skipped=skipped,
                 source=source.masked(settings.postgres),
-                server_version=str(db.value("SHOW server_version")),
+                server_version=db.server_version,
                 snapshot=db.visible(),
             )
             out.finish(manifest)

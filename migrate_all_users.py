@@ -123,7 +123,7 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
             db.visible() if snapshot else None,
             db.value("SELECT to_json(now() AT TIME ZONE 'UTC')::text").strip('"') + "Z",
             source.masked(settings.postgres),
-            str(db.value("SHOW server_version")),
+            db.server_version,
         )
         try:
             total = _choose(book, run, users, arguments.resume, output)

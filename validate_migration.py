@@ -118,7 +118,7 @@ def _new_report(context: Context) -> Report:
     if live is not None:
         made.compared_with.append("source")
         made.user_email = live.user.email
-        environment["postgresql"] = live.db.value("SHOW server_version")
+        environment["postgresql"] = live.db.server_version
     if export is not None:
         made.compared_with.insert(0, "bundle")
         manifest = export.manifest
@@ -265,12 +265,14 @@ def _comparison(
     context: Context, table: Table, mapped: TableMapping, decode: Callable[[bytes], Any]
 ) -> Optional[content.Comparison]:
     """None where rows cannot be paired with records."""
-    if not content.key_columns(context.database, mapped):
+    key = context.key(mapped)
+    if not key:
         return None
     columns = context.compared[table.name]
     return content.Comparison(
         context.database,
         mapped,
+        key,
         columns,
         decode,
         # whose a row of these is, SQLite does not say
@@ -305,7 +307,7 @@ def _sorted_texts(context: Context, table: Table, mapped: TableMapping) -> Itera
         return text
 
     assert context.export is not None
-    return content.ordered(context.export.records(table.file, checked), context.database, mapped)
+    return content.ordered(context.export.records(table.file, checked), context.key(mapped), mapped)
 
 
 @contextlib.contextmanager
@@ -315,7 +317,7 @@ def _live_texts(
     """PostgreSQL's records; in SQLite's order with ``sort``."""
     assert context.live is not None
     with contextlib.closing(context.live.records(table)) as texts:
-        yield content.ordered(texts, context.database, mapped) if sort else texts
+        yield content.ordered(texts, context.key(mapped), mapped) if sort else texts
 
 
 def _bundle_digest(context: Context, table: Table) -> Digest:
@@ -402,7 +404,7 @@ def _source_findings(context: Context, table: Table, made: Report) -> Iterator[F
     mapped = context.mapped(table, context.held)
     mapped = mapped._replace(copied=tuple(p for p in mapped.copied if p.source.name in names_now))
     sides = (mapped, context.mapped(table, now))
-    if not all(content.key_columns(context.database, side) for side in sides):
+    if not all(map(context.key, sides)):
         yield Finding("source", since + " holds other rows; migrate again to take them over", table.name)
         return
 
@@ -419,7 +421,7 @@ def _source_findings(context: Context, table: Table, made: Report) -> Iterator[F
         with _live_texts(context, table, mapped, sort) as texts:
             records = map(encoding.deep(decode_now), texts)
             for kind, row in content.changes(
-                context.database, mapped, (columns, then), (columns_now, records)
+                context.key(mapped), mapped, (columns, then), (columns_now, records)
             ):
                 found.add(kind, row, context.settings.max_differences)
         return found

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import stat
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import (
@@ -153,11 +153,16 @@ def _require_utf8(block: bytes) -> None:
 
 
 class Writer:
-    """A bundle in the making. ``table`` and ``user_data`` write its files, ``finish`` the manifest."""
+    """A bundle in the making. ``table`` and ``user_data`` write its files, ``finish`` the manifest.
 
-    def __init__(self, folder: Path, check_utf8: bool) -> None:
+    A thread of ``pool`` syncs each file while the next is written.
+    """
+
+    def __init__(self, folder: Path, check_utf8: bool, pool: ThreadPoolExecutor) -> None:
         self._folder = folder
         self._check_utf8 = check_utf8
+        self._pool = pool
+        self._syncs: "List[Future[None]]" = []
         self.row_counts: Dict[str, int] = {}
         self.checksums: Dict[str, str] = {}
         self.sizes: Dict[str, int] = {}
@@ -180,17 +185,34 @@ class Writer:
 
     @contextlib.contextmanager
     def _file(self, name: str, advance: Callable[[int], None]) -> Iterator[Sink]:
-        with create_private(self._folder / name) as file:
+        with self._synced(name) as file:
             sink = Sink(file, self._check_utf8, advance)
             yield sink
-            sync(file)
         self.checksums[name] = sink.checksum
         self.sizes[name] = sink.size
 
     def finish(self, manifest: Manifest) -> None:
-        with create_private(self._folder / MANIFEST) as file:
+        with self._synced(MANIFEST) as file:
             file.write(msgspec.json.format(msgspec.json.encode(_as_json(manifest))) + b"\n")
-            sync(file)
+        for synced in self._syncs:
+            synced.result()
+
+    @contextlib.contextmanager
+    def _synced(self, name: str) -> Iterator[BinaryIO]:
+        """A file to write, which ``finish`` waits for until it is on the disk."""
+        file = create_private(self._folder / name)
+        try:
+            yield file
+            file.flush()  # a full disk shows here
+        except BaseException:
+            file.close()
+            raise
+        self._syncs.append(self._pool.submit(_sync_and_close, file))
+
+
+def _sync_and_close(file: BinaryIO) -> None:
+    with file:
+        os.fsync(file.fileno())
 
 
 def _as_json(manifest: Manifest) -> Dict[str, Any]:
@@ -226,7 +248,8 @@ def writing(folder: Path, files: Collection[str], check_utf8: bool = False) -> I
         shutil.rmtree(str(staging), ignore_errors=True)
         staging.mkdir(mode=0o700)
         try:
-            yield Writer(staging, check_utf8)
+            with ThreadPoolExecutor(1) as pool:
+                yield Writer(staging, check_utf8, pool)
             _publish(folder)
         finally:
             shutil.rmtree(str(staging), ignore_errors=True)
@@ -422,9 +445,10 @@ class _Lines:
             elif not block.endswith(b",\n"):
                 return
             body = block[: -len(_END) if closed else -2]
-            if body.count(b"\n") != body.count(b",\n"):
+            texts = body.split(b",\n")
+            if body.count(b"\n") != len(texts) - 1:
                 return
-            yield body.split(b",\n")
+            yield texts
             if closed:
                 self.ended = True
                 return

@@ -9,13 +9,13 @@ import json
 import re
 import sqlite3
 from datetime import datetime
-from typing import Any, Callable, Iterator, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Collection, Iterator, Mapping, NamedTuple, Optional, Tuple
 
 from migration.content import printable
 from migration.encoding import STRUCTURED
 from migration.mapping import Copied, Mapped, TableMapping
 from migration.report import PREFIXES, Finding
-from migration.schema import quote
+from migration.schema import TargetColumn, quote
 
 # What is wrong with a value, None where nothing is
 Judge = Callable[[Any], Optional[str]]
@@ -33,27 +33,29 @@ class Rule(NamedTuple):
 
 
 def problems(
-    database: sqlite3.Connection, table: Mapped, mapped: TableMapping, given: Callable[[str], bool]
+    database: sqlite3.Connection,
+    table: Mapped,
+    mapped: TableMapping,
+    columns: Collection[TargetColumn],
+    given: Callable[[str], bool],
 ) -> Iterator[Finding]:
     """Every cell that is not in its column's form. Values are never shown.
 
-    ``given``: whether the source has something for a column of that name; what it has not is the
+    ``columns``: those of the table in the database. ``given``: whether the source has something for a column of that name; what it has not is the
     application's own default, in the form that the application gave it.
     """
     rules = [rule for pair in mapped.copied for rule in _rules(table, pair, given(pair.source.name))]
-    name = _row_name(database, mapped.target)
+    name = _row_name(columns)
     for start in range(0, len(rules), TOGETHER):
         some = rules[start : start + TOGETHER]
-        columns = [quote(rule.pair.target.name) for rule in some]
+        names = [quote(rule.pair.target.name) for rule in some]
         rows = (
             database.execute(
                 "SELECT {}, {} FROM {} WHERE {} ORDER BY 1".format(
                     name,
-                    ", ".join(columns),
+                    ", ".join(names),
                     quote(mapped.target),
-                    " OR ".join(
-                        "(%s)" % rule.suspicious.format(column) for rule, column in zip(some, columns)
-                    ),
+                    " OR ".join("(%s)" % rule.suspicious.format(column) for rule, column in zip(some, names)),
                 )
             )
             if some
@@ -94,10 +96,10 @@ def _rules(table: Mapped, pair: Copied, given: bool) -> Iterator[Rule]:
         yield Rule("types", pair, _present(outside), _unless_null(_range_judge(*limits)))
 
 
-def _row_name(database: sqlite3.Connection, table: str) -> str:
+def _row_name(columns: Collection[TargetColumn]) -> str:
     """SQL expression that names a row: its id, else the first column of its primary key, else its rowid."""
-    described = database.execute("PRAGMA table_info(%s)" % quote(table)).fetchall()
-    names = [row[1] for row in described if row[1] == "id"] + [row[1] for row in described if row[5] == 1]
+    names = [column.name for column in columns if column.name == "id"]
+    names += [column.name for column in columns if column.key == 1]
     return quote(names[0]) if names else "rowid"
 
 

@@ -48,7 +48,8 @@ def malformed_cells(table: Mapped, context: Context) -> Iterator[Finding]:
     """JSON parses, and every value of a table is in its column's form and range."""
     mapped = context.mapped(table, context.columns)
     if mapped.copied:
-        yield from cells.problems(context.database, table, mapped, _given(context, table))
+        columns = context.columns_in_sqlite(mapped.target).values()
+        yield from cells.problems(context.database, table, mapped, columns, _given(context, table))
 
 
 def changed_defaults(context: Context) -> Iterator[Finding]:
@@ -58,12 +59,13 @@ def changed_defaults(context: Context) -> Iterator[Finding]:
         filled = {pair.target.name for pair in mapped.copied if given(pair.source.name)}
         copied = {pair.target.name for pair in mapped.copied}
         check = "user" if isinstance(table, Singleton) else "contents"
-        described = context.database.execute("PRAGMA table_info(%s)" % quote(mapped.target)).fetchall()
-        for _, name, _, _, default, key in described if mapped.copied else ():
-            if name in filled or key or "(" in (default or "") or "CURRENT_" in (default or "").upper():
+        columns = context.columns_in_sqlite(mapped.target).values()
+        for column in columns if mapped.copied else ():
+            name, default = column.name, column.default or "NULL"
+            if name in filled or column.key or "(" in default or "CURRENT_" in default.upper():
                 continue
             changed = "SELECT count(*) FROM {} WHERE {} IS NOT {}".format(
-                quote(mapped.target), quote(name), default or "NULL"
+                quote(mapped.target), quote(name), default
             )
             (rows,) = context.database.execute(changed).fetchone()
             if rows:

@@ -32,7 +32,7 @@ import msgspec
 
 from migration.encoding import MOMENTS, STRUCTURED, affinity, is_short
 from migration.mapping import Copied, TableMapping
-from migration.schema import quote
+from migration.schema import TargetColumn, quote
 from migration.tables import Column
 
 Same = Callable[[Any, Any], bool]
@@ -60,7 +60,8 @@ EXTRA = "is in SQLite alone"
 class Comparison:
     """Holds the records of a table against its rows, block by block in key order, at flat memory.
 
-    ``decode``: of one record's text (``encoding.record_decoder``); ``row_as_record``: SQL of ``rendering``, where
+    ``key``: the source columns of the primary key (``key_columns``); ``decode``: of one record's text
+    (``encoding.record_decoder``); ``row_as_record``: SQL of ``rendering``, where
     there is one; ``json_columns``: those that config declares. Its methods raise Unordered where the records are
     not in key order, as in a bundle that was made elsewhere.
     """
@@ -69,6 +70,7 @@ class Comparison:
         self,
         database: sqlite3.Connection,
         mapped: TableMapping,
+        key: Sequence[str],
         columns: Sequence[Column],
         decode: Callable[[bytes], Any],
         row_as_record: Optional[str],
@@ -78,7 +80,7 @@ class Comparison:
         self._database = database
         self._table = mapped.target
         self._cells = Cells(mapped, columns, json_columns)
-        self._key = _key_of(database, mapped, self._cells.pairs)
+        self._key = _key_of(key, self._cells.pairs)
         self._decode = decode
         self._describe = describe
         self._after: Any = _NOWHERE  # the key up to which rows have been looked at
@@ -286,9 +288,9 @@ def _ranked(key: Any) -> List[Tuple[int, Any]]:
 _RANKS = {type(None): 0, str: 2, bytes: 3}
 
 
-def _key_of(database: sqlite3.Connection, mapped: TableMapping, pairs: Sequence[Copied]) -> _Key:
+def _key_of(columns: Sequence[str], pairs: Sequence[Copied]) -> _Key:
     names = [pair.source.name for pair in pairs]
-    places = [names.index(name) for name in key_columns(database, mapped)]
+    places = [names.index(name) for name in columns]
     readers = [_key_reader(pairs[place]) for place in places]
     of_row = operator.itemgetter(*places)
 
@@ -302,9 +304,9 @@ def _key_of(database: sqlite3.Connection, mapped: TableMapping, pairs: Sequence[
     return _Key([pairs[place] for place in places], of_row if plain else read, of_row)
 
 
-def ordered(records: Iterable[bytes], database: sqlite3.Connection, mapped: TableMapping) -> Iterator[bytes]:
-    """The records' texts by key, sorted on disk."""
-    key = _key_of(database, mapped, mapped.copied)
+def ordered(records: Iterable[bytes], columns: Sequence[str], mapped: TableMapping) -> Iterator[bytes]:
+    """The records' texts by the key of these columns, sorted on disk."""
+    key = _key_of(columns, mapped.copied)
     readers = [(pair.source.name, _key_reader(pair)) for pair in key.pairs]
     names = ", ".join("k%d" % i for i in range(len(readers)))
     temporary = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # a file of SQLite's own
@@ -325,12 +327,9 @@ def ordered(records: Iterable[bytes], database: sqlite3.Connection, mapped: Tabl
             yield text
 
 
-def key_columns(database: sqlite3.Connection, mapped: TableMapping) -> List[str]:
-    """Source columns that the target's primary key is made of; empty where records cannot be told apart by it."""
-    if not mapped.copied:
-        return []
-    described = database.execute("PRAGMA table_info(%s)" % quote(mapped.target)).fetchall()
-    key = [name.lower() for place, name in sorted((row[5], row[1]) for row in described) if place]
+def key_columns(columns: Collection[TargetColumn], mapped: TableMapping) -> List[str]:
+    """Source columns that the primary key of a SQLite table is made of; empty where records cannot be told apart by it."""
+    key = [name.lower() for place, name in sorted((column.key, column.name) for column in columns) if place]
     sources = {pair.target.name.lower(): pair.source for pair in mapped.copied}
     if not key or any(name not in sources or sources[name].kind not in _KEY_KINDS for name in key):
         return []
@@ -362,16 +361,14 @@ def _plain_text(value: Any) -> Any:
 Side = Tuple[Sequence[Column], Iterable[Any]]  # columns, and the records that are decoded by them
 
 
-def changes(
-    database: sqlite3.Connection, mapped: TableMapping, then: Side, now: Side
-) -> Iterator[Tuple[str, str]]:
-    """Walk two sets of records of one table in key order; yields ("added" | "removed" | "changed", row).
+def changes(key: Sequence[str], mapped: TableMapping, then: Side, now: Side) -> Iterator[Tuple[str, str]]:
+    """Walk two sets of records of one table in the order of its key columns; yields ("added" | "removed" | "changed", row).
 
     Compared are the migrated columns, by value: the order of JSON keys does not count, every digit does.
     Raises Unordered.
     """
-    shown, olds = _keyed(database, mapped, *then)
-    _, news = _keyed(database, mapped, *now)
+    shown, olds = _keyed(key, mapped, *then)
+    _, news = _keyed(key, mapped, *now)
     changed = changed_columns(mapped, then[0], now[0])
     old, new = next(olds, None), next(news, None)
     while old is not None or new is not None:
@@ -416,12 +413,12 @@ def _fields(pairs: Sequence[Copied], columns: Sequence[Column]) -> Callable[[Any
 
 
 def _keyed(
-    database: sqlite3.Connection, mapped: TableMapping, columns: Sequence[Column], records: Iterable[Any]
+    names: Sequence[str], mapped: TableMapping, columns: Sequence[Column], records: Iterable[Any]
 ) -> Tuple[Callable[[Any], str], Iterator[Tuple[Any, Any]]]:
     """How a key is shown, and each record with its key. Raises Unordered while they are read."""
     kinds = {column.name: column for column in columns}
     pairs = [pair._replace(source=kinds[pair.source.name]) for pair in mapped.copied]
-    key = _key_of(database, mapped._replace(copied=tuple(pairs)), pairs)
+    key = _key_of(names, pairs)
     take = _fields(pairs, columns)
 
     def keyed() -> Iterator[Tuple[Any, Any]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from dataclasses import dataclass, field
-from typing import Collection, Dict, Iterator, Mapping, Optional, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Tuple
 
 from migration import bundle, content, mapping, schema, source
 from migration.mapping import Mapped, TableMapping
 from migration.ownership import Rows, rows_of_user
-from migration.schema import Schema
+from migration.schema import Schema, TargetColumn
 from migration.settings import Settings
 from migration.source import Snapshot
 from migration.tables import Column
@@ -37,7 +37,7 @@ class Context:
     columns: Columns
     records: Mapping[str, Optional[bytes]]
     fingerprint: content.Describe = field(default_factory=content.fingerprinter)
-    described: Dict[str, Collection[str]] = field(default_factory=dict)
+    described: Dict[str, Dict[str, TargetColumn]] = field(default_factory=dict)
 
     @property
     def against(self) -> str:
@@ -61,24 +61,27 @@ class Context:
 
     def has_table(self, table: str) -> bool:
         """Whether there is a table of that name; a view in its place is none."""
-        return table.lower() in self._columns
+        return bool(self.columns_in_sqlite(table))
 
-    @property
-    def _columns(self) -> Mapping[str, Collection[str]]:
-        """The database's tables and their columns, in lower case."""
+    def columns_in_sqlite(self, table: str) -> Mapping[str, TargetColumn]:
+        """What a table of the database has: column in lower case → column; nothing where it is not there."""
         if not self.described:
             tables = schema.table_names(self.database)
             described = {name.lower(): schema.describe_columns(self.database, name) for name in tables}
             self.described.update(described)
-        return self.described
+        return self.described.get(table.lower(), {})
 
     def mapped(self, table: Mapped, columns: Columns) -> TableMapping:
         """The columns of ``table`` that the database has."""
         made = mapping.map_columns(table, columns[table.name], self.schema)
-        present = self._columns.get(made.target.lower(), ())
+        present = self.columns_in_sqlite(made.target)
         return made._replace(
             copied=tuple(pair for pair in made.copied if pair.target.name.lower() in present)
         )
+
+    def key(self, mapped: TableMapping) -> List[str]:
+        """Source columns by which rows and records of a table are paired; empty where they cannot be."""
+        return content.key_columns(self.columns_in_sqlite(mapped.target).values(), mapped)
 
 
 @contextlib.contextmanager

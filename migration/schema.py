@@ -15,12 +15,17 @@ from migration.tables import ForeignKey
 
 
 class TargetColumn(NamedTuple):
-    """A column of a SQLite table. ``required``: a row without it is rejected."""
+    """A column of a SQLite table.
+
+    ``required``: a row without it is rejected. ``default``: as SQL. ``key``: its place in the primary key, from 1; 0: none.
+    """
 
     name: str
     type: str
     not_null: bool
     required: bool
+    default: Optional[str]
+    key: int
 
 
 @dataclass(frozen=True, eq=False)  # told apart by identity: it is the key of what is kept of it
@@ -97,7 +102,7 @@ def describe_columns(connection: sqlite3.Connection, table: str) -> Dict[str, Ta
         if hidden == 0:
             rowid = key and kind.upper() == "INTEGER"  # SQLite fills it
             described[name.lower()] = TargetColumn(
-                name, kind, bool(not_null), bool(not_null) and default is None and not rowid
+                name, kind, bool(not_null), bool(not_null) and default is None and not rowid, default, key
             )
     return described
 

@@ -178,6 +178,10 @@ class Snapshot:
         sql = "SELECT sum(pg_total_relation_size(name::regclass)) FROM unnest(%s::text[]) name"
         return int(self.value(sql, (names,)) or 0)
 
+    @property
+    def server_version(self) -> str:
+        return str(self.connection.get_parameter_status("server_version"))
+
     def can_share(self) -> bool:
         """Whether the server lets this transaction share its snapshot."""
         sql = "SELECT has_function_privilege('pg_catalog.pg_export_snapshot()', 'EXECUTE') AND NOT pg_is_in_recovery()"
