@@ -1,0 +1,117 @@
+"""What is published is on the disk before it is, so that a power cut finds the old or the new one, whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any, Callable, Dict, List
+
+import pytest
+from conftest import Database, Place, contents, make_old_database, rows_of, settings_of
+
+from export_from_postgres import export
+from import_to_sqlite import import_
+from migration.errors import ExitCode, MigrationError
+from migration.report import REPORT
+from validate_migration import validate
+
+Synced = Dict[int, int]  # inode → size when it was synced last
+
+
+@pytest.fixture()
+def synced(monkeypatch: pytest.MonkeyPatch) -> Synced:
+    """What has been synced so far."""
+    found: Synced = {}
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        fsync(descriptor)
+        status = os.fstat(descriptor)
+        found[status.st_ino] = status.st_size
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return found
+
+
+@pytest.fixture()
+def renamed(monkeypatch: pytest.MonkeyPatch, synced: Synced) -> List[str]:
+    """The names of what is renamed; fails where that, or a file in it, is not on the disk as it is."""
+    names: List[str] = []
+    replace = os.replace
+
+    def checked(old: str, new: str) -> None:
+        path = Path(old)
+        for file in (path, *path.iterdir()) if path.is_dir() else (path,):
+            status = file.stat()
+            assert status.st_ino in synced, "%s is published before it is synced" % file.name
+            assert file.is_dir() or synced[status.st_ino] == status.st_size, "%s has grown since" % file.name
+        names.append(path.name)
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", checked)
+    return names
+
+
+def test_bundle_database_and_report_are_on_the_disk_before_they_are_published(
+    sample_database: Database, place: Place, renamed: List[str], synced: Synced
+) -> None:
+    settings = settings_of(sample_database.url, place)
+    make_old_database(place.app)
+
+    export(settings)
+    assert ".staging" in renamed
+    assert place.data.stat().st_ino in synced
+
+    import_(settings)
+    assert ".app.db.staging" in renamed
+    assert place.app.parent.stat().st_ino in synced
+    assert place.backups.stat().st_ino in synced
+
+    validate(settings)
+    assert ".%s.partial" % REPORT in renamed
+
+
+@pytest.mark.parametrize("number", range(1, 12))
+def test_a_file_of_the_bundle_that_cannot_be_synced_ends_the_export_and_the_old_bundle_stays(
+    sample_database: Database, place: Place, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    settings = settings_of(sample_database.url, place)
+    export(settings)
+    before = contents(place.data)
+    monkeypatch.setattr(os, "fsync", _failing(number))
+
+    with pytest.raises(MigrationError) as raised:
+        export(settings)
+
+    assert raised.value.exit_code == ExitCode.BUNDLE
+    assert str(place.data) in raised.value.message and "Input/output error" in raised.value.message
+    assert contents(place.data) == before
+
+
+def test_a_database_that_cannot_be_synced_ends_the_import_and_the_old_one_stays(
+    sample_database: Database, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(sample_database.url, place)
+    export(settings)
+    make_old_database(place.app)
+    before = place.app.read_bytes()
+    monkeypatch.setattr(os, "fsync", _failing(1))
+
+    with pytest.raises(MigrationError) as raised:
+        import_(settings)
+
+    assert raised.value.exit_code == ExitCode.TARGET
+    assert place.app.read_bytes() == before
+
+
+def _failing(number: int) -> Callable[[int], Any]:
+    """``os.fsync``, whose call of this number meets a broken disk."""
+    fsync, calls = os.fsync, iter(range(1, 1000))
+
+    def call(descriptor: int) -> None:
+        if next(calls) == number:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    return call
