@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
-from conftest import Database, Place, contents, make_old_database, rows_of, settings_of
+from conftest import Database, Place, contents, make_old_database, settings_of
 
 from export_from_postgres import export
 from import_to_sqlite import import_
