@@ -403,8 +403,8 @@ def _source_findings(context: Context, table: Table, made: Report) -> Iterator[F
         yield Finding("source", "%s %s" % (since, what % name), table.name, column=name)
     mapped = context.mapped(table, context.held)
     mapped = mapped._replace(copied=tuple(p for p in mapped.copied if p.source.name in names_now))
-    sides = (mapped, context.mapped(table, now))
-    if not all(map(context.key, sides)):
+    key = context.key(mapped)
+    if not key or not context.key(context.mapped(table, now)):
         yield Finding("source", since + " holds other rows; migrate again to take them over", table.name)
         return
 
@@ -420,9 +420,7 @@ def _source_findings(context: Context, table: Table, made: Report) -> Iterator[F
             then = context.export.records(table.file, decode)
         with _live_texts(context, table, mapped, sort) as texts:
             records = map(encoding.deep(decode_now), texts)
-            for kind, row in content.changes(
-                context.key(mapped), mapped, (columns, then), (columns_now, records)
-            ):
+            for kind, row in content.changes(key, mapped, (columns, then), (columns_now, records)):
                 found.add(kind, row, context.settings.max_differences)
         return found
 

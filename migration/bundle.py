@@ -212,7 +212,7 @@ class Writer:
 
 def _sync_and_close(file: BinaryIO) -> None:
     with file:
-        os.fsync(file.fileno())
+        sync(file)
 
 
 def _as_json(manifest: Manifest) -> Dict[str, Any]:

@@ -41,8 +41,8 @@ def problems(
 ) -> Iterator[Finding]:
     """Every cell that is not in its column's form. Values are never shown.
 
-    ``columns``: those of the table in the database. ``given``: whether the source has something for a column of that name; what it has not is the
-    application's own default, in the form that the application gave it.
+    ``columns``: those of the table in the database. ``given``: whether the source has something for a column of
+    that name; what it has not is the application's own default, in the form that the application gave it.
     """
     rules = [rule for pair in mapped.copied for rule in _rules(table, pair, given(pair.source.name))]
     name = _row_name(columns)

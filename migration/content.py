@@ -61,9 +61,9 @@ class Comparison:
     """Holds the records of a table against its rows, block by block in key order, at flat memory.
 
     ``key``: the source columns of the primary key (``key_columns``); ``decode``: of one record's text
-    (``encoding.record_decoder``); ``row_as_record``: SQL of ``rendering``, where
-    there is one; ``json_columns``: those that config declares. Its methods raise Unordered where the records are
-    not in key order, as in a bundle that was made elsewhere.
+    (``encoding.record_decoder``); ``row_as_record``: SQL of ``rendering``, where there is one; ``json_columns``:
+    those that config declares. Its methods raise Unordered where the records are not in key order, as in a
+    bundle that was made elsewhere.
     """
 
     def __init__(
@@ -362,9 +362,9 @@ Side = Tuple[Sequence[Column], Iterable[Any]]  # columns, and the records that a
 
 
 def changes(key: Sequence[str], mapped: TableMapping, then: Side, now: Side) -> Iterator[Tuple[str, str]]:
-    """Walk two sets of records of one table in the order of its key columns; yields ("added" | "removed" | "changed", row).
+    """Walk two sets of records of one table in key order; yields ("added" | "removed" | "changed", row).
 
-    Compared are the migrated columns, by value: the order of JSON keys does not count, every digit does.
+    ``key``: the source columns of the primary key. Compared are the migrated columns, by value: the order of JSON keys does not count, every digit does.
     Raises Unordered.
     """
     shown, olds = _keyed(key, mapped, *then)

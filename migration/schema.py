@@ -113,7 +113,7 @@ def describe_foreign_keys(connection: sqlite3.Connection, table: str) -> List[Fo
         "PRAGMA foreign_key_list(%s)" % quote(table)
     ):
         if parent_column is None:  # the parent's primary key
-            keys = [row[1] for row in connection.execute("PRAGMA table_info(%s)" % quote(parent)) if row[5]]
+            keys = [held.name for held in describe_columns(connection, parent).values() if held.key]
             parent_column = keys[0] if len(keys) == 1 else column
         found.setdefault(number, []).append((parent, column, parent_column))
     return [
@@ -183,8 +183,8 @@ def _table_differences(schema: Schema, database: sqlite3.Connection, table: str)
 def _compared(expected: sqlite3.Connection, database: sqlite3.Connection, table: str) -> List[str]:
     columns, found = (
         {
-            row[1].lower(): (row[2].upper(), *row[3:6])
-            for row in connection.execute("PRAGMA table_info(%s)" % quote(table))
+            name: (column.type.upper(), column.not_null, column.default, column.key)
+            for name, column in describe_columns(connection, table).items()
         }
         for connection in (expected, database)
     )

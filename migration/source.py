@@ -180,6 +180,7 @@ class Snapshot:
 
     @property
     def server_version(self) -> str:
+        """As PostgreSQL says it when one connects."""
         return str(self.connection.get_parameter_status("server_version"))
 
     def can_share(self) -> bool:
