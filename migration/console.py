@@ -321,7 +321,10 @@ def run(body: Callable[[argparse.Namespace], int], arguments: argparse.Namespace
             except MigrationError as error:
                 _print_error(error)
                 return int(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        # Python makes the latter of an interrupt that falls into a thread's start, or into a class's before 3.12.
+        if not any(isinstance(e, KeyboardInterrupt) for e in (error, error.__cause__, error.__context__)):
+            raise
         print("error: interrupted; nothing is half done, run again when ready", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)
     finally:

@@ -6,8 +6,9 @@ import json
 import re
 import sqlite3
 import stat
+import threading
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
 import pytest
 from conftest import (
@@ -28,6 +29,8 @@ from conftest import (
     tree,
 )
 
+import config
+from migration import console
 from migration.bundle import REPORTS
 
 EXTRA_TABLE = "\nCREATE TABLE %s (id INTEGER PRIMARY KEY, note TEXT DEFAULT 'mine');\n"
@@ -523,3 +526,35 @@ def test_log_file_names_nobody_when_a_user_is_not_found(
     logged = file.read_text(encoding="utf-8")
     assert "user not found" in logged
     assert "@example.com" not in logged
+
+
+def _in_a_wait() -> None:
+    condition = threading.Condition()
+    with condition:
+        condition.release()  # as while it waits
+        raise KeyboardInterrupt
+
+
+def _in_a_class() -> None:
+    class Interrupted:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise KeyboardInterrupt
+
+    class Owner:
+        member = Interrupted()
+
+
+@pytest.mark.parametrize("body", [_in_a_wait, _in_a_class])
+def test_an_interrupt_that_python_makes_another_error_of_ends_the_run_as_any_other(
+    body: Callable[[], None], capsys: pytest.CaptureFixture
+) -> None:
+    assert console.run(lambda arguments: body() or 0, console.parser("").parse_args([]), config) == 130
+    assert capsys.readouterr().err == "error: interrupted; nothing is half done, run again when ready\n"
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    def body(arguments: object) -> int:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        console.run(body, console.parser("").parse_args([]), config)
