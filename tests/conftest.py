@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, NamedTuple
 from urllib.parse import quote
@@ -192,6 +193,23 @@ def database(server: Server) -> Iterator[Database]:
         % name
     )
     server.execute("DROP DATABASE %s" % name)
+
+
+def connections(database: Database) -> int:
+    return int(
+        database.rows(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )[0][0]
+    )
+
+
+def connections_become(number: int, database: Database) -> bool:
+    """PostgreSQL notices a closed connection a moment later."""
+    for _ in range(300):
+        if connections(database) == number:
+            return True
+        time.sleep(0.01)
+    return False
 
 
 class Place(NamedTuple):

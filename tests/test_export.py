@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, Iterator, List
 
 import psycopg2
 import pytest
-from conftest import ANNA, BRUNO, CARLA, SCHEMA, Database, Place, contents, settings_of
+from conftest import ANNA, BRUNO, CARLA, SCHEMA, Database, Place, connections_become, contents, settings_of
 
 import config
 import export_from_postgres
@@ -487,6 +487,7 @@ def test_shared_snapshot_shows_its_moment_and_ends_with_its_holder(database: Dat
         with source.snapshot(settings, shared) as db:
             assert db.value("SELECT count(*) FROM public.clients") == before > 0
             assert db.value("SHOW transaction_read_only") == "on"
+    assert connections_become(0, database)
     gone = pytest.raises(MigrationError, match="the shared snapshot is gone")
     with gone as refused, source.snapshot(settings, shared):
         pass

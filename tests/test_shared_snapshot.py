@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple
 
 import pytest
-from conftest import ANNA, BRUNO, DORA, Database, Place, contents, settings_of
+from conftest import (
+    ANNA,
+    BRUNO,
+    DORA,
+    Database,
+    Place,
+    connections,
+    connections_become,
+    contents,
+    settings_of,
+)
 
 import cluster_worker
 from cluster_worker import Errand, migrate_user
@@ -169,23 +178,6 @@ def errand(
 
 def ids(database: Database) -> dict[str, str]:
     return dict(database.rows("SELECT email, id::text FROM users"))
-
-
-def connections(database: Database) -> int:
-    return int(
-        database.rows(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )[0][0]
-    )
-
-
-def connections_become(number: int, database: Database) -> bool:
-    """PostgreSQL notices a closed connection a moment later."""
-    for _ in range(300):
-        if connections(database) == number:
-            return True
-        time.sleep(0.01)
-    return False
 
 
 def test_worker_keeps_one_connection_from_user_to_user(database: Database, errand: Errand) -> None:
