@@ -309,11 +309,11 @@ def run(body: Callable[[argparse.Namespace], int], arguments: argparse.Namespace
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a sign is no reason to stop
     try:
-        previous = signal.signal(signal.SIGTERM, _interrupt)
-    except ValueError:  # not the main thread: whoever embeds us handles signals
-        previous = None
-    try:
         with contextlib.ExitStack() as stack:
+            with contextlib.suppress(ValueError):  # not the main thread: whoever embeds us handles signals
+                previous = signal.signal(signal.SIGTERM, _interrupt)
+                if previous is not None:
+                    stack.callback(signal.signal, signal.SIGTERM, previous)
             try:
                 arguments.environment = environment(config.BASE_DIR)
                 stack.enter_context(_logging(_Lookup(arguments, arguments.environment, config)))
@@ -327,9 +327,6 @@ def run(body: Callable[[argparse.Namespace], int], arguments: argparse.Namespace
             raise
         print("error: interrupted; nothing is half done, run again when ready", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)
-    finally:
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
 
 
 def _interrupt(number: int, frame: object) -> None:

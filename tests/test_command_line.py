@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import sqlite3
 import stat
 import threading
@@ -549,6 +551,25 @@ def test_an_interrupt_that_python_makes_another_error_of_ends_the_run_as_any_oth
     body: Callable[[], None], capsys: pytest.CaptureFixture
 ) -> None:
     assert console.run(lambda arguments: body() or 0, console.parser("").parse_args([]), config) == 130
+    assert capsys.readouterr().err == "error: interrupted; nothing is half done, run again when ready\n"
+
+
+def test_a_signal_that_comes_when_all_is_done_ends_the_run_as_any_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    set_handler, before = signal.signal, signal.getsignal(signal.SIGTERM)
+
+    def interrupted(number: int, handler: object) -> object:
+        if handler is before:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return set_handler(number, handler)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(signal, "signal", interrupted)
+    try:
+        code = console.run(lambda arguments: 0, console.parser("").parse_args([]), config)
+    finally:
+        set_handler(signal.SIGTERM, before)
+    assert code == 130
     assert capsys.readouterr().err == "error: interrupted; nothing is half done, run again when ready\n"
 
 
