@@ -23,7 +23,7 @@ import msgspec
 
 import config
 from migration import bundle, console, mapping, target
-from migration.bundle import Manifest
+from migration.bundle import Manifest, sync_path
 from migration.errors import ExitCode
 from migration.loading import Filled, Loader, bring_back, check_rows, fill, fill_apart
 from migration.schema import Schema, read_schema
@@ -116,10 +116,11 @@ def _fill_tables(
                     filled[table.name] = fill(database, export, table, columns[table.name], schema, advance)
                     _log(table, filled[table.name])
             if apart:
-                filled.update(loaded())
-                for taken in [taken for taken in taken_off if taken.is_index_of(apart)]:
-                    bring_back(database, taken)  # empty: SQLite then takes over whole indexes
+                # While the other process is not done; of its tables they are empty: SQLite takes over whole ones.
+                for taken in [taken for taken in taken_off if taken.kind == "index"]:
+                    bring_back(database, taken)
                     taken_off.remove(taken)
+                filled.update(loaded())
                 target.merge(database, side, apart)
                 for table in settings.tables:
                     if table.name in apart:
@@ -189,12 +190,12 @@ def _singleton_values(record: bytes, member: str, loader: Loader) -> List[Tuple[
 def _check(staged: Path) -> None:
     """Nothing dangles and the file is sound, before it is published."""
     with target.opened(staged) as (database, others):
-        checks: List[Callable[[sqlite3.Connection], List[Any]]] = [
-            *target.integrity_checks(database, bool(others)),
-            _violations,
-        ]
-        with at_work(database, others, checks) as results:
-            *problems, violations = results()
+        looks = target.integrity_checks(database, bool(others))
+        jobs: List[Callable[[sqlite3.Connection], Any]] = [*looks, _violations]
+        if others:  # the thread that is done first has the time; what is left for the end is quick then
+            jobs.append(lambda _: sync_path(staged))
+        with at_work(database, others, jobs) as results:
+            problems, violations = results()[: len(looks)], results()[len(looks)]
     if violations:
         shown = "\n  ".join(
             "%s %s: %s leads to no row of %s" % violation for violation in violations[: target.LISTED]
