@@ -143,7 +143,7 @@ def _apart(export: bundle.Reader, settings: Settings) -> List[str]:
     apart: List[str] = []
     here = there = 0.0
     for table in sorted(work, key=lambda table: -work[table]):
-        if there <= here:
+        if there < here:
             apart.append(table)
             there += work[table]
         else:
