@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import multiprocessing
-import os
 import sqlite3
 import sys
 import time
@@ -29,7 +27,7 @@ from migration.loading import Filled, Loader, bring_back, check_rows, fill, fill
 from migration.schema import Schema, read_schema
 from migration.settings import Settings
 from migration.tables import Column, Table
-from migration.workers import at_work, in_a_process
+from migration.workers import THREADS, at_work, in_a_process, is_room_for_two
 
 log = logging.getLogger("migration.import")
 
@@ -137,7 +135,7 @@ def _log(table: Table, filled: Filled) -> None:
 def _apart(export: bundle.Reader, settings: Settings) -> List[str]:
     """The tables for another process: about half of the work, where it is enough to start one, and to merge its file."""
     sizes = {table.name: (export.folder / table.file).stat().st_size for table in settings.tables}
-    if sum(sizes.values()) < FOR_TWO or (os.cpu_count() or 1) < 2 or multiprocessing.current_process().daemon:
+    if sum(sizes.values()) < FOR_TWO or not is_room_for_two():
         return []
     work = {table: export.manifest.row_counts[table] + size / BYTES_A_ROW for table, size in sizes.items()}
     apart: List[str] = []
@@ -189,7 +187,7 @@ def _singleton_values(record: bytes, member: str, loader: Loader) -> List[Tuple[
 
 def _check(staged: Path) -> None:
     """Nothing dangles and the file is sound, before it is published."""
-    with target.opened(staged) as (database, others):
+    with target.opened(staged, THREADS) as (database, others):
         looks = target.integrity_checks(database, bool(others))
         jobs: List[Callable[[sqlite3.Connection], Any]] = [*looks, _violations]
         if others:  # the thread that is done first has the time; what is left for the end is quick then

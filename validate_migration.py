@@ -45,10 +45,11 @@ from migration.schema import quote, read_schema
 from migration.settings import Settings
 from migration.source import Digest, Digester, Snapshot
 from migration.tables import Column, Singleton, Table
-from migration.workers import at_work
+from migration.workers import in_a_process, is_room_for_two
 
 log = logging.getLogger("migration.validate")
 
+FOR_TWO = 16 << 20  # bytes of SQLite: less is looked through before another process has started
 LOOKED_UP = 1000  # rows too many of which PostgreSQL is asked whose they are
 Result = TypeVar("Result")
 
@@ -69,7 +70,7 @@ def validate(
     with contextlib.ExitStack() as stack:
         stack.enter_context(target.errors(settings.sqlite_path))
         known = sound is not None and sound == target.stamp(settings.sqlite_path)
-        database, others = stack.enter_context(target.opened(settings.sqlite_path))
+        database, _ = stack.enter_context(target.opened(settings.sqlite_path))
         context = stack.enter_context(context_of(database, settings, expected, db))
         made = _new_report(context)
         # While the cells are compared here, SQLite looks through its file and PostgreSQL adds up its digests.
@@ -77,7 +78,7 @@ def validate(
         digests = _digests(context, pool)
         try:
             held: Dict[str, Digest] = {}
-            with at_work(database, others, checks.all_checks(context, known, bool(others))) as checked:
+            with _checks(context, known) as checked:
                 made.findings += _compare(context, made, held)
                 made.findings += _source_changes(context, digests, held, made)
                 made.findings += _singletons(context, made)
@@ -97,6 +98,21 @@ def validate(
     for path in report.write(made, settings.data_dir):
         log.info("report written to %s", path)
     return made
+
+
+@contextlib.contextmanager
+def _checks(context: Context, known: bool) -> Iterator[Callable[[], List[List[Finding]]]]:
+    """Have the checks of the file done, by a process beside where it is large; yields what waits for their findings."""
+    path = context.settings.sqlite_path
+    if path.stat().st_size < FOR_TWO or not is_room_for_two():
+        jobs = checks.all_checks(context, known, False)
+        yield lambda: [job(context.database) for job in jobs]
+        return
+    given = (path, context.settings, context.schema, context.columns, context.records, known)
+    with in_a_process(checks.side_by_side, *given) as answer:
+        answer()
+        target.require_unwritten(context.database, path)
+        yield answer
 
 
 def _new_report(context: Context) -> Report:

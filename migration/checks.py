@@ -7,17 +7,19 @@ import logging
 import sqlite3
 import time
 from dataclasses import replace
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import msgspec
 
 from migration import cells, mapping, schema, target
-from migration.context import Context
+from migration.context import Columns, Context
 from migration.mapping import Mapped
 from migration.report import PREFIXES, Finding, Listing
 from migration.schema import quote
+from migration.settings import Settings
 from migration.tables import Singleton, Table
-from migration.workers import Job
+from migration.workers import THREADS, Job, at_work
 
 log = logging.getLogger("migration.checks")
 
@@ -94,6 +96,25 @@ def _readable(findings: Iterator[Finding]) -> Iterator[Finding]:
         if "interrupted" in str(error):
             raise
         yield Finding("integrity", "%s: SQLite refuses: %s" % (PREFIXES["integrity"], error))
+
+
+def side_by_side(
+    path: Path,
+    settings: Settings,
+    expected: schema.Schema,
+    columns: Columns,
+    records: Mapping[str, Optional[bytes]],
+    sound: bool,
+) -> Iterator[Optional[List[List[Finding]]]]:
+    """Every check of the file, for ``workers.in_a_process``: yields None once it reads one state of it, then what they found.
+
+    A process of its own, as what SQLite allocates in two threads of one it allocates one after the other.
+    """
+    with target.errors(path), target.opened(path, 0 if sound else THREADS) as (database, others):
+        yield None
+        context = Context(database, settings, expected, None, None, {}, columns, records)
+        with at_work(database, others, all_checks(context, sound, bool(others))) as found:
+            yield found()
 
 
 def all_checks(context: Context, sound: bool, in_parts: bool) -> List[Job[List[Finding]]]:

@@ -8,7 +8,7 @@ import re
 import sqlite3
 import time
 from pathlib import Path
-from typing import Any, Callable, Collection, Dict, List, NamedTuple, Sequence
+from typing import Any, Callable, Collection, Dict, Iterator, List, NamedTuple, Sequence
 
 import msgspec
 
@@ -48,8 +48,11 @@ def fill(
 
 def fill_apart(
     side: Path, settings: Settings, export: bundle.Reader, names: Collection[str]
-) -> Dict[str, Filled]:
-    """Load some of the tables, with their indexes, into a database of their own, for ``target.merge``."""
+) -> Iterator[Dict[str, Filled]]:
+    """Load some of the tables, with their indexes, into a database of their own, for ``target.merge``.
+
+    For ``workers.in_a_process``: yields rows and seconds of each.
+    """
     schema = read_schema(settings.schema_path)
     columns = mapping.columns_of(export, settings, schema)
     with target.errors(settings.sqlite_path):
@@ -67,7 +70,7 @@ def fill_apart(
             database.execute("COMMIT")
         finally:
             database.close()
-    return filled
+    yield filled
 
 
 class Loader:

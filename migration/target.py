@@ -165,23 +165,22 @@ def any_text(content: bytes) -> str:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Tuple[sqlite3.Connection, List[sqlite3.Connection]]]:
-    """A connection, and for a large file two more for ``workers.at_work``, that all read one state of a database.
+def opened(path: Path, more: int = 0) -> Iterator[Tuple[sqlite3.Connection, List[sqlite3.Connection]]]:
+    """A connection, and for a large file some ``more`` for ``workers.at_work``, that all read one state of a database.
 
     Raises MigrationError (exit 5) where there is none.
     """
     if not path.is_file():
         raise failed("no database at %s" % path, "run import_to_sqlite.py first, or set --sqlite-path")
     with contextlib.closing(open_to_read(path)) as one:
-        others = [open_to_read(path) for _ in range(2 if path.stat().st_size > FOR_THREADS else 0)]
+        others = [open_to_read(path) for _ in range(more if path.stat().st_size > FOR_THREADS else 0)]
         try:
             for connection in (one, *others):
                 connection.execute("PRAGMA cache_size = %d" % -CACHE)
             while True:
                 version = one.execute("PRAGMA data_version").fetchone()
                 for connection in (*others, one):
-                    connection.execute("BEGIN")
-                    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                    _begin_to_read(connection)
                 if one.execute("PRAGMA data_version").fetchone() == version:
                     break  # nobody wrote meanwhile
                 for connection in (*others, one):
@@ -190,6 +189,20 @@ def opened(path: Path) -> Iterator[Tuple[sqlite3.Connection, List[sqlite3.Connec
         finally:
             for connection in others:
                 connection.close()
+
+
+def _begin_to_read(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN")
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+
+def require_unwritten(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise MigrationError (exit 5) where the state that the connection of ``opened`` reads is not the newest any more."""
+    version = connection.execute("PRAGMA data_version").fetchone()
+    connection.execute("ROLLBACK")
+    _begin_to_read(connection)
+    if connection.execute("PRAGMA data_version").fetchone() != version:
+        raise in_use(path)
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:

@@ -12,11 +12,12 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
-from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Deque, Dict, Iterator, List, Sequence, TypeVar
 
 from migration.errors import ExitCode, MigrationError
 
 FOR_THREADS = 8 << 20  # bytes: less is looked through before threads have begun
+THREADS = 2
 Result = TypeVar("Result")
 Job = Callable[[sqlite3.Connection], Result]
 
@@ -66,9 +67,14 @@ def at_work(
             raise
 
 
+def is_room_for_two() -> bool:
+    """Whether a second process would have a processor of its own, and may be started: not by a pool's worker."""
+    return (os.cpu_count() or 1) > 1 and not multiprocessing.current_process().daemon
+
+
 @contextlib.contextmanager
-def in_a_process(function: Callable[..., Result], *arguments: Any) -> Iterator[Callable[[], Result]]:
-    """Have another process call ``function`` meanwhile; yields what waits for its result, or for its MigrationError.
+def in_a_process(function: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Callable[[], Any]]:
+    """Have another process call ``function`` meanwhile; yields what waits for each thing that it yields, or for its MigrationError.
 
     It ends with the block, and with this process, whatever that dies of.
     """
@@ -78,19 +84,19 @@ def in_a_process(function: Callable[..., Result], *arguments: Any) -> Iterator[C
     process.start()
     theirs.close()
 
-    def result() -> Result:
+    def result() -> Any:
         try:
             error, made = ours.recv()
         except EOFError:
             process.join()
             raise MigrationError(
-                "a process of the import ended early (exit code %s)" % process.exitcode,
+                "the second process ended early (exit code %s)" % process.exitcode,
                 hint="see what is said above, or free some memory; then run again",
                 exit_code=ExitCode.TARGET,
             ) from None
         if error is not None:
             raise error
-        return made  # type: ignore[no-any-return]
+        return made
 
     try:
         yield result
@@ -100,15 +106,14 @@ def in_a_process(function: Callable[..., Result], *arguments: Any) -> Iterator[C
         ours.close()
 
 
-def _call(connection: Connection, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
+def _call(connection: Connection, function: Callable[..., Iterator[Any]], arguments: Sequence[Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; the other process decides
     threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
-    answer: Tuple[Optional[MigrationError], Any]
     try:
-        answer = None, function(*arguments)
+        for made in function(*arguments):
+            connection.send((None, made))
     except MigrationError as error:
-        answer = error, None
-    connection.send(answer)
+        connection.send((error, None))
 
 
 def _end_with(connection: Connection) -> None:
