@@ -143,20 +143,23 @@ def _json_judge(wanted: type) -> Judge:
 # Forms
 
 
-def _digits(pattern: str) -> str:
-    return pattern.replace("#", "[0-9]")
+_DIGIT = "[0-9]"
+_DATE = "-".join(_DIGIT * length for length in (4, 2, 2))
+_CLOCK = "[0-2]%s:[0-5]%s:[0-5]%s" % ((_DIGIT,) * 3)
+_MOMENT = _DATE + "T" + _CLOCK
+_FRACTION = "." + _DIGIT * 6
+_HOUR_24 = " OR substr({0}, %d, 2) > '23'"  # or more
 
 
-_DATE, _CLOCK = "####-##-##", "##:##:##"
-_FRACTION = ".######"
+def _globs(short: str, long: str = "") -> str:
+    """Suspicious: not in the plain form, which has one of two lengths, in which only a wrong date or hour could hide."""
+    form = "'%s'" % short
+    if long:
+        form = "CASE length({0}) WHEN %d THEN '%s' ELSE '%s' END" % (len(_CLASS.sub("#", short)), short, long)
+    return "typeof({0}) <> 'text' OR {0} NOT GLOB " + form
 
 
-def _globs(*patterns: str) -> str:
-    """Suspicious: none of the plain forms, in which only a wrong calendar date could hide."""
-    plain = " OR ".join("{0} GLOB '%s'" % _digits(pattern) for pattern in patterns)
-    return "typeof({0}) <> 'text' OR NOT (%s)" % plain
-
-
+_CLASS = re.compile(r"\[[^]]+\]")
 _SIGNED_DATE = r"(?:\d{4}|-\d{4,}|\+\d{5,})-(\d\d)-(\d\d)"
 _TIME = r"(?:([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d{6})?|24:00:00)"
 _ZONE = r"[+-]\d\d:\d\d(:\d\d)?"
@@ -192,7 +195,11 @@ def _numeric_judge(value: Any) -> Optional[str]:
 
 
 _INFINITE = ("infinity", "-infinity")
-_NOT_A_CALENDAR_DATE = " OR date(substr({0}, 1, 10)) IS NOT substr({0}, 1, 10)"
+# SQLite is asked where it is not sure without, as that takes long, and to reckon, as it hands on a 31st of June otherwise.
+_NOT_A_CALENDAR_DATE = (
+    " OR (substr({0}, 6, 2) NOT BETWEEN '01' AND '12' OR substr({0}, 9, 2) NOT BETWEEN '01' AND '28')"
+    " AND date(substr({0}, 1, 10), '+0 days') IS NOT substr({0}, 1, 10)"
+)
 
 # kind → (SQL that picks the suspicious cells, judge)
 _FORMS: Mapping[str, Tuple[str, Judge]] = {
@@ -209,15 +216,17 @@ _FORMS: Mapping[str, Tuple[str, Judge]] = {
     "integer": ("typeof({0}) <> 'integer'", _integer_judge),
     "numeric": ("typeof({0}) NOT IN ('real', 'integer')", _numeric_judge),
     "date": (_globs(_DATE) + _NOT_A_CALENDAR_DATE, _form(_SIGNED_DATE, "an ISO 8601 date", _INFINITE)),
-    "time": (_globs(_CLOCK, _CLOCK + _FRACTION), _form(_TIME, "an ISO 8601 time")),
-    "timetz": (_globs(_CLOCK + "+##:##"), _form(_TIME + _ZONE, "an ISO 8601 time")),
+    "time": (_globs(_CLOCK, _CLOCK + _FRACTION) + _HOUR_24 % 1, _form(_TIME, "an ISO 8601 time")),
+    "timetz": (
+        _globs(_CLOCK + "+" + _DIGIT * 2 + ":" + _DIGIT * 2) + _HOUR_24 % 1,
+        _form(_TIME + _ZONE, "an ISO 8601 time"),
+    ),
     "timestamp": (
-        _globs(_DATE + "T" + _CLOCK, _DATE + "T" + _CLOCK + _FRACTION) + _NOT_A_CALENDAR_DATE,
+        _globs(_MOMENT, _MOMENT + _FRACTION) + _HOUR_24 % 12 + _NOT_A_CALENDAR_DATE,
         _form(_SIGNED_DATE + "T" + _TIME, "an ISO 8601 timestamp", _INFINITE),
     ),
     "timestamptz": (
-        _globs(_DATE + "T" + _CLOCK + "+00:00", _DATE + "T" + _CLOCK + _FRACTION + "+00:00")
-        + _NOT_A_CALENDAR_DATE,
+        _globs(_MOMENT + "+00:00", _MOMENT + _FRACTION + "+00:00") + _HOUR_24 % 12 + _NOT_A_CALENDAR_DATE,
         _form(_SIGNED_DATE + "T" + _TIME + _ZONE, "an ISO 8601 timestamp", _INFINITE),
     ),
 }

@@ -86,23 +86,49 @@ FAULTS = {
         "charts", "UPDATE charts SET chart_data = x'7b7d' WHERE id = :id", ("chart_data", "is not JSON text")
     ),
     "date that is not ISO": Fault(
-        "birth_data", "UPDATE birth_data SET birth_date = '15.11.2025' WHERE id = :id", ("birth_date", "date")
+        "birth_data",
+        "UPDATE birth_data SET birth_date = '15.11.2025' WHERE id = :id",
+        ("birth_date", "is not an ISO 8601 date"),
     ),
     "impossible date": Fault(
-        "birth_data", "UPDATE birth_data SET birth_date = '2025-02-30' WHERE id = :id", ("birth_date", "date")
+        "birth_data",
+        "UPDATE birth_data SET birth_date = '2025-02-30' WHERE id = :id",
+        ("birth_date", "is not an ISO 8601 date"),
     ),
     "impossible month": Fault(
         "session_notes",
         "UPDATE session_notes SET note_date = '2025-13-01' WHERE id = :id",
-        ("note_date", "date"),
+        ("note_date", "is not an ISO 8601 date"),
     ),
     "time that is none": Fault(
-        "birth_data", "UPDATE birth_data SET birth_time = '25:00:00' WHERE id = :id", ("birth_time", "time")
+        "birth_data",
+        "UPDATE birth_data SET birth_time = '25:00:00' WHERE id = :id",
+        ("birth_time", "is not an ISO 8601 time"),
+    ),
+    "impossible minute": Fault(
+        "transit_events",
+        "UPDATE transit_events SET event_date = '2025-11-15T09:60:00' WHERE id = :id",
+        ("event_date", "is not an ISO 8601 timestamp"),
+    ),
+    "impossible hour": Fault(
+        "transit_events",
+        "UPDATE transit_events SET event_date = '2025-11-15T24:30:00.000001' WHERE id = :id",
+        ("event_date", "is not an ISO 8601 timestamp"),
+    ),
+    "fraction of five digits": Fault(
+        "transit_events",
+        "UPDATE transit_events SET event_date = '2025-11-15T09:30:00.00001' WHERE id = :id",
+        ("event_date", "is not an ISO 8601 timestamp"),
+    ),
+    "day zero": Fault(
+        "transit_events",
+        "UPDATE transit_events SET event_date = '2025-11-00T09:30:00' WHERE id = :id",
+        ("event_date", "is not an ISO 8601 timestamp"),
     ),
     "timestamp with a blank": Fault(
         "transit_events",
         "UPDATE transit_events SET event_date = '2025-11-15 09:30:00' WHERE id = :id",
-        ("event_date", "timestamp"),
+        ("event_date", "is not an ISO 8601 timestamp"),
     ),
     "boolean of 2": Fault(
         "birth_data", "UPDATE birth_data SET time_unknown = 2 WHERE id = :id", ("time_unknown", "0 or 1")
@@ -164,7 +190,8 @@ def test_broken_value_fails_the_validation_and_is_named(settings: Settings, faul
 
 
 def _without_rules(connection: sqlite3.Connection, table: str) -> None:
-    """Have SQLite forget the table's NOT NULL, so that a damaged row can be made."""
+    """Have SQLite forget the table's NOT NULL and its trigger, so that a damaged row has nothing else to be noticed by."""
+    connection.execute("DROP TRIGGER IF EXISTS %s_updated_at" % table)
     (sql,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
     connection.execute("PRAGMA writable_schema = ON")
     connection.execute(
