@@ -113,7 +113,7 @@ def test_killed_second_process_leaves_the_old_database(
     old = make_old_database(place.app)
     monkeypatch.setattr(import_to_sqlite, "FOR_TWO", 0)
     monkeypatch.setattr(import_to_sqlite, "fill_apart", killed)
-    with pytest.raises(MigrationError, match="a process of the import ended early") as caught:
+    with pytest.raises(MigrationError, match="the second process ended early") as caught:
         import_(settings_of(sample_database.url, place))
     assert caught.value.exit_code == ExitCode.TARGET
     assert place.app.read_bytes() == old

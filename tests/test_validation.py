@@ -22,11 +22,13 @@ from conftest import (
 )
 
 import config
+import validate_migration
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration import target
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
+from migration.workers import at_work
 from validate_migration import conclude, validate
 
 
@@ -246,11 +248,7 @@ def test_missing_part_of_the_schema_is_found(settings: Settings, sql: str, named
     assert any(named in error for error in validate(settings).errors)
 
 
-@pytest.mark.parametrize("for_threads", [1 << 60, -1], ids=["one look", "in parts, by threads"])
-def test_row_that_an_index_lacks_is_found(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, for_threads: int
-) -> None:
-    monkeypatch.setattr(target, "FOR_THREADS", for_threads)
+def _hide_row_from_index(settings: Settings) -> None:
     with opened(settings) as connection:
         connection.execute("PRAGMA writable_schema = ON")
         where = "WHERE name = 'idx_charts_client_id'"
@@ -263,10 +261,30 @@ def test_row_that_an_index_lacks_is_found(
         connection.execute("UPDATE charts SET client_id = (SELECT max(id) FROM clients)")
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", index)
+
+
+@pytest.mark.parametrize("for_two", [1 << 60, 0], ids=["one process", "two processes"])
+def test_row_that_an_index_lacks_is_found(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, for_two: int
+) -> None:
+    monkeypatch.setattr(validate_migration, "FOR_TWO", for_two)
+    _hide_row_from_index(settings)
     assert any(
         error.startswith("Integrity") and "idx_charts_client_id" in error
         for error in validate(settings).errors
     )
+
+
+def test_row_that_an_index_lacks_is_found_by_threads(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target, "FOR_THREADS", -1)
+    _hide_row_from_index(settings)
+    with target.opened(settings.sqlite_path, 2) as (database, others):
+        assert len(others) == 2
+        with at_work(database, others, target.integrity_checks(database, True)) as found:
+            problems = [problem for part in found() for problem in part]
+    assert any("idx_charts_client_id" in problem for problem in problems), problems
 
 
 def test_untouched_database_passes(finished: Place, sample_database: Database, place: Place) -> None:
