@@ -27,7 +27,7 @@ from migration.loading import Filled, Loader, bring_back, check_rows, fill, fill
 from migration.schema import Schema, read_schema
 from migration.settings import Settings
 from migration.tables import Column, Table
-from migration.workers import THREADS, at_work, in_a_process, is_room_for_two
+from migration.workers import THREADS, Failed, at_work, in_a_process, is_room_for_two
 
 log = logging.getLogger("migration.import")
 
@@ -103,10 +103,15 @@ def _fill_tables(
 ) -> Dict[str, Filled]:
     """Load every table, where there is much of them some in a process beside; what is ``taken_off`` there comes back."""
     filled: Dict[str, Filled] = {}
-    apart, side = _apart(export, settings), target.beside(staged)
+    sizes = {table.name: (export.folder / table.file).stat().st_size for table in settings.tables}
+    apart, side = tables_apart(export.manifest.row_counts, sizes), target.beside(staged)
     with contextlib.ExitStack() as stack:
         if apart:
-            loaded = stack.enter_context(in_a_process(fill_apart, side, settings, export, apart))
+            try:
+                loaded = stack.enter_context(in_a_process(fill_apart, side, settings, export, apart))
+            except Failed as error:
+                log.info("all tables are loaded here: %s", error)
+                apart = []
         total = sum(export.manifest.row_counts[table.name] for table in settings.tables)
         with console.progress("import", total) as advance:
             for table in settings.tables:
@@ -132,12 +137,14 @@ def _log(table: Table, filled: Filled) -> None:
     log.info("imported %s: %d rows in %.1f s", table.name, filled.rows, filled.seconds)
 
 
-def _apart(export: bundle.Reader, settings: Settings) -> List[str]:
-    """The tables for another process: about half of the work, where it is enough to start one, and to merge its file."""
-    sizes = {table.name: (export.folder / table.file).stat().st_size for table in settings.tables}
+def tables_apart(rows: Mapping[str, int], sizes: Mapping[str, int]) -> List[str]:
+    """The tables for another process: about half of the work, where it is enough to start one, and to merge its file.
+
+    ``rows`` and ``sizes``, bytes of JSON, of each table. The one with the most work is loaded here: it is not moved.
+    """
     if sum(sizes.values()) < FOR_TWO or not is_room_for_two():
         return []
-    work = {table: export.manifest.row_counts[table] + size / BYTES_A_ROW for table, size in sizes.items()}
+    work = {table: rows[table] + size / BYTES_A_ROW for table, size in sizes.items()}
     apart: List[str] = []
     here = there = 0.0
     for table in sorted(work, key=lambda table: -work[table]):

@@ -5,17 +5,17 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, Sequence, Tuple
 
+from import_to_sqlite import tables_apart
 from migration import console, encoding, mapping, source
 from migration.mapping import TableMapping
 from migration.ownership import Orphans, rows_of_user
 from migration.schema import read_schema
 from migration.settings import Settings
 
-# SQLite takes a little less than the JSON for long texts and more for short rows with indexes; for a while a part
-# of it is there twice: the tables that a second process fills.
-SQLITE_SHARE = 1.8
+# Of the JSON. SQLite takes a little less than that for long texts and more for short rows with indexes.
+SQLITE_SHARE = 1.4
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def plan(settings: Settings) -> Plan:
             )
         orphans = tuple(rows.orphans())
         user_id = rows.user.id
-    return Plan(user_id, tuple(tables), orphans, _needs(settings, sum(table.bytes for table in tables)))
+    return Plan(user_id, tuple(tables), orphans, _needs(settings, tables))
 
 
 # These are the same in both and not worth a word.
@@ -84,11 +84,17 @@ def _conversions(mapped: TableMapping) -> str:
     )
 
 
-def _needs(settings: Settings, exported: int) -> Tuple[Tuple[str, Path, int, int], ...]:
+def _needs(settings: Settings, tables: Sequence[TablePlan]) -> Tuple[Tuple[str, Path, int, int], ...]:
     database = settings.sqlite_path.resolve()
+    exported = sum(table.bytes for table in tables)
+    names = {table.name for table in settings.tables}
+    sizes = {table.name: table.bytes for table in tables if table.name in names}
+    # For a while what a second process loads is there twice.
+    apart = tables_apart({table.name: table.rows for table in tables}, sizes)
+    twice = sum(sizes[name] for name in apart)
     wanted = [
         ("bundle", settings.data_dir, exported),
-        ("database", database.parent, int(exported * SQLITE_SHARE)),
+        ("database", database.parent, int((exported + twice) * SQLITE_SHARE)),
     ]
     if settings.backup and database.is_file():
         wanted.append(("backup", settings.backup_dir, database.stat().st_size))

@@ -37,7 +37,7 @@ import msgspec
 import config
 from migration import bundle, checks, console, content, encoding, mapping, report, target
 from migration.context import Context, context_of
-from migration.errors import ExitCode
+from migration.errors import ExitCode, MigrationError
 from migration.mapping import TableMapping
 from migration.rendering import rendered
 from migration.report import PREFIXES, Changes, Finding, Listing, Report, TableResult
@@ -49,7 +49,6 @@ from migration.workers import in_a_process, is_room_for_two
 
 log = logging.getLogger("migration.validate")
 
-FOR_TWO = 16 << 20  # bytes of SQLite: less is looked through before another process has started
 LOOKED_UP = 1000  # rows too many of which PostgreSQL is asked whose they are
 Result = TypeVar("Result")
 
@@ -69,8 +68,9 @@ def validate(
     expected = read_schema(settings.schema_path)
     with contextlib.ExitStack() as stack:
         stack.enter_context(target.errors(settings.sqlite_path))
-        known = sound is not None and sound == target.stamp(settings.sqlite_path)
-        database, _ = stack.enter_context(target.opened(settings.sqlite_path))
+        file = target.stamp(settings.sqlite_path)
+        database, others = stack.enter_context(target.opened(settings.sqlite_path, 1))
+        known = sound is not None and sound == file == target.stamp(settings.sqlite_path)
         context = stack.enter_context(context_of(database, settings, expected, db))
         made = _new_report(context)
         # While the cells are compared here, SQLite looks through its file and PostgreSQL adds up its digests.
@@ -78,7 +78,7 @@ def validate(
         digests = _digests(context, pool)
         try:
             held: Dict[str, Digest] = {}
-            with _checks(context, known) as checked:
+            with _checks(context, known, file, others) as checked:
                 made.findings += _compare(context, made, held)
                 made.findings += _source_changes(context, digests, held, made)
                 made.findings += _singletons(context, made)
@@ -101,18 +101,34 @@ def validate(
 
 
 @contextlib.contextmanager
-def _checks(context: Context, known: bool) -> Iterator[Callable[[], List[List[Finding]]]]:
-    """Have the checks of the file done, by a process beside where it is large; yields what waits for their findings."""
+def _checks(
+    context: Context, known: bool, file: Optional[target.Stamp], others: List[sqlite3.Connection]
+) -> Iterator[Callable[[], List[List[Finding]]]]:
+    """Have the checks of the file done, where it is large by a process beside; yields what waits for their findings.
+
+    That process has to read the very file and state that is compared here; where it does not, or cannot be
+    started, the checks are done here. ``others``: connections that read that state, for a large file.
+    """
     path = context.settings.sqlite_path
-    if path.stat().st_size < FOR_TWO or not is_room_for_two():
+    with contextlib.ExitStack() as stack:
+        beside = False
+        if others and file is not None and is_room_for_two():
+            given = (path, context.settings, context.schema, context.columns, context.records, known)
+            try:
+                answer = stack.enter_context(in_a_process(checks.side_by_side, *given))
+                answer()
+            except MigrationError as error:
+                log.info("no second process checks the file: %s", error)
+            else:
+                beside = target.is_unwritten(others[0]) and file.is_of(path)
+                if not beside:
+                    log.info("%s was written meanwhile: what it was before is checked", path)
+        if beside:
+            yield answer
+            return
+        stack.close()
         jobs = checks.all_checks(context, known, False)
         yield lambda: [job(context.database) for job in jobs]
-        return
-    given = (path, context.settings, context.schema, context.columns, context.records, known)
-    with in_a_process(checks.side_by_side, *given) as answer:
-        answer()
-        target.require_unwritten(context.database, path)
-        yield answer
 
 
 def _new_report(context: Context) -> Report:

@@ -151,14 +151,16 @@ _FRACTION = "." + _DIGIT * 6
 _HOUR_24 = " OR substr({0}, %d, 2) > '23'"  # or more
 
 
-def _globs(short: str, long: str = "") -> str:
-    """Suspicious: not in the plain form, which has one of two lengths, in which only a wrong date or hour could hide."""
-    form = "'%s'" % short
-    if long:
-        form = "CASE length({0}) WHEN %d THEN '%s' ELSE '%s' END" % (len(_CLASS.sub("#", short)), short, long)
-    return "typeof({0}) <> 'text' OR {0} NOT GLOB " + form
+def _globs(*patterns: str) -> str:
+    """Suspicious: none of the plain forms, of different lengths, in which only a wrong date or hour could hide.
+
+    The length is that in bytes, as GLOB does not look behind a NUL.
+    """
+    forms = " ".join("WHEN %d THEN '%s'" % (len(_CLASS.sub("#", pattern)), pattern) for pattern in patterns)
+    return "typeof({0}) <> 'text' OR ({0} GLOB CASE %s %s END) IS NOT 1" % (_BYTES, forms)
 
 
+_BYTES = "length(CAST({0} AS BLOB))"
 _CLASS = re.compile(r"\[[^]]+\]")
 _SIGNED_DATE = r"(?:\d{4}|-\d{4,}|\+\d{5,})-(\d\d)-(\d\d)"
 _TIME = r"(?:([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d{6})?|24:00:00)"
@@ -204,8 +206,7 @@ _NOT_A_CALENDAR_DATE = (
 # kind → (SQL that picks the suspicious cells, judge)
 _FORMS: Mapping[str, Tuple[str, Judge]] = {
     "uuid": (
-        "typeof({0}) <> 'text' OR length({0}) <> 36 OR {0} NOT GLOB '%s'"
-        % "-".join("[0-9a-f]" * length for length in (8, 4, 4, 4, 12)),
+        _globs("-".join("[0-9a-f]" * length for length in (8, 4, 4, 4, 12))),
         _form(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", "a UUID"),
     ),
     "boolean": (

@@ -196,13 +196,12 @@ def _begin_to_read(connection: sqlite3.Connection) -> None:
     connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
-def require_unwritten(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise MigrationError (exit 5) where the state that the connection of ``opened`` reads is not the newest any more."""
+def is_unwritten(connection: sqlite3.Connection) -> bool:
+    """Whether the state that a connection of ``opened`` reads is the newest. It reads the newest from now on."""
     version = connection.execute("PRAGMA data_version").fetchone()
     connection.execute("ROLLBACK")
     _begin_to_read(connection)
-    if connection.execute("PRAGMA data_version").fetchone() != version:
-        raise in_use(path)
+    return bool(connection.execute("PRAGMA data_version").fetchone() == version)
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
@@ -366,7 +365,8 @@ def integrity_checks(connection: sqlite3.Connection, in_parts: bool) -> List[Job
     for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
         sizes[table] = 0
         with contextlib.suppress(sqlite3.Error):  # a table without rowid
-            sizes[table] = connection.execute("SELECT max(rowid) FROM %s" % quote(table)).fetchone()[0] or 0
+            (highest,) = connection.execute("SELECT max(rowid) FROM %s" % quote(table)).fetchone()
+            sizes[table] = highest if type(highest) is int else 0  # a column may have that name, too
     tables = sorted(sizes, key=lambda table: -sizes[table])
     names = ["integrity_check(%s)" % quote(table) for table in tables] + ["quick_check"]
     return [functools.partial(integrity_problems, check=name) for name in names]
@@ -391,6 +391,11 @@ class Stamp(NamedTuple):
     size: int
     modified_ns: int
     logged: int  # bytes in its write-ahead log
+
+    def is_of(self, path: Path) -> bool:
+        """Whether that very file is still there, written or not."""
+        other = stamp(path)
+        return other is not None and self[:2] == other[:2]
 
 
 def stamp(path: Path) -> Optional[Stamp]:

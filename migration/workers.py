@@ -6,17 +6,18 @@ import collections
 import contextlib
 import multiprocessing
 import os
-import signal
+import pickle
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
-from typing import Any, Callable, Deque, Dict, Iterator, List, Sequence, TypeVar
+from typing import Any, BinaryIO, Callable, Deque, Dict, Iterator, List, Optional, Sequence, TypeVar
 
 from migration.errors import ExitCode, MigrationError
 
-FOR_THREADS = 8 << 20  # bytes: less is looked through before threads have begun
+FOR_THREADS = 16 << 20  # bytes: less is looked through before threads or another process have begun
 THREADS = 2
 Result = TypeVar("Result")
 Job = Callable[[sqlite3.Connection], Result]
@@ -68,29 +69,47 @@ def at_work(
 
 
 def is_room_for_two() -> bool:
-    """Whether a second process would have a processor of its own, and may be started: not by a pool's worker."""
-    return (os.cpu_count() or 1) > 1 and not multiprocessing.current_process().daemon
+    """Whether a second process would have a processor of its own; a pool's worker leaves it to its fellows."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    processors = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return processors > 1 and not multiprocessing.current_process().daemon
+
+
+class Failed(MigrationError):
+    """The second process cannot be started, or has ended before it had answered."""
 
 
 @contextlib.contextmanager
 def in_a_process(function: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Callable[[], Any]]:
     """Have another process call ``function`` meanwhile; yields what waits for each thing that it yields, or for its MigrationError.
 
-    It ends with the block, and with this process, whatever that dies of.
+    It ends with the block, and with this process, whatever that dies of. Raises Failed, and so does what waits.
+    A plain process and none of multiprocessing's: those run a script that calls us once more, from its first line.
     """
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_call, args=(theirs, function, arguments), daemon=True)
-    process.start()
-    theirs.close()
+    code = "import sys; sys.path[:] = %r; from migration.workers import serve; serve()" % (sys.path,)
+    try:
+        # In a session of its own it is not reached by a terminal's Ctrl-C: this process decides.
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise Failed(
+            "a second process cannot be started: %s" % error,
+            hint="free some memory, or end other programs; then run again",
+            exit_code=ExitCode.TARGET,
+        ) from error
+    assert process.stdin is not None and process.stdout is not None
+    questions, answers = process.stdin, process.stdout
 
-    def result() -> Any:
+    def answer() -> Any:
         try:
-            error, made = ours.recv()
-        except EOFError:
-            process.join()
-            raise MigrationError(
-                "the second process ended early (exit code %s)" % process.exitcode,
+            error, made = pickle.load(answers)
+        except (EOFError, pickle.UnpicklingError):
+            raise Failed(
+                "the second process ended early (exit code %s)" % process.wait(),
                 hint="see what is said above, or free some memory; then run again",
                 exit_code=ExitCode.TARGET,
             ) from None
@@ -99,25 +118,41 @@ def in_a_process(function: Callable[..., Iterator[Any]], *arguments: Any) -> Ite
         return made
 
     try:
-        yield result
+        with contextlib.suppress(BrokenPipeError):  # who asks for the answer hears of it
+            pickle.dump((function, arguments), questions)
+            questions.flush()
+        yield answer
     finally:
-        process.terminate()
-        process.join()
-        ours.close()
+        process.kill()
+        try:
+            process.wait()
+        finally:  # an interrupt that falls into it leaves no process that still reads the database
+            process.wait()
+            answers.close()
+            with contextlib.suppress(BrokenPipeError):
+                questions.close()
 
 
-def _call(connection: Connection, function: Callable[..., Iterator[Any]], arguments: Sequence[Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; the other process decides
-    threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
-    try:
-        for made in function(*arguments):
-            connection.send((None, made))
-    except MigrationError as error:
-        connection.send((error, None))
+def serve() -> None:
+    """What the second process does: it calls the function that it is sent, and answers with what that yields."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what is printed is no answer
+    with contextlib.suppress(BrokenPipeError):  # the first process has gone
+        function, arguments = pickle.load(sys.stdin.buffer)
+        threading.Thread(target=_end_with_the_first, daemon=True).start()
+        try:
+            for made in function(*arguments):
+                _answer(answers, None, made)
+        except MigrationError as error:
+            _answer(answers, error, None)
 
 
-def _end_with(connection: Connection) -> None:
-    """Nothing is ever sent: what comes is the end of the process at the other end."""
-    with contextlib.suppress(EOFError, OSError):
-        connection.recv()
+def _answer(answers: BinaryIO, error: Optional[MigrationError], made: Any) -> None:
+    pickle.dump((error, made), answers)
+    answers.flush()
+
+
+def _end_with_the_first() -> None:
+    """Nothing more is ever sent: what comes is the end of the process at the other end."""
+    os.read(0, 1)
     os._exit(1)

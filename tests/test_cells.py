@@ -32,7 +32,7 @@ assert set(PLAIN) == set(cells._FORMS)
 def mutated(value: Any) -> "st.SearchStrategy[Any]":
     """The value with digits changed, or with signs replaced, added or taken out; or another value altogether."""
     text = str(value)
-    sign = st.sampled_from("0123456789abfAF-:T.+ Z\nx٣")
+    sign = st.sampled_from("0123456789abfAF-:T.+ Z\n\0x٣")
     digits = [i for i, found in enumerate(text) if found.isdigit()]
     digit = st.tuples(st.sampled_from(digits), st.just(1), st.sampled_from("0123456789"))
     edit = st.tuples(st.integers(0, len(text)), st.integers(0, 2), st.text(sign, max_size=2))

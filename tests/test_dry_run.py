@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from conftest import ANNA, Database, Place, Run, copy_suite, make_old_database, tree
+import pytest
+from conftest import ANNA, Database, Place, Run, copy_suite, make_old_database, settings_of, tree
+
+import import_to_sqlite
+from plan_migration import plan
 
 
 def test_dry_run_writes_nothing_anywhere(sample_database: Database, place: Place, run: Run) -> None:
@@ -53,6 +57,19 @@ def test_dry_run_shows_what_a_migration_would_do(
     for what in ("bundle", "database", "backup"):
         needed, free = table[what][2:4]
         assert size(needed) > 0 and size(free) > size(needed), what
+
+
+def test_dry_run_counts_twice_what_a_second_process_loads(
+    sample_database: Database, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(sample_database.url, place)
+    needed = []
+    for limit in (1 << 60, 0):
+        monkeypatch.setattr(import_to_sqlite, "FOR_TWO", limit)
+        needed.append({what: size for what, _, size, _ in plan(settings).needs})
+    one, two = needed
+    assert one["bundle"] == two["bundle"]
+    assert 1.3 * one["database"] < two["database"] < 2 * one["database"]
 
 
 def test_dry_run_finds_what_would_stop_the_migration(

@@ -120,6 +120,18 @@ def test_killed_second_process_leaves_the_old_database(
     assert sorted(path.name for path in place.folder.iterdir()) == ["app.db", "data"]
 
 
+def test_all_tables_are_loaded_here_where_no_second_process_starts(
+    bundle: Path, sample_database: Database, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_to_sqlite, "FOR_TWO", 0)
+    settings = settings_of(sample_database.url, place)
+    import_(settings)
+    expected = everything(place.app)
+    monkeypatch.setattr(sys, "executable", str(place.folder))  # cannot be run
+    import_(settings)
+    assert everything(place.app) == expected
+
+
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name
 )

@@ -22,7 +22,6 @@ from conftest import (
 )
 
 import config
-import validate_migration
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration import target
@@ -263,11 +262,11 @@ def _hide_row_from_index(settings: Settings) -> None:
         connection.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", index)
 
 
-@pytest.mark.parametrize("for_two", [1 << 60, 0], ids=["one process", "two processes"])
+@pytest.mark.parametrize("large", [1 << 60, -1], ids=["one process", "two processes"])
 def test_row_that_an_index_lacks_is_found(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, for_two: int
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, large: int
 ) -> None:
-    monkeypatch.setattr(validate_migration, "FOR_TWO", for_two)
+    monkeypatch.setattr(target, "FOR_THREADS", large)
     _hide_row_from_index(settings)
     assert any(
         error.startswith("Integrity") and "idx_charts_client_id" in error

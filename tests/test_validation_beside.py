@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import pickle
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, List
 
@@ -41,7 +45,7 @@ def settings(
     finished: Place, sample_database: Database, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> Settings:
     """A migrated database and its bundle, this test's own copy, for two processes."""
-    monkeypatch.setattr(validate_migration, "FOR_TWO", 0)
+    monkeypatch.setattr(target, "FOR_THREADS", -1)
     shutil.copytree(str(finished.data), str(place.data))
     shutil.copyfile(str(finished.app), str(place.app))
     return settings_of(sample_database.url, place)
@@ -62,7 +66,7 @@ def test_two_processes_find_what_one_finds(
     stamp = target.stamp(settings.sqlite_path) if sound else None
     settings = dataclasses.replace(settings, show_values=True)  # fingerprints are others in each run
     with_two = validate(settings, sound=stamp)
-    monkeypatch.setattr(validate_migration, "FOR_TWO", 1 << 60)
+    monkeypatch.setattr(target, "FOR_THREADS", 1 << 60)
     with_one = validate(settings, sound=stamp)
     assert with_two.findings == with_one.findings
     assert with_two.passed == (not damages)
@@ -71,46 +75,107 @@ def test_two_processes_find_what_one_finds(
     assert ("references" in found) == bool(damages and not sound)
 
 
-def killed(*arguments: Any) -> None:
+def answered_and_killed(*arguments: Any) -> Iterator[None]:
+    yield None
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_killed_second_process_ends_the_validation(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "side_by_side", killed)
+    monkeypatch.setattr(checks, "side_by_side", answered_and_killed)
     with pytest.raises(MigrationError, match="the second process ended early") as caught:
         validate(settings)
     assert caught.value.exit_code == ExitCode.TARGET
     assert not (settings.data_dir / "validation_report.json").exists()
 
 
-def test_database_that_is_written_before_both_read_it_is_refused(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+def killed(*arguments: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("reason", ["cannot be run", "ends at once"])
+@pytest.mark.parametrize("damages", [[], DAMAGES], ids=["sound", "damaged"])
+def test_one_process_does_it_all_where_there_is_no_second(
+    settings: Settings, damages: List[str], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change(settings.sqlite_path, "PRAGMA journal_mode = WAL")  # so that one can write while others read
+    if reason == "cannot be run":
+        monkeypatch.setattr(sys, "executable", str(settings.data_dir))
+    else:
+        monkeypatch.setattr(checks, "side_by_side", killed)
+    change(settings.sqlite_path, *damages)
+    found = {finding.check for finding in validate(settings).findings}
+    assert found >= ({"schema", "types", "json", "references"} if damages else set())
+    assert bool(found) == bool(damages)
+
+
+def before(act: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do something when the first process has the database open and the second has not."""
 
     @contextlib.contextmanager
     def late(*arguments: Any) -> Iterator[Callable[[], Any]]:
-        change(settings.sqlite_path, "UPDATE clients SET phone = NULL")
+        act()
         with in_a_process(*arguments) as answer:
             yield answer
 
     monkeypatch.setattr(validate_migration, "in_a_process", late)
-    with pytest.raises(MigrationError, match="is open in another program") as caught:
-        validate(settings)
-    assert caught.value.exit_code == ExitCode.TARGET
 
 
-def test_database_that_the_second_process_cannot_read_is_named(
+def test_all_checks_are_of_one_state_of_a_database_that_is_written_meanwhile(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    @contextlib.contextmanager
-    def removed(*arguments: Any) -> Iterator[Callable[[], Any]]:
-        settings.sqlite_path.rename(settings.sqlite_path.with_suffix(".moved"))
-        with in_a_process(*arguments) as answer:
-            yield answer
+    change(settings.sqlite_path, "PRAGMA journal_mode = WAL")  # so that one can write while others read
+    before(lambda: change(settings.sqlite_path, *DAMAGES), monkeypatch)
+    assert validate(settings).passed
+    monkeypatch.setattr(validate_migration, "in_a_process", in_a_process)
+    assert not validate(settings).passed
 
-    monkeypatch.setattr(validate_migration, "in_a_process", removed)
-    with pytest.raises(MigrationError, match="no database at"):
-        validate(settings)
+
+def test_all_checks_are_of_one_file_though_another_takes_its_place(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = settings.sqlite_path, settings.sqlite_path.with_name("other.db")
+    shutil.copyfile(str(path), str(other))
+    change(other, "DROP TRIGGER charts_updated_at")
+    change(path, "DROP INDEX idx_charts_client_id")
+    before(lambda: os.replace(str(other), str(path)), monkeypatch)
+    errors = validate(settings).errors
+    assert any("idx_charts_client_id is missing" in error for error in errors)
+    assert not any("charts_updated_at" in error for error in errors)
+
+
+def test_script_that_validates_without_a_guard_runs_once(settings: Settings, place: Place) -> None:
+    script = place.folder / "script.py"
+    script.write_text(
+        "import pickle, sys\n"
+        "print('begun', flush=True)\n"
+        "from migration import target\n"
+        "import validate_migration\n"
+        "target.FOR_THREADS = -1\n"
+        "print(validate_migration.validate(pickle.load(sys.stdin.buffer)).passed)\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        input=pickle.dumps(settings),
+        env={**os.environ, "PYTHONPATH": str(Path(validate_migration.__file__).parent)},
+        stdout=subprocess.PIPE,
+    )
+    assert done.stdout.split() == [b"begun", b"True"]
+
+
+def refusing_to_end(path: Path) -> Iterator[None]:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    path.write_text(str(os.getpid()), encoding="ascii")
+    yield None
+    time.sleep(600)
+
+
+def test_second_process_that_does_not_end_is_ended(place: Place) -> None:
+    pid = place.folder / "pid"
+    with pytest.raises(ZeroDivisionError), in_a_process(refusing_to_end, pid) as answer:
+        answer()
+        os.kill(int(pid.read_text(encoding="ascii")), signal.SIGSTOP)
+        raise ZeroDivisionError
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text(encoding="ascii")), 0)
