@@ -23,16 +23,13 @@ import config
 from migration import bundle, console, mapping, target
 from migration.bundle import Manifest, sync_path
 from migration.errors import ExitCode
-from migration.loading import Filled, Loader, bring_back, check_rows, fill, fill_apart
+from migration.loading import Filled, Loader, bring_back, check_rows, fill, fill_apart, tables_apart
 from migration.schema import Schema, read_schema
 from migration.settings import Settings
 from migration.tables import Column, Table
-from migration.workers import THREADS, Failed, at_work, in_a_process, is_room_for_two
+from migration.workers import THREADS, Failed, at_work, in_a_process
 
 log = logging.getLogger("migration.import")
-
-FOR_TWO = 64 << 20  # bytes of JSON: less is loaded before another process has started
-BYTES_A_ROW = 1000  # so many take as long as what is the same for every row
 
 
 @dataclass(frozen=True)
@@ -135,25 +132,6 @@ def _fill_tables(
 
 def _log(table: Table, filled: Filled) -> None:
     log.info("imported %s: %d rows in %.1f s", table.name, filled.rows, filled.seconds)
-
-
-def tables_apart(rows: Mapping[str, int], sizes: Mapping[str, int]) -> List[str]:
-    """The tables for another process: about half of the work, where it is enough to start one, and to merge its file.
-
-    ``rows`` and ``sizes``, bytes of JSON, of each table. The one with the most work is loaded here: it is not moved.
-    """
-    if sum(sizes.values()) < FOR_TWO or not is_room_for_two():
-        return []
-    work = {table: rows[table] + size / BYTES_A_ROW for table, size in sizes.items()}
-    apart: List[str] = []
-    here = there = 0.0
-    for table in sorted(work, key=lambda table: -work[table]):
-        if there < here:
-            apart.append(table)
-            there += work[table]
-        else:
-            here += work[table]
-    return apart
 
 
 def _fill_singletons(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
-from import_to_sqlite import tables_apart
 from migration import console, encoding, mapping, source
+from migration.loading import tables_apart
 from migration.mapping import TableMapping
 from migration.ownership import Orphans, rows_of_user
 from migration.schema import read_schema

@@ -8,7 +8,7 @@ import re
 import sqlite3
 import time
 from pathlib import Path
-from typing import Any, Callable, Collection, Dict, Iterator, List, NamedTuple, Sequence
+from typing import Any, Callable, Collection, Dict, Iterator, List, Mapping, NamedTuple, Sequence
 
 import msgspec
 
@@ -18,8 +18,12 @@ from migration.mapping import TableMapping
 from migration.schema import Schema, quote, read_schema
 from migration.settings import Settings
 from migration.tables import Column, Table
+from migration.workers import is_room_for_two
 
 log = logging.getLogger("migration.import")
+
+FOR_TWO = 64 << 20  # bytes of JSON: less is loaded before another process has started
+BYTES_A_ROW = 1000  # so many take as long as what is the same for every row
 
 
 class Filled(NamedTuple):
@@ -44,6 +48,25 @@ def fill(
     _check_count(table.file, rows, export.manifest.row_counts[table.name])
     check_rows(database, mapped.target, rows)
     return Filled(rows, time.perf_counter() - started)
+
+
+def tables_apart(rows: Mapping[str, int], sizes: Mapping[str, int]) -> List[str]:
+    """The tables for another process: about half of the work, where it is enough to start one, and to merge its file.
+
+    ``rows`` and ``sizes``, bytes of JSON, of each table. The one with the most work is loaded here: it is not moved.
+    """
+    if sum(sizes.values()) < FOR_TWO or not is_room_for_two():
+        return []
+    work = {table: rows[table] + size / BYTES_A_ROW for table, size in sizes.items()}
+    apart: List[str] = []
+    here = there = 0.0
+    for table in sorted(work, key=lambda table: -work[table]):
+        if there < here:
+            apart.append(table)
+            there += work[table]
+        else:
+            here += work[table]
+    return apart
 
 
 def fill_apart(

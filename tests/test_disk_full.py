@@ -27,6 +27,7 @@ from conftest import (
 )
 
 import import_to_sqlite
+from migration import loading
 from migration.errors import MigrationError
 
 KIB = 1024
@@ -189,7 +190,7 @@ def test_full_target_folder_ends_an_import_by_two_processes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Wherever the room ends: in the first process, in the second, when its tables are taken over, or in an index."""
-    monkeypatch.setattr(import_to_sqlite, "FOR_TWO", 0)
+    monkeypatch.setattr(loading, "FOR_TWO", 0)
     folder = tmp_path / "target"
     mount(folder, size=4096 * KIB)
     app = folder / "app.db"

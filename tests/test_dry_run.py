@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ANNA, Database, Place, Run, copy_suite, make_old_database, settings_of, tree
 
-import import_to_sqlite
+from migration import loading
 from plan_migration import plan
 
 
@@ -65,7 +65,7 @@ def test_dry_run_counts_twice_what_a_second_process_loads(
     settings = settings_of(sample_database.url, place)
     needed = []
     for limit in (1 << 60, 0):
-        monkeypatch.setattr(import_to_sqlite, "FOR_TWO", limit)
+        monkeypatch.setattr(loading, "FOR_TWO", limit)
         needed.append({what: size for what, _, size, _ in plan(settings).needs})
     one, two = needed
     assert one["bundle"] == two["bundle"]

@@ -26,10 +26,9 @@ from conftest import (
     settings_of,
 )
 
-import import_to_sqlite
 from export_from_postgres import export
 from import_to_sqlite import import_
-from migration import target
+from migration import loading, target
 from migration.errors import ExitCode, MigrationError
 from migration.schema import describe_objects
 from migration.settings import Settings
@@ -53,7 +52,7 @@ def settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Settings:
     """Anna's bundle, this test's own copy, ready to be imported by so many processes."""
-    monkeypatch.setattr(import_to_sqlite, "FOR_TWO", 0 if request.param == 2 else 1 << 60)
+    monkeypatch.setattr(loading, "FOR_TWO", 0 if request.param == 2 else 1 << 60)
     shutil.copytree(str(exported.data), str(place.data))
     return settings_of(sample_database.url, place)
 

@@ -19,7 +19,7 @@ from conftest import SCHEMA, Database, Place, copy_suite, make_old_database, set
 
 import import_to_sqlite
 from import_to_sqlite import import_
-from migration import target
+from migration import loading, target
 from migration.errors import ExitCode, MigrationError
 from migration.schema import describe_objects, quote
 
@@ -92,7 +92,7 @@ def test_two_processes_make_the_database_that_one_makes(
     monkeypatch.setattr(target, "merge", noted)
     made = []
     for limit in (UNLIMITED, 0):
-        monkeypatch.setattr(import_to_sqlite, "FOR_TWO", limit)
+        monkeypatch.setattr(loading, "FOR_TWO", limit)
         done = import_(settings)
         assert done.rows == {table.name: done.manifest.row_counts[table.name] for table in settings.tables}
         made.append(everything(settings.sqlite_path))
@@ -111,7 +111,7 @@ def test_killed_second_process_leaves_the_old_database(
     bundle: Path, sample_database: Database, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = make_old_database(place.app)
-    monkeypatch.setattr(import_to_sqlite, "FOR_TWO", 0)
+    monkeypatch.setattr(loading, "FOR_TWO", 0)
     monkeypatch.setattr(import_to_sqlite, "fill_apart", killed)
     with pytest.raises(MigrationError, match="the second process ended early") as caught:
         import_(settings_of(sample_database.url, place))
@@ -123,7 +123,7 @@ def test_killed_second_process_leaves_the_old_database(
 def test_all_tables_are_loaded_here_where_no_second_process_starts(
     bundle: Path, sample_database: Database, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_to_sqlite, "FOR_TWO", 0)
+    monkeypatch.setattr(loading, "FOR_TWO", 0)
     settings = settings_of(sample_database.url, place)
     import_(settings)
     expected = everything(place.app)
@@ -138,24 +138,24 @@ def test_all_tables_are_loaded_here_where_no_second_process_starts(
 def test_second_process_ends_with_the_first(bundle: Path, place: Place, number: signal.Signals) -> None:
     suite = copy_suite(place.folder / "suite")
     script = suite / "import_to_sqlite.py"
-    script.write_text(
-        script.read_text(encoding="utf-8").replace("FOR_TWO = 64 << 20", "FOR_TWO = 0"), encoding="utf-8"
-    )
-    loading = suite / "migration" / "loading.py"
+    module = suite / "migration" / "loading.py"
     begun = "    schema = read_schema(settings.schema_path)\n    columns"
-    assert begun in loading.read_text(encoding="utf-8")
-    wait = "    __import__('time').sleep(600 if side.write_bytes(b'begun') else 0)\n"
-    changed = loading.read_text(encoding="utf-8").replace(begun, wait + begun)
-    loading.write_text(changed, encoding="utf-8")
+    text = module.read_text(encoding="utf-8")
+    assert begun in text and "FOR_TWO = 64 << 20" in text
+    wait = (
+        "    import os\n    __import__('time').sleep(600 if side.write_bytes(b'%d' % os.getpid()) else 0)\n"
+    )
+    changed = text.replace(begun, wait + begun).replace("FOR_TWO = 64 << 20", "FOR_TWO = 0")
+    module.write_text(changed, encoding="utf-8")
     options = ["--data-dir", str(place.data), "--sqlite-path", str(place.app), "--schema-path", SCHEMA]
     first = subprocess.Popen(
         [sys.executable, str(script), *options],
         stderr=subprocess.PIPE,
-        start_new_session=True,  # so that both can be looked for
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
     side = place.folder / ".app.db.staging-2"
-    until(side.exists)
+    until(lambda: side.exists() and side.read_bytes())
+    second = int(side.read_bytes())
     os.kill(first.pid, number)
     _, said = first.communicate(timeout=60)
     if number == signal.SIGKILL:
@@ -164,17 +164,17 @@ def test_second_process_ends_with_the_first(bundle: Path, place: Place, number: 
         assert first.returncode == ExitCode.INTERRUPTED
         assert b"interrupted" in said
         assert not side.exists()
-    until(lambda: not is_there(first.pid))
+    until(lambda: not is_there(second))
 
-    shutil.copy2(str(Path(import_to_sqlite.__file__).with_name("migration") / "loading.py"), str(loading))
+    shutil.copy2(str(Path(import_to_sqlite.__file__).with_name("migration") / "loading.py"), str(module))
     again = subprocess.run([sys.executable, str(script), *options, "--quiet"], stderr=subprocess.PIPE)
     assert (again.returncode, again.stderr) == (0, b"")
     assert sorted(path.name for path in place.folder.iterdir()) == ["app.db", "data", "suite"]
 
 
-def is_there(group: int) -> bool:
+def is_there(process: int) -> bool:
     try:
-        os.killpg(group, 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return False
     return True
