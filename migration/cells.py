@@ -168,12 +168,12 @@ _ZONE = r"[+-]\d\d:\d\d(:\d\d)?"
 
 
 def _form(pattern: str, name: str, extra: Tuple[str, ...] = ()) -> Judge:
-    matches = re.compile(pattern).fullmatch
+    matches = re.compile(pattern, re.ASCII).fullmatch
 
     def judge(value: Any) -> Optional[str]:
         if not isinstance(value, str) or not (value in extra or matches(value)):
             return "is not %s" % name
-        date = re.match(r"(\d{4})-(\d\d)-(\d\d)", value)
+        date = re.match(r"(\d{4})-(\d\d)-(\d\d)", value, re.ASCII)
         if date is not None:
             try:
                 datetime(max(int(date[1]), 1) if date[1] != "0000" else 4, int(date[2]), int(date[3]))
@@ -186,13 +186,13 @@ def _form(pattern: str, name: str, extra: Tuple[str, ...] = ()) -> Judge:
 
 def _integer_judge(value: Any) -> Optional[str]:
     whole = type(value) is int or (isinstance(value, float) and value.is_integer())
-    in_text = isinstance(value, str) and re.fullmatch(r"-?\d+", value)
+    in_text = isinstance(value, str) and re.fullmatch(r"-?\d+", value, re.ASCII)
     return None if whole or in_text else "is not an integer"
 
 
 def _numeric_judge(value: Any) -> Optional[str]:
     number = type(value) in (int, float)
-    in_text = isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?|NaN|-?Infinity", value)
+    in_text = isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?|NaN|-?Infinity", value, re.ASCII)
     return None if number or in_text else "is not a number"
 
 

@@ -210,12 +210,8 @@ class Cells:
         self._plain = len(plain)
         self._tests = [_test(pair, pair.source.name in json_columns) for pair in self.pairs]
         self._others = self._tests[len(plain) :]
-        # Equal text may still lack the zeros that PostgreSQL leaves out.
-        self._moments = [
-            (i, _USUAL[pair.source.kind], self._tests[i])
-            for i, pair in enumerate(plain)
-            if pair.source.kind in _USUAL
-        ]
+        # Equal text may still be as PostgreSQL writes it, without the last zeros of a fraction, or with BC.
+        self._moments = [(i, self._tests[i]) for i, pair in enumerate(plain) if pair.source.kind in MOMENTS]
         self.take = _fields(self.pairs, columns)
         self._has_nulls = any(column.kind in (*STRUCTURED, "undeclared") for column in columns)
 
@@ -228,8 +224,9 @@ class Cells:
             for value, found, same in zip(values, row[:number], self._tests):
                 if value != found and (value is None or not same(value, found)):
                     return False
-        for i, usual, same in self._moments:
-            if values[i] is not None and len(values[i]) not in usual and not same(values[i], row[i]):
+        for i, same in self._moments:
+            value = values[i]
+            if value is not None and not _ISO_MOMENT.fullmatch(value) and not same(value, row[i]):
                 return False
         for value, found, same in zip(values[number:], row[number:], self._others):
             if value is None or found is None:
@@ -627,17 +624,17 @@ def _parsed(text: str) -> Any:
     )
 
 
-# Lengths with a fraction of six digits or none
-_USUAL = {"time": (8, 15), "timetz": (14, 21), "timestamp": (19, 26), "timestamptz": (25, 32)}
 # Year, month and day, clock, fraction, zone, era: PostgreSQL's text and ISO 8601's alike.
 _ANY_MOMENT = re.compile(
     r"(?:([+-]?\d{4,})-(\d\d-\d\d)(?:[T ](?=\d)|$|(?= BC)))?"
-    r"(\d\d:\d\d:\d\d)?(?:\.(\d+))?([+-]\d\d(?::\d\d)*|Z)?( BC)?"
+    r"(\d\d:\d\d:\d\d)?(?:\.(\d+))?([+-]\d\d(?::\d\d)*|Z)?( BC)?",
+    re.ASCII,
 )
 # The target's form alone
 _ISO_MOMENT = re.compile(
     r"(?:(?:\d{4}|-\d{4,}|\+\d{5,})-\d\d-\d\d(?:T(?=\d)|$))?"
-    r"(?:\d\d:\d\d:\d\d(?:\.\d{6})?(?:[+-]\d\d:\d\d(?::\d\d)?)?)?"
+    r"(?:\d\d:\d\d:\d\d(?:\.\d{6})?(?:[+-]\d\d:\d\d(?::\d\d)?)?)?",
+    re.ASCII,
 )
 
 

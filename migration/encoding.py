@@ -65,7 +65,8 @@ MOMENTS = tuple(_PLAIN)
 _MOMENT = re.compile(
     r"(?:(?P<year>\d{4,})-(?P<day>\d\d-\d\d))?(?P<between>[T ])?"
     r"(?:(?P<clock>\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,6}))?(?P<zone>[+-]\d\d(?::?\d\d)?(?::\d\d)?|Z)?)?"
-    r"(?P<bc> BC)?"
+    r"(?P<bc> BC)?",
+    re.ASCII,
 )
 _PARTS = {  # what each kind must and must not have: date, clock, zone
     "date": (True, False, False),
@@ -221,7 +222,7 @@ def _integer_as_real(value: int) -> int:
 
 # Text and JSON
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def _text_in_numeric_column(value: str) -> str:

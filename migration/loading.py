@@ -109,6 +109,7 @@ class Loader:
         self._takes = [operator.attrgetter("c%d" % columns.index(pair.source)) for pair in mapped.copied]
         self._key = next((take for take, name in zip(self._takes, self._names) if name == "id"), None)
         self._user_id = user_id
+        self._or_shared = isinstance(table, Table) and table.ownership.or_shared
         self._owner = next(
             (
                 operator.attrgetter("c%d" % i)
@@ -190,12 +191,13 @@ class Loader:
                 )
 
     def _is_user(self, owner: Any) -> bool:
-        if owner is None or owner == self._user_id:
+        if owner == self._user_id:
             return True
-        value = (
-            msgspec.json.decode(owner) if isinstance(owner, msgspec.Raw) else owner
-        )  # undeclared, or a number
-        return value is None or str(value).rstrip() == self._user_id  # char(n) is padded
+        # undeclared, or a number
+        value = msgspec.json.decode(owner) if isinstance(owner, msgspec.Raw) else owner
+        if value is None:
+            return self._or_shared
+        return str(value).rstrip() == self._user_id  # char(n) is padded
 
     def name(self, record: Any) -> str:
         if self._key is None:
