@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ANNA, BRUNO, SCHEMA, Database, Place, settings_of
+from test_mutations import lawless
 
 import config
 from export_from_postgres import export
@@ -230,3 +231,19 @@ def test_source_column_that_is_missing_leaves_sqlites_default(database: Database
     connection = sqlite3.connect(str(place.app))
     assert connection.execute("SELECT DISTINCT is_user_custom FROM interpretations").fetchall() == [(0,)]
     connection.close()
+
+
+@pytest.mark.parametrize(("column", "value"), [("is_user_custom", "1"), ("source", "'x'")])
+def test_value_that_the_source_has_nothing_for_is_named(
+    database: Database, place: Place, column: str, value: str
+) -> None:
+    database.execute("ALTER TABLE interpretations DROP " + column)
+    settings = settings_of(database.url, place, BRUNO)
+    export(settings)
+    import_(settings)
+    with lawless(settings) as connection:
+        connection.execute("UPDATE interpretations SET %s = %s" % (column, value))
+    report = validate(settings)
+    assert report.passed
+    found = {(finding.check, finding.table, finding.column) for finding in report.findings}
+    assert ("contents", "interpretations", column) in found

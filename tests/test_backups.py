@@ -319,3 +319,11 @@ def test_backup_with_damaged_pages_is_refused(
     assert "error: the backup %s is damaged: " % backup in done.err
     assert "Traceback" not in done.err
     assert_untouched(place, old, backup, bytes(content))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="root alone gives files away")
+def test_database_of_another_account_stays_its_own(bundle: Path, place: Place) -> None:
+    make_old_database(place.app)
+    os.chown(str(place.app), 12345, 12345)
+    import_(settings_of("postgresql://nobody@127.0.0.1:1/nowhere", place))
+    assert (place.app.stat().st_uid, place.app.stat().st_gid) == (12345, 12345)

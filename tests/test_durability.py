@@ -115,3 +115,26 @@ def _failing(number: int) -> Callable[[int], Any]:
         fsync(descriptor)
 
     return call
+
+
+def test_backup_is_on_the_disk_before_it_has_its_name(
+    bundle: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = set()
+    fsync, link = os.fsync, os.link
+
+    def noted(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.add(os.fstat(descriptor).st_ino)
+
+    def checked(partial: str, name: str) -> None:
+        assert os.stat(partial).st_ino in synced
+        link(partial, name)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "link", checked)
+    settings = settings_of("postgresql://nobody@127.0.0.1:1/nowhere", place)
+    import_(settings)
+    assert place.folder.stat().st_ino in synced  # the first one's name, too
+    import_(settings)
+    assert len(list(place.backups.iterdir())) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import glob
 import hashlib
 import json
@@ -15,7 +16,18 @@ from typing import Any, Callable, Dict, Iterator, List
 
 import psycopg2
 import pytest
-from conftest import ANNA, BRUNO, CARLA, SCHEMA, Database, Place, connections_become, contents, settings_of
+from conftest import (
+    ANNA,
+    BRUNO,
+    CARLA,
+    SCHEMA,
+    Database,
+    Place,
+    Server,
+    connections_become,
+    contents,
+    settings_of,
+)
 
 import config
 import export_from_postgres
@@ -25,7 +37,7 @@ from export_from_postgres import export
 from migration import bundle, source
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
-from migration.tables import Table, owned_by
+from migration.tables import Table, child_of, owned_by, shared
 
 FILES = {
     "user_data.json",
@@ -655,3 +667,101 @@ def test_select_is_all_the_permission_it_takes(varied: Database, place: Place) -
     assert varied.rows("SELECT has_table_privilege('clients', 'UPDATE')") == [(False,)]
     export(settings_of(varied.url, place, tables=VARIED))
     assert manifest(place.data)["row_counts"]["clients"] == 12
+
+
+def without_unique(database: Database, table: str) -> None:
+    constraints = "SELECT conname::text FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'u'"
+    for (name,) in database.rows(constraints, table):
+        database.execute("ALTER TABLE %s DROP CONSTRAINT %s" % (table, name))
+    indexes = (
+        "SELECT indexrelid::regclass::text FROM pg_index"
+        " WHERE indrelid = %s::regclass AND indisunique AND NOT indisprimary"
+    )
+    for (name,) in database.rows(indexes, table):
+        database.execute("DROP INDEX " + name)
+
+
+def test_two_users_of_one_address_are_refused(database: Database, place: Place) -> None:
+    without_unique(database, "users")
+    database.execute("UPDATE users SET email = %s WHERE email = %s", ANNA, BRUNO)
+    with pytest.raises(MigrationError, match="2 users have the e-mail address") as caught:
+        export(settings_of(database.url, place))
+    assert caught.value.exit_code == ExitCode.SOURCE
+
+
+def test_two_rows_of_preferences_are_refused(database: Database, place: Place) -> None:
+    without_unique(database, "user_preferences")
+    database.execute(
+        "CREATE TEMP TABLE doubled AS SELECT * FROM user_preferences; UPDATE doubled SET id = gen_random_uuid();"
+        "INSERT INTO user_preferences SELECT * FROM doubled"
+    )
+    with pytest.raises(MigrationError, match="the user has 2 rows in user_preferences") as caught:
+        export(settings_of(database.url, place))
+    assert caught.value.exit_code == ExitCode.SOURCE
+
+
+def with_folders(database: Database, place: Place) -> Settings:
+    """Sheets lie in folders, which they name by another column than the primary key."""
+    database.execute(
+        "CREATE TABLE folders (id int PRIMARY KEY, code int UNIQUE, user_id uuid REFERENCES users);"
+        "CREATE TABLE sheets (id int PRIMARY KEY, folder int REFERENCES folders (code))"
+    )
+    schema = place.folder / "schema.sql"
+    schema.write_text(
+        Path(SCHEMA).read_text(encoding="utf-8")
+        + "; CREATE TABLE folders (id INTEGER PRIMARY KEY, code INTEGER UNIQUE);"
+        "CREATE TABLE sheets (id INTEGER PRIMARY KEY, folder INTEGER REFERENCES folders (code));",
+        encoding="utf-8",
+    )
+    tables = (
+        *config.TABLES,
+        Table("folders", owned_by("user_id")),
+        Table("sheets", child_of("folders", "folder")),
+    )
+    return settings_of(database.url, place, schema_path=schema, tables=tables)
+
+
+def test_rows_that_name_their_parent_by_another_key_are_exported(database: Database, place: Place) -> None:
+    settings = with_folders(database, place)
+    database.execute("INSERT INTO folders SELECT 1, 7, id FROM users WHERE email = %s", ANNA)
+    database.execute("INSERT INTO folders SELECT 7, 8, id FROM users WHERE email = %s", BRUNO)
+    database.execute("INSERT INTO sheets VALUES (1, 7), (2, 8)")
+    export(settings)
+    sheets = json.loads((settings.data_dir / "sheets.json").read_text(encoding="utf-8"))
+    assert [sheet["id"] for sheet in sheets] == [1]
+
+
+def test_orphan_is_found_beside_a_parent_whose_key_is_null(database: Database, place: Place) -> None:
+    settings = with_folders(database, place)
+    settings = dataclasses.replace(settings, tables=(*settings.tables[:-1], Table("sheets", shared())))
+    database.execute("INSERT INTO folders SELECT 1, NULL, id FROM users WHERE email = %s", ANNA)
+    database.execute("INSERT INTO folders SELECT 2, 8, id FROM users WHERE email = %s", BRUNO)
+    database.execute("INSERT INTO sheets VALUES (2, 8)")
+    with pytest.raises(MigrationError, match="refer to rows that are not exported"):
+        export(settings)
+
+
+def test_text_that_is_not_utf8_in_a_database_without_encoding_is_refused(
+    server: Server, place: Place
+) -> None:
+    name = "without_encoding_%d" % os.getpid()
+    server.execute(
+        "CREATE DATABASE %s TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'" % name
+    )
+    database = Database(server.database_url(name))
+    try:
+        with contextlib.closing(psycopg2.connect(database.url)) as connection:
+            connection.set_client_encoding("UTF8")
+            sample.create_schema(connection)
+            sample.fill(connection)
+            connection.commit()
+        settings = settings_of(database.url, place)
+        export(settings)
+        before = contents(place.data)
+        database.execute(r"UPDATE clients SET first_name = E'\xff'")
+        with pytest.raises(MigrationError, match="UTF-?8") as caught:
+            export(settings)
+        assert caught.value.exit_code == ExitCode.SOURCE
+        assert contents(place.data) == before
+    finally:
+        server.execute("DROP DATABASE " + name)

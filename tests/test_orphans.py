@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sqlite3
 from typing import Any, Dict
@@ -109,6 +110,8 @@ def test_skipped_orphan_takes_what_hangs_on_it_along(database: Database, place: 
     manifest = export(settings).manifest
     import_(settings)
     report = validate(settings)
+    by_the_bundle = validate(dataclasses.replace(settings, skip_orphans=False))  # what it left out, it says
+    assert by_the_bundle.errors == report.errors == []
 
     expected = {orphan["table"]: 1}
     for child in ("chart_interpretations", "aspect_patterns", "transit_events"):

@@ -689,3 +689,27 @@ def test_manifest_of_another_user_is_refused(bruno: Place, place: Place, old: by
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("extra", [b',"extra":1', b',"chart_data":1'])
+def test_other_members_are_refused_where_pythons_own_reader_is_needed(
+    place: Place, bundle: Path, old: bytes, extra: bytes
+) -> None:
+    """Half a surrogate pair, which PostgreSQL takes, has the record read by it."""
+    replace_in(place, "charts.json", b'"chart_data":{', b'"chart_data":{"a":"\\ud800",')
+    assert attempt(place) is None
+    place.app.write_bytes(old)
+    replace_in(place, "charts.json", b"},\n", extra + b"},\n")
+    assert_refused(place, old, "charts.json is damaged in record 1: ")
+
+
+def test_json_null_that_names_no_column_is_refused(place: Place, bundle: Path, old: bytes) -> None:
+    replace_in(place, "clients.json", b"},\n", b',"$json_null":["nope"]},\n')
+    assert_refused(place, old, "names no column")
+
+
+def test_row_of_nobody_is_refused(place: Place, bundle: Path, old: bytes) -> None:
+    records = json.loads((place.data / "clients.json").read_text(encoding="utf-8"))
+    records[1]["user_id"] = None
+    rewrite(place.data, "clients.json", array(records))
+    assert_refused(place, old, records[1]["id"] + " belongs to another user")

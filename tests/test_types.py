@@ -680,3 +680,46 @@ def test_numbers_converted_together_are_those_converted_one_by_one(texts: List[s
     raws = [msgspec.Raw(text.encode()) for text in texts]
     together = many(raws)
     assert together is None or list(together) == one_by_one(convert, raws)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("date", "2025-11-15 "),
+        ("timestamp", "2025-11-1509:30:00"),
+        ("time", "infinity"),
+        ("timetz", "-infinity"),
+        ("date", "2024-\u0660\u0661-\u0660\u0662"),
+        ("timestamptz", "2024-01-02T10:00:00.\u0665+00"),
+    ],
+)
+def test_what_is_no_moment_is_refused(kind: str, value: str) -> None:
+    with pytest.raises(encoding.Unrepresentable):
+        encoding.moment(kind)(value)
+
+
+def test_newline_in_a_date_does_not_move_others_to_other_rows() -> None:
+    many = encoding.many_converter(Column("c", "date", "date", True), "TEXT")
+    assert many is not None
+    assert many(["2024-01-01\n2024-01-02", "2024-01-03"]) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "value"),
+    [
+        ("float", "REAL", "abc"),
+        ("bytea", "BLOB", "3132"),
+        ("numeric", "REAL", msgspec.Raw('"\u0663"'.encode())),
+    ],
+)
+def test_value_that_is_none_of_its_kind_is_refused(kind: str, target: str, value: Any) -> None:
+    convert = encoding.converter(Column("c", kind, kind, False), target, False, False)
+    assert convert is not None
+    with pytest.raises(encoding.Unrepresentable):
+        convert(value)
+
+
+def test_undeclared_null_of_json_stays_one_where_the_target_takes_no_null() -> None:
+    convert = encoding.converter(Column("c", "", "undeclared", False), "TEXT", True, True)
+    assert convert is not None
+    assert convert(msgspec.Raw(b"null")) == "null"

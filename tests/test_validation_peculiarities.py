@@ -135,6 +135,27 @@ def test_changed_digit_of_the_source_is_found(
         ("timestamptz", "TEXT", "'2021-03-01 08:00:00.5+00'", "'2021-03-01T08:00:00.5+00:00'"),
         ("timestamp", "TEXT", "'infinity'", "'infinity000000000000000000'"),
         ("timestamp", "TEXT", "'0044-03-15 00:00:00 BC'", "'0044-03-15T00:00:00 BC0000'"),
+        ("timestamp", "TEXT", "'0044-03-15 00:00:00.123 BC'", "'0044-03-15T00:00:00.123 BC'"),
+        ("timestamp", "TEXT", "'12025-01-01 00:00:00.12345'", "'12025-01-01T00:00:00.12345'"),
+        ("date", "TEXT", "'0044-03-15 BC'", "'0043-03-15'"),
+        ("date", "TEXT", "'0044-03-15 BC'", "'0044-03-15 BC'"),
+        ("timetz", "TEXT", "'08:00:00+00'", "'08:00:00+01:00'"),
+        ("timestamptz", "TEXT", "'2021-03-01 08:00:00+00'", "'2021-03-01T08:00:00+01:00'"),
+        ("time", "TEXT", "'08:00:01'", "'08:00:010000000'"),
+        (
+            "timestamptz",
+            "TEXT",
+            "'2021-03-01 08:00:01+00'",
+            "'2021-03-01T08:00:010000000+00:00'",
+        ),
+        ("jsonb", "TEXT", "'null'", "NULL"),
+        ("jsonb NOT NULL", "TEXT", "'null'", "NULL"),
+        ("jsonb", "TEXT", "'{}'", "CAST('{}' AS BLOB)"),
+        ("jsonb", "TEXT", "'{\"a\": 1}'", '\'{"a": "1"}\''),
+        ("jsonb", "TEXT", "'{\"a\": 1.5}'", '\'{"a": "1.5"}\''),
+        ("json", "TEXT", '\'{"a":1,"a":2}\'', "'{\"a\":2}'"),
+        ("text[]", "TEXT", "'{a}'", "CAST('[\"a\"]' AS BLOB)"),
+        ("bytea", "BLOB", r"'\x31'", "'1'"),
     ],
 )
 def test_retyped_value_is_found(
@@ -279,6 +300,9 @@ def test_damaged_structure_is_reported(settings: Settings, sql: str) -> None:
     connection.close()
     report = validate(settings)
     assert any("table clients" in error for error in report.errors), report.errors
+    if "DROP TABLE clients; CREATE TABLE" in sql:
+        refused = "Integrity: SQLite refuses: foreign key mismatch"
+        assert any(error.startswith(refused) for error in report.errors), report.errors
 
 
 def test_deep_json_is_compared(database: Database, place: Place) -> None:
@@ -335,7 +359,9 @@ def test_preferences_of_nobody_are_the_defaults(database: Database, place: Place
     assert validate(settings).errors == []
     with opened(settings) as connection:
         connection.execute("UPDATE user_preferences SET default_zodiac = 'sidereal'")
-    assert ("user", "user_preferences", None, "default_zodiac") in named(validate(settings))
+    report = validate(settings)
+    assert ("user", "user_preferences", None, "default_zodiac") in named(report)
+    assert not report.passed
 
 
 def test_column_that_the_source_lacks_keeps_the_default(settings: Settings) -> None:
@@ -494,3 +520,125 @@ def test_many_long_rows_too_many_are_found(database: Database, place: Place) -> 
         )
     report = validate(dataclasses.replace(settings, max_differences=100))
     assert ("contents", "odd", "39", None) in named(report)
+
+
+# Forms of cells that the sample has none of
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "damage", "problem"),
+    [
+        ("timetz", "'08:00:00+00'", "'08:00:00'", "is not an ISO 8601 time"),
+        ("timestamptz", "'2021-03-01 08:00:00+00'", "'2021-03-01T08:00:00'", "is not an ISO 8601 timestamp"),
+        ("numeric", "1.5", "'1,5'", "is not a number"),
+        ("int", "1", "'one'", "is not an integer"),
+        ("int", "1", "'\u0661'", "is not an integer"),
+    ],
+)
+def test_cell_out_of_its_form_is_named_by_its_form(
+    database: Database, place: Place, kind: str, value: str, damage: str, problem: str
+) -> None:
+    columns = "id int PRIMARY KEY, v " + kind, "id INTEGER PRIMARY KEY, v TEXT"
+    settings = with_odd_table(database, place, *columns, "(1, %s)" % value)
+    with opened(settings) as connection:
+        connection.execute("UPDATE odd SET v = " + damage)
+    assert "Type: odd 1, column v " + problem in validate(settings).errors
+
+
+def test_json_that_is_no_object_is_named(database: Database, place: Place) -> None:
+    columns = "id int PRIMARY KEY, v jsonb", "id INTEGER PRIMARY KEY, v TEXT"
+    settings = with_odd_table(database, place, *columns, "(1, '[]')")
+    odd = Table("odd", shared(), json_types={"v": dict})
+    report = validate(dataclasses.replace(settings, tables=(*config.TABLES, odd)))
+    assert report.errors == ["JSON: odd 1, column v is JSON but not an object"]
+
+
+def test_json_of_another_type_is_named_in_a_bundle_without_types(database: Database, place: Place) -> None:
+    database.execute("UPDATE aspect_patterns SET planets_involved = '{}'")
+    settings = settings_of(database.url, place, offline=True)
+    export(settings)
+    forget_types(settings.data_dir)
+    import_(settings)
+    assert {found.check for found in validate(settings).findings} == {"json"}
+
+
+def test_form_is_looked_at_by_the_types_of_the_source_where_the_bundle_has_none(settings: Settings) -> None:
+    forget_types(settings.data_dir)
+    import_(settings)
+    with opened(settings) as connection:
+        connection.execute("UPDATE birth_data SET birth_date = '2025-02-30'")
+    found = {(found.check, found.table, found.column) for found in validate(settings).findings}
+    assert ("types", "birth_data", "birth_date") in found
+
+
+def test_column_behind_the_hundredth_is_looked_at(database: Database, place: Place) -> None:
+    names = ["c%d" % number for number in range(101)]
+    settings = with_odd_table(
+        database,
+        place,
+        "id int PRIMARY KEY, %s" % ", ".join(name + " int" for name in names),
+        "id INTEGER PRIMARY KEY, %s" % ", ".join(name + " INTEGER" for name in names),
+        "(1%s)" % (", 1" * 101),
+    )
+    with opened(settings) as connection:
+        connection.execute("UPDATE odd SET c100 = 'x'")
+    assert ("types", "odd", "1", "c100") in named(validate(settings))
+
+
+def test_malformed_json_of_the_preferences_is_named(settings: Settings) -> None:
+    with opened(settings) as connection:
+        connection.execute("UPDATE user_preferences SET aspect_orbs = '{'")
+    assert ("json", "user_preferences", "1", "aspect_orbs") in named(validate(settings))
+
+
+def test_true_as_text_is_named_in_a_bundle_without_types(settings: Settings) -> None:
+    forget_types(settings.data_dir)
+    import_(settings)
+    with opened(settings) as connection:
+        (row,) = connection.execute("SELECT min(id) FROM birth_data").fetchone()
+        connection.execute(
+            "UPDATE birth_data SET time_unknown = CASE time_unknown WHEN 1 THEN 'true' ELSE 'false' END WHERE id = ?",
+            (row,),
+        )
+    report = validate(dataclasses.replace(settings, offline=True))
+    assert ("contents", "birth_data", row, "time_unknown") in named(report)
+
+
+# Keys
+
+
+def test_key_that_ignores_case_pairs_rows_all_the_same(database: Database, place: Place) -> None:
+    columns = (
+        'id text COLLATE "C" PRIMARY KEY, v int',
+        "id TEXT PRIMARY KEY NOT NULL COLLATE NOCASE, v INTEGER",
+    )
+    settings = with_odd_table(database, place, *columns, "('a', 1), ('B', 2), ('c', 3)")
+    assert validate(settings).errors == []
+    with opened(settings) as connection:
+        connection.execute("UPDATE odd SET v = 4 WHERE id = 'a'")
+    assert named(validate(settings)) == {("contents", "odd", "a", "v")}
+
+
+def test_table_without_a_key_is_counted_and_said_not_to_be_compared(settings: Settings) -> None:
+    connection = sqlite3.connect(str(settings.sqlite_path))
+    connection.executescript(
+        "PRAGMA foreign_keys = OFF; PRAGMA legacy_alter_table = ON;"
+        "CREATE TABLE made AS SELECT * FROM session_notes; DROP TABLE session_notes;"
+        "ALTER TABLE made RENAME TO session_notes;"
+        "DELETE FROM session_notes WHERE id = (SELECT min(id) FROM session_notes)"
+    )
+    connection.close()
+    report = validate(settings)
+    assert any(error.startswith("Row count mismatch in session_notes: PG=") for error in report.errors)
+    warning = "Difference: contents of session_notes were not compared: no primary key to pair rows by"
+    assert warning in report.warnings
+
+
+@pytest.mark.parametrize(("then", "now"), [("NULL", "'null'"), ("'null'", "NULL")])
+def test_null_of_json_that_became_one_of_sql_is_a_change(
+    database: Database, place: Place, then: str, now: str
+) -> None:
+    columns = "id int PRIMARY KEY, v jsonb", "id INTEGER PRIMARY KEY, v TEXT"
+    settings = with_odd_table(database, place, *columns, "(1, %s)" % then)
+    database.execute("UPDATE odd SET v = " + now)
+    assert validate(settings).source_changes["odd"].changed.ids == ["1"]

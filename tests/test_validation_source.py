@@ -270,3 +270,21 @@ def test_change_is_named_against_a_bundle_of_another_layout(foreign: Settings, d
     assert [(f.table, f.column) for f in report.findings if f.check == "contents"] == [
         ("session_notes", "note_content")
     ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["created_at = created_at + interval '1 second'", "phone = CASE WHEN phone IS NULL THEN 'x' END"],
+)
+def test_each_kind_of_change_is_named_against_a_bundle_of_another_layout(
+    foreign: Settings, database: Database, change: str
+) -> None:
+    (row, *_) = sorted(bundle_ids(foreign, config.TABLES[0]))
+    database.execute("UPDATE clients SET %s WHERE id = %%s" % change, row)
+    assert validate(foreign).source_changes["clients"].changed.ids == [row]
+
+
+def test_column_that_the_source_has_no_more_is_named(settings: Settings, database: Database) -> None:
+    database.execute("ALTER TABLE clients DROP COLUMN phone")
+    errors = validate(settings).errors
+    assert any("clients has no column phone any more" in error for error in errors), errors
