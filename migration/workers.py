@@ -93,6 +93,8 @@ def in_a_process(function: Callable[..., Iterator[Any]], *arguments: Any) -> Ite
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            # closed, its number is perhaps that of another file by now
+            stderr=None if sys.stderr is not None else subprocess.DEVNULL,
             start_new_session=True,
         )
     except OSError as error:

@@ -179,3 +179,19 @@ def test_second_process_that_does_not_end_is_ended(place: Place) -> None:
         raise ZeroDivisionError
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text(encoding="ascii")), 0)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_second_process_answers_where_a_stream_is_closed(place: Place, closed: str) -> None:
+    script, answers = place.folder / "script.py", place.folder / "answers"
+    script.write_text(
+        "import pathlib\n"
+        "from migration.workers import in_a_process\n"
+        "with in_a_process(map, print, ['noise', 'more']) as answer:\n"
+        "    pathlib.Path(%r).write_text(repr([answer(), answer()]))\n" % str(answers),
+        encoding="utf-8",
+    )
+    command = 'exec "$0" "$1" ' + closed
+    environment = {**os.environ, "PYTHONPATH": str(Path(validate_migration.__file__).parent)}
+    subprocess.run(["sh", "-c", command, sys.executable, str(script)], env=environment, timeout=60)
+    assert answers.read_text(encoding="ascii") == "[None, None]"
