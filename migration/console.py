@@ -396,13 +396,15 @@ def _logging(found: _Lookup) -> Iterator[None]:
     file = found.text("log_file", "LOG_FILE", "LOG_FILE")
     if file:
         handlers.append(_log_file(expanded(file), min(logging.INFO, logging.getLevelName(level))))
+    was = log.level, log.propagate, log.handlers
     log.setLevel(min(handler.level for handler in handlers))
     log.propagate = False
     log.handlers = handlers
     try:
         yield
     finally:
-        log.handlers = []
+        log.setLevel(was[0])
+        log.propagate, log.handlers = was[1:]
         for handler in handlers:
             handler.close()
 
