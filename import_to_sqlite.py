@@ -178,7 +178,8 @@ def _check(staged: Path) -> None:
         if others:  # the thread that is done first has the time; what is left for the end is quick then
             jobs.append(lambda _: sync_path(staged))
         with at_work(database, others, jobs) as results:
-            problems, violations = results()[: len(looks)], results()[len(looks)]
+            found = results()
+    problems, violations = found[: len(looks)], found[len(looks)]
     if violations:
         shown = "\n  ".join(
             "%s %s: %s leads to no row of %s" % violation for violation in violations[: target.LISTED]
@@ -188,9 +189,9 @@ def _check(staged: Path) -> None:
             % (len(violations), ", of which the first:" if len(violations) > target.LISTED else "", shown),
             "export again with this version: it finds such rows in PostgreSQL, and --orphans skip leaves them out",
         )
-    found = list(dict.fromkeys(itertools.chain(*problems)))
-    if found:
-        raise target.failed("the new database is not sound: %s" % "; ".join(found[: target.LISTED]))
+    unsound = list(dict.fromkeys(itertools.chain(*problems)))
+    if unsound:
+        raise target.failed("the new database is not sound: %s" % "; ".join(unsound[: target.LISTED]))
 
 
 def _violations(database: sqlite3.Connection) -> List[target.Violation]:
