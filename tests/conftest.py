@@ -317,6 +317,13 @@ def run(place: Place, fork_server: subprocess.Popen, printed: Path) -> Run:
     return run_
 
 
+def extended_schema(folder: Path, sql: str) -> Path:
+    """The suite's schema file with more in it."""
+    path = folder / "schema.sql"
+    path.write_text(Path(SCHEMA).read_text(encoding="utf-8") + "\n;" + sql, encoding="utf-8")
+    return path
+
+
 def settings_of(url: str, place: Place, user_email: str = ANNA, **changes: Any) -> Settings:
     """Settings for calls in this process, with config.py's tables unless ``changes`` says others."""
     given: Dict[str, Any] = {

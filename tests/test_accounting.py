@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from conftest import ANNA, BRUNO, SCHEMA, Database, Place, settings_of
+from conftest import ANNA, BRUNO, SCHEMA, Database, Place, extended_schema, settings_of
 from test_mutations import lawless
 
 import config
@@ -34,12 +34,6 @@ def refused(settings: Settings) -> MigrationError:
     assert caught.value.exit_code == ExitCode.USAGE
     assert not settings.data_dir.exists()
     return caught.value
-
-
-def schema_with(folder: Path, sql: str) -> Path:
-    path = folder / "schema.sql"
-    path.write_text(Path(SCHEMA).read_text(encoding="utf-8") + "\n;" + sql, encoding="utf-8")
-    return path
 
 
 # Tables
@@ -119,7 +113,7 @@ def test_added_table_takes_one_entry_and_its_schema(database: Database, place: P
             Table("invoices", owned_by("user_id"), ranges={"amount": (0, 100)}),
             Table("invoice_lines", child_of("invoices", "invoice_id")),
         ),
-        schema_path=schema_with(
+        schema_path=extended_schema(
             tmp_path,
             "CREATE TABLE invoices (id TEXT PRIMARY KEY, amount REAL, paid INTEGER);"
             "CREATE TABLE invoice_lines (id TEXT PRIMARY KEY, invoice_id TEXT REFERENCES invoices (id), item TEXT)",
@@ -184,7 +178,7 @@ def test_declared_drop_lets_the_column_pass(database: Database, place: Place) ->
 
 def test_added_column_of_both_schemas_is_migrated(database: Database, place: Place, tmp_path: Path) -> None:
     database.execute("ALTER TABLE clients ADD moon_phase text DEFAULT 'full'")
-    schema = schema_with(tmp_path, "ALTER TABLE clients ADD moon_phase TEXT")
+    schema = extended_schema(tmp_path, "ALTER TABLE clients ADD moon_phase TEXT")
     settings = settings_of(database.url, place, schema_path=schema)
     export(settings)
     import_(settings)

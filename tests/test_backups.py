@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Callable, List
 
 import pytest
-from conftest import OLD_ROWS, Place, Run, make_old_database, rows_of, settings_of, tree
+from conftest import NOWHERE, OLD_ROWS, Place, Run, make_old_database, rows_of, settings_of, tree
 
 from import_to_sqlite import import_
 from migration import target
@@ -325,5 +325,5 @@ def test_backup_with_damaged_pages_is_refused(
 def test_database_of_another_account_stays_its_own(bundle: Path, place: Place) -> None:
     make_old_database(place.app)
     os.chown(str(place.app), 12345, 12345)
-    import_(settings_of("postgresql://nobody@127.0.0.1:1/nowhere", place))
+    import_(settings_of(NOWHERE, place))
     assert (place.app.stat().st_uid, place.app.stat().st_gid) == (12345, 12345)

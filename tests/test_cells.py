@@ -55,9 +55,8 @@ def test_what_sql_lets_pass_is_in_its_form(kind: str) -> None:
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
         sql = "SELECT " + suspicious.format("?1")
         for value in PLAIN[kind]:
-            assert database.execute(sql, (value,)).fetchone() == (0,), (
-                value
-            )  # or every row is looked at by Python
+            # or every row is looked at by Python
+            assert database.execute(sql, (value,)).fetchone() == (0,), value
             assert judge(value) is None
 
         @settings(max_examples=500)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
-from conftest import Database, Place, contents, make_old_database, settings_of
+from conftest import NOWHERE, Database, Place, contents, make_old_database, settings_of
 
 from export_from_postgres import export
 from import_to_sqlite import import_
@@ -133,7 +133,7 @@ def test_backup_is_on_the_disk_before_it_has_its_name(
 
     monkeypatch.setattr(os, "fsync", noted)
     monkeypatch.setattr(os, "link", checked)
-    settings = settings_of("postgresql://nobody@127.0.0.1:1/nowhere", place)
+    settings = settings_of(NOWHERE, place)
     import_(settings)
     assert place.folder.stat().st_ino in synced  # the first one's name, too
     import_(settings)

@@ -20,12 +20,12 @@ from conftest import (
     ANNA,
     BRUNO,
     CARLA,
-    SCHEMA,
     Database,
     Place,
     Server,
     connections_become,
     contents,
+    extended_schema,
     settings_of,
 )
 
@@ -216,10 +216,7 @@ def test_text_keys_are_ordered_by_bytes(other_server: Database, place: Place, tm
     for word in words:
         other_server.execute("INSERT INTO labels SELECT %s, id FROM users WHERE email = %s", word, ANNA)
     assert [row[0] for row in other_server.rows("SELECT id FROM labels ORDER BY id")] != sorted(words)
-    schema = tmp_path / "schema.sql"
-    schema.write_text(
-        Path(SCHEMA).read_text(encoding="utf-8") + "\nCREATE TABLE labels (id TEXT PRIMARY KEY);"
-    )
+    schema = extended_schema(tmp_path, "CREATE TABLE labels (id TEXT PRIMARY KEY);")
     tables = (*config.TABLES, Table("labels", owned_by("user_id")))
     export(settings_of(other_server.url, place, tables=tables, schema_path=schema))
     assert [row["id"] for row in read(place.data, "labels")] == sorted(words)
@@ -706,12 +703,10 @@ def with_folders(database: Database, place: Place) -> Settings:
         "CREATE TABLE folders (id int PRIMARY KEY, code int UNIQUE, user_id uuid REFERENCES users);"
         "CREATE TABLE sheets (id int PRIMARY KEY, folder int REFERENCES folders (code))"
     )
-    schema = place.folder / "schema.sql"
-    schema.write_text(
-        Path(SCHEMA).read_text(encoding="utf-8")
-        + "; CREATE TABLE folders (id INTEGER PRIMARY KEY, code INTEGER UNIQUE);"
+    schema = extended_schema(
+        place.folder,
+        "CREATE TABLE folders (id INTEGER PRIMARY KEY, code INTEGER UNIQUE);"
         "CREATE TABLE sheets (id INTEGER PRIMARY KEY, folder INTEGER REFERENCES folders (code));",
-        encoding="utf-8",
     )
     tables = (
         *config.TABLES,
@@ -727,8 +722,7 @@ def test_rows_that_name_their_parent_by_another_key_are_exported(database: Datab
     database.execute("INSERT INTO folders SELECT 7, 8, id FROM users WHERE email = %s", BRUNO)
     database.execute("INSERT INTO sheets VALUES (1, 7), (2, 8)")
     export(settings)
-    sheets = json.loads((settings.data_dir / "sheets.json").read_text(encoding="utf-8"))
-    assert [sheet["id"] for sheet in sheets] == [1]
+    assert [sheet["id"] for sheet in read(settings.data_dir, "sheets")] == [1]
 
 
 def test_orphan_is_found_beside_a_parent_whose_key_is_null(database: Database, place: Place) -> None:

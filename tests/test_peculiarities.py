@@ -8,10 +8,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from conftest import ANNA, BRUNO, SCHEMA, SUITE, Database, Place, Run, settings_of
+from conftest import ANNA, BRUNO, SCHEMA, SUITE, Database, Place, Run, extended_schema, settings_of
 
 import config
 from export_from_postgres import export
@@ -28,15 +27,6 @@ def migrated(settings: Settings) -> sqlite3.Connection:
     report = validate(settings)
     assert report.passed, report.errors
     return sqlite3.connect(str(settings.sqlite_path))
-
-
-def schema_with(place: Place, old: str, new: str) -> Path:
-    """The suite's schema file with one change."""
-    script = Path(SCHEMA).read_text(encoding="utf-8")
-    assert old in script or not old
-    path = place.folder / "schema.sql"
-    path.write_text(script.replace(old, new, 1) if old else script + "\n" + new, encoding="utf-8")
-    return path
 
 
 def clients_of(database: Database, email: str) -> list:
@@ -134,7 +124,7 @@ def test_chain_of_references_within_a_table_is_left_out_to_its_end(database: Dat
     database.execute("ALTER TABLE clients ADD COLUMN ref uuid REFERENCES clients (id)")
     for client, ref in ((first, stranger), (second, first), (third, second), (rest[0], rest[1])):
         database.execute("UPDATE clients SET ref = %s WHERE id = %s", ref, client)
-    schema = schema_with(place, "", "ALTER TABLE clients ADD COLUMN ref TEXT REFERENCES clients (id);")
+    schema = extended_schema(place.folder, "ALTER TABLE clients ADD COLUMN ref TEXT REFERENCES clients (id);")
     settings = settings_of(database.url, place, schema_path=schema, skip_orphans=True)
     found = migrated(settings).execute("SELECT id FROM clients ORDER BY id").fetchall()
     assert [row[0] for row in found] == rest
@@ -164,7 +154,7 @@ def test_columns_that_differ_only_in_case_are_refused(database: Database, place:
 def test_newline_in_a_json_array_keeps_its_record_on_one_line(database: Database, place: Place) -> None:
     database.execute("ALTER TABLE clients ADD COLUMN js json[]")
     database.execute("UPDATE clients SET js = ARRAY[E'{\"a\":\\n1.10}'::json]")
-    schema = schema_with(place, "", "ALTER TABLE clients ADD COLUMN js TEXT;")
+    schema = extended_schema(place.folder, "ALTER TABLE clients ADD COLUMN js TEXT;")
     found = (
         migrated(settings_of(database.url, place, schema_path=schema))
         .execute("SELECT js FROM clients")
@@ -203,7 +193,7 @@ def test_table_keyed_to_a_partition_is_accounted_for(database: Database, place: 
 
 
 def test_schema_that_replaces_on_conflict_loses_no_row(database: Database, place: Place) -> None:
-    schema = schema_with(place, "", "CREATE TABLE other (id TEXT PRIMARY KEY);")
+    schema = extended_schema(place.folder, "CREATE TABLE other (id TEXT PRIMARY KEY);")
     script = schema.read_text(encoding="utf-8").replace(
         "geonames_id INTEGER UNIQUE", "geonames_id INTEGER UNIQUE ON CONFLICT REPLACE"
     )
@@ -220,9 +210,8 @@ def test_schema_that_replaces_on_conflict_loses_no_row(database: Database, place
 
 
 def test_schema_that_fills_a_table_itself_is_refused(sample_database: Database, place: Place) -> None:
-    schema = schema_with(
-        place,
-        "",
+    schema = extended_schema(
+        place.folder,
         "INSERT INTO location_cache (id, city_name, country, latitude, longitude, timezone) VALUES ('x', 'X', 'X', 1, 1, 'X');",
     )
     settings = settings_of(sample_database.url, place, schema_path=schema)
@@ -234,7 +223,7 @@ def test_schema_that_fills_a_table_itself_is_refused(sample_database: Database, 
 
 def test_unique_index_that_rows_do_not_fit_is_named(database: Database, place: Place) -> None:
     database.execute("UPDATE clients SET email = 'same@example.com'")
-    schema = schema_with(place, "", "CREATE UNIQUE INDEX one_address ON clients (email);")
+    schema = extended_schema(place.folder, "CREATE UNIQUE INDEX one_address ON clients (email);")
     settings = settings_of(database.url, place, schema_path=schema)
     export(settings)
     with pytest.raises(MigrationError, match="do not fit an index of the schema") as caught:
@@ -243,16 +232,15 @@ def test_unique_index_that_rows_do_not_fit_is_named(database: Database, place: P
 
 
 def test_key_of_sqlite_alone_has_no_bearing_on_the_export(sample_database: Database, place: Place) -> None:
-    schema = schema_with(
-        place, "", "ALTER TABLE clients ADD COLUMN merged_into TEXT REFERENCES clients (id);"
+    schema = extended_schema(
+        place.folder, "ALTER TABLE clients ADD COLUMN merged_into TEXT REFERENCES clients (id);"
     )
     migrated(settings_of(sample_database.url, place, schema_path=schema))
 
 
 def test_insert_trigger_that_did_not_run_is_named(sample_database: Database, place: Place, run: Run) -> None:
-    schema = schema_with(
-        place,
-        "",
+    schema = extended_schema(
+        place.folder,
         "CREATE TABLE tally (n); CREATE TRIGGER count_notes AFTER INSERT ON session_notes BEGIN INSERT INTO tally VALUES (1); END;",
     )
     done = run(

@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 import msgspec
 import psycopg2
 import pytest
-from conftest import ANNA, SCHEMA, Database, Place, Server, settings_of
+from conftest import ANNA, SCHEMA, Database, Place, Server, extended_schema, settings_of
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -413,9 +413,9 @@ def test_odd_names_of_tables_and_columns_are_quoted(typed_database: Database, pl
         "INSERT INTO %s SELECT n, id, 'null' FROM users, generate_series(9, 11) n WHERE email = '%s'"
         % (quoted_names[0], ANNA)
     )
-    schema = place.folder / "schema.sql"
-    added = ';CREATE TABLE %s ("Key" INTEGER PRIMARY KEY, %s TEXT);' % quoted_names
-    schema.write_text(Path(SCHEMA).read_text(encoding="utf-8") + added, encoding="utf-8")
+    schema = extended_schema(
+        place.folder, 'CREATE TABLE %s ("Key" INTEGER PRIMARY KEY, %s TEXT);' % quoted_names
+    )
     settings = typed_settings(typed_database, place, schema, [name])
     export(settings)
     import_(settings)
@@ -555,12 +555,10 @@ def random_tables(
         " j jsonb NOT NULL, j2 json, f float8, n numeric, b bigint, ts timestamp, tz timestamptz, d date, c time,"
         " raw bytea, yes boolean)"
     )
-    schema = place.folder / "schema.sql"
-    schema.write_text(
-        Path(SCHEMA).read_text(encoding="utf-8")
-        + ";CREATE TABLE random_rows (id INTEGER PRIMARY KEY, t TEXT NOT NULL, t2 TEXT, j TEXT NOT NULL, j2 TEXT,"
+    schema = extended_schema(
+        place.folder,
+        "CREATE TABLE random_rows (id INTEGER PRIMARY KEY, t TEXT NOT NULL, t2 TEXT, j TEXT NOT NULL, j2 TEXT,"
         " f REAL, n TEXT, b INTEGER, ts TEXT, tz TEXT, d TEXT, c TEXT, raw BLOB, yes INTEGER);",
-        encoding="utf-8",
     )
     anna = str(typed_database.rows("SELECT id::text FROM users WHERE email = %s", ANNA)[0][0])
     return place, typed_settings(typed_database, place, schema, ["random_rows"]), anna

@@ -17,6 +17,7 @@ from typing import Any, Callable, Iterator, List
 
 import pytest
 from conftest import Database, Place, migrate_to, settings_of
+from test_import_beside import is_there, killed
 
 import validate_migration
 from migration import checks, target
@@ -88,10 +89,6 @@ def test_killed_second_process_ends_the_validation(
         validate(settings)
     assert caught.value.exit_code == ExitCode.TARGET
     assert not (settings.data_dir / "validation_report.json").exists()
-
-
-def killed(*arguments: Any) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("reason", ["cannot be run", "ends at once"])
@@ -177,8 +174,7 @@ def test_second_process_that_does_not_end_is_ended(place: Place) -> None:
         answer()
         os.kill(int(pid.read_text(encoding="ascii")), signal.SIGSTOP)
         raise ZeroDivisionError
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(pid.read_text(encoding="ascii")), 0)
+    assert not is_there(int(pid.read_text(encoding="ascii")))
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

@@ -18,6 +18,7 @@ from conftest import (
     Place,
     Run,
     array,
+    extended_schema,
     forget_types,
     rewrite,
     settings_of,
@@ -43,16 +44,20 @@ def with_odd_table(database: Database, place: Place, source: str, target: str, r
     """A migration with one more table, ``odd``, of these columns and rows."""
     database.execute("CREATE TABLE odd (%s)" % source)
     database.execute("INSERT INTO odd VALUES " + rows)
-    schema = place.folder / "schema.sql"
-    schema.write_text(
-        Path(SCHEMA).read_text(encoding="utf-8") + "\nCREATE TABLE odd (%s);\n" % target, encoding="utf-8"
-    )
+    schema = extended_schema(place.folder, "CREATE TABLE odd (%s);" % target)
     made = settings_of(
         database.url, place, schema_path=schema, tables=(*config.TABLES, Table("odd", shared()))
     )
     export(made)
     import_(made)
     return made
+
+
+def with_odd_values(database: Database, place: Place, kind: str, target: str, *values: str) -> Settings:
+    """The same with the columns ``id``, 1 for the first row, and ``v``, of these types."""
+    columns = "id int PRIMARY KEY, v " + kind, "id INTEGER PRIMARY KEY, v " + target
+    rows = ", ".join("(%d, %s)" % row for row in enumerate(values, 1))
+    return with_odd_table(database, place, *columns, rows)
 
 
 @contextlib.contextmanager
@@ -93,13 +98,7 @@ def records_of(settings: Settings, name: str) -> List[Dict[str, Any]]:
 def test_changed_digit_of_the_source_is_found(
     database: Database, place: Place, kind: str, target: str, then: str, now: str, against: str
 ) -> None:
-    settings = with_odd_table(
-        database,
-        place,
-        "id int PRIMARY KEY, v " + kind,
-        "id INTEGER PRIMARY KEY, v " + target,
-        "(1, %s)" % then,
-    )
+    settings = with_odd_values(database, place, kind, target, then)
     assert validate(dataclasses.replace(settings, against=against)).passed
     database.execute("UPDATE odd SET v = " + now)
     report = validate(dataclasses.replace(settings, against=against))
@@ -161,13 +160,7 @@ def test_changed_digit_of_the_source_is_found(
 def test_retyped_value_is_found(
     database: Database, place: Place, kind: str, target: str, value: str, damage: str
 ) -> None:
-    settings = with_odd_table(
-        database,
-        place,
-        "id int PRIMARY KEY, v " + kind,
-        "id INTEGER PRIMARY KEY, v " + target,
-        "(1, %s)" % value,
-    )
+    settings = with_odd_values(database, place, kind, target, value)
     report = validate(settings)
     assert report.passed, report.errors
     with opened(settings) as connection:
@@ -177,13 +170,7 @@ def test_retyped_value_is_found(
 
 @pytest.mark.parametrize("target", ["TEXT", "REAL", "INTEGER"])
 def test_boolean_is_sound_in_whatever_column(database: Database, place: Place, target: str) -> None:
-    settings = with_odd_table(
-        database,
-        place,
-        "id int PRIMARY KEY, v boolean",
-        "id INTEGER PRIMARY KEY, v " + target,
-        "(1, true), (2, false)",
-    )
+    settings = with_odd_values(database, place, "boolean", target, "true", "false")
     assert validate(settings).errors == []
 
 
@@ -306,13 +293,8 @@ def test_damaged_structure_is_reported(settings: Settings, sql: str) -> None:
 
 
 def test_deep_json_is_compared(database: Database, place: Place) -> None:
-    settings = with_odd_table(
-        database,
-        place,
-        "id int PRIMARY KEY, v json",
-        "id INTEGER PRIMARY KEY, v TEXT",
-        "(1, (repeat('[', 3000) || repeat(']', 3000))::json)",
-    )
+    deep = "(repeat('[', 3000) || repeat(']', 3000))::json"
+    settings = with_odd_values(database, place, "json", "TEXT", deep)
     assert validate(settings).passed
     assert validate(dataclasses.replace(settings, against="source")).passed
 
@@ -467,9 +449,8 @@ def test_advice_fits_what_was_compared(settings: Settings, database: Database) -
 
 @pytest.mark.parametrize("kind", ["numeric", "numeric(16,0)"])
 def test_integer_that_a_double_cannot_hold_is_refused(database: Database, place: Place, kind: str) -> None:
-    columns = "id int PRIMARY KEY, v " + kind, "id INTEGER PRIMARY KEY, v REAL"
     with pytest.raises(MigrationError, match="a double cannot hold its digits"):
-        with_odd_table(database, place, *columns, "(1, 9007199254740993)")
+        with_odd_values(database, place, kind, "REAL", "9007199254740993")
 
 
 @pytest.mark.parametrize(
@@ -477,8 +458,7 @@ def test_integer_that_a_double_cannot_hold_is_refused(database: Database, place:
     ["", "not json", "[]x\n", "[\n\n", "[,", "[1]", '[\n{"id":1,}\n]\n', '[\n{"id":1,"v":1}\n{"id":2}\n]\n'],
 )
 def test_damaged_table_file_is_named(database: Database, place: Place, content: str) -> None:
-    columns = "id int PRIMARY KEY, v int", "id INTEGER PRIMARY KEY, v INTEGER"
-    settings = dataclasses.replace(with_odd_table(database, place, *columns, "(1, 1)"), offline=True)
+    settings = dataclasses.replace(with_odd_values(database, place, "int", "INTEGER", "1"), offline=True)
     rewrite(settings.data_dir, "odd.json", content, 1)
     with pytest.raises(MigrationError, match="odd.json is damaged in record [12]: ") as caught:
         validate(settings)
@@ -496,8 +476,7 @@ def test_record_without_a_key_is_paired_with_its_row(database: Database, place: 
 
 
 def test_record_with_a_key_beyond_sqlites_integers_is_missing(database: Database, place: Place) -> None:
-    columns = "id int PRIMARY KEY, v int", "id INTEGER PRIMARY KEY, v INTEGER"
-    settings = dataclasses.replace(with_odd_table(database, place, *columns, "(1, 1)"), offline=True)
+    settings = dataclasses.replace(with_odd_values(database, place, "int", "INTEGER", "1"), offline=True)
     rewrite(settings.data_dir, "odd.json", array([{"id": key, "v": 1} for key in (1, 2**70)]), 2)
     assert ("contents", "odd", str(2**70), None) in named(validate(settings))
 
@@ -538,16 +517,14 @@ def test_many_long_rows_too_many_are_found(database: Database, place: Place) -> 
 def test_cell_out_of_its_form_is_named_by_its_form(
     database: Database, place: Place, kind: str, value: str, damage: str, problem: str
 ) -> None:
-    columns = "id int PRIMARY KEY, v " + kind, "id INTEGER PRIMARY KEY, v TEXT"
-    settings = with_odd_table(database, place, *columns, "(1, %s)" % value)
+    settings = with_odd_values(database, place, kind, "TEXT", value)
     with opened(settings) as connection:
         connection.execute("UPDATE odd SET v = " + damage)
     assert "Type: odd 1, column v " + problem in validate(settings).errors
 
 
 def test_json_that_is_no_object_is_named(database: Database, place: Place) -> None:
-    columns = "id int PRIMARY KEY, v jsonb", "id INTEGER PRIMARY KEY, v TEXT"
-    settings = with_odd_table(database, place, *columns, "(1, '[]')")
+    settings = with_odd_values(database, place, "jsonb", "TEXT", "'[]'")
     odd = Table("odd", shared(), json_types={"v": dict})
     report = validate(dataclasses.replace(settings, tables=(*config.TABLES, odd)))
     assert report.errors == ["JSON: odd 1, column v is JSON but not an object"]
@@ -567,7 +544,7 @@ def test_form_is_looked_at_by_the_types_of_the_source_where_the_bundle_has_none(
     import_(settings)
     with opened(settings) as connection:
         connection.execute("UPDATE birth_data SET birth_date = '2025-02-30'")
-    found = {(found.check, found.table, found.column) for found in validate(settings).findings}
+    found = {(check, table, column) for check, table, _, column in named(validate(settings))}
     assert ("types", "birth_data", "birth_date") in found
 
 
@@ -638,7 +615,6 @@ def test_table_without_a_key_is_counted_and_said_not_to_be_compared(settings: Se
 def test_null_of_json_that_became_one_of_sql_is_a_change(
     database: Database, place: Place, then: str, now: str
 ) -> None:
-    columns = "id int PRIMARY KEY, v jsonb", "id INTEGER PRIMARY KEY, v TEXT"
-    settings = with_odd_table(database, place, *columns, "(1, %s)" % then)
+    settings = with_odd_values(database, place, "jsonb", "TEXT", then)
     database.execute("UPDATE odd SET v = " + now)
     assert validate(settings).source_changes["odd"].changed.ids == ["1"]
