@@ -16,6 +16,7 @@ import operator
 import platform
 import sqlite3
 import sys
+import sysconfig
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
@@ -136,7 +137,7 @@ def _new_report(context: Context) -> Report:
     environment: Dict[str, Any] = {
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
-        "platform": platform.platform(),
+        "platform": sysconfig.get_platform(),  # platform.platform() starts a process, and that holds our locks
         "database_bytes": context.settings.sqlite_path.stat().st_size,
     }
     made = Report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -81,6 +82,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(target, "_BUSY_SECONDS", 0.05)
 
 
+_numbers = itertools.count(1)
+
+
 class Server(NamedTuple):
     """A running PostgreSQL with a template database that holds the sample."""
 
@@ -96,6 +100,20 @@ class Server(NamedTuple):
 
     def database_url(self, name: str) -> str:
         return self.url.replace("/postgres?", "/%s?" % quote(name))
+
+    @contextlib.contextmanager
+    def new_database(self, of: str = "TEMPLATE sample_template") -> Iterator[Database]:
+        """A database for the block, under a name that no other one has: a fixture can be asked for again."""
+        name = "test_%d_%d" % (os.getpid(), next(_numbers))
+        self.execute("CREATE DATABASE %s %s" % (name, of))
+        try:
+            yield Database(self.database_url(name))
+        finally:
+            self.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = '%s' AND pid <> pg_backend_pid()" % name
+            )
+            self.execute("DROP DATABASE %s" % name)
 
 
 @pytest.fixture(scope="session")
@@ -149,9 +167,6 @@ def guarded() -> Iterator[Guarded]:
         yield made
 
 
-_numbers = itertools.count(1)
-
-
 class Database(NamedTuple):
     """A database of its own for one test; ``url`` is what --postgres-url takes."""
 
@@ -176,23 +191,17 @@ class Database(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def sample_database(server: Server) -> Database:
+def sample_database(server: Server) -> Iterator[Database]:
     """The sample, shared by all tests that only read it."""
-    server.execute("CREATE DATABASE sample_shared TEMPLATE sample_template")
-    return Database(server.database_url("sample_shared"))
+    with server.new_database() as made:
+        yield made
 
 
 @pytest.fixture()
 def database(server: Server) -> Iterator[Database]:
     """The sample in a database that the test may change."""
-    name = "test_%d_%d" % (os.getpid(), next(_numbers))
-    server.execute("CREATE DATABASE %s TEMPLATE sample_template" % name)
-    yield Database(server.database_url(name))
-    server.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '%s' AND pid <> pg_backend_pid()"
-        % name
-    )
-    server.execute("DROP DATABASE %s" % name)
+    with server.new_database() as made:
+        yield made
 
 
 def connections(database: Database) -> int:

@@ -28,12 +28,11 @@ USERS = 40
 
 
 @pytest.fixture(scope="module")
-def many(server: Server) -> Database:
+def many(server: Server) -> Iterator[Database]:
     """Users enough to be in the middle of them."""
-    server.execute("CREATE DATABASE many")
-    url = server.database_url("many")
-    crowd.fill(url, USERS)
-    return Database(url)
+    with server.new_database(of="") as database:
+        crowd.fill(database.url, USERS)
+        yield database
 
 
 @pytest.fixture()

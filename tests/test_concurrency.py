@@ -298,6 +298,36 @@ def test_lock_of_a_killed_run_does_not_block(bundle: Path, place: Place, tmp_pat
     assert not (place.data / ".lock").exists()
 
 
+UNLOCKED = """
+import sys
+from pathlib import Path
+
+import migrate
+
+def refuse(event, arguments):
+    if event in ("os.fork", "os.posix_spawn", "os.system", "subprocess.Popen") and [*Path().rglob("*.lock")]:
+        sys.exit("a process was started while a lock was held: %s %s" % (event, arguments[:2]))
+
+sys.addaudithook(refuse)
+sys.exit(migrate.main())
+"""
+
+
+def test_run_starts_no_process_that_would_hold_its_locks_where_it_is_killed(
+    sample_database: Database, place: Place
+) -> None:
+    options = ["--user-email", ANNA, "--postgres-url", sample_database.url, "--schema-path", SCHEMA]
+    options += ["--data-dir", str(place.data), "--sqlite-path", str(place.app)]
+    environment = {**os.environ, "PYTHONPATH": str(SUITE)}
+    done = subprocess.run(
+        [sys.executable, "-c", UNLOCKED, *options],
+        cwd=str(place.folder),
+        env=environment,
+        stderr=subprocess.PIPE,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_readers_of_one_bundle_exclude_each_other_and_say_so(bundle: Path, place: Place, run: Run) -> None:
     with bundles.reading(bundle, bundles.files(config.TABLES)):
         done = run("migrate.py", "--skip-export", "--offline")

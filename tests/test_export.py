@@ -738,12 +738,9 @@ def test_orphan_is_found_beside_a_parent_whose_key_is_null(database: Database, p
 def test_text_that_is_not_utf8_in_a_database_without_encoding_is_refused(
     server: Server, place: Place
 ) -> None:
-    name = "without_encoding_%d" % os.getpid()
-    server.execute(
-        "CREATE DATABASE %s TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'" % name
-    )
-    database = Database(server.database_url(name))
-    try:
+    with server.new_database(
+        "TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"
+    ) as database:
         with contextlib.closing(psycopg2.connect(database.url)) as connection:
             connection.set_client_encoding("UTF8")
             sample.create_schema(connection)
@@ -757,5 +754,3 @@ def test_text_that_is_not_utf8_in_a_database_without_encoding_is_refused(
             export(settings)
         assert caught.value.exit_code == ExitCode.SOURCE
         assert contents(place.data) == before
-    finally:
-        server.execute("DROP DATABASE " + name)

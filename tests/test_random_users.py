@@ -52,30 +52,29 @@ Columns = Dict[str, List[Tuple[str, str, int, bool, str]]]  # table → name, ty
 @pytest.fixture(scope="module")
 def empty_database(server: Server) -> Iterator[Tuple[Database, Columns]]:
     """The sample's users without any row in a table that is migrated, and the columns of these tables."""
-    server.execute("CREATE DATABASE random_users TEMPLATE sample_template")
-    database = Database(server.database_url("random_users"))
-    database.execute(
-        "TRUNCATE user_preferences, %s CASCADE" % ", ".join(table.name for table in config.TABLES)
-    )
-    columns: Columns = {}
-    for table, *column in database.rows(
-        """
-        SELECT c.table_name, c.column_name, c.data_type, coalesce(c.character_maximum_length, 0),
-               c.is_nullable = 'YES', coalesce(u.table_name, '')
-        FROM information_schema.columns c
-        LEFT JOIN information_schema.key_column_usage k USING (table_schema, table_name, column_name)
-        LEFT JOIN information_schema.referential_constraints r USING (constraint_schema, constraint_name)
-        LEFT JOIN information_schema.constraint_column_usage u
-               ON u.constraint_name = r.unique_constraint_name AND u.constraint_schema = r.unique_constraint_schema
-        WHERE c.table_schema = 'public' ORDER BY c.table_name, c.ordinal_position
-        """
-    ):
-        known = columns.setdefault(table, [])
-        if column[0] not in {name for name, *_ in known}:
-            known.append(tuple(column))
-        elif column[4]:
-            known[[name for name, *_ in known].index(column[0])] = tuple(column)
-    yield database, columns
+    with server.new_database() as database:
+        database.execute(
+            "TRUNCATE user_preferences, %s CASCADE" % ", ".join(table.name for table in config.TABLES)
+        )
+        columns: Columns = {}
+        for table, *column in database.rows(
+            """
+            SELECT c.table_name, c.column_name, c.data_type, coalesce(c.character_maximum_length, 0),
+                   c.is_nullable = 'YES', coalesce(u.table_name, '')
+            FROM information_schema.columns c
+            LEFT JOIN information_schema.key_column_usage k USING (table_schema, table_name, column_name)
+            LEFT JOIN information_schema.referential_constraints r USING (constraint_schema, constraint_name)
+            LEFT JOIN information_schema.constraint_column_usage u
+                   ON u.constraint_name = r.unique_constraint_name AND u.constraint_schema = r.unique_constraint_schema
+            WHERE c.table_schema = 'public' ORDER BY c.table_name, c.ordinal_position
+            """
+        ):
+            known = columns.setdefault(table, [])
+            if column[0] not in {name for name, *_ in known}:
+                known.append(tuple(column))
+            elif column[4]:
+                known[[name for name, *_ in known].index(column[0])] = tuple(column)
+        yield database, columns
 
 
 def rows_of_a_user(data: st.DataObject, columns: Columns, anna: str) -> Dict[str, List[Dict[str, Any]]]:

@@ -268,11 +268,10 @@ def typed_settings(database: Database, place: Place, schema: Path, names: Sequen
 
 
 @pytest.fixture(scope="module")
-def typed_database(server: Server) -> Database:
-    server.execute("CREATE DATABASE typed TEMPLATE sample_template")
-    database = Database(server.database_url("typed"))
-    database.execute(TYPES)
-    return database
+def typed_database(server: Server) -> Iterator[Database]:
+    with server.new_database() as database:
+        database.execute(TYPES)
+        yield database
 
 
 @pytest.fixture(scope="module")
