@@ -30,7 +30,7 @@ from typing import (
 
 import msgspec
 
-from migration.encoding import MOMENTS, STRUCTURED, affinity, is_short
+from migration.encoding import MOMENTS, STRUCTURED, affinity, is_number
 from migration.mapping import Copied, TableMapping
 from migration.schema import TargetColumn, quote
 from migration.tables import Column
@@ -565,8 +565,6 @@ def _number_test(target: str) -> Same:
         if digits == "null":
             return found is None
         if type(found) is float:
-            if target == "REAL" and is_short(digits) and found == _short_number(digits):
-                return True
             whole = target in ("INTEGER", "NUMERIC") and found.is_integer() and abs(found) < 2**63
             return (
                 not whole
@@ -580,13 +578,9 @@ def _number_test(target: str) -> Same:
     return same
 
 
-def _short_number(digits: str) -> Optional[float]:
-    return float(digits) if digits.replace(".", "", 1).lstrip("-").isdigit() else None
-
-
 def _same_number(one: str, other: str) -> bool:
     try:
-        return Decimal(one) == Decimal(other)
+        return is_number(one) and is_number(other) and Decimal(one) == Decimal(other)
     except InvalidOperation:
         return False
 

@@ -155,7 +155,7 @@ _DIGITS = "-0123456789"  # what a JSON number begins with
 _SURE = 16  # characters with a point: every decimal of 15 digits comes back from its double as it was
 
 
-def is_short(digits: str) -> bool:
+def _is_short(digits: str) -> bool:
     """Whether a number without exponent has so few digits that a double surely holds them."""
     return len(digits) < _SURE or (len(digits) == _SURE and "." in digits)
 
@@ -165,7 +165,7 @@ def _numeric(target: str) -> Converter:
 
     def convert(raw: msgspec.Raw) -> SqliteValue:
         digits = str(raw, "utf-8")
-        if real and is_short(digits) and digits[0] in _DIGITS and "e" not in digits and "E" not in digits:
+        if real and _is_short(digits) and digits[0] in _DIGITS and "e" not in digits and "E" not in digits:
             return float(digits)
         if digits == "null":
             return None
@@ -173,7 +173,7 @@ def _numeric(target: str) -> Converter:
             digits = digits[1:-1]
             if digits in NOT_FINITE:
                 return digits
-        if not _NUMBER.fullmatch(digits):
+        if not is_number(digits):
             raise Unrepresentable("not a number")
         if target == "TEXT":
             return digits
@@ -225,9 +225,14 @@ def _integer_as_real(value: int) -> int:
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
+def is_number(text: str) -> bool:
+    """Whether SQLite reads all of a text as a number; Python reads more: other scripts' digits, blanks, underscores."""
+    return _NUMBER.fullmatch(text) is not None
+
+
 def _text_in_numeric_column(value: str) -> str:
     """Text that reads as a number would become one: '007' → 7."""
-    if _NUMBER.fullmatch(value.strip(" \t\n\v\f\r")):
+    if is_number(value.strip(" \t\n\v\f\r")):
         raise Unrepresentable("the SQLite column turns text that reads as a number into one; declare it TEXT")
     return value
 

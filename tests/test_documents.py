@@ -402,7 +402,7 @@ SITUATIONS: dict[str, Callable[[Scene], Result]] = {
     "cannot connect to PostgreSQL at …: nothing listens there": lambda s: s.export(nowhere(s)),
     "cannot connect to PostgreSQL at …: wrong user or password": wrong_password,
     'cannot connect to PostgreSQL at …: database "…" does not exist': lambda s: s.export(
-        s.shared.replace("/sample_shared?", "/none?")
+        s.request.getfixturevalue("server").database_url("none")
     ),
     "no permission to read …": no_permission,
     "PostgreSQL has no table … in schema …": lambda s: s.changed_source("DROP TABLE location_cache"),

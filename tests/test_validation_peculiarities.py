@@ -196,6 +196,18 @@ def test_numbers_as_text_in_a_bundle_without_types_equal_the_source(settings: Se
     assert validate(settings).source_changes == {}
 
 
+@pytest.mark.parametrize("digits", ["\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT TWO}", "2\n", "2_0", " 2"])
+def test_number_in_other_digits_in_a_bundle_is_a_difference(settings: Settings, digits: str) -> None:
+    records = records_of(settings, "birth_data")
+    records[0]["latitude"] = 2.0 if digits != "2_0" else 20.0
+    rewrite(settings.data_dir, "birth_data.json", array(records))
+    import_(settings)
+    records[0]["latitude"] = digits
+    rewrite(settings.data_dir, "birth_data.json", array(records))
+    found = named(validate(dataclasses.replace(settings, offline=True)))
+    assert ("contents", "birth_data", records[0]["id"], "latitude") in found
+
+
 # Keys
 
 
