@@ -104,8 +104,8 @@ def validate(
 @contextlib.contextmanager
 def _checks(
     context: Context, known: bool, file: Optional[target.Stamp], others: List[sqlite3.Connection]
-) -> Iterator[Callable[[], List[List[Finding]]]]:
-    """Have the checks of the file done, where it is large by a process beside; yields what waits for their findings.
+) -> Iterator[Callable[[], List[checks.Checked]]]:
+    """Have the checks of the file done, where it is large by a process beside; yields what waits for what they found.
 
     That process has to read the very file and state that is compared here; where it does not, or cannot be
     started, the checks are done here. ``others``: connections that read that state, for a large file.

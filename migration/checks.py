@@ -8,7 +8,7 @@ import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import msgspec
 
@@ -24,6 +24,14 @@ from migration.workers import THREADS, Job, at_work
 log = logging.getLogger("migration.checks")
 
 Check = Callable[[Context], Iterator[Finding]]
+
+
+class Checked(NamedTuple):
+    """What a check found; ``seconds``: how long it took."""
+
+    name: str
+    seconds: float
+    findings: List[Finding]
 
 
 def schema_differences(context: Context) -> Iterator[Finding]:
@@ -105,7 +113,7 @@ def side_by_side(
     columns: Columns,
     records: Mapping[str, Optional[bytes]],
     sound: bool,
-) -> Iterator[Optional[List[List[Finding]]]]:
+) -> Iterator[Optional[List[Checked]]]:
     """Every check of the file, for ``workers.in_a_process``: yields None once it reads one state of it, then what they found.
 
     A process of its own, as what SQLite allocates in two threads of one it allocates one after the other.
@@ -117,7 +125,7 @@ def side_by_side(
             yield found()
 
 
-def all_checks(context: Context, sound: bool, in_parts: bool) -> List[Job[List[Finding]]]:
+def all_checks(context: Context, sound: bool, in_parts: bool) -> List[Job[Checked]]:
     """Every check of the file, for ``workers.at_work``, and ``in_parts`` where there is more than one connection.
 
     ``sound``: SQLite has looked through this very file before.
@@ -129,10 +137,10 @@ def all_checks(context: Context, sound: bool, in_parts: bool) -> List[Job[List[F
         checks.append(dangling_references)
     checks += [functools.partial(malformed_cells, table) for table in mapping.everything(context.settings)]
     checks.append(changed_defaults)
-    return [functools.partial(_found, check, context) for check in checks]
+    return [functools.partial(_checked, check, context) for check in checks]
 
 
-def _found(check: Check, context: Context, database: sqlite3.Connection) -> List[Finding]:
+def _checked(check: Check, context: Context, database: sqlite3.Connection) -> Checked:
     started = time.perf_counter()
     database.text_factory = target.any_text
     listings: Dict[Tuple[str, Optional[str], bool], Listing] = {}
@@ -141,12 +149,13 @@ def _found(check: Check, context: Context, database: sqlite3.Connection) -> List
         if key not in listings:
             listings[key] = Listing(*key[:2], context.settings.max_differences, finding.error)
         listings[key].add(finding)
-    log.debug("%s: %.2f s", getattr(check, "func", check).__name__, time.perf_counter() - started)
-    return [finding for listing in listings.values() for finding in listing.findings]
+    findings = [finding for listing in listings.values() for finding in listing.findings]
+    return Checked(getattr(check, "func", check).__name__, time.perf_counter() - started, findings)
 
 
-def together(results: Sequence[List[Finding]]) -> List[Finding]:
-    """What the checks found, once where two of them found the same."""
-    return list(
-        {(finding.check, finding.message): finding for found in results for finding in found}.values()
-    )
+def together(results: Sequence[Checked]) -> List[Finding]:
+    """What the checks found, once where two of them found the same; the log says what each took."""
+    for checked in results:
+        log.debug("%s: %.2f s", checked.name, checked.seconds)
+    found = [finding for checked in results for finding in checked.findings]
+    return list({(finding.check, finding.message): finding for finding in found}.values())

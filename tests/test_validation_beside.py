@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import pickle
+import re
 import shutil
 import signal
 import sqlite3
@@ -74,6 +76,18 @@ def test_two_processes_find_what_one_finds(
     found = {finding.check for finding in with_two.findings}
     assert found >= ({"schema", "types", "json", "contents"} if damages else set())
     assert ("references" in found) == bool(damages and not sound)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_log_says_how_long_each_check_took(
+    settings: Settings, processes: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if processes == 1:
+        monkeypatch.setattr(target, "FOR_THREADS", 1 << 60)
+    with caplog.at_level(logging.DEBUG):
+        validate(settings)
+    names = {line.split(": ")[0] for line in caplog.messages if re.fullmatch(r"\w+: \d+\.\d\d s", line)}
+    assert names >= {"schema_differences", "integrity", "dangling_references", "malformed_cells"}
 
 
 def answered_and_killed(*arguments: Any) -> Iterator[None]:
