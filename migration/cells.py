@@ -164,7 +164,7 @@ _BYTES = "length(CAST({0} AS BLOB))"
 _CLASS = re.compile(r"\[[^]]+\]")
 _SIGNED_DATE = r"(?:\d{4}|-\d{4,}|\+\d{5,})-(\d\d)-(\d\d)"
 _TIME = r"(?:([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d{6})?|24:00:00)"
-_ZONE = r"[+-]\d\d:\d\d(:\d\d)?"
+_ZONE = r"[+-](0\d|1[0-5]):[0-5]\d(:[0-5]\d)?"  # PostgreSQL has none beyond 16 hours
 
 
 def _form(pattern: str, name: str, extra: Tuple[str, ...] = ()) -> Judge:
@@ -219,7 +219,7 @@ _FORMS: Mapping[str, Tuple[str, Judge]] = {
     "date": (_globs(_DATE) + _NOT_A_CALENDAR_DATE, _form(_SIGNED_DATE, "an ISO 8601 date", _INFINITE)),
     "time": (_globs(_CLOCK, _CLOCK + _FRACTION) + _HOUR_24 % 1, _form(_TIME, "an ISO 8601 time")),
     "timetz": (
-        _globs(_CLOCK + "+" + _DIGIT * 2 + ":" + _DIGIT * 2) + _HOUR_24 % 1,
+        _globs(_CLOCK + "+0" + _DIGIT + ":[0-5]" + _DIGIT) + _HOUR_24 % 1,
         _form(_TIME + _ZONE, "an ISO 8601 time"),
     ),
     "timestamp": (

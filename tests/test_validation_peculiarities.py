@@ -520,6 +520,8 @@ def test_many_long_rows_too_many_are_found(database: Database, place: Place) -> 
     ("kind", "value", "damage", "problem"),
     [
         ("timetz", "'08:00:00+00'", "'08:00:00'", "is not an ISO 8601 time"),
+        ("timetz", "'08:00:00+00'", "'08:00:00+16:00'", "is not an ISO 8601 time"),
+        ("timetz", "'08:00:00-15:59'", "'08:00:00-15:60'", "is not an ISO 8601 time"),
         ("timestamptz", "'2021-03-01 08:00:00+00'", "'2021-03-01T08:00:00'", "is not an ISO 8601 timestamp"),
         ("numeric", "1.5", "'1,5'", "is not a number"),
         ("int", "1", "'one'", "is not an integer"),
