@@ -7,6 +7,7 @@ import dataclasses
 import glob
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
 import stat
@@ -592,7 +593,6 @@ def test_publication_that_was_killed_is_ended_by_the_next_run(
     assert contents(old.data) == expected
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("renames", [0, 1, 2, 6, 11, 12])
 def test_export_killed_while_it_publishes_leaves_the_old_or_the_new_bundle(
     sample_database: Database, tmp_path: Path, renames: int
@@ -601,10 +601,11 @@ def test_export_killed_while_it_publishes_leaves_the_old_or_the_new_bundle(
     export(settings_of(sample_database.url, place, CARLA))
     old = contents(place.data)
     export(settings_of(sample_database.url, wanted, BRUNO))
-    child = os.fork()
-    if child == 0:  # pragma: no cover
-        _die_at_rename(renames, settings_of(sample_database.url, place, BRUNO))
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    arguments = renames, settings_of(sample_database.url, place, BRUNO)
+    child = multiprocessing.get_context("spawn").Process(target=_die_at_rename, args=arguments)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
     with bundle.reading(place.data, bundle.files(config.TABLES)) as found:
         email = found.manifest.user_email
     after = {name: data for name, data in contents(place.data).items() if not name.startswith(".staging")}
@@ -619,7 +620,7 @@ def test_export_killed_while_it_publishes_leaves_the_old_or_the_new_bundle(
     assert {path.name for path in place.data.iterdir()} == FILES
 
 
-def _die_at_rename(renames: int, settings: Settings) -> None:  # pragma: no cover
+def _die_at_rename(renames: int, settings: Settings) -> None:
     rename, done = os.replace, []  # type: ignore[var-annotated]
 
     def counted(*names: str) -> None:
@@ -628,19 +629,16 @@ def _die_at_rename(renames: int, settings: Settings) -> None:  # pragma: no cove
         done.append(1)
         rename(*names)
 
-    try:
-        os.replace = counted  # type: ignore[assignment]
-        rmdir = Path.rmdir
+    os.replace = counted  # type: ignore[assignment]
+    rmdir = Path.rmdir
 
-        def last(path: Path) -> None:
-            if len(done) == renames:
-                os.kill(os.getpid(), signal.SIGKILL)
-            rmdir(path)
+    def last(path: Path) -> None:
+        if len(done) == renames:
+            os.kill(os.getpid(), signal.SIGKILL)
+        rmdir(path)
 
-        Path.rmdir = last  # type: ignore[method-assign]
-        export(settings)
-    finally:
-        os._exit(0)
+    Path.rmdir = last  # type: ignore[method-assign]
+    export(settings)
 
 
 # Refusals
