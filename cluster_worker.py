@@ -85,8 +85,8 @@ def migrate_user(errand: Errand, user_id: str) -> Outcome:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             outcome = _attempt(errand, user_id)
-        except _ConnectionLost as lost:
-            outcome = _failed(user_id, lost.error)
+        except source.ConnectionLost as lost:  # the snapshot may still be there for another one
+            outcome = _failed(user_id, lost)
             if attempt < ATTEMPTS:
                 time.sleep(0.1 * attempt)
                 continue
@@ -190,14 +190,6 @@ def agreement(settings: Settings) -> str:
     return digest.hexdigest()
 
 
-class _ConnectionLost(Exception):
-    """This worker's connection has ended; the snapshot may still be there for another one."""
-
-    def __init__(self, error: MigrationError) -> None:
-        super().__init__(error.logged)
-        self.error = error
-
-
 class _Kept(NamedTuple):
     """A snapshot that stays open, and what closes it."""
 
@@ -220,11 +212,8 @@ def _snapshot(errand: Errand, settings: Settings) -> Iterator[Snapshot]:
     kept = _take(errand) or _open(errand, settings)
     try:
         yield kept.db
-    except BaseException as error:  # within an aborted transaction nothing more can be read
-        gone = bool(kept.db.connection.closed)
+    except BaseException:  # within an aborted transaction nothing more can be read
         kept.closing.close()
-        if gone and isinstance(error, MigrationError):
-            raise _ConnectionLost(error) from error
         raise
     if errand.keep_connection:
         with _lock:
@@ -249,7 +238,7 @@ def close_connections(but: Optional[str] = None) -> None:
 
 
 def _open(errand: Errand, settings: Settings) -> _Kept:
-    """Connect and adopt the run's snapshot. Raises RunStopped: what stops this user stops all."""
+    """Connect and adopt the run's snapshot. Raises ConnectionLost, else RunStopped: what stops this user stops all."""
     closing = contextlib.ExitStack()
     try:
         exported = shared.exported_shared(Path(errand.common))
@@ -258,6 +247,9 @@ def _open(errand: Errand, settings: Settings) -> _Kept:
             if db.visible() != errand.visible:  # a server that has crashed gives the same ids out again
                 raise source.snapshot_gone()
             db.rows("SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', %s, true)", (IDLE,))
+    except source.ConnectionLost:
+        closing.close()
+        raise
     except MigrationError as error:
         closing.close()
         raise RunStopped(error) from error

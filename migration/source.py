@@ -305,7 +305,7 @@ def snapshot(
             _pin(db)
             yield db
     except psycopg2.Error as error:
-        raise _explained(error, settings) from error
+        raise _explained(error, settings, db) from error
     finally:
         if db is not None:
             db.close()
@@ -321,7 +321,7 @@ def opened(settings: Settings, db: Optional[Snapshot] = None) -> Iterator[Snapsh
     try:
         yield db
     except psycopg2.Error as error:
-        raise _explained(error, settings) from error
+        raise _explained(error, settings, db) from error
 
 
 def _connect(settings: Settings) -> Any:
@@ -373,17 +373,17 @@ def _interruptible(connection: Any) -> Iterator[None]:
 
 
 def _pin(db: Snapshot) -> None:
-    """Set PINNED for this transaction alone, so that a pooler hands nothing on. Unknown names are older servers'."""
-    known = {
-        name
-        for (name,) in db.rows(
-            "SELECT name FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.text[])",
-            (list(PINNED),),
-        )
-    }
-    for name, value in PINNED.items():
-        if name in known:
-            db.rows("SELECT pg_catalog.set_config(%s, %s, true)", (name, value))
+    """Set PINNED for this transaction alone, so that a pooler hands nothing on. Unknown names are older servers'.
+
+    In one statement, as the time that the database allows for one, and between two, still holds.
+    """
+    db.rows(
+        "SELECT pg_catalog.set_config(pinned.name, pinned.value, true)"
+        " FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.text[]), pg_catalog.unnest(%s::pg_catalog.text[]))"
+        " AS pinned(name, value)"
+        " JOIN pg_catalog.pg_settings known ON known.name OPERATOR(pg_catalog.=) pinned.name",
+        (list(PINNED), list(PINNED.values())),
+    )
 
 
 # The reasons that libpq gives only as text, and what helps. First match counts.
@@ -400,7 +400,11 @@ _REASONS = (
 )  # fmt: skip
 
 
-def _explained(error: psycopg2.Error, settings: Settings) -> MigrationError:
+class ConnectionLost(MigrationError):
+    """An open connection has ended; what it was for can perhaps be done on another one."""
+
+
+def _explained(error: psycopg2.Error, settings: Settings, db: Optional[Snapshot]) -> MigrationError:
     """The same failure as one that says what to do. Never carries row contents or the password."""
     where = masked(settings.postgres)
     text = str(error).strip().split("\n")[0]
@@ -446,7 +450,8 @@ def _explained(error: psycopg2.Error, settings: Settings) -> MigrationError:
         hint = "check the server and run again; nothing was changed"
     else:
         message = "PostgreSQL refuses: %s (SQLSTATE %s)" % (text, error.pgcode)
-    return MigrationError(message, hint=hint, exit_code=ExitCode.SOURCE)
+    kind = ConnectionLost if db is not None and db.connection.closed else MigrationError
+    return kind(message, hint=hint, exit_code=ExitCode.SOURCE)
 
 
 # The catalog

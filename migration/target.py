@@ -11,9 +11,8 @@ import os
 import re
 import shutil
 import sqlite3
-import time
 import zlib
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Collection, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -25,7 +24,7 @@ from migration.workers import FOR_THREADS, Job
 
 log = logging.getLogger("migration.target")
 
-BACKUP_NAME = re.compile(r"theprogram_backup_(\d{8}_\d{6})\.db")
+_BACKUP_TIME = "theprogram_backup_%Y%m%d_%H%M%S.db"
 LISTED = 10
 CACHE = 8192  # kilobytes of pages that SQLite keeps: more would not stay in the processor's own cache
 TOGETHER = 16  # rows that are inserted by one statement
@@ -494,30 +493,41 @@ def copy(database: sqlite3.Connection, path: Path) -> None:
 
 
 def _name_backup(partial: Path, folder: Path) -> Path:
-    """Give a finished copy the next free backup name, in one step; two in one second must not meet."""
+    """Give a finished copy a free backup name behind all others, in one step; two at the same moment must not meet."""
     while True:
-        name = folder / datetime.now().strftime("theprogram_backup_%Y%m%d_%H%M%S.db")
+        name = folder / _next_name(folder)
         try:
             os.link(str(partial), str(name))
         except FileExistsError:
-            time.sleep(0.05)
+            continue
         except OSError:  # a file system without hard links: reserve the name, then take it
             try:
                 create_private(name, exclusive=True).close()
             except FileExistsError:
-                time.sleep(0.05)
-            else:
-                os.replace(str(partial), str(name))
-                return name
-        else:
-            return name
+                continue
+            os.replace(str(partial), str(name))
+        return name
+
+
+def _next_name(folder: Path) -> str:
+    """By the local time; where clocks have gone back, or in the same second, a second after the newest backup there."""
+    when = datetime.now()
+    for path in backups(folder)[-1:]:
+        with contextlib.suppress(OverflowError):  # the end of all years
+            when = max(when, datetime.strptime(path.name, _BACKUP_TIME) + timedelta(seconds=1))
+    return when.strftime(_BACKUP_TIME)
 
 
 def backups(folder: Path) -> List[Path]:
     """The backups in a folder, oldest first."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.glob("*.db") if BACKUP_NAME.fullmatch(path.name))
+    return sorted(path for path in folder.glob("*.db") if _is_backup(path.name)) if folder.is_dir() else []
+
+
+def _is_backup(name: str) -> bool:
+    try:
+        return datetime.strptime(name, _BACKUP_TIME).strftime(_BACKUP_TIME) == name
+    except ValueError:
+        return False
 
 
 def prune(folder: Path, keep: Optional[int]) -> None:
@@ -604,10 +614,12 @@ def _set_aside(target: Path, folder: Path) -> None:
     """Copy the files of an unsound database: something may still be rescued from them."""
     with errors(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
+        when, form = datetime.now(), "theprogram_damaged_%Y%m%d_%H%M%S.db"
+        while (folder / when.strftime(form)).exists():
+            when += timedelta(seconds=1)
         for end in ("", *_COMPANIONS):
             if Path(str(target) + end).exists():
-                aside = folder / ("theprogram_damaged_%s.db%s" % (stamp, end))
+                aside = folder / (when.strftime(form) + end)
                 create_private(aside).close()
                 shutil.copyfile(str(target) + end, str(aside))
                 sync_path(aside)

@@ -204,10 +204,18 @@ def database(server: Server) -> Iterator[Database]:
         yield made
 
 
+def gone(process: int) -> bool:
+    """Whether a process has ended, be it that nobody has asked for its exit code yet."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/%d/stat" % process).read_text().rpartition(")")[2].split()[0] == "Z"
+    return True
+
+
 def connections(database: Database) -> int:
     return int(
         database.rows(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
         )[0][0]
     )
 

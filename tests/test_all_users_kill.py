@@ -16,7 +16,7 @@ from typing import Callable, Iterator
 
 import psycopg2
 import pytest
-from conftest import Database, Result, Server
+from conftest import Database, Result, Server, gone
 from test_all_users import Output, command, migrate_all
 
 from benchmarks import crowd
@@ -152,12 +152,6 @@ def check_whole(folder: Path) -> None:
         )
     finally:
         database.close()
-
-
-def gone(process: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path("/proc/%d/stat" % process).read_text().rpartition(")")[2].split()[0] == "Z"
-    return True
 
 
 @pytest.mark.parametrize("users", [0, 15])

@@ -8,6 +8,7 @@ import re
 import sqlite3
 import stat
 import threading
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Callable, List
 
@@ -186,6 +187,24 @@ def test_migrate_prunes_after_its_import_and_after_a_restore(bundle: Path, place
     assert rows_of(place.app, "SELECT note FROM old") == OLD_ROWS
     (last,) = [name for name in names(place) if NAME.fullmatch(name)]
     assert rows_of(place.backups / last, "SELECT count(*) FROM clients") == [(12,)]
+
+
+@pytest.mark.parametrize("ahead", ["0:30", "23:59"])
+def test_backup_made_after_clocks_went_back_is_the_newest(
+    ahead: str, bundle: Path, place: Place, run: Run
+) -> None:
+    place.backups.mkdir()
+    hours, minutes = map(int, ahead.split(":"))
+    earlier = datetime.now() + timedelta(hours=hours, minutes=minutes)
+    (place.backups / earlier.strftime("theprogram_backup_%Y%m%d_%H%M%S.db")).write_bytes(b"")
+    (place.backups / "theprogram_backup_99999999_999999.db").write_bytes(b"no time")
+    make_old_database(place.app)
+    assert run("import_to_sqlite.py", "--keep-backups", 1).code == 0
+    last, other = (name for name in names(place) if NAME.fullmatch(name))
+    assert other == "theprogram_backup_99999999_999999.db"
+    assert rows_of(place.backups / last, "SELECT note FROM old") == OLD_ROWS
+    assert run("migrate.py", "--restore").code == 0
+    assert rows_of(place.app, "SELECT note FROM old") == OLD_ROWS
 
 
 def test_failed_import_prunes_nothing(bundle: Path, place: Place, run: Run) -> None:

@@ -371,11 +371,11 @@ def test_timeouts_of_the_database_do_not_stop_a_long_export(database: Database, 
     database.execute("UPDATE location_cache SET timezone = 'x'")
     database.execute("ALTER TABLE location_cache ALTER timezone TYPE text")
     database.execute(
-        "UPDATE location_cache SET timezone = repeat('day \" ', 3000000) WHERE city_name = 'Suva'"
+        "UPDATE location_cache SET timezone = repeat('day \" ', 6000000) WHERE city_name = 'Suva'"
     )
     name = database.url.split("@/")[1].split("?")[0]
-    for setting in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
-        database.execute("ALTER DATABASE %s SET %s = '60ms'" % (name, setting))
+    timeouts = "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"
+    database.execute("".join("ALTER DATABASE %s SET %s = '60ms';" % (name, each) for each in timeouts))
     with pytest.raises(psycopg2.errors.QueryCanceled):
         database.rows("SELECT length(row_to_json(t)::text) FROM location_cache t")
     export(settings_of(database.url, place))

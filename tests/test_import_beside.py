@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-from conftest import SCHEMA, Database, Place, copy_suite, make_old_database, settings_of
+from conftest import SCHEMA, Database, Place, copy_suite, gone, make_old_database, settings_of
 
 import import_to_sqlite
 from import_to_sqlite import import_
@@ -164,20 +164,12 @@ def test_second_process_ends_with_the_first(bundle: Path, place: Place, number: 
         assert first.returncode == ExitCode.INTERRUPTED
         assert b"interrupted" in said
         assert not side.exists()
-    until(lambda: not is_there(second))
+    until(lambda: gone(second))
 
     shutil.copy2(str(Path(import_to_sqlite.__file__).with_name("migration") / "loading.py"), str(module))
     again = subprocess.run([sys.executable, str(script), *options, "--quiet"], stderr=subprocess.PIPE)
     assert (again.returncode, again.stderr) == (0, b"")
     assert sorted(path.name for path in place.folder.iterdir()) == ["app.db", "data", "suite"]
-
-
-def is_there(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def until(condition: Any) -> None:

@@ -207,6 +207,24 @@ def test_worker_does_not_go_on_without_the_snapshot(
     assert outcome.error == "the shared snapshot is gone: the connection that held it has ended"
 
 
+@pytest.mark.parametrize("where", ["adopt", "visible", "value"])
+def test_connection_lost_while_it_is_opened_is_made_again(
+    database: Database, errand: Errand, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    whole, lost = getattr(Snapshot, where), []
+
+    def lose_one(db: Snapshot, *arguments: object) -> object:
+        if not lost:
+            lost.append(db.connection.info.backend_pid)
+            database.rows("SELECT pg_terminate_backend(%s)", lost[0])
+        return whole(db, *arguments)
+
+    monkeypatch.setattr(Snapshot, where, lose_one)
+    outcome = migrate_user(errand, ids(database)[ANNA])
+    assert lost
+    assert (outcome.exit_code, outcome.fatal, outcome.attempts) == (0, False, 2), outcome.error
+
+
 def test_worker_takes_no_other_snapshot_of_the_same_id(
     database: Database, errand: Errand, coordinator: Coordinator
 ) -> None:
