@@ -86,7 +86,8 @@ def migrate_user(errand: Errand, user_id: str) -> Outcome:
         try:
             outcome = _attempt(errand, user_id)
         except source.ConnectionLost as lost:  # the snapshot may still be there for another one
-            outcome = _failed(user_id, lost)
+            # where none can be opened, there is none for the other users either
+            outcome = _failed(user_id, lost)._replace(fatal=isinstance(lost, _LostAtOnce))
             if attempt < ATTEMPTS:
                 time.sleep(0.1 * attempt)
                 continue
@@ -190,6 +191,10 @@ def agreement(settings: Settings) -> str:
     return digest.hexdigest()
 
 
+class _LostAtOnce(source.ConnectionLost):
+    """A connection has ended before it could see the run's snapshot."""
+
+
 class _Kept(NamedTuple):
     """A snapshot that stays open, and what closes it."""
 
@@ -238,7 +243,7 @@ def close_connections(but: Optional[str] = None) -> None:
 
 
 def _open(errand: Errand, settings: Settings) -> _Kept:
-    """Connect and adopt the run's snapshot. Raises ConnectionLost, else RunStopped: what stops this user stops all."""
+    """Connect and adopt the run's snapshot. Raises _LostAtOnce, else RunStopped: what stops this user stops all."""
     closing = contextlib.ExitStack()
     try:
         exported = shared.exported_shared(Path(errand.common))
@@ -247,9 +252,9 @@ def _open(errand: Errand, settings: Settings) -> _Kept:
             if db.visible() != errand.visible:  # a server that has crashed gives the same ids out again
                 raise source.snapshot_gone()
             db.rows("SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', %s, true)", (IDLE,))
-    except source.ConnectionLost:
+    except source.ConnectionLost as lost:
         closing.close()
-        raise
+        raise _LostAtOnce(lost.message, hint=lost.hint, exit_code=lost.exit_code) from lost
     except MigrationError as error:
         closing.close()
         raise RunStopped(error) from error

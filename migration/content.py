@@ -30,7 +30,7 @@ from typing import (
 
 import msgspec
 
-from migration.encoding import MOMENTS, STRUCTURED, affinity, is_number
+from migration.encoding import BLANKS, MOMENTS, STRUCTURED, affinity, is_number
 from migration.mapping import Copied, TableMapping
 from migration.schema import TargetColumn, quote
 from migration.tables import Column
@@ -454,7 +454,7 @@ def _foreign_test(kind: str) -> Same:
             if kind in STRUCTURED:
                 return _json_equal(inner, now)
             text = inner
-        return kind in ("numeric", "float") and _same_number(text, now.strip('"'))
+        return kind in ("numeric", "float") and _same_number(text.strip(BLANKS), now.strip('"'))
 
     return same
 
@@ -666,6 +666,6 @@ def _undeclared_test(declared_json: bool, not_null: bool) -> Same:
         plain = json.loads(text) if text[0] == '"' else text
         if type(found) is str:
             return bool(found == plain)
-        return type(found) in (int, float) and _same_number(repr(found), plain)
+        return type(found) in (int, float) and _same_number(repr(found), plain.strip(BLANKS))
 
     return same

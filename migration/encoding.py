@@ -225,6 +225,9 @@ def _integer_as_real(value: int) -> int:
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
+BLANKS = " \t\n\v\f\r"  # what SQLite passes over around a number in a text
+
+
 def is_number(text: str) -> bool:
     """Whether SQLite reads all of a text as a number; Python reads more: other scripts' digits, blanks, underscores."""
     return _NUMBER.fullmatch(text) is not None
@@ -232,7 +235,7 @@ def is_number(text: str) -> bool:
 
 def _text_in_numeric_column(value: str) -> str:
     """Text that reads as a number would become one: '007' → 7."""
-    if is_number(value.strip(" \t\n\v\f\r")):
+    if is_number(value.strip(BLANKS)):
         raise Unrepresentable("the SQLite column turns text that reads as a number into one; declare it TEXT")
     return value
 

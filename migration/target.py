@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sqlite3
+import time
 import zlib
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -499,11 +500,13 @@ def _name_backup(partial: Path, folder: Path) -> Path:
         try:
             os.link(str(partial), str(name))
         except FileExistsError:
+            time.sleep(0.05)
             continue
         except OSError:  # a file system without hard links: reserve the name, then take it
             try:
                 create_private(name, exclusive=True).close()
             except FileExistsError:
+                time.sleep(0.05)
                 continue
             os.replace(str(partial), str(name))
         return name
@@ -614,13 +617,24 @@ def _set_aside(target: Path, folder: Path) -> None:
     """Copy the files of an unsound database: something may still be rescued from them."""
     with errors(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        when, form = datetime.now(), "theprogram_damaged_%Y%m%d_%H%M%S.db"
-        while (folder / when.strftime(form)).exists():
-            when += timedelta(seconds=1)
+        name = _free_name(folder)
         for end in ("", *_COMPANIONS):
             if Path(str(target) + end).exists():
-                aside = folder / (when.strftime(form) + end)
+                aside = Path(str(name) + end)
                 create_private(aside).close()
                 shutil.copyfile(str(target) + end, str(aside))
                 sync_path(aside)
                 log.warning("%s was no sound database: set aside as %s", str(target) + end, aside)
+
+
+def _free_name(folder: Path) -> Path:
+    """An empty file whose name no other run takes."""
+    when = datetime.now()
+    while True:
+        name = folder / when.strftime("theprogram_damaged_%Y%m%d_%H%M%S.db")
+        try:
+            create_private(name, exclusive=True).close()
+        except FileExistsError:
+            when += timedelta(seconds=1)
+        else:
+            return name

@@ -206,9 +206,11 @@ def database(server: Server) -> Iterator[Database]:
 
 def gone(process: int) -> bool:
     """Whether a process has ended, be it that nobody has asked for its exit code yet."""
-    with contextlib.suppress(OSError):
+    try:
+        os.kill(process, 0)
         return Path("/proc/%d/stat" % process).read_text().rpartition(")")[2].split()[0] == "Z"
-    return True
+    except OSError as error:
+        return isinstance(error, ProcessLookupError) or Path("/proc/self").exists()
 
 
 def connections(database: Database) -> int:

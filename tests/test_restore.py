@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import stat
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,22 @@ def test_restore_over_a_corrupted_database_sets_that_aside(damage, place: Place,
     assert (place.backups / aside).read_bytes() == corrupt
     assert stat.S_IMODE((place.backups / aside).stat().st_mode) == 0o600
     assert aside in done.err, "the person is told where it went"
+
+
+def test_database_set_aside_before_is_not_overwritten(place: Place, run: Run) -> None:
+    make_old_database(place.app)
+    not_a_database(place.app)
+    corrupt = place.app.read_bytes()
+    add_backup(place, "20250102_030405", "newest")
+    now = datetime.now()
+    times = [(now + timedelta(seconds=n)).strftime("%Y%m%d_%H%M%S") for n in range(20)]
+    there = {"theprogram_damaged_%s.db" % when for when in times}
+    for name in there:
+        (place.backups / name).write_bytes(b"rescued before")
+    assert run("migrate.py", "--restore").code == 0
+    (aside,) = set(backups(place)) - there - {"theprogram_backup_20250102_030405.db"}
+    assert (place.backups / aside).read_bytes() == corrupt
+    assert {(place.backups / name).read_bytes() for name in there} == {b"rescued before"}
 
 
 def test_restore_refuses_while_another_program_writes(place: Place, impatient: None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple
+from typing import Any, Iterator, List, NamedTuple
 
 import pytest
 from conftest import (
@@ -207,22 +207,46 @@ def test_worker_does_not_go_on_without_the_snapshot(
     assert outcome.error == "the shared snapshot is gone: the connection that held it has ended"
 
 
-@pytest.mark.parametrize("where", ["adopt", "visible", "value"])
-def test_connection_lost_while_it_is_opened_is_made_again(
-    database: Database, errand: Errand, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
+def losing_connections(
+    where: str, times: int, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> List[int]:
+    """The backends that PostgreSQL ends when a method of a snapshot is called, the first few times."""
     whole, lost = getattr(Snapshot, where), []
 
-    def lose_one(db: Snapshot, *arguments: object) -> object:
-        if not lost:
+    def lose(db: Snapshot, *arguments: object, **named: object) -> object:
+        if len(lost) < times:
             lost.append(db.connection.info.backend_pid)
-            database.rows("SELECT pg_terminate_backend(%s)", lost[0])
-        return whole(db, *arguments)
+            database.rows("SELECT pg_terminate_backend(%s)", lost[-1])
+        return whole(db, *arguments, **named)
 
-    monkeypatch.setattr(Snapshot, where, lose_one)
+    monkeypatch.setattr(Snapshot, where, lose)
+    return lost
+
+
+# opened: its first statement, the settings' and the last; then a phase's
+@pytest.mark.parametrize(
+    ("own", "where"),
+    [(False, "adopt"), (False, "rows"), (False, "visible"), (False, "copy"), (True, "rows"), (True, "copy")],
+)
+def test_lost_connection_is_made_again(
+    database: Database, errand: Errand, monkeypatch: pytest.MonkeyPatch, own: bool, where: str
+) -> None:
+    if own:
+        errand = errand._replace(snapshot=None)
+    lost = losing_connections(where, 1, database, monkeypatch)
     outcome = migrate_user(errand, ids(database)[ANNA])
     assert lost
     assert (outcome.exit_code, outcome.fatal, outcome.attempts) == (0, False, 2), outcome.error
+
+
+@pytest.mark.parametrize("where", ["adopt", "copy"])
+def test_connection_that_is_always_lost_stops_the_run_where_none_can_be_opened(
+    database: Database, errand: Errand, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    lost = losing_connections(where, 100, database, monkeypatch)
+    outcome = migrate_user(errand, ids(database)[ANNA])
+    assert len(lost) == 3
+    assert (outcome.exit_code, outcome.fatal, outcome.attempts) == (3, where == "adopt", 3), outcome.error
 
 
 def test_worker_takes_no_other_snapshot_of_the_same_id(
