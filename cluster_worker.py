@@ -83,23 +83,23 @@ def migrate_user(errand: Errand, user_id: str) -> Outcome:
     """Migrate and validate one user. Raises nothing: whatever happens is in the outcome, without personal data."""
     started = ledger.now()
     for attempt in range(1, ATTEMPTS + 1):
+        failure: Optional[MigrationError] = None
         try:
             outcome = _attempt(errand, user_id)
-        except source.ConnectionLost as lost:  # the snapshot may still be there for another one
-            # where none can be opened, there is none for the other users either
-            outcome = _failed(user_id, lost)._replace(fatal=isinstance(lost, _LostAtOnce))
-            if attempt < ATTEMPTS:
-                time.sleep(0.1 * attempt)
-                continue
         except RunStopped as stopped:
-            outcome = _failed(user_id, stopped.error)._replace(fatal=True)
+            failure = stopped.error
+            outcome = _failed(user_id, failure)._replace(fatal=True)
         except MigrationError as error:
-            outcome = _failed(user_id, error)
+            failure = error
+            outcome = _failed(user_id, failure)
         except Exception as error:  # noqa: BLE001  a bug is one user's end, and its text may hold personal data
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = "%s, line %d" % (Path(place.filename).name, place.lineno or 0)
             outcome = Outcome(user_id, None, "internal error: %s in %s" % (type(error).__name__, where))
-        break
+        # a lost connection: the snapshot may still be there for another one
+        if not isinstance(failure, source.ConnectionLost) or attempt == ATTEMPTS:
+            break
+        time.sleep(0.1 * attempt)
     return outcome._replace(attempts=attempt, started=started, ended=ledger.now())
 
 
@@ -191,10 +191,6 @@ def agreement(settings: Settings) -> str:
     return digest.hexdigest()
 
 
-class _LostAtOnce(source.ConnectionLost):
-    """A connection has ended before it could see the run's snapshot."""
-
-
 class _Kept(NamedTuple):
     """A snapshot that stays open, and what closes it."""
 
@@ -243,7 +239,7 @@ def close_connections(but: Optional[str] = None) -> None:
 
 
 def _open(errand: Errand, settings: Settings) -> _Kept:
-    """Connect and adopt the run's snapshot. Raises _LostAtOnce, else RunStopped: what stops this user stops all."""
+    """Connect and adopt the run's snapshot. Raises RunStopped: what stops this user stops all."""
     closing = contextlib.ExitStack()
     try:
         exported = shared.exported_shared(Path(errand.common))
@@ -252,9 +248,6 @@ def _open(errand: Errand, settings: Settings) -> _Kept:
             if db.visible() != errand.visible:  # a server that has crashed gives the same ids out again
                 raise source.snapshot_gone()
             db.rows("SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', %s, true)", (IDLE,))
-    except source.ConnectionLost as lost:
-        closing.close()
-        raise _LostAtOnce(lost.message, hint=lost.hint, exit_code=lost.exit_code) from lost
     except MigrationError as error:
         closing.close()
         raise RunStopped(error) from error

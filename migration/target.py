@@ -11,11 +11,10 @@ import os
 import re
 import shutil
 import sqlite3
-import time
 import zlib
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Collection, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Collection, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from migration import lock
 from migration.bundle import create_private, sync_folder, sync_path
@@ -25,7 +24,8 @@ from migration.workers import FOR_THREADS, Job
 
 log = logging.getLogger("migration.target")
 
-_BACKUP_TIME = "theprogram_backup_%Y%m%d_%H%M%S.db"
+_BACKUP_NAME = "theprogram_backup_%Y%m%d_%H%M%S.db"  # local time
+_ASIDE_NAME = "theprogram_damaged_%Y%m%d_%H%M%S.db"
 LISTED = 10
 CACHE = 8192  # kilobytes of pages that SQLite keeps: more would not stay in the processor's own cache
 TOGETHER = 16  # rows that are inserted by one statement
@@ -494,31 +494,34 @@ def copy(database: sqlite3.Connection, path: Path) -> None:
 
 
 def _name_backup(partial: Path, folder: Path) -> Path:
-    """Give a finished copy a free backup name behind all others, in one step; two at the same moment must not meet."""
-    while True:
-        name = folder / _next_name(folder)
+    """Give a finished copy a name behind all other backups', in one step; two at the same moment must not meet."""
+
+    def take(name: Path) -> None:
         try:
             os.link(str(partial), str(name))
         except FileExistsError:
-            time.sleep(0.05)
-            continue
+            raise
         except OSError:  # a file system without hard links: reserve the name, then take it
-            try:
-                create_private(name, exclusive=True).close()
-            except FileExistsError:
-                time.sleep(0.05)
-                continue
+            create_private(name, exclusive=True).close()
             os.replace(str(partial), str(name))
-        return name
 
-
-def _next_name(folder: Path) -> str:
-    """By the local time; where clocks have gone back, or in the same second, a second after the newest backup there."""
     when = datetime.now()
-    for path in backups(folder)[-1:]:
+    for newest in backups(folder)[-1:]:  # clocks may have gone back
         with contextlib.suppress(OverflowError):  # the end of all years
-            when = max(when, datetime.strptime(path.name, _BACKUP_TIME) + timedelta(seconds=1))
-    return when.strftime(_BACKUP_TIME)
+            when = max(when, datetime.strptime(newest.name, _BACKUP_NAME) + timedelta(seconds=1))
+    return _take_name(folder, _BACKUP_NAME, when, take)
+
+
+def _take_name(folder: Path, form: str, when: datetime, take: Callable[[Path], object]) -> Path:
+    """Take the name of a second, or of the next that is free: ``take`` raises FileExistsError where it is not."""
+    while True:
+        name = folder / when.strftime(form)
+        try:
+            take(name)
+        except FileExistsError:
+            when += timedelta(seconds=1)
+        else:
+            return name
 
 
 def backups(folder: Path) -> List[Path]:
@@ -528,7 +531,7 @@ def backups(folder: Path) -> List[Path]:
 
 def _is_backup(name: str) -> bool:
     try:
-        return datetime.strptime(name, _BACKUP_TIME).strftime(_BACKUP_TIME) == name
+        return datetime.strptime(name, _BACKUP_NAME).strftime(_BACKUP_NAME) == name
     except ValueError:
         return False
 
@@ -617,7 +620,9 @@ def _set_aside(target: Path, folder: Path) -> None:
     """Copy the files of an unsound database: something may still be rescued from them."""
     with errors(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        name = _free_name(folder)
+        name = _take_name(
+            folder, _ASIDE_NAME, datetime.now(), lambda name: create_private(name, exclusive=True).close()
+        )
         for end in ("", *_COMPANIONS):
             if Path(str(target) + end).exists():
                 aside = Path(str(name) + end)
@@ -625,16 +630,3 @@ def _set_aside(target: Path, folder: Path) -> None:
                 shutil.copyfile(str(target) + end, str(aside))
                 sync_path(aside)
                 log.warning("%s was no sound database: set aside as %s", str(target) + end, aside)
-
-
-def _free_name(folder: Path) -> Path:
-    """An empty file whose name no other run takes."""
-    when = datetime.now()
-    while True:
-        name = folder / when.strftime("theprogram_damaged_%Y%m%d_%H%M%S.db")
-        try:
-            create_private(name, exclusive=True).close()
-        except FileExistsError:
-            when += timedelta(seconds=1)
-        else:
-            return name

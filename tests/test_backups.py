@@ -189,13 +189,12 @@ def test_migrate_prunes_after_its_import_and_after_a_restore(bundle: Path, place
     assert rows_of(place.backups / last, "SELECT count(*) FROM clients") == [(12,)]
 
 
-@pytest.mark.parametrize("ahead", ["0:30", "23:59"])
+@pytest.mark.parametrize("ahead", [timedelta(minutes=30), timedelta(hours=23, minutes=59)], ids=str)
 def test_backup_made_after_clocks_went_back_is_the_newest(
-    ahead: str, bundle: Path, place: Place, run: Run
+    ahead: timedelta, bundle: Path, place: Place, run: Run
 ) -> None:
     place.backups.mkdir()
-    hours, minutes = map(int, ahead.split(":"))
-    earlier = datetime.now() + timedelta(hours=hours, minutes=minutes)
+    earlier = datetime.now() + ahead
     (place.backups / earlier.strftime("theprogram_backup_%Y%m%d_%H%M%S.db")).write_bytes(b"")
     (place.backups / "theprogram_backup_99999999_999999.db").write_bytes(b"no time")
     make_old_database(place.app)

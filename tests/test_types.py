@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 import msgspec
 import psycopg2
 import pytest
-from conftest import ANNA, SCHEMA, Database, Place, Server, extended_schema, settings_of
+from conftest import ANNA, Database, Place, Server, extended_schema, settings_of
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -239,18 +239,15 @@ def tables_of(pairs: Sequence[Pair], prefix: str) -> Dict[Pair, str]:
 
 def typed_tables(database: Database, folder: Path, names: Dict[Pair, str]) -> Path:
     """Make a table for each pair of types in PostgreSQL, and return a SQLite schema with the same."""
-    script = [Path(SCHEMA).read_text(encoding="utf-8"), ";"]
-    source = []
+    source, ours = [], []
     for (kind, declared), name in names.items():
         source.append(
             "CREATE TABLE %s (id text PRIMARY KEY, user_id uuid NOT NULL REFERENCES users, v %s);"
             % (name, kind)
         )
-        script.append("CREATE TABLE %s (id TEXT PRIMARY KEY, v %s);" % (name, declared))
+        ours.append("CREATE TABLE %s (id TEXT PRIMARY KEY, v %s);" % (name, declared))
     database.execute("".join(source))
-    schema = folder / "schema.sql"
-    schema.write_text("\n".join(script), encoding="utf-8")
-    return schema
+    return extended_schema(folder, "\n".join(ours))
 
 
 def typed_settings(database: Database, place: Place, schema: Path, names: Sequence[str]) -> Settings:
@@ -436,9 +433,7 @@ def test_column_name_that_cannot_be_handled_is_refused(
     typed_database.execute(
         "CREATE TABLE named (id int PRIMARY KEY, user_id uuid REFERENCES users, %s text)" % name
     )
-    schema = place.folder / "schema.sql"
-    added = ";CREATE TABLE named (id INTEGER PRIMARY KEY, %s TEXT);" % name
-    schema.write_bytes((Path(SCHEMA).read_text(encoding="utf-8") + added).encode("utf-8"))
+    schema = extended_schema(place.folder, "CREATE TABLE named (id INTEGER PRIMARY KEY, %s TEXT);" % name)
     with pytest.raises(MigrationError, match="the name of a column of named") as caught:
         export(typed_settings(typed_database, place, schema, ["named"]))
     typed_database.execute("DROP TABLE named")
