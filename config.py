@@ -42,6 +42,7 @@ USER = Singleton(
     target="app_config",
     member="user",
     owner="id",
+    named_by="email",
     dropped=(
         "email",
         "full_name",
@@ -77,6 +78,7 @@ TABLES = (
     Table("location_cache", shared(), ranges=COORDINATES),
 )
 
-# Tables that hang on users in PostgreSQL and are meant to be left behind, such as "login_sessions"
-# (or "schema.table" outside POSTGRES_SCHEMA). What is neither here nor in TABLES stops the export.
-EXCLUDED_TABLES = ()
+# Every other table of the database, by name ("schema.table" outside POSTGRES_SCHEMA, "schema.*" for a whole schema).
+# What is in none of these three lists stops the export.
+EXCLUDED_TABLES = ()  # the user's, left behind on purpose: "login_sessions"
+UNRELATED_TABLES = ("alembic_version",)  # nobody's: no data of users

@@ -21,7 +21,7 @@ import config
 from migration import bundle, console, mapping, source
 from migration.bundle import Manifest
 from migration.errors import ExitCode, MigrationError
-from migration.ownership import LISTED_ORPHANS, Rows, rows_of_user
+from migration.ownership import LISTED_ORPHANS, Orphans, Rows, rows_of_user
 from migration.schema import read_schema
 from migration.settings import Settings
 from migration.source import Snapshot
@@ -56,6 +56,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
             db, settings, schema, settings.user_email or settings.default_email, settings.skip_orphans
         )
         skipped = _orphans(rows, settings)
+        left_behind = _left_behind(rows)
         sql_ascii = db.connection.get_parameter_status("server_encoding") == "SQL_ASCII"
         with bundle.writing(settings.data_dir, [table.file for table in settings.tables], sql_ascii) as out:
             _write_user_data(rows, settings, out)
@@ -72,6 +73,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
                     table.name: rows.catalog.columns[table.name] for table in mapping.everything(settings)
                 },
                 orphans_skipped=skipped,
+                left_behind=left_behind,
                 source=source.masked(settings.postgres),
                 server_version=db.server_version,
                 snapshot=db.visible(),
@@ -143,24 +145,56 @@ def _orphans(rows: Rows, settings: Settings) -> Dict[str, int]:
     found = rows.orphans()
     if not found:
         return {}
-    listed = [
-        "%s %s: %s leads to no exported row of %s (%s)"
-        % (orphans.table, row, ", ".join(orphans.columns), orphans.parent, reference)
-        for orphans in found
-        for row, reference in orphans.sample
-    ]
     if not settings.skip_orphans:
-        total = sum(orphans.rows for orphans in found)
-        shown = "\n  ".join(listed[:LISTED_ORPHANS])
         raise MigrationError(
-            "rows of the user refer to rows that are not exported: %d%s\n  %s"
-            % (total, ", of which the first:" if total > LISTED_ORPHANS else "", shown),
+            "rows of the user refer to rows that are not exported: "
+            + _counted(found, "leads to no exported row of"),
             hint="correct them in PostgreSQL, or leave these rows out with --orphans skip",
             exit_code=ExitCode.SOURCE,
         )
-    for line in listed:
+    for line in _lines(found, "leads to no exported row of"):
         log.warning("left out: %s", line)
     return rows.skipped()
+
+
+def _left_behind(rows: Rows) -> Dict[str, int]:
+    """Stop at rows that refer to the user's and are not exported, or count those that config lets stay."""
+    found = rows.left_behind()
+    undeclared = [orphans for orphans in found if not rows.declared_left_behind(orphans)]
+    if undeclared:
+        first = undeclared[0]
+        raise MigrationError(
+            "rows that are not exported refer to rows of the user: "
+            + _counted(undeclared, "refers to a row of the user in"),
+            hint="if they are the user's, correct %s's entry in config.TABLES or the rows in PostgreSQL; if they are"
+            " to stay there, add left_behind=(%s,) to that entry"
+            % (first.table, ", ".join('"%s"' % name for name in first.columns)),
+            exit_code=ExitCode.SOURCE,
+        )
+    for orphans in found:
+        log.info(
+            "left behind: %d rows of %s that refer by %s to rows of the user in %s",
+            orphans.rows,
+            orphans.table,
+            ", ".join(orphans.columns),
+            orphans.parent,
+        )
+    return {"%s (%s)" % (orphans.table, ", ".join(orphans.columns)): orphans.rows for orphans in found}
+
+
+def _counted(found: Sequence[Orphans], what: str) -> str:
+    total = sum(orphans.rows for orphans in found)
+    shown = "\n  ".join(_lines(found, what)[:LISTED_ORPHANS])
+    return "%d%s\n  %s" % (total, ", of which the first:" if total > LISTED_ORPHANS else "", shown)
+
+
+def _lines(found: Sequence[Orphans], what: str) -> List[str]:
+    return [
+        "%s %s: %s %s %s (%s)"
+        % (orphans.table, row, ", ".join(orphans.columns), what, orphans.parent, reference)
+        for orphans in found
+        for row, reference in orphans.sample
+    ]
 
 
 def _write_user_data(rows: Rows, settings: Settings, out: bundle.Writer) -> None:

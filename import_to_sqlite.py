@@ -121,10 +121,11 @@ def _fill_tables(
                     bring_back(database, taken)
                     taken_off.remove(taken)
                 filled.update(loaded())
-                target.merge(database, side, apart)
+                targets = {table.name: mapping.target_of(table, schema) for table in settings.tables}
+                target.merge(database, side, [targets[name] for name in apart])
                 for table in settings.tables:
                     if table.name in apart:
-                        check_rows(database, table.name, filled[table.name].rows)
+                        check_rows(database, targets[table.name], filled[table.name].rows)
                         advance(filled[table.name].rows)
                         _log(table, filled[table.name])
     return filled

@@ -31,11 +31,12 @@ class TablePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """``needs``: what for, folder, bytes that it takes, bytes free there."""
+    """``left_behind``: and whether config lets them stay. ``needs``: what for, folder, bytes that it takes, bytes free there."""
 
     user_id: str
     tables: Tuple[TablePlan, ...]
     orphans: Tuple[Orphans, ...]
+    left_behind: Tuple[Tuple[Orphans, bool], ...]
     needs: Tuple[Tuple[str, Path, int, int], ...]
 
     @property
@@ -63,8 +64,9 @@ def plan(settings: Settings) -> Plan:
                 )
             )
         orphans = tuple(rows.orphans())
+        left_behind = tuple((found, rows.declared_left_behind(found)) for found in rows.left_behind())
         user_id = rows.user.id
-    return Plan(user_id, tuple(tables), orphans, _needs(settings, tables))
+    return Plan(user_id, tuple(tables), orphans, left_behind, _needs(settings, tables))
 
 
 # These are the same in both and not worth a word.
@@ -141,6 +143,17 @@ def show(made: Plan, settings: Settings) -> None:
             ", ".join(orphans.columns),
             orphans.parent,
             "leaves them out" if settings.skip_orphans else "will stop there, unless --orphans skip is given",
+        )
+    for orphans, declared in made.left_behind:
+        console.log.warning(
+            "%d rows of %s that are not exported refer by %s to rows of the user in %s: %s",
+            orphans.rows,
+            orphans.table,
+            ", ".join(orphans.columns),
+            orphans.parent,
+            "they stay, as config.py says"
+            if declared
+            else "the migration will stop there, unless left_behind in config.py says that they may stay",
         )
     if not made.fits:
         console.log.warning("not enough disk space")

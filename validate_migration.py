@@ -196,7 +196,8 @@ def _compare(context: Context, made: Report, held: Dict[str, Digest]) -> Iterato
             walk = functools.partial(_compare_table, context, table, advance)
             compared = _legibly(context, functools.partial(_either_order, table, walk))
             yield from compared.findings
-            expected, found = compared.digest.rows, _count(context, table.name)
+            target_name = mapping.target_of(table, context.schema)
+            expected, found = compared.digest.rows, _count(context, target_name)
             if found not in (None, expected):
                 message = "%s in %s: PG=%s, SQLite=%s" % (PREFIXES["counts"], table.name, expected, found)
                 yield Finding("counts", message, table.name)

@@ -71,6 +71,7 @@ class Manifest:
     sizes: Mapping[str, int] = field(default_factory=dict)
     columns: Mapping[str, Tuple[Column, ...]] = field(default_factory=dict)
     orphans_skipped: Mapping[str, int] = field(default_factory=dict)
+    left_behind: Mapping[str, int] = field(default_factory=dict)  # others' rows that refer to the user's
     source: str = ""
     server_version: str = ""
     snapshot: str = ""
@@ -650,7 +651,7 @@ def _check_manifest(content: Any) -> None:
     for name, checksum in content["checksums"].items():
         if not isinstance(checksum, str) or not re.fullmatch("[0-9a-fA-F]{64}", checksum):
             raise ValueError("checksum of %r is not a SHA256" % name)
-    for key in ("sizes", "orphans_skipped"):
+    for key in ("sizes", "orphans_skipped", "left_behind"):
         if not isinstance(content.get(key, {}), dict) or not all(
             type(number) is int for number in content.get(key, {}).values()
         ):

@@ -226,6 +226,7 @@ def settings(arguments: argparse.Namespace, config: Any) -> Settings:
     found = _Lookup(arguments, arguments.environment, config)
     postgres, fallback = _postgres(found)
     require_tuple("EXCLUDED_TABLES", config.EXCLUDED_TABLES)
+    require_tuple("UNRELATED_TABLES", config.UNRELATED_TABLES)
     return Settings(
         postgres=postgres,
         fallback_password=fallback,
@@ -240,6 +241,7 @@ def settings(arguments: argparse.Namespace, config: Any) -> Settings:
         preferences=config.PREFERENCES,
         tables=tuple(config.TABLES),
         excluded_tables=tuple(config.EXCLUDED_TABLES),
+        unrelated_tables=tuple(config.UNRELATED_TABLES),
         backup=not getattr(arguments, "no_backup", False),
         keep_backups=getattr(arguments, "keep_backups", None),
         skip_orphans=getattr(arguments, "orphans", "stop") == "skip",

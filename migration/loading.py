@@ -82,13 +82,14 @@ def fill_apart(
         database = target.create(side, schema)
         try:
             taken_off = target.take_off(database)
+            targets = {mapping.target_of(table, schema) for table in settings.tables if table.name in names}
             filled = {
                 table.name: fill(database, export, table, columns[table.name], schema, lambda rows: None)
                 for table in settings.tables
                 if table.name in names
             }
             for taken in taken_off:
-                if taken.is_index_of(names):
+                if taken.is_index_of(targets):
                     bring_back(database, taken)
             database.execute("COMMIT")
         finally:

@@ -33,8 +33,17 @@ class TableMapping(NamedTuple):
     dropped: Tuple[Column, ...]
 
 
-def target_of(table: Mapped) -> str:
-    return table.target if isinstance(table, Singleton) else table.name
+def target_of(table: Mapped, schema: Schema) -> str:
+    """The SQLite table that a table becomes: case does not count there, and it has no schemas.
+
+    ``billing.invoices`` becomes ``billing_invoices`` where SQLite has that, else ``invoices``.
+    """
+    name = table.target if isinstance(table, Singleton) else table.name
+    present = {known.lower(): known for known in schema.columns}
+    for candidate in (name, name.replace(".", "_"), name.rpartition(".")[2]):
+        if candidate.lower() in present:
+            return present[candidate.lower()]
+    return name
 
 
 def map_columns(table: Mapped, columns: Sequence[Column], schema: Schema) -> TableMapping:
@@ -44,7 +53,7 @@ def map_columns(table: Mapped, columns: Sequence[Column], schema: Schema) -> Tab
 
 @functools.lru_cache(maxsize=256)
 def _map_columns(table: Mapped, columns: Tuple[Column, ...], schema: Schema) -> TableMapping:
-    target = target_of(table)
+    target = target_of(table, schema)
     if target not in schema.columns:
         raise MigrationError(
             "table %s is in config but not in the SQLite schema" % target,
@@ -64,11 +73,11 @@ def _map_columns(table: Mapped, columns: Tuple[Column, ...], schema: Schema) -> 
     copied, dropped, homeless = [], [], []
     for column in columns:
         place = places.get(column.name.lower())
-        if place is not None and not (singleton and column.name == "id"):
+        if place is not None and not (singleton and place.name.lower() == "id"):
             copied.append(Copied(column, place))
         else:
             dropped.append(column)
-            if column.name not in table.all_dropped:
+            if place is None and column.name not in table.all_dropped:
                 homeless.append(column.name)
     if homeless:
         raise MigrationError(
@@ -121,7 +130,7 @@ def columns_of(export: bundle.Reader, settings: Settings, schema: Schema) -> Dic
     for table in settings.tables:
         if table.name not in found:
             decode = msgspec.json.Decoder(Dict[str, msgspec.Raw]).decode
-            first = next(export.records(table.file, decode), schema.columns.get(table.name, {}))
+            first = next(export.records(table.file, decode), schema.columns.get(target_of(table, schema), {}))
             found[table.name] = encoding.undeclared([name for name in first if name != encoding.JSON_NULLS])
     return found
 

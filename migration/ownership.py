@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
-from typing import Dict, Generator, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import (
+    Callable,
+    Collection,
+    Dict,
+    Generator,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from migration.bundle import Sink
-from migration.catalog import Catalog, account_for_tables
+from migration.catalog import account_for_tables, apart_from, parent_key, read_with, within
 from migration.errors import ExitCode, MigrationError
-from migration.mapping import Mapped, map_all
+from migration.mapping import Mapped, everything, map_all, target_of
 from migration.schema import Schema, quote
 from migration.settings import Settings
 from migration.shared import merging
@@ -26,13 +41,16 @@ class User(NamedTuple):
 
 
 class Orphans(NamedTuple):
-    """Rows of the user that point at rows that are not exported: how many, and the first ids."""
+    """Rows by whose reference what is exported and what is not hang together: how many, and the first.
+
+    ``sample``: the key of a row, and its reference.
+    """
 
     table: str
     columns: Tuple[str, ...]
     parent: str
     rows: int
-    sample: Tuple[Tuple[str, str], ...]  # (id of the row, the reference that leads nowhere)
+    sample: Tuple[Tuple[str, str], ...]
 
 
 def rows_of_user(
@@ -55,9 +73,8 @@ def rows_of_user(
     if settings.user_id is not None:
         user = user_of_id(db, settings.user, settings.user_id)
     else:
-        user = find_user(db, settings.user.name, str(email))
-    references = dict.fromkeys((*db.catalog.foreign_keys, *schema.foreign_keys))
-    return Rows(db, db.catalog, user, settings.tables, references, skip_orphans)
+        user = find_user(db, settings.user, str(email))
+    return Rows(db, settings, user, schema, skip_orphans)
 
 
 def account_for(db: Snapshot, settings: Settings, schema: Schema) -> None:
@@ -66,22 +83,31 @@ def account_for(db: Snapshot, settings: Settings, schema: Schema) -> None:
     map_all(settings, db.catalog.columns, schema)
 
 
-def user_of_id(db: Snapshot, table: Singleton, user_id: str) -> User:
+def user_of_id(db: Snapshot, users: Singleton, user_id: str) -> User:
     """The user of this id. Raises MigrationError (exit 3) where there is none."""
-    kind = next(c.type for c in db.catalog.columns[table.name] if c.name == table.owner)
-    sql = "SELECT t.{id}::text, t.email::text FROM {users} t WHERE t.{id} = %s::{kind}".format(
-        id=quote(table.owner), users=db.quoted(table.name), kind=kind
+    key = db.catalog.column(users.name, users.owner)
+    rows = db.rows(
+        "SELECT {id}::text, {name}::text FROM {users} t WHERE {is_it}".format(
+            id=_column("t", users.owner),
+            name=_column("t", users.named_by),
+            users=db.quoted(users.name),
+            is_it=db.equality(key, key).sql(
+                _column("t", users.owner), "{}::{}".format(literal(user_id), key.type)
+            ),
+        )
     )
-    rows = db.rows(sql, (user_id,))
     if not rows:
         raise MigrationError("user not found: " + user_id, exit_code=ExitCode.SOURCE)
     return User(*rows[0])
 
 
-def find_user(db: Snapshot, users: str, email: str) -> User:
-    """The user of exactly this e-mail address. Raises MigrationError (exit 3) where there is none."""
+def find_user(db: Snapshot, users: Singleton, email: str) -> User:
+    """The user of exactly this name. Raises MigrationError (exit 3) where there is none."""
+    name, source = _column("t", users.named_by) + '::text COLLATE "C"', db.quoted(users.name) + " t"
     rows = db.rows(
-        "SELECT id::text, email::text FROM " + db.quoted(users) + " WHERE email::text = %s", (email,)
+        "SELECT {}::text, {} FROM {} WHERE {} = {}".format(
+            _column("t", users.owner), name, source, name, literal(email)
+        )
     )
     if len(rows) == 1:
         return User(*rows[0])
@@ -89,15 +115,14 @@ def find_user(db: Snapshot, users: str, email: str) -> User:
         raise MigrationError(
             "%d users have the e-mail address %s" % (len(rows), email),
             logged="%d users have the same e-mail address" % len(rows),
-            hint="make the addresses in table %s unique" % users,
+            hint="make the addresses in table %s unique" % users.name,
             exit_code=ExitCode.SOURCE,
         )
-    total = db.value("SELECT count(*) FROM " + db.quoted(users))
+    total = db.value("SELECT count(*) FROM " + source)
     listed = db.rows(
-        "SELECT email::text FROM "
-        + db.quoted(users)
-        + " ORDER BY lower(email::text) <> lower(%s), email::text LIMIT %s",
-        (email, LISTED_USERS),
+        "SELECT {name} FROM {source} WHERE {name} IS NOT NULL ORDER BY lower({name}) <> lower({wanted}), 1 LIMIT {limit}".format(
+            name=name, source=source, wanted=literal(email), limit=LISTED_USERS
+        )
     )
     lines = [
         "the %d users there:" % total
@@ -108,39 +133,31 @@ def find_user(db: Snapshot, users: str, email: str) -> User:
     raise MigrationError(
         "user not found: " + email,
         logged="user not found",
-        hint='check the spelling (case counts); list all: psql -d DATABASE -c "SELECT email, full_name FROM %s ORDER BY email"'
-        % db.quoted(users).replace('"', ""),
-        private_hint="\n".join(lines) if total else "table %s is empty" % users,
+        hint='check the spelling (case counts); list all: psql -d DATABASE -c "SELECT %s FROM %s ORDER BY 1"'
+        % (users.named_by, db.quoted(users.name).replace('"', "")),
+        private_hint="\n".join(lines) if total else "table %s is empty" % users.name,
         exit_code=ExitCode.SOURCE,
     )
 
 
 class Rows:
-    """The queries for one user's rows: what is theirs, and of that what refers only to exported rows."""
+    """The queries for one user's rows: what is theirs, and of that what refers only to exported rows.
+
+    All SQL names its operators: what ``=`` finds depends on the search_path, and a type's own may not be there.
+    """
 
     def __init__(
-        self,
-        db: Snapshot,
-        catalog: Catalog,
-        user: User,
-        tables: Sequence[Table],
-        references: Iterable[ForeignKey],
-        skip_orphans: bool = False,
+        self, db: Snapshot, settings: Settings, user: User, schema: Schema, skip_orphans: bool = False
     ) -> None:
         self.db = db
-        self.catalog = catalog
+        self.catalog = db.catalog
         self.user = user
-        self.tables = {table.name: table for table in tables}
-        # Keys of SQLite's that the source has no column for are filled by nothing; dropped columns go nowhere.
-        self.references = [
-            key
-            for key in references
-            if key.table in self.tables
-            and key.parent in self.tables
-            and set(key.columns) <= self._names(key.table) - set(self.tables[key.table].dropped)
-            and set(key.parent_columns) <= self._names(key.parent)
-        ]
+        self.settings = settings
+        self.tables: Mapping[str, Mapped] = {table.name: table for table in everything(settings)}
         self.skip_orphans = skip_orphans
+        self._ways = {name: self._way(table) for name, table in self.tables.items()}
+        self.references = self._references(schema)
+        self._broken = frozenset(self.skipped()) if skip_orphans else frozenset()
 
     def seen_by(self, db: Snapshot) -> Rows:
         """The same rows, read through another connection."""
@@ -148,140 +165,364 @@ class Rows:
         other.db = db
         return other
 
-    def _names(self, table: str) -> Set[str]:
-        return {column.name for column in self.catalog.columns[table]}
+    # Which columns connect tables
 
-    def owned(self, table: Table) -> str:
-        """SQL condition on alias ``t``: the row is the user's, or everybody's."""
-        rule = table.ownership
-        if rule.parent is not None:
-            assert rule.column is not None
-            parent = self.tables[rule.parent]
-            return "t.{} IN (SELECT t.{} FROM {} t WHERE {})".format(
-                quote(rule.column),
-                quote(self._parent_key(table.name, rule.column, rule.parent)),
-                self.db.quoted(parent.name),
-                self.owned(parent),
+    def _way(self, table: Mapped) -> Optional[ForeignKey]:
+        """The reference by which rows of a table belong to a user or to a parent; None for what is shared."""
+        users = self.settings.user
+        if isinstance(table, Table) and table.ownership.parent is not None:
+            key = parent_key(table, self.catalog)
+        elif table.owner is not None:
+            key = ForeignKey(table.name, (table.owner,), users.name, (users.owner,))
+            key = next((known for known in self.catalog.foreign_keys if known[:4] == key[:4]), key)
+        else:
+            return None
+        return self._comparable(key)
+
+    def _references(self, schema: Schema) -> List[ForeignKey]:
+        """The foreign keys of both databases and of config, between exported tables, by columns that SQLite has."""
+        dropped = {name: set(table.all_dropped) for name, table in self.tables.items()}
+        declared = [
+            way
+            for name, way in self._ways.items()
+            if way is not None and way.columns != (self.tables[name].owner,)
+        ]
+        found: Dict[Tuple[object, ...], ForeignKey] = {}
+        for key in (*self._source_references(), *declared, *self._target_references(schema)):
+            if (
+                key.table in self.tables
+                and key.parent in self.tables
+                and self.catalog.has(key.table, key.columns)
+                and self.catalog.has(key.parent, key.parent_columns)
+                and not dropped[key.table] & set(key.columns)
+            ):
+                found.setdefault(key[:4], key)
+        return [self._comparable(key) for key in found.values()]
+
+    @functools.cached_property
+    def _heirs(self) -> Mapping[str, str]:
+        """The tables that are read with the one that they inherit from → that one."""
+        return {heir: name for name in self.tables for heir in read_with(self.settings, self.catalog, name)}
+
+    def _source_references(self) -> Iterator[ForeignKey]:
+        """PostgreSQL's foreign keys; those of tables that are read with another are that one's."""
+        for key in self.catalog.foreign_keys:
+            yield key._replace(
+                table=self._heirs.get(key.table, key.table), parent=self._heirs.get(key.parent, key.parent)
             )
-        if rule.column is None:
-            return "true"
-        mine = self._mine(table.name, rule.column)
-        return "({} OR t.{} IS NULL)".format(mine, quote(rule.column)) if rule.or_shared else mine
 
-    def _parent_key(self, table: str, column: str, parent: str) -> str:
-        for key in self.references:
-            if key.table == table and key.parent == parent and key.columns == (column,):
-                return key.parent_columns[0]
-        return "id"
+    def _target_references(self, schema: Schema) -> Iterator[ForeignKey]:
+        """SQLite's foreign keys, by the names that tables and columns have in PostgreSQL: there, case counts."""
+        tables = {target_of(table, schema).lower(): name for name, table in self.tables.items()}
+        for key in schema.foreign_keys:
+            table, parent = tables.get(key.table.lower()), tables.get(key.parent.lower())
+            if table is not None and parent is not None:
+                mine, theirs = (
+                    {column.name.lower(): column.name for column in self.catalog.columns[name]}
+                    for name in (table, parent)
+                )
+                yield ForeignKey(
+                    table,
+                    tuple(mine.get(name.lower(), name) for name in key.columns),
+                    parent,
+                    tuple(theirs.get(name.lower(), name) for name in key.parent_columns),
+                )
 
-    def complete(self, table: Table, path: Tuple[str, ...] = ()) -> str:
-        """``owned``, and every reference leads to an exported row, all the way up."""
-        keys = [key for key in self.references if key.table == table.name]
-        conditions = [self._resolved(key, (*path, table.name)) for key in keys]
-        owned = self.owned(table)
-        chains = [key for key in keys if key.parent == table.name]
-        if chains:
-            conditions = [self._unbroken(table, owned, conditions, chains)]
-        return " AND ".join([owned, *conditions])
+    def _comparable(self, key: ForeignKey) -> ForeignKey:
+        if key.equalities:
+            return key
+        pairs = [
+            self.db.equality(self.catalog.column(key.parent, theirs), self.catalog.column(key.table, mine))
+            for theirs, mine in zip(key.parent_columns, key.columns)
+        ]
+        return key._replace(equalities=tuple(pairs))
 
-    def _unbroken(self, table: Table, owned: str, conditions: List[str], chains: List[ForeignKey]) -> str:
-        """The row is not left out itself, nor refers within its table to one that is, however far up."""
-        primary = self.catalog.primary_keys[table.name]
-        needed = list(dict.fromkeys([*primary, *(name for key in chains for name in key.parent_columns)]))
-        names = ", ".join("t." + quote(name) for name in needed)
-        hangs = " OR ".join(
-            "("
-            + " AND ".join(
-                "t.%s = b.%s" % (quote(mine), quote(theirs))
-                for mine, theirs in zip(key.columns, key.parent_columns)
-            )
-            + ")"
-            for key in chains
-        )
-        mine = ", ".join("t." + quote(name) for name in primary)
-        return (
-            "({mine}) NOT IN (WITH RECURSIVE broken ({plain}) AS ("
-            "SELECT {names} FROM {table} t WHERE {owned} AND NOT ({resolved}) "
-            "UNION SELECT {names} FROM {table} t JOIN broken b ON {hangs} WHERE {owned}) "
-            "SELECT {keys} FROM broken)"
-        ).format(
-            mine=mine,
-            plain=", ".join(quote(name) for name in needed),
-            names=names,
-            table=self.db.quoted(table.name),
-            owned=owned,
-            resolved=" AND ".join(conditions),
-            hangs=hangs,
-            keys=", ".join(quote(name) for name in primary),
-        )
+    # Conditions
 
-    def _resolved(self, key: ForeignKey, path: Tuple[str, ...]) -> str:
-        """The reference is NULL or leads to an exported row. A cycle is followed once."""
-        parent = self.tables[key.parent]
-        within = self.owned(parent) if key.parent in path else self.complete(parent, path)
-        return "(({absent}) OR ({mine}) IN (SELECT {theirs} FROM {parent} t WHERE {present} AND {within}))".format(
-            absent=" OR ".join("t.%s IS NULL" % quote(name) for name in key.columns),
-            mine=", ".join("t." + quote(name) for name in key.columns),
-            theirs=", ".join("t." + quote(name) for name in key.parent_columns),
-            parent=self.db.quoted(key.parent),
-            # one NULL among them would make IN unknown instead of false
-            present=" AND ".join("t.%s IS NOT NULL" % quote(name) for name in key.parent_columns),
-            within=within,
+    def owned(self, table: Mapped, alias: str = "t") -> str:
+        """SQL condition on an alias: the row is the user's, or shared with them."""
+        way = self._ways[table.name]
+        conditions = [self._within(table.name, alias)]
+        if way is not None and way.columns == (table.owner,):
+            conditions.append(self._is_owner(table, alias))
+        elif way is not None:
+            conditions.append(self._leads_to_owned(way, alias))
+        return " AND ".join(condition for condition in conditions if condition != "true") or "true"
+
+    def _within(self, table: str, alias: str) -> str:
+        """The row is not one of a table that inherits from this one and is a table of its own."""
+        return within(alias, self._apart.get(table, ()))
+
+    def _is_owner(self, table: Mapped, alias: str) -> str:
+        mine = self._mine(table, alias)
+        if isinstance(table, Table) and table.ownership.or_shared:
+            return "(%s OR %s IS NULL)" % (mine, _column(alias, str(table.owner)))
+        return mine
+
+    @functools.cached_property
+    def _apart(self) -> Mapping[str, List[int]]:
+        """Table → oids of the tables that inherit from it and are not read with it, where there are some."""
+        apart = {name: apart_from(self.settings, self.catalog, name) for name in self.tables}
+        return {name: oids for name, oids in apart.items() if oids}
+
+    def _mine(self, table: Mapped, alias: str = "t") -> str:
+        """The owner column holds the user's key; compared as that, it may be wider than the column."""
+        way, users = self._ways[table.name], self.settings.user
+        assert way is not None
+        key = "{}::{}".format(literal(self.user.id), self.catalog.column(users.name, users.owner).type)
+        return way.equalities[0].sql(key, _column(alias, way.columns[0]))
+
+    def _leads_to_owned(self, key: ForeignKey, alias: str) -> str:
+        parent = _next_alias(alias)
+        return "EXISTS (SELECT FROM {} {} WHERE {} AND {})".format(
+            self.db.quoted(key.parent),
+            parent,
+            " AND ".join(
+                equality.sql(_column(parent, theirs), _column(alias, mine))
+                for equality, theirs, mine in zip(key.equalities, key.parent_columns, key.columns)
+            ),
+            self.owned(self.tables[key.parent], parent),
         )
 
     def condition(self, table: Mapped) -> str:
         """SQL condition on alias ``t``: the row is to be exported."""
-        if isinstance(table, Singleton):
-            return self._mine(table.name, table.owner)
-        return self.complete(table) if self.skip_orphans else self.owned(table)
+        if table.name not in self._broken:
+            return self.owned(table)
+        return "{} AND NOT EXISTS (SELECT FROM ({}SELECT n, r FROM broken) b WHERE b.n = {} AND b.r = {})".format(
+            self.owned(table), self._closure, self._number(table.name), _identity("t")
+        )
 
-    def _mine(self, table: str, column: str) -> str:
-        kind = next(c.type for c in self.catalog.columns[table] if c.name == column)
-        return "t.{} = {}::{}".format(quote(column), literal(self.user.id), kind)
+    # Rows that refer to rows that are not exported, and the other way round
 
     def orphans(self) -> List[Orphans]:
         """Every reference from an owned row to a row that is not exported, table by table, parents first."""
-        found = []
-        for table in self.tables.values():
-            for key in self.references:
-                if key.table != table.name:
-                    continue
-                if (
-                    not self.skip_orphans
-                    and (table.ownership.column,) == key.columns
-                    and table.ownership.parent == key.parent
-                ):
-                    continue  # its being owned is that this reference leads somewhere
-                where = "{} AND NOT {}".format(self.owned(table), self._resolved(key, (table.name,)))
-                source = "FROM {} t WHERE {}".format(self.db.quoted(table.name), where)
-                rows = self.db.value("SELECT count(*) " + source)
-                if rows:
-                    sample = self.db.rows(
-                        "SELECT {}, {} {} ORDER BY 1 LIMIT {}".format(
-                            self.row_name(table.name),
-                            " || ', ' || ".join("t.%s::text" % quote(name) for name in key.columns),
-                            source,
-                            LISTED_ORPHANS,
-                        )
-                    )
-                    found.append(Orphans(table.name, key.columns, key.parent, rows, tuple(sample)))
-        return found
+        return self._found(
+            [
+                _Test(key, self._orphans_from(key), self._set_columns(key.table))
+                for table in self.tables
+                for key in self.references
+                if key.table == table and (self.skip_orphans or key != self._ways[table])
+            ]
+        )
+
+    def left_behind(self) -> List[Orphans]:
+        """Every reference from a row that is not exported to one that is the user's own: their rows by another way."""
+        return self._found(
+            [
+                _Test(key, self._left_behind_from(key), functools.partial(_column, "t"))
+                for key in self._source_references()
+                if self._may_be_left_behind(key)
+            ]
+        )
+
+    def declared_left_behind(self, orphans: Orphans) -> bool:
+        """Whether config says that such rows may stay."""
+        return set(orphans.columns) <= set(self.tables[orphans.table].left_behind)
 
     def skipped(self) -> Dict[str, int]:
         """Rows that ``skip_orphans`` leaves out, by table."""
-        counts = {}
-        for table in self.tables.values():
-            left_out = "SELECT count(*) FROM {} t WHERE {} AND NOT ({})".format(
-                self.db.quoted(table.name), self.owned(table), self.complete(table)
+        if not self.references:
+            return {}
+        names = list(self.tables)
+        counts = self.db.rows(self._closure + "SELECT n, count(*) FROM broken GROUP BY n ORDER BY n")
+        return {names[number]: int(rows) for number, rows in counts}
+
+    def _orphans_from(self, key: ForeignKey) -> str:
+        """FROM clause on the sets: owned rows ``t`` whose reference leads to no exported row."""
+        exported = "{} p WHERE {}".format(self._set(key.parent), self._joined(key))
+        if self._broken:
+            exported += " AND NOT EXISTS (SELECT FROM broken b WHERE b.n = {} AND b.r = p.r)".format(
+                self._number(key.parent)
             )
-            rows = int(self.db.value(left_out))
-            if rows:
-                counts[table.name] = rows
-        return counts
+        return "{} t WHERE {} AND NOT EXISTS (SELECT FROM {})".format(
+            self._set(key.table), _present(map(self._set_columns(key.table), key.columns)), exported
+        )
+
+    def _left_behind_from(self, key: ForeignKey) -> str:
+        """FROM clause: rows ``t`` that are not the user's and refer to one that is."""
+        return (
+            "{} t WHERE {} AND EXISTS (SELECT FROM {} p WHERE {} AND {}) AND {} AND ({}) IS NOT TRUE".format(
+                self.db.quoted(key.table),
+                _present(_column("t", name) for name in key.columns),
+                self._set(key.parent),
+                " AND ".join(
+                    equality.sql("p." + self._place(key.parent, theirs), _column("t", mine))
+                    for equality, theirs, mine in zip(key.equalities, key.parent_columns, key.columns)
+                ),
+                self._is_own(self.tables[key.parent], "p"),
+                self._within(key.table, "t"),
+                self._member(self.tables[key.table]),
+            )
+        )
+
+    def _may_be_left_behind(self, key: ForeignKey) -> bool:
+        return (
+            key.table in self.tables
+            and key.parent in self.tables
+            and key != self._ways[key.table]
+            and self._ways[key.table] is not None
+            and self._is_own(self.tables[key.parent], "p") != "false"
+        )
+
+    def _is_own(self, table: Mapped, alias: str) -> str:
+        """SQL condition on a row of a set: it is the user's own, and not shared with others."""
+        way = self._ways[table.name]
+        if way is None:
+            return "false"
+        if way.columns == (table.owner,):
+            shared = isinstance(table, Table) and table.ownership.or_shared
+            return (
+                "%s.%s IS NOT NULL" % (alias, self._place(table.name, way.columns[0])) if shared else "true"
+            )
+        parent = _next_alias(alias)
+        own = self._is_own(self.tables[way.parent], parent)
+        if own in ("true", "false"):
+            return own
+        return "EXISTS (SELECT FROM {} {} WHERE {} AND {})".format(
+            self._set(way.parent), parent, self._joined(way, parent, alias), own
+        )
+
+    def _found(self, tests: Sequence[_Test]) -> List[Orphans]:
+        """Count the rows of each test in one query, and look at the first of those that have some."""
+        if not tests:
+            return []
+        sets = (
+            self._closure
+            if self._broken
+            else self._sets({name for test in tests for name in test.key[::2][:2]})
+        )
+        counts = " UNION ALL ".join(
+            "SELECT %d, count(*) FROM %s" % (number, test.source) for number, test in enumerate(tests)
+        )
+        found = []
+        for number, rows in self.db.rows(
+            "%sSELECT i, n FROM (%s) counted (i, n) WHERE n > 0 ORDER BY i" % (sets, counts)
+        ):
+            key, source, column = tests[number]
+            sample = self.db.rows(
+                "{}SELECT {}, {} FROM {} ORDER BY 1, 2 LIMIT {}".format(
+                    sets,
+                    _text(map(column, self.catalog.primary_keys[key.table])),
+                    _text(map(column, key.columns)),
+                    source,
+                    LISTED_ORPHANS,
+                )
+            )
+            found.append(Orphans(key.table, key.columns, key.parent, rows, tuple(sample)))
+        return found
+
+    # Sets: the keys and references of the rows of a table that are the user's, each made once for a whole query
+
+    def _sets(self, tables: Collection[str]) -> str:
+        """WITH clause of the sets of these tables and of those that they belong to."""
+        needed: Set[str] = set()
+        for name in tables:
+            way: Optional[ForeignKey]
+            while name not in needed:
+                needed.add(name)
+                way = self._ways[name]
+                if way is None or way.parent == name:
+                    break
+                name = way.parent
+        return "WITH RECURSIVE %s " % ", ".join(
+            "%s AS (SELECT %s AS r, %s FROM %s t WHERE %s AND %s)"
+            % (
+                self._set(name),
+                _identity("t"),
+                ", ".join("%s AS %s" % (_column("t", c), self._place(name, c)) for c in self._kept(name)),
+                self.db.quoted(name),
+                self._within(name, "t"),
+                self._member(table),
+            )
+            for name, table in self.tables.items()
+            if name in needed
+        )
+
+    @functools.cached_property
+    def _closure(self) -> str:
+        """WITH clause that adds ``broken`` to the sets of all tables.
+
+        These are the rows that refer to a row that is not exported, however far up, by their table's number and
+        their identity. Each reference is followed once, so a cycle has an end.
+        """
+        edges, starts = [], []
+        for key in self.references:
+            child, parent = self._number(key.table), self._number(key.parent)
+            edges.append(
+                "SELECT {}, t.r, {}, p.r FROM {} t JOIN {} p ON {}".format(
+                    child, parent, self._set(key.table), self._set(key.parent), self._joined(key)
+                )
+            )
+            columns = self._set_columns(key.table)
+            starts.append(
+                "SELECT {}, t.r FROM {} t WHERE {} AND NOT EXISTS (SELECT FROM {} p WHERE {})".format(
+                    child,
+                    self._set(key.table),
+                    _present(map(columns, key.columns)),
+                    self._set(key.parent),
+                    self._joined(key),
+                )
+            )
+        return (
+            self._sets(self.tables).rstrip()
+            + ", edge (n, r, m, parent) AS (%s)" % " UNION ALL ".join(edges)
+            + ", broken (n, r) AS ((%s) UNION SELECT e.n, e.r FROM edge e JOIN broken b ON b.n = e.m AND b.r = e.parent) "
+            % " UNION ALL ".join(starts)
+        )
+
+    def _member(self, table: Mapped) -> str:
+        """As ``owned``, on alias ``t``, by the set of the table's parent."""
+        way = self._ways[table.name]
+        if way is None:
+            return "true"
+        if way.columns == (table.owner,):
+            return self._is_owner(table, "t")
+        return "EXISTS (SELECT FROM {} p WHERE {})".format(
+            self._set(way.parent),
+            " AND ".join(
+                equality.sql("p." + self._place(way.parent, theirs), _column("t", mine))
+                for equality, theirs, mine in zip(way.equalities, way.parent_columns, way.columns)
+            ),
+        )
+
+    def _number(self, table: str) -> int:
+        return list(self.tables).index(table)
+
+    def _set(self, table: str) -> str:
+        return "s%d" % self._number(table)
+
+    def _place(self, table: str, column: str) -> str:
+        """A column's name in a set: none that a table's column could have beside it."""
+        return "c%d" % [known.name for known in self.catalog.columns[table]].index(column)
+
+    def _set_columns(self, table: str) -> Callable[[str], str]:
+        return lambda column: "t." + self._place(table, column)
+
+    def _kept(self, table: str) -> List[str]:
+        """The columns that a set has: those of keys and references."""
+        keys = [
+            *self.references,
+            *self._source_references(),
+            *(way for way in self._ways.values() if way is not None),
+        ]
+        kept = set(self.catalog.primary_keys[table])
+        kept.update(name for key in keys if key.table == table for name in key.columns)
+        kept.update(name for key in keys if key.parent == table for name in key.parent_columns)
+        return [column.name for column in self.catalog.columns[table] if column.name in kept]
+
+    def _joined(self, key: ForeignKey, parent: str = "p", child: str = "t") -> str:
+        """SQL condition: a row of a set is referred to by a row of another."""
+        return " AND ".join(
+            equality.sql(
+                "%s.%s" % (parent, self._place(key.parent, theirs)),
+                "%s.%s" % (child, self._place(key.table, mine)),
+            )
+            for equality, theirs, mine in zip(key.equalities, key.parent_columns, key.columns)
+        )
 
     def row_name(self, table: str) -> str:
         """SQL expression: the row's primary key as text."""
-        return " || ', ' || ".join("t.%s::text" % quote(name) for name in self.catalog.primary_keys[table])
+        return _text(_column("t", name) for name in self.catalog.primary_keys[table])
 
     def count(self, table: Table) -> int:
         sql = "SELECT count(*) FROM {} t WHERE {}".format(self.db.quoted(table.name), self.condition(table))
@@ -304,8 +545,8 @@ class Rows:
 
     def _own(self, table: Table, ordered: bool = True) -> str:
         """As ``as_json``, without the rows of an ``or_shared`` table that are everybody's."""
-        assert table.owner is not None
-        return select_json(self.db, self.catalog, table.name, self._mine(table.name, table.owner), ordered)
+        own = "%s AND %s" % (self._within(table.name, "t"), self._mine(table))
+        return select_json(self.db, self.catalog, table.name, own, ordered)
 
     def record(self, singleton: Singleton) -> Optional[bytes]:
         """The user's row of a singleton's table as JSON text, None where there is none.
@@ -351,3 +592,35 @@ class Rows:
             owned=self.owned(table),
         )
         return [name for (name,) in self.db.rows(sql)]
+
+
+class _Test(NamedTuple):
+    """A search for rows ``t`` by a reference: ``source`` is its FROM clause, ``column`` names a column of ``t``."""
+
+    key: ForeignKey
+    source: str
+    column: Callable[[str], str]
+
+
+def _column(alias: str, name: str) -> str:
+    return alias + "." + quote(name)
+
+
+def _next_alias(alias: str) -> str:
+    """Of the row that the row of an alias refers to: t, t1, t2 …"""
+    return "%s%d" % (alias[0], int(alias[1:] or 0) + 1)
+
+
+def _present(columns: Iterable[str]) -> str:
+    """SQL condition: no part of a reference is NULL, so that it refers to something."""
+    return " AND ".join("%s IS NOT NULL" % column for column in columns)
+
+
+def _text(columns: Iterable[str]) -> str:
+    """SQL expression: values as one text."""
+    return " || ', ' || ".join(column + "::text" for column in columns)
+
+
+def _identity(alias: str) -> str:
+    """SQL expression: what tells a row apart from all others under a snapshot, in partitions too."""
+    return "concat({0}.tableoid, {0}.ctid)".format(alias)

@@ -24,6 +24,7 @@ class Settings:
     preferences: Singleton
     tables: Tuple[Table, ...]
     excluded_tables: Tuple[str, ...]
+    unrelated_tables: Tuple[str, ...] = ()
     backup: bool = True
     keep_backups: Optional[int] = None
     skip_orphans: bool = False

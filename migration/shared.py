@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, Iterator
 import msgspec
 
 from migration.bundle import Sink, create_private, open_regular, sync, sync_folder
-from migration.catalog import Catalog
+from migration.catalog import Catalog, apart_from, within
 from migration.schema import Schema, quote
 from migration.settings import Settings
 from migration.source import Digest, SharedRows, Snapshot, select_json
@@ -29,7 +29,9 @@ def export_shared(db: Snapshot, settings: Settings, schema: Schema, folder: Path
     for table in settings.tables:
         if not _is_reusable(table, settings, db.catalog, schema):
             continue
-        condition = "true" if table.owner is None else "t.%s IS NULL" % quote(table.owner)
+        condition = within("t", apart_from(settings, db.catalog, table.name))
+        if table.owner is not None:
+            condition += " AND t.%s IS NULL" % quote(table.owner)
         ordered, unordered = (
             select_json(db, db.catalog, table.name, condition, in_order) for in_order in (True, False)
         )
@@ -62,13 +64,13 @@ def exported_shared(folder: Path) -> Dict[str, SharedRows]:
 def _is_reusable(table: Table, settings: Settings, catalog: Catalog, schema: Schema) -> bool:
     """Whether everybody has the same rows of it, and the user's own can be sorted in between."""
     rule = table.ownership
-    if rule.parent is not None or not (rule.column is None or rule.or_shared):
+    if rule.parent is not None or not (not rule.columns or rule.or_shared):
         return False
     if settings.skip_orphans and any(
         key.table == table.name for key in (*catalog.foreign_keys, *schema.foreign_keys)
     ):
         return False  # which rows are left out depends on the user
-    return rule.column is None or _key_type(table, catalog) is not None
+    return not rule.columns or _key_type(table, catalog) is not None
 
 
 def _key_type(table: Table, catalog: Catalog) -> Any:

@@ -37,11 +37,11 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2 import errors as pg
 
-from migration.catalog import Catalog
+from migration.catalog import Catalog, Relation
 from migration.errors import ExitCode, MigrationError
 from migration.schema import quote
 from migration.settings import Settings
-from migration.tables import Column, ForeignKey
+from migration.tables import Column, Equality, ForeignKey
 
 PIPE = 1 << 18  # bytes read from a stream at a time
 
@@ -216,8 +216,19 @@ class Snapshot:
         with self._lock:  # never under the hands of a thread that an interrupt left behind
             self.connection.close()
 
-    def quoted(self, name: str) -> str:
-        return quote(self.schema) + "." + quote(name)
+    def quoted(self, table: str) -> str:
+        """The SQL name of a table that the catalog lists."""
+        relation = self.catalog.relations[table]
+        return quote(relation.schema) + "." + quote(relation.name)
+
+    def equality(self, key: Column, reference: Column) -> Equality:
+        """How to compare columns that no foreign key connects: by the equality of their types' own operator class.
+
+        Types of different families are compared as numbers, else as text.
+        """
+        sql = _EQUALITY.format(key=literal(key.type), reference=literal(reference.type))
+        ((operator, cast),) = self.rows(sql)
+        return Equality(operator, cast)
 
 
 class _Unread:
@@ -463,7 +474,7 @@ WITH RECURSIVE base (oid, typ) AS (
     UNION ALL
     SELECT t.oid, b.typ FROM pg_type t JOIN base b ON b.oid = t.typbasetype WHERE t.typtype = 'd'
 )
-SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), t.typname::text,
+SELECT c.oid::bigint, a.attname, format_type(a.atttypid, a.atttypmod), t.typname::text,
        t.typtype::text, t.typcategory::text, tn.nspname = 'pg_catalog',
        EXISTS (SELECT FROM pg_cast k WHERE k.castsource = t.oid AND k.casttarget = 'pg_catalog.json'::regtype),
        a.attnotnull, has_column_privilege(c.oid, a.attnum, 'SELECT')
@@ -478,20 +489,73 @@ WHERE c.relkind IN ('r', 'p', 'f') AND NOT c.relispartition
 ORDER BY n.nspname, c.relname, a.attnum
 """
 
+# Partitions are one with their table. Tables that an extension keeps for itself are nobody's.
+_RELATIONS = """
+SELECT c.oid::bigint, n.nspname, c.relname,
+       ARRAY(SELECT i.inhparent::bigint FROM pg_inherits i WHERE i.inhrelid = c.oid),
+       EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'f') AND NOT c.relispartition AND c.relpersistence <> 't'
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+ORDER BY n.nspname, c.relname
+"""
+
+# The operators of a foreign key are those that PostgreSQL itself checks it with (left the key, right the reference),
+# in the key's collation. The period of a temporal key is left out: there, references are not equal but contained.
 _KEYS = """
-SELECT k.contype::text, n.nspname, c.relname,
+SELECT k.contype::text, k.conrelid::bigint,
        ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u (num, i)
              JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY u.i),
-       pn.nspname, p.relname,
+       p.oid::bigint,
        ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u (num, i)
-             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY u.i)
+             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY u.i),
+       ARRAY(SELECT format('%I.%s', s.nspname, o.oprname) FROM unnest(k.conpfeqop) WITH ORDINALITY u (op, i)
+             JOIN pg_operator o ON o.oid = u.op JOIN pg_namespace s ON s.oid = o.oprnamespace ORDER BY u.i),
+       ARRAY(SELECT CASE WHEN a.attcollation <> b.attcollation THEN format('%I.%I', s.nspname, l.collname) ELSE '' END
+             FROM unnest(k.confkey, k.conkey) WITH ORDINALITY u (theirs, mine, i)
+             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.theirs
+             JOIN pg_attribute b ON b.attrelid = k.conrelid AND b.attnum = u.mine
+             LEFT JOIN pg_collation l ON l.oid = a.attcollation
+             LEFT JOIN pg_namespace s ON s.oid = l.collnamespace ORDER BY u.i),
+       coalesce((to_jsonb(k.*) ->> 'conperiod')::boolean, false)
 FROM pg_constraint k
 JOIN pg_class c ON c.oid = k.conrelid AND NOT c.relispartition
-JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_class p ON p.oid = coalesce(pg_partition_root(k.confrelid), k.confrelid)
-LEFT JOIN pg_namespace pn ON pn.oid = p.relnamespace
 WHERE k.contype IN ('p', 'f')
-ORDER BY n.nspname, c.relname, k.conname
+ORDER BY c.relname, k.conrelid, k.conname
+"""
+
+# The types as their operator classes name them, then the operator; where there is none, numbers or text.
+_EQUALITY = """
+WITH RECURSIVE given (side, oid) AS (
+    VALUES (1, {key}::regtype::oid), (2, {reference}::regtype::oid)
+    UNION ALL
+    SELECT g.side, t.typbasetype FROM given g JOIN pg_type t ON t.oid = g.oid WHERE t.typtype = 'd'
+), named (side, oid, number) AS (
+    SELECT g.side,
+           CASE WHEN t.typtype = 'e' THEN 'anyenum'::regtype
+                WHEN t.typtype = 'r' THEN 'anyrange'::regtype
+                WHEN t.typtype = 'm' THEN to_regtype('anymultirange')
+                WHEN t.typtype = 'c' THEN 'record'::regtype
+                WHEN t.typcategory = 'A' AND t.typlen = -1 THEN 'anyarray'::regtype
+                WHEN t.oid = 'varchar'::regtype THEN 'text'::regtype
+                ELSE t.oid END::oid,
+           t.typcategory = 'N'
+    FROM given g JOIN pg_type t ON t.oid = g.oid WHERE t.typtype <> 'd'
+), found (operator) AS (
+    SELECT format('%I.%s', n.nspname, o.oprname)
+    FROM named k, named r, pg_opclass c, pg_am a, pg_amop p, pg_operator o, pg_namespace n
+    WHERE k.side = 1 AND r.side = 2 AND c.opcdefault AND c.opcintype = k.oid
+      AND a.oid = c.opcmethod AND p.amopfamily = c.opcfamily
+      AND (a.amname, p.amopstrategy) IN (('btree', 3), ('hash', 1))
+      AND p.amoplefttype = k.oid AND p.amoprighttype = r.oid AND o.oid = p.amopopr AND n.oid = o.oprnamespace
+    ORDER BY a.amname LIMIT 1
+)
+SELECT operator, '' FROM found
+UNION ALL
+SELECT 'pg_catalog.=', CASE WHEN (SELECT bool_and(number) FROM named) THEN '::pg_catalog.numeric' ELSE '::pg_catalog.text' END
+WHERE NOT EXISTS (SELECT FROM found)
 """
 
 _KINDS = {
@@ -517,15 +581,22 @@ _KINDS = {
 
 def read_catalog(db: Snapshot) -> Catalog:
     """Tables, columns and keys of every schema but the system's. Reading it takes no privilege."""
-
-    def name_of(schema: str, table: str) -> str:
-        return table if schema == db.schema else schema + "." + table
+    relations: Dict[str, Relation] = {}
+    names: Dict[int, str] = {}
+    listed = [
+        (oid, Relation(schema, name, oid, tuple(parents), extension))
+        for oid, schema, name, parents, extension in db.rows(_RELATIONS)
+    ]
+    for oid, relation in sorted(listed, key=lambda pair: pair[1].schema != db.schema):
+        name = relation.name if relation.schema == db.schema else relation.schema + "." + relation.name
+        if name in relations:  # a dot in a name
+            name = quote(relation.schema) + "." + quote(relation.name)
+        relations[name], names[oid] = relation, name
 
     columns: Dict[str, List[Column]] = {}
     unreadable: Set[str] = set()
     for (
-        schema,
-        table,
+        oid,
         column,
         shown,
         typname,
@@ -536,25 +607,31 @@ def read_catalog(db: Snapshot) -> Catalog:
         not_null,
         readable,
     ) in db.rows(_COLUMNS):
+        if oid not in names:
+            continue
         if category == "A" or typtype == "c" or (not builtin and to_json):
             kind = "structure"  # array, composite, hstore …: row_to_json nests it
         else:
             kind = _KINDS.get(typname, "text") if builtin else "text"
-        columns.setdefault(name_of(schema, table), []).append(Column(column, shown, kind, not_null))
+        columns.setdefault(names[oid], []).append(Column(column, shown, kind, not_null))
         if not readable:
-            unreadable.add(name_of(schema, table))
+            unreadable.add(names[oid])
 
-    primary_keys, foreign_keys = {}, []
-    for contype, schema, table, names, parent_schema, parent, parent_names in db.rows(_KEYS):
+    primary_keys: Dict[str, Tuple[str, ...]] = {}
+    foreign_keys: List[ForeignKey] = []
+    for contype, oid, mine, parent, theirs, operators, collations, temporal in db.rows(_KEYS):
+        if oid not in names or (contype == "f" and parent not in names):
+            continue
         if contype == "p":
-            primary_keys[name_of(schema, table)] = tuple(names)
-        else:
-            foreign_keys.append(
-                ForeignKey(
-                    name_of(schema, table), tuple(names), name_of(parent_schema, parent), tuple(parent_names)
-                )
-            )
+            primary_keys[names[oid]] = tuple(mine)
+            continue
+        equalities = tuple(Equality(*pair) for pair in zip(operators, [""] * len(mine), collations))
+        end = len(mine) - 1 if temporal else len(mine)
+        foreign_keys.append(
+            ForeignKey(names[oid], tuple(mine[:end]), names[parent], tuple(theirs[:end]), equalities[:end])
+        )
     return Catalog(
+        relations,
         {table: tuple(listed) for table, listed in columns.items()},
         primary_keys,
         tuple(foreign_keys),
@@ -585,7 +662,7 @@ def select_json(db: Snapshot, catalog: Catalog, table: str, condition: str, orde
     inner = "SELECT {} FROM {} t WHERE {}".format(", ".join(chosen), db.quoted(table), condition)
     if ordered:
         inner += " ORDER BY " + ", ".join(order)
-    line = "pg_catalog.row_to_json(r)"
+    line = "pg_catalog.row_to_json(r.*)"  # r alone could be a column
     if any(column.kind in ("json", "structure") for column in columns):
         # a json value keeps its white space; a newline in it would break the record's line
         for sign in ("n", "r"):

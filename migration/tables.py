@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Mapping, NamedTuple, Optional, Tuple
+from typing import Mapping, NamedTuple, Optional, Tuple, Union
 
 from migration.errors import ExitCode, MigrationError
 
@@ -12,19 +12,19 @@ from migration.errors import ExitCode, MigrationError
 class Ownership:
     """The way from a row to its user: through an owner column, through a parent row, or shared by all."""
 
-    column: Optional[str] = None
+    columns: Tuple[str, ...] = ()
     parent: Optional[str] = None
     or_shared: bool = False
 
 
 def owned_by(column: str, or_shared: bool = False) -> Ownership:
     """Rows whose ``column`` holds the user's id; with ``or_shared`` also rows where it is NULL."""
-    return Ownership(column=column, or_shared=or_shared)
+    return Ownership((column,), or_shared=or_shared)
 
 
-def child_of(parent: str, column: str) -> Ownership:
-    """Rows whose ``column`` points at a row of ``parent`` that is the user's."""
-    return Ownership(column=column, parent=parent)
+def child_of(parent: str, columns: Union[str, Tuple[str, ...]]) -> Ownership:
+    """Rows whose ``columns`` (one, or all of a composite key) point at a row of ``parent`` that is the user's."""
+    return Ownership((columns,) if isinstance(columns, str) else tuple(columns), parent)
 
 
 def shared() -> Ownership:
@@ -51,6 +51,8 @@ class Table:
     ``ranges``: column → (lowest, highest) valid number, for the validation.
     ``json_types``: JSON column → Python type its values must have (``list``, ``dict``; ``object`` for
     any JSON value), for the validation and for bundles that do not say their column types.
+    ``left_behind``: columns of foreign keys by which rows that are not the user's may refer to rows that are.
+    Such rows stay in PostgreSQL and are counted; without this declaration they stop the export.
     """
 
     name: str
@@ -58,9 +60,11 @@ class Table:
     dropped: Tuple[str, ...] = ()
     ranges: Mapping[str, Tuple[float, float]] = field(default_factory=dict)
     json_types: Mapping[str, type] = field(default_factory=dict)
+    left_behind: Tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require_tuple("dropped of %s" % self.name, self.dropped)
+        require_tuple("left_behind of %s" % self.name, self.left_behind)
 
     @property
     def file(self) -> str:
@@ -69,7 +73,8 @@ class Table:
     @property
     def owner(self) -> Optional[str]:
         """The column that holds the user's id, where the table has one."""
-        return self.ownership.column if self.ownership.parent is None else None
+        rule = self.ownership
+        return rule.columns[0] if rule.columns and rule.parent is None else None
 
     @property
     def all_dropped(self) -> Tuple[str, ...]:
@@ -82,23 +87,27 @@ class Singleton:
     """One source row of the user that becomes row 1 of a SQLite table.
 
     ``member`` is its key in ``user_data.json``; ``owner`` the source column that holds the user's id.
+    ``named_by``, of the users' table: the column with the name that the command line takes, an e-mail address say.
     """
 
     name: str
     target: str
     member: str
     owner: str
+    named_by: str = "email"
     dropped: Tuple[str, ...] = ()
     json_types: Mapping[str, type] = field(default_factory=dict)
     ranges: Mapping[str, Tuple[float, float]] = field(default_factory=dict)
+    left_behind: Tuple[str, ...] = ()  # as a Table's
 
     def __post_init__(self) -> None:
         require_tuple("dropped of %s" % self.name, self.dropped)
+        require_tuple("left_behind of %s" % self.name, self.left_behind)
 
     @property
     def all_dropped(self) -> Tuple[str, ...]:
-        """Columns that may be missing in SQLite; ``id`` is replaced by the singleton's 1."""
-        return (*self.dropped, self.owner, "id")
+        """Columns that may be missing in SQLite; its ``id`` is 1."""
+        return (*self.dropped, self.owner)
 
 
 class Column(NamedTuple):
@@ -110,10 +119,28 @@ class Column(NamedTuple):
     not_null: bool
 
 
+class Equality(NamedTuple):
+    """How PostgreSQL compares a key with a reference to it, whatever operators a search_path finds."""
+
+    operator: str
+    cast: str = ""  # of both sides
+    collation: str = ""  # of the key, where the reference has another
+
+    def sql(self, key: str, reference: str) -> str:
+        collate = " COLLATE " + self.collation if self.collation else ""
+        return "{}{cast} OPERATOR({}) {}{cast}{}".format(
+            key, self.operator, reference, collate, cast=self.cast
+        )
+
+
 class ForeignKey(NamedTuple):
-    """Columns of ``table`` that name a row of ``parent``; tables are unqualified inside the schema."""
+    """Columns of ``table`` that name a row of ``parent``; tables are unqualified inside the schema.
+
+    ``equalities``: of each pair of columns; none where nobody has asked PostgreSQL.
+    """
 
     table: str
     columns: Tuple[str, ...]
     parent: str
     parent_columns: Tuple[str, ...]
+    equalities: Tuple[Equality, ...] = ()

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from pathlib import Path
 
+import psycopg2
 import pytest
 from conftest import ANNA, BRUNO, SCHEMA, Database, Place, extended_schema, settings_of
 from test_mutations import lawless
@@ -96,11 +97,25 @@ def test_excluded_tables_are_left_behind(database: Database, place: Place) -> No
     assert not list(place.data.glob("*invoice*"))
 
 
-def test_table_that_has_nothing_to_do_with_users_is_no_concern(database: Database, place: Place) -> None:
+def test_table_that_is_nobodys_has_to_be_said_to_be(database: Database, place: Place) -> None:
     database.execute(
-        "CREATE TABLE alembic_version (version_num text); CREATE TABLE planets (id int PRIMARY KEY)"
+        "CREATE TABLE alembic_version (version_num text); CREATE TABLE planets (id int PRIMARY KEY);"
+        "CREATE SCHEMA jobs; CREATE TABLE jobs.queue (id int); CREATE TABLE jobs.done (id int)"
     )
+    error = refused(settings_of(database.url, place))
+    assert error.message == (
+        "tables that config does not account for: alembic_version, jobs.done, jobs.queue, planets"
+    )
+    assert 'add "planets" to config.UNRELATED_TABLES' in (error.hint or "")
+    export(settings_of(database.url, place, unrelated_tables=("alembic_version", "planets", "jobs.*")))
+
+
+def test_temporary_table_of_another_session_is_nobodys(database: Database, place: Place) -> None:
+    other = psycopg2.connect(database.url)
+    other.cursor().execute("CREATE TEMP TABLE report AS SELECT user_id FROM clients")
+    other.commit()
     export(settings_of(database.url, place))
+    other.close()
 
 
 def test_added_table_takes_one_entry_and_its_schema(database: Database, place: Place, tmp_path: Path) -> None:

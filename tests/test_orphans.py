@@ -10,6 +10,7 @@ from typing import Any, Dict
 import pytest
 from conftest import ANNA, BRUNO, Database, Place, Run, settings_of
 
+import config
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
@@ -164,7 +165,20 @@ def test_another_users_row_at_our_client_is_not_taken(database: Database, place:
     chart, note = first(database, "charts", BRUNO), first(database, "session_notes", BRUNO)
     database.execute("UPDATE charts SET client_id = %s WHERE id = %s", client, chart)
     database.execute("UPDATE session_notes SET client_id = %s WHERE id = %s", client, note)
-    export(settings_of(database.url, place))
+    with pytest.raises(MigrationError) as caught:
+        export(settings_of(database.url, place))
+    assert "charts %s: client_id refers to a row of the user in clients (%s)" % (chart, client) in str(
+        caught.value
+    )
+    assert 'left_behind=("client_id",)' in (caught.value.hint or "")
+    tables = tuple(
+        dataclasses.replace(table, left_behind=("client_id",))
+        if table.name in ("charts", "session_notes")
+        else table
+        for table in config.TABLES
+    )
+    manifest = export(settings_of(database.url, place, tables=tables)).manifest
+    assert manifest.left_behind == {"charts (client_id)": 1, "session_notes (client_id)": 1}
     assert chart not in record_ids(place, "charts")
     assert note not in record_ids(place, "session_notes")
 
