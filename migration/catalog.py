@@ -119,11 +119,6 @@ def _require_one_declaration(settings: Settings) -> None:
     for name in declared:
         if declared.count(name) > 1:
             raise _usage("config names table %s twice" % name, "leave one of the entries away")
-        if name in settings.excluded_tables or name in settings.unrelated_tables:
-            raise _usage(
-                "config names table %s as migrated and as left behind" % name,
-                "take it out of TABLES, or out of EXCLUDED_TABLES and UNRELATED_TABLES",
-            )
 
 
 def _require_declarations(settings: Settings, catalog: Catalog) -> None:

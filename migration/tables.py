@@ -106,8 +106,8 @@ class Singleton:
 
     @property
     def all_dropped(self) -> Tuple[str, ...]:
-        """Columns that may be missing in SQLite; its ``id`` is 1."""
-        return (*self.dropped, self.owner)
+        """Columns that may be missing in SQLite; ``id`` is replaced by the singleton's 1."""
+        return (*self.dropped, self.owner, "id")
 
 
 class Column(NamedTuple):

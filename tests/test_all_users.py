@@ -266,18 +266,18 @@ def test_file_that_names_nobody_is_refused(
 
 
 @pytest.fixture()
-def annas_chart_is_brunos(database: Database) -> Iterator[Database]:
+def annas_chart_dangles(database: Database) -> Iterator[Database]:
     database.execute(
-        "UPDATE charts SET client_id = (SELECT id FROM clients WHERE user_id = (SELECT id FROM users WHERE email = %s)"
-        " LIMIT 1) WHERE id = (SELECT id FROM charts WHERE user_id = (SELECT id FROM users WHERE email = %s) LIMIT 1)",
-        BRUNO,
+        "ALTER TABLE charts DROP CONSTRAINT charts_client_id_fkey;"
+        "UPDATE charts SET client_id = '00000000-0000-4000-8000-000000000000'"
+        " WHERE id = (SELECT id FROM charts WHERE user_id = (SELECT id FROM users WHERE email = %s) LIMIT 1)",
         ANNA,
     )
     yield database
 
 
-def test_failing_user_stops_no_other_and_is_listed(annas_chart_is_brunos: Database, output: Output) -> None:
-    database = annas_chart_is_brunos
+def test_failing_user_stops_no_other_and_is_listed(annas_chart_dangles: Database, output: Output) -> None:
+    database = annas_chart_dangles
     anna = ids(database)[ANNA]
     done = migrate_all(output, database.url, "--workers", 1)
     assert done.code == 1
