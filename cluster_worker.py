@@ -17,14 +17,14 @@ import time
 import traceback
 from pathlib import Path
 from typing import Iterator, List, NamedTuple, Optional, Sequence
-from urllib.parse import quote
 
 import config
 from export_from_postgres import export
 from import_to_sqlite import import_
-from migration import console, ledger, shared, source, target
+from migration import console, ledger, origin, results, shared, source, target
 from migration.errors import ExitCode, MigrationError
-from migration.ledger import Outcome
+from migration.ledger import INTERRUPTED, Outcome, Pending
+from migration.results import BUNDLE, DATABASE, folder_of
 from migration.schema import read_schema
 from migration.settings import Settings
 from migration.source import Snapshot
@@ -32,8 +32,6 @@ from validate_migration import validate
 
 ATTEMPTS = 3  # where the connection is lost
 IDLE = "1h"  # after which PostgreSQL ends the transaction of a worker that was left behind
-DATABASE = "app.db"
-BUNDLE = "bundle"
 
 
 class Errand(NamedTuple):
@@ -41,6 +39,7 @@ class Errand(NamedTuple):
 
     ``common``: the folder with what everybody shares, on storage that all machines see. ``snapshot``: the id of the
     run's snapshot; None: each user has one of their own. ``visible``: what ``Snapshot.visible()`` says under it.
+    ``database``: which one it is, by ``origin.as_text``.
     ``agreement``: what ``agreement()`` gave to the coordinator.
     ``keep_connection``: whether the connection may stay open between two users.
     """
@@ -49,6 +48,7 @@ class Errand(NamedTuple):
     common: str
     snapshot: Optional[str]
     visible: str
+    database: str
     agreement: str
     schema_path: Optional[str]
     skip_orphans: bool
@@ -64,12 +64,7 @@ class RunStopped(Exception):
         self.error = error
 
 
-def folder_of(output: Path, user_id: str) -> Path:
-    """The user's folder. An id that is no plain word is written so that it is one, and never meets our own files."""
-    return output / quote(user_id, safe="").replace(".", "%2E")
-
-
-def migrate_users(errand: Errand, users: Sequence[str]) -> List[Outcome]:
+def migrate_users(errand: Errand, users: Sequence[Pending]) -> List[Outcome]:
     """Migrate one user after another; after what stops the run, none."""
     outcomes: List[Outcome] = []
     for user in users:
@@ -79,13 +74,14 @@ def migrate_users(errand: Errand, users: Sequence[str]) -> List[Outcome]:
     return outcomes
 
 
-def migrate_user(errand: Errand, user_id: str) -> Outcome:
+def migrate_user(errand: Errand, user: Pending) -> Outcome:
     """Migrate and validate one user. Raises nothing: whatever happens is in the outcome, without personal data."""
+    user_id = user.user_id
     started = ledger.now()
     for attempt in range(1, ATTEMPTS + 1):
         failure: Optional[MigrationError] = None
         try:
-            outcome = _attempt(errand, user_id)
+            outcome = _attempt(errand, user)
         except RunStopped as stopped:
             failure = stopped.error
             outcome = _failed(user_id, failure)._replace(fatal=True)
@@ -107,15 +103,16 @@ def _failed(user_id: str, error: MigrationError) -> Outcome:
     return Outcome(user_id, int(error.exit_code), error.logged, hint=error.hint)
 
 
-def _attempt(errand: Errand, user_id: str) -> Outcome:
+def _attempt(errand: Errand, user: Pending) -> Outcome:
     settings = _settings(errand)
     with _snapshot(errand, settings) as db:
-        return phases(settings, user_id, db)
+        return phases(settings, user.user_id, db, user.database)
 
 
-def phases(settings: Settings, user_id: str, db: Snapshot) -> Outcome:
-    """The three phases in a row, as migrate.py has them."""
+def phases(settings: Settings, user_id: str, db: Snapshot, database: Optional[str] = INTERRUPTED) -> Outcome:
+    """The three phases in a row, as migrate.py has them. ``database``: that of ``Pending``."""
     folder = folder_of(settings.data_dir, user_id)
+    results.require_no_links(settings.data_dir, user_id)
     with target.errors(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
     settings = dataclasses.replace(
@@ -124,11 +121,13 @@ def phases(settings: Settings, user_id: str, db: Snapshot) -> Outcome:
     begun = time.perf_counter()
     manifest = export(settings, db).manifest
     exported = time.perf_counter()
-    made = import_(dataclasses.replace(settings, user_email=manifest.user_email))
+    with results.aside(folder) if _is_used(folder / DATABASE, database) else contextlib.nullcontext():
+        found = import_(dataclasses.replace(settings, user_email=manifest.user_email)).stamp
     imported = time.perf_counter()
-    report = validate(settings, db, made.stamp)
+    report = validate(settings, db, found)
     validated = time.perf_counter()
     files = (settings.sqlite_path, *(path for path in settings.data_dir.iterdir() if path.is_file()))
+    made = results.made(folder, manifest.checksums)
     return Outcome(
         user_id,
         int(ExitCode.DONE if report.passed else ExitCode.DIFFERENCES),
@@ -139,7 +138,21 @@ def phases(settings: Settings, user_id: str, db: Snapshot) -> Outcome:
         rows=sum(manifest.row_counts.values()),
         bytes=sum(path.stat().st_size for path in files),
         snapshot=manifest.snapshot,
+        database_sha256=made.database,
+        bundle_sha256=made.bundle,
+        left_out=sum(manifest.orphans_skipped.values()),
+        warnings=len(report.warnings),
     )
+
+
+def _is_used(path: Path, database: Optional[str]) -> bool:
+    """Whether somebody has written to the database since it was made, or it is none of ours: it is kept."""
+    if database == INTERRUPTED or not path.is_file():
+        return False
+    wal = path.with_name(path.name + "-wal")
+    if not path.stat().st_size and not (wal.is_file() and wal.stat().st_size):
+        return False  # nothing is in it
+    return database is None or not results.is_as_made(path, database)
 
 
 # What a worker keeps from one user to the next
@@ -185,10 +198,22 @@ def agreement(settings: Settings) -> str:
     for path in sorted((*config.BASE_DIR.glob("*.py"), *config.BASE_DIR.glob("migration/*"))):
         if path.suffix in (".py", ".j2") and path.name != "config.py":  # which may name other folders
             digest.update(path.read_bytes())
-    tables = (settings.user, settings.preferences, settings.tables, settings.excluded_tables)
-    digest.update(repr((tables, settings.postgres_schema)).encode("utf-8"))
-    digest.update(read_schema(settings.schema_path).script.encode("utf-8"))
+    digest.update(repr(settings.excluded_tables).encode("utf-8"))
+    digest.update(origin.config_digest(settings).encode("utf-8"))
+    digest.update(origin.schema_digest(read_schema(settings.schema_path)).encode("utf-8"))
     return digest.hexdigest()
+
+
+def _require_same_database(errand: Errand, db: Snapshot) -> None:
+    """A snapshot that is shared is one database's alone; without one, a worker's settings may name another."""
+    if not origin.database_of(db).is_same(origin.from_text(errand.database)):
+        raise RunStopped(
+            MigrationError(
+                "worker %s reads another database than the coordinator" % socket.gethostname(),
+                hint="set the same POSTGRES_URL, or its parts, on every machine",
+                exit_code=ExitCode.USAGE,
+            )
+        )
 
 
 class _Kept(NamedTuple):
@@ -208,6 +233,7 @@ def _snapshot(errand: Errand, settings: Settings) -> Iterator[Snapshot]:
     """The run's snapshot, or the user's own, on a connection that no other thread has meanwhile."""
     if errand.snapshot is None:
         with source.snapshot(settings) as own:
+            _require_same_database(errand, own)
             yield own
         return
     kept = _take(errand) or _open(errand, settings)

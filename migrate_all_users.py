@@ -22,16 +22,32 @@ import sqlite3
 import sys
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import config
-from cluster_worker import DATABASE, Errand, agreement, close_connections, folder_of, migrate_users
-from migration import cluster, console, estimate, ledger, lock, selection, shared, source, summary, target
+from cluster_worker import Errand, agreement, close_connections, migrate_users
+from migration import (
+    cluster,
+    console,
+    estimate,
+    ledger,
+    lock,
+    origin,
+    results,
+    selection,
+    shared,
+    source,
+    summary,
+    target,
+)
 from migration.cluster import Lost, Workers
 from migration.errors import ExitCode, MigrationError
-from migration.ledger import Ledger, Outcome
+from migration.ledger import Ledger, Outcome, Pending
+from migration.origin import Origin
 from migration.ownership import account_for
+from migration.results import folder_of
 from migration.schema import read_schema
 from migration.settings import Settings
 from migration.source import Snapshot
@@ -42,6 +58,7 @@ COMMON = ".shared"  # in the output folder, while a run lasts: what everybody sh
 TICK = 1.0  # seconds between two looks at PostgreSQL and the cluster
 LINE_SECONDS = 10.0  # between two lines of progress
 LISTED = 50  # failed users on the terminal; all are in the summary
+FEW = 5  # users in a line of the log
 WITHOUT_WORKERS = 60.0  # seconds
 TASK_SECONDS = 0.5  # a task of several users takes about so long
 MOST_IN_TASK = 8  # users
@@ -118,26 +135,31 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
         schema = read_schema(settings.schema_path)
         account_for(db, settings, schema)
         users = selection.users(db, settings, arguments.users_from, arguments.where_active)
+        of = origin.origin_of(db, settings, schema)
+        where = source.masked(settings.postgres)
+        _require_same_origin(book, of, where, output, arguments.resume)
         snapshot = None if arguments.no_shared_snapshot else db.share()
         run = book.begin(
             db.visible() if snapshot else None,
             db.value("SELECT to_json(now() AT TIME ZONE 'UTC')::text").strip('"') + "Z",
-            source.masked(settings.postgres),
+            where,
             db.server_version,
+            of,
         )
         try:
-            total = _choose(book, run, users, arguments.resume, output)
-            log.info("run %d: %d users to migrate", run, total)
-            exported = shared.export_shared(
-                db, settings if snapshot else dataclasses.replace(settings, tables=()), schema, common
-            )
+            total = _choose(book, run, users, arguments, settings, output)
             if total:
+                log.info("run %d: %d users to migrate", run, total)
+                exported = shared.export_shared(
+                    db, settings if snapshot else dataclasses.replace(settings, tables=()), schema, common
+                )
                 estimate.require_space(db, settings, schema, exported, total, book.bytes_of(run), output)
                 errand = Errand(
                     str(output),
                     str(common),
                     snapshot,
                     db.visible(),
+                    origin.as_text(of.database),
                     agreement(settings),
                     arguments.schema_path,
                     settings.skip_orphans,
@@ -145,6 +167,7 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
                 )
                 with _workers(arguments) as workers:
                     _migrate(_Run(book, run, total, db, settings, workers, errand, arguments.max_connections))
+                _require_all_ended(book, run)
         except BaseException as error:
             # On a full disk, say, neither can be written; the first error counts.
             with contextlib.suppress(MigrationError, sqlite3.Error):
@@ -161,6 +184,39 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
     return code
 
 
+def _require_same_origin(book: Ledger, now: Origin, where: str, output: Path, resume: bool) -> None:
+    """Raises MigrationError (exit 2) where the folder's users are not of this database, or not to be resumed.
+
+    Without ``--resume`` another schema or configuration replaces what is there; another database never does.
+    """
+    for before in book.before():
+        if before.origin is not None and not before.origin.database.is_same(now.database):
+            raise console.usage(
+                "%s holds users of another database: run %d read %s, this one would read %s"
+                % (output, before.run, before.source, where)
+                + (", which is not the same database any more" if before.source == where else ""),
+                "choose another --output-dir, or name the database of that run with --postgres-url",
+            )
+    for before in book.origins_of_done() if resume else ():
+        changed = [
+            what
+            for what, is_changed in (
+                ("SQLite schema", before.origin is not None and before.origin.schema != now.schema),
+                (
+                    "configuration (config.py)",
+                    before.origin is not None and before.origin.config != now.config,
+                ),
+            )
+            if is_changed
+        ]
+        if changed:
+            raise console.usage(
+                "users in %s were done with another %s, by run %d"
+                % (output, " and ".join(changed), before.run),
+                "leave --resume away to migrate everybody again, or choose another --output-dir, or take the old one back",
+            )
+
+
 def _relative(user: str) -> str:
     return folder_of(Path(), user).name
 
@@ -174,19 +230,91 @@ def _reason(error: BaseException) -> Tuple[Optional[int], str]:
     return None, "internal error: " + type(error).__name__
 
 
-def _choose(book: Ledger, run: int, users: Iterable[str], resume: bool, output: Path) -> int:
-    """Enter the users in the ledger; returns how many are to be migrated."""
-    book.want(users, run, resume)
-    for user in book.done(run):
-        if not (folder_of(output, user) / DATABASE).is_file():
-            book.again(user)
-    return book.count(run, "pending")
+def _choose(
+    book: Ledger,
+    run: int,
+    users: Iterable[str],
+    arguments: argparse.Namespace,
+    settings: Settings,
+    output: Path,
+) -> int:
+    """Enter the users in the ledger; returns how many are to be migrated. Raises MigrationError (exit 3) for none."""
+    if not book.want(users, run, arguments.resume):
+        raise MigrationError(
+            "no %susers in table %s of %s"
+            % (
+                "active " if arguments.where_active else "",
+                settings.user.name,
+                source.masked(settings.postgres),
+            ),
+            hint="check the database and its schema: --postgres-url, and POSTGRES_SCHEMA in config.py",
+            exit_code=ExitCode.SOURCE,
+        )
+    alike = book.alike(run) if results.ignores_case(output) else []
+    if alike:
+        raise console.usage(
+            "users whose ids differ in capitals alone would share a folder in %s: %s"
+            % (output, ", ".join(alike[:LISTED])),
+            "choose an --output-dir on a file system that tells capitals apart",
+        )
+    if arguments.resume:
+        _look_through(book, run, settings, output)
+    total = book.count(run, "pending")
+    if not total:
+        log.info("all %d users were done before; their files were verified", book.done_before(run).users)
+    return total
+
+
+def _look_through(book: Ledger, run: int, settings: Settings, output: Path) -> None:
+    """Have those done again whose files are not as they were made, or of whom more is asked now."""
+    again: Dict[str, List[str]] = {}  # reason → users
+    done = book.users(run, "done")
+    with console.progress("verify", book.count(run, "done"), "users") as advance, ThreadPoolExecutor(
+        cluster.cores()
+    ) as pool:
+        while True:
+            page = list(itertools.islice(done, ledger.PAGE))
+            if not page:
+                break
+            reasons = pool.map(lambda user: _reason_to_repeat(user, settings, output), page)
+            for user, reason in zip(page, reasons):
+                if reason is not None:
+                    again.setdefault(reason, []).append(user["user_id"])
+            advance(len(page))
+    for reason, users in sorted(again.items()):
+        book.again(users)
+        more = ", …" if len(users) > FEW else ""
+        if reason == results.CHANGED:
+            reason += ", and what is there now is kept in %s of their folders" % results.BACKUPS
+        log.warning("%d users are done again, as %s: %s%s", len(users), reason, ", ".join(users[:FEW]), more)
+
+
+def _reason_to_repeat(user: Mapping[str, Any], settings: Settings, output: Path) -> Optional[str]:
+    made = ledger.made_of(user)
+    if made is None:
+        return "an earlier version of the suite did not note what was made"
+    if user["left_out"] and not settings.skip_orphans:
+        return "rows were left out by --orphans skip"
+    if user["warnings"] and settings.strict:
+        return "the validation had warnings, which --strict makes errors"
+    return results.difference(folder_of(output, user["user_id"]), made)
+
+
+def _require_all_ended(book: Ledger, run: int) -> None:
+    left = sum(book.count(run, state) for state in ("pending", "running"))
+    if left:
+        raise MigrationError(
+            "%d users have no outcome: this is a fault of the suite" % left,
+            hint="run again with --resume",
+            exit_code=ExitCode.USAGE,
+        )
 
 
 @contextlib.contextmanager
 def _common_folder(output: Path) -> Iterator[Path]:
     """A folder for what all users of this run share; what a killed run left is removed."""
     common = output / COMMON
+    results.require_no_link(common)
     shutil.rmtree(str(common), ignore_errors=True)
     with target.errors(common):
         folder = common / uuid.uuid4().hex
@@ -243,7 +371,7 @@ class _Run(NamedTuple):
 
 def _migrate(run: _Run) -> None:
     """Hand out users, a window of them at a time, until all have an outcome. Raises MigrationError where that cannot be."""
-    pending = _Pending(run.book.pending(run.number))
+    waiting = _Waiting(run.book.pending(run.number))
     progress = _Progress(run.total)
     looked, with_workers, capacity = 0.0, time.monotonic(), 0
     with console.progress("migrate", run.total, "users", remaining=True) as advance:
@@ -261,11 +389,11 @@ def _migrate(run: _Run) -> None:
                     raise cluster.unusable(
                         "the scheduler has no worker any more", "start workers, then --resume"
                     )
-            _hand_out(run, pending, capacity, progress.seconds)
+            _hand_out(run, waiting, capacity, progress.seconds)
             if not run.workers.under_way and capacity:
                 return
             ended = run.workers.results(TICK)
-            outcomes = [outcome for names, result in ended for outcome in _outcomes(names, result, pending)]
+            outcomes = [outcome for names, result in ended for outcome in _outcomes(names, result, waiting)]
             fatal = next((outcome for outcome in outcomes if outcome.fatal), None)
             run.book.finish(run.number, [outcome for outcome in outcomes if not outcome.fatal])
             for outcome in outcomes:
@@ -282,7 +410,7 @@ def _migrate(run: _Run) -> None:
             progress.say()
 
 
-def _hand_out(run: _Run, pending: _Pending, capacity: int, seconds: float) -> None:
+def _hand_out(run: _Run, waiting: _Waiting, capacity: int, seconds: float) -> None:
     """Fill the window. The next tasks wait at the workers, unless that would be more connections than may be.
 
     ``seconds``: what a user has taken so far on average; quick ones go several in a task, which costs Dask less.
@@ -291,40 +419,40 @@ def _hand_out(run: _Run, pending: _Pending, capacity: int, seconds: float) -> No
     keep = capacity <= budget
     window = capacity * (1 + cluster.AHEAD) if keep else budget
     size = max(1, min(MOST_IN_TASK, int(TASK_SECONDS / seconds))) if seconds else 1
-    tasks = list(itertools.islice(pending.tasks(size), max(0, window - run.workers.under_way)))
+    tasks = list(itertools.islice(waiting.tasks(size), max(0, window - run.workers.under_way)))
     if tasks:
-        run.book.start(itertools.chain.from_iterable(tasks))
+        run.book.start(user.user_id for user in itertools.chain.from_iterable(tasks))
         run.workers.submit(tasks, migrate_users, run.errand._replace(keep_connection=keep))
 
 
-class _Pending:
+class _Waiting:
     """Users to hand out: in tasks of several, but each alone whose task has ended its workers."""
 
-    def __init__(self, users: Iterator[str]) -> None:
+    def __init__(self, users: Iterator[Pending]) -> None:
         self._users = users
-        self._alone: List[str] = []
+        self._alone: List[Pending] = []
 
-    def tasks(self, size: int) -> Iterator[List[str]]:
+    def tasks(self, size: int) -> Iterator[List[Pending]]:
         while True:
             users = [self._alone.pop()] if self._alone else list(itertools.islice(self._users, size))
             if not users:
                 return
             yield users
 
-    def each_alone(self, users: Iterable[str]) -> None:
+    def each_alone(self, users: Iterable[Pending]) -> None:
         self._alone += users
 
 
-def _outcomes(users: Sequence[str], result: object, pending: _Pending) -> List[Outcome]:
+def _outcomes(users: Sequence[Pending], result: object, waiting: _Waiting) -> List[Outcome]:
     """What a task came to. Where it ended each worker that took it, the users are tried one by one."""
     if isinstance(result, list):
         return result
     assert isinstance(result, Lost)
     if result.hint is not None:
-        return [Outcome(users[0], int(ExitCode.USAGE), result.message, fatal=True, hint=result.hint)]
+        return [Outcome(users[0].user_id, int(ExitCode.USAGE), result.message, fatal=True, hint=result.hint)]
     if len(users) == 1:
-        return [Outcome(users[0], None, result.message)]
-    pending.each_alone(users)
+        return [Outcome(users[0].user_id, None, result.message)]
+    waiting.each_alone(users)
     return []
 
 
@@ -383,12 +511,14 @@ class _Progress:
 
 def _show(book: Ledger, run: int, output: Path) -> None:
     """The numbers of this run, and who failed."""
-    done, failed = book.migrated(run), book.count(run, "failed")
-    console.summary(
-        "Migrated to %s: %d users, %d failed" % (output, done.users, failed),
-        ("state", "users", "rows", "bytes"),
-        [("done", *done), ("failed", failed, None, None)],
-    )
+    done, before, failed = book.migrated(run), book.done_before(run), book.count(run, "failed")
+    rows = [("done", *done), ("done before", *before), ("failed", failed, None, None)]
+    title = "Migrated to %s: %d users, %d failed" % (output, done.users, failed)
+    if before.users:
+        title += "; %d done before, their files verified" % before.users
+    else:
+        del rows[1]
+    console.summary(title, ("state", "users", "rows", "bytes"), rows)
     if failed:
         listed = list(itertools.islice(book.users(run, "failed"), LISTED))
         console.summary(

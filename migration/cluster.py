@@ -66,7 +66,7 @@ class Workers:
         self._token = uuid.uuid4().hex[:8]  # a scheduler may know the tasks of other runs
         self._ended: "queue.Queue[Any]" = queue.Queue()
         self._number = itertools.count(1)
-        self._tasks: Dict[Any, Sequence[str]] = {}  # future → names
+        self._tasks: Dict[Any, Sequence[Any]] = {}  # future → names
 
     def threads(self) -> int:
         """How many tasks can run at once. Raises MigrationError (exit 2) where the scheduler has gone."""
@@ -80,7 +80,7 @@ class Workers:
         return len(self._tasks)
 
     def submit(
-        self, tasks: Sequence[Sequence[str]], task: Callable[[Any, Sequence[str]], object], common: object
+        self, tasks: Sequence[Sequence[Any]], task: Callable[[Any, Sequence[Any]], object], common: object
     ) -> None:
         """Run ``task(common, names)`` for each sequence of names on any worker. One message for many costs little more."""
         keys = ["migrate-%s-%d" % (self._token, next(self._number)) for _ in tasks]
@@ -89,7 +89,7 @@ class Workers:
             self._tasks[future] = names
             future.add_done_callback(self._ended.put)
 
-    def results(self, seconds: float) -> List[Tuple[Sequence[str], Any]]:
+    def results(self, seconds: float) -> List[Tuple[Sequence[Any], Any]]:
         """Names and result of each task that has ended, at least of one if any does within this time.
 
         ``Lost`` stands for the result of a task that has none.

@@ -44,7 +44,8 @@ def write(book: Ledger, output: Path, folder_of: Callable[[str], str]) -> List[P
 
 def _about(book: Ledger) -> Dict[str, Any]:
     totals = book.totals()
-    status = "FAIL" if totals["failed"] else "INCOMPLETE" if totals["pending"] else "PASS"
+    complete = totals["users"] and not totals["pending"]
+    status = "FAIL" if totals["failed"] else "PASS" if complete else "INCOMPLETE"
     return {
         "summary_version": 1,
         "timestamp": ledger.now(),

@@ -184,7 +184,7 @@ def test_index_is_the_ledger(everybody: Everybody) -> None:
     for user in summary["users"]:
         assert (everybody.output.folder / user["folder"] / "app.db").is_file()
     page = (everybody.output.folder / "summary.html").read_text(encoding="utf-8")
-    assert "Everybody&#39;s data arrived" in page or "Everybody's data arrived" in page
+    assert "The data of 4 users arrived" in page
     for user in everybody.ids.values():
         assert 'href="%s/app.db"' % user in page
 
@@ -340,7 +340,8 @@ def test_nothing_is_left_to_resume(everybody: Everybody, sample_database: Databa
     before = everybody.output.states()
     done = migrate_all(everybody.output, sample_database.url, "--resume")
     assert done.code == 0, done.err
-    assert "0 users to migrate" in done.err
+    assert "all 4 users were done before; their files were verified" in done.err
+    assert "0 users, 0 failed; 4 done before, their files verified" in done.out
     assert "worker" not in done.err  # none is started
     assert everybody.output.states() == before
 

@@ -24,8 +24,9 @@ import cluster_worker
 from cluster_worker import Errand, migrate_user
 from export_from_postgres import export
 from import_to_sqlite import import_
-from migration import estimate, shared, source
+from migration import estimate, origin, shared, source
 from migration.errors import ExitCode, MigrationError
+from migration.ledger import Pending
 from migration.ownership import rows_of_user
 from migration.schema import read_schema
 from migration.settings import Settings
@@ -168,6 +169,7 @@ def errand(
         str(coordinator.common),
         coordinator.snapshot,
         coordinator.db.visible(),
+        origin.as_text(origin.database_of(coordinator.db)),
         cluster_worker.agreement(settings),
         str(settings.schema_path),
         False,
@@ -182,19 +184,19 @@ def ids(database: Database) -> dict[str, str]:
 
 def test_worker_keeps_one_connection_from_user_to_user(database: Database, errand: Errand) -> None:
     for user in ids(database).values():
-        outcome = migrate_user(errand, user)
+        outcome = migrate_user(errand, Pending(user, None))
         assert (outcome.exit_code, outcome.error, outcome.attempts) == (0, None, 1)
         assert connections(database) == 2  # the coordinator's, and the worker's
-    migrate_user(errand._replace(keep_connection=False), user)
+    migrate_user(errand._replace(keep_connection=False), Pending(user, None))
     assert connections_become(1, database)
 
 
 def test_worker_lets_go_of_an_earlier_run(database: Database, errand: Errand, tmp_path: Path) -> None:
     user = ids(database)[ANNA]
-    assert migrate_user(errand, user).exit_code == 0
+    assert migrate_user(errand, Pending(user, None)).exit_code == 0
     other = tmp_path / "other"
     Path(errand.common).rename(other)
-    assert migrate_user(errand._replace(common=str(other)), user).exit_code == 0
+    assert migrate_user(errand._replace(common=str(other)), Pending(user, None)).exit_code == 0
     assert connections_become(2, database)
 
 
@@ -202,7 +204,7 @@ def test_worker_does_not_go_on_without_the_snapshot(
     database: Database, errand: Errand, coordinator: Coordinator
 ) -> None:
     coordinator.db.close()
-    outcome = migrate_user(errand, ids(database)[ANNA])
+    outcome = migrate_user(errand, Pending(ids(database)[ANNA], None))
     assert (outcome.exit_code, outcome.fatal) == (3, True)
     assert outcome.error == "the shared snapshot is gone: the connection that held it has ended"
 
@@ -234,7 +236,7 @@ def test_lost_connection_is_made_again(
     if own:
         errand = errand._replace(snapshot=None)
     lost = losing_connections(where, 1, database, monkeypatch)
-    outcome = migrate_user(errand, ids(database)[ANNA])
+    outcome = migrate_user(errand, Pending(ids(database)[ANNA], None))
     assert lost
     assert (outcome.exit_code, outcome.fatal, outcome.attempts) == (0, False, 2), outcome.error
 
@@ -244,7 +246,7 @@ def test_connection_that_is_always_lost_stops_the_run_where_none_can_be_opened(
     database: Database, errand: Errand, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     lost = losing_connections(where, 100, database, monkeypatch)
-    outcome = migrate_user(errand, ids(database)[ANNA])
+    outcome = migrate_user(errand, Pending(ids(database)[ANNA], None))
     assert len(lost) == 3
     assert (outcome.exit_code, outcome.fatal, outcome.attempts) == (3, where == "adopt", 3), outcome.error
 
@@ -253,7 +255,7 @@ def test_worker_takes_no_other_snapshot_of_the_same_id(
     database: Database, errand: Errand, coordinator: Coordinator
 ) -> None:
     """As a server gives it out that has crashed and started again."""
-    outcome = migrate_user(errand._replace(visible="1:1:"), ids(database)[ANNA])
+    outcome = migrate_user(errand._replace(visible="1:1:"), Pending(ids(database)[ANNA], None))
     assert (outcome.exit_code, outcome.fatal) == (3, True)
 
 
@@ -261,7 +263,7 @@ def test_worker_that_does_not_see_the_folder_stops_the_run(
     database: Database, errand: Errand, tmp_path: Path
 ) -> None:
     elsewhere = errand._replace(common=str(tmp_path / "elsewhere"))
-    outcome = migrate_user(elsewhere, ids(database)[ANNA])
+    outcome = migrate_user(elsewhere, Pending(ids(database)[ANNA], None))
     assert (outcome.exit_code, outcome.fatal) == (2, True)
     assert "does not see %s" % (tmp_path / "elsewhere") in str(outcome.error)
 
@@ -273,7 +275,7 @@ def test_bug_is_one_users_end_and_tells_no_value(
         raise KeyError("Anna Sample")
 
     monkeypatch.setattr(cluster_worker, "import_", broken)
-    outcome = migrate_user(errand, ids(database)[ANNA])
+    outcome = migrate_user(errand, Pending(ids(database)[ANNA], None))
     assert (outcome.exit_code, outcome.fatal) == (None, False)
     assert str(outcome.error).startswith("internal error: KeyError in test_shared_snapshot.py, line ")
 
@@ -286,15 +288,15 @@ def test_aborted_transaction_is_not_handed_to_the_next_user(
             db.rows("SELECT 1 / 0")
 
     monkeypatch.setattr(cluster_worker, "validate", failing)
-    outcome = migrate_user(errand, ids(database)[ANNA])
+    outcome = migrate_user(errand, Pending(ids(database)[ANNA], None))
     assert (outcome.exit_code, outcome.attempts) == (3, 1)
     monkeypatch.undo()
     monkeypatch.setenv("POSTGRES_URL", database.url)
-    assert migrate_user(errand, ids(database)[BRUNO]).exit_code == 0
+    assert migrate_user(errand, Pending(ids(database)[BRUNO], None)).exit_code == 0
 
 
 def test_user_who_is_gone_fails_alone(database: Database, errand: Errand) -> None:
-    outcome = migrate_user(errand, "00000000-0000-0000-0000-000000000000")
+    outcome = migrate_user(errand, Pending("00000000-0000-0000-0000-000000000000", None))
     assert (outcome.exit_code, outcome.fatal) == (3, False)
     assert outcome.error == "user not found: 00000000-0000-0000-0000-000000000000"
 
