@@ -9,11 +9,12 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from migration.errors import ExitCode, MigrationError
+from migration.errors import ExitCode, MigrationError, lacking
 from migration.settings import Settings
 from migration.tables import require_tuple
 
@@ -29,6 +30,7 @@ exit codes:
   3    PostgreSQL: unreachable, refused, user not found, data it cannot represent
   4    export bundle missing, damaged or of another user
   5    SQLite: locked, not writable, disk full, constraint; the old database is untouched
+  70   a bug in the program, or the machine lacks memory, threads or open files
   130  interrupted
 """
 
@@ -301,10 +303,7 @@ def _postgres(found: _Lookup) -> Tuple[Dict[str, str], Optional[str]]:
 
 
 def run(body: Callable[[argparse.Namespace], int], arguments: argparse.Namespace, config: Any) -> int:
-    """Run a script's body: logging before, errors as messages and exit codes after.
-
-    An error that nobody expected is a bug and keeps its traceback.
-    """
+    """Run a script's body: logging before, errors as messages and exit codes after."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by who started us
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
@@ -320,15 +319,36 @@ def run(body: Callable[[argparse.Namespace], int], arguments: argparse.Namespace
                 arguments.environment = environment(config.BASE_DIR)
                 stack.enter_context(_logging(_Lookup(arguments, arguments.environment, config)))
                 return int(body(arguments))
-            except MigrationError as error:
-                _print_error(error)
-                return int(error.exit_code)
-    except (KeyboardInterrupt, RuntimeError) as error:
-        # Python makes the latter of an interrupt that falls into a thread's start, or into a class's before 3.12.
-        if not any(isinstance(e, KeyboardInterrupt) for e in (error, error.__cause__, error.__context__)):
-            raise
-        print("error: interrupted; nothing is half done, run again when ready", file=sys.stderr)
-        return int(ExitCode.INTERRUPTED)
+            except Exception as error:  # noqa: BLE001  the edge: whatever it is has an exit code
+                return _failed(error)
+    except KeyboardInterrupt:
+        return _interrupted()
+
+
+def _failed(error: Exception) -> int:
+    """Say why a run ends, and with which exit code. An error that nobody expected is a bug and shows its traceback."""
+    # Python makes a RuntimeError of an interrupt that falls into a thread's start, or into a class's before 3.12.
+    if isinstance(error, RuntimeError) and any(
+        isinstance(e, KeyboardInterrupt) for e in (error.__cause__, error.__context__)
+    ):
+        return _interrupted()
+    expected = lacking(error) or error
+    if not isinstance(expected, MigrationError):
+        traceback.print_exception(type(error), error, error.__traceback__)
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        expected = MigrationError(
+            "this is a bug in the program: %s in %s, line %d"
+            % (type(error).__name__, Path(place.filename).name, place.lineno or 0),
+            hint="report it with what is printed above; look through that for personal data first",
+            exit_code=ExitCode.INTERNAL,
+        )
+    _print_error(expected)
+    return int(expected.exit_code)
+
+
+def _interrupted() -> int:
+    print("error: interrupted; nothing is half done, run again when ready", file=sys.stderr)
+    return int(ExitCode.INTERRUPTED)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import errno
 import functools
 from typing import Any, Dict, Optional, Tuple
 
@@ -16,6 +17,7 @@ class ExitCode(enum.IntEnum):
     SOURCE = 3
     BUNDLE = 4
     TARGET = 5
+    INTERNAL = 70
     INTERRUPTED = 130
 
 
@@ -48,3 +50,39 @@ class MigrationError(Exception):
         made: Dict[str, Any] = {"exit_code": self.exit_code, "hint": self.hint}
         made.update(private_hint=self.private_hint, logged=self.logged)
         return functools.partial(type(self), self.message, **made), ()
+
+
+_NO_THREAD = "can't start new thread"  # CPython's RuntimeError has no code
+
+
+def lacking(error: BaseException) -> Optional[MigrationError]:
+    """The error to report where the machine had no memory, thread, process or file descriptor left; None for another.
+
+    What was raised because of it counts too: a phase may have taken it for a file that cannot be written.
+    """
+    first: Optional[BaseException] = error
+    while first is not None:
+        what = _missing(first, first is error)
+        if what is not None:
+            return MigrationError(
+                "the machine has too few resources: " + what[0], hint=what[1], exit_code=ExitCode.INTERNAL
+            )
+        first = first.__cause__ or first.__context__
+    return None
+
+
+def _missing(error: BaseException, outermost: bool) -> Optional[Tuple[str, str]]:
+    """What is missing, and what to do. EAGAIN within another error is a lock that somebody holds."""
+    if isinstance(error, MemoryError):
+        return "no memory", "free some memory, or raise the limit (ulimit -v, a container's limit)"
+    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+        return "no further thread", "end other programs, or raise the limit of processes (ulimit -u)"
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "no further open file", "end other programs, or raise the limit of open files (ulimit -n)"
+    if error.errno == errno.ENOMEM:
+        return "no memory", "free some memory, or raise the limit (ulimit -v, a container's limit)"
+    if error.errno == errno.EAGAIN and outermost:
+        return "no further process", "end other programs, or raise the limit of processes (ulimit -u)"
+    return None

@@ -15,7 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, Callable, Deque, Dict, Iterator, List, Optional, Sequence, TypeVar
 
-from migration.errors import ExitCode, MigrationError
+from migration.errors import ExitCode, MigrationError, lacking
 
 FOR_THREADS = 16 << 20  # bytes: less is looked through before threads or another process have begun
 THREADS = 2
@@ -101,7 +101,7 @@ def in_a_process(function: Callable[..., Iterator[Any]], *arguments: Any) -> Ite
         raise Failed(
             "a second process cannot be started: %s" % error,
             hint="free some memory, or end other programs; then run again",
-            exit_code=ExitCode.TARGET,
+            exit_code=ExitCode.INTERNAL,
         ) from error
     assert process.stdin is not None and process.stdout is not None
     questions, answers = process.stdin, process.stdout
@@ -113,7 +113,7 @@ def in_a_process(function: Callable[..., Iterator[Any]], *arguments: Any) -> Ite
             raise Failed(
                 "the second process ended early (exit code %s)" % process.wait(),
                 hint="see what is said above, or free some memory; then run again",
-                exit_code=ExitCode.TARGET,
+                exit_code=ExitCode.INTERNAL,
             ) from None
         if error is not None:
             raise error
@@ -145,8 +145,11 @@ def serve() -> None:
         try:
             for made in function(*arguments):
                 _answer(answers, None, made)
-        except MigrationError as error:
-            _answer(answers, error, None)
+        except Exception as error:
+            known = lacking(error) or error
+            if not isinstance(known, MigrationError):
+                raise
+            _answer(answers, known, None)
 
 
 def _answer(answers: BinaryIO, error: Optional[MigrationError], made: Any) -> None:

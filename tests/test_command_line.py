@@ -571,11 +571,3 @@ def test_a_signal_that_comes_when_all_is_done_ends_the_run_as_any_other(
         set_handler(signal.SIGTERM, before)
     assert code == 130
     assert capsys.readouterr().err == "error: interrupted; nothing is half done, run again when ready\n"
-
-
-def test_a_bug_keeps_its_traceback() -> None:
-    def body(arguments: object) -> int:
-        raise RuntimeError("a bug")
-
-    with pytest.raises(RuntimeError, match="a bug"):
-        console.run(body, console.parser("").parse_args([]), config)

@@ -115,7 +115,7 @@ def test_killed_second_process_leaves_the_old_database(
     monkeypatch.setattr(import_to_sqlite, "fill_apart", killed)
     with pytest.raises(MigrationError, match="the second process ended early") as caught:
         import_(settings_of(sample_database.url, place))
-    assert caught.value.exit_code == ExitCode.TARGET
+    assert caught.value.exit_code == ExitCode.INTERNAL
     assert place.app.read_bytes() == old
     assert sorted(path.name for path in place.folder.iterdir()) == ["app.db", "data"]
 
