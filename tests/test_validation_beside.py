@@ -101,7 +101,7 @@ def test_killed_second_process_ends_the_validation(
     monkeypatch.setattr(checks, "side_by_side", answered_and_killed)
     with pytest.raises(MigrationError, match="the second process ended early") as caught:
         validate(settings)
-    assert caught.value.exit_code == ExitCode.TARGET
+    assert caught.value.exit_code == ExitCode.INTERNAL
     assert not (settings.data_dir / "validation_report.json").exists()
 
 
