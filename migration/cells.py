@@ -38,11 +38,13 @@ def problems(
     mapped: TableMapping,
     columns: Collection[TargetColumn],
     given: Callable[[str], bool],
+    by_itself: Callable[[str, object], bool],
 ) -> Iterator[Finding]:
     """Every cell that is not in its column's form. Values are never shown.
 
     ``columns``: those of the table in the database. ``given``: whether the source has something for a column of
-    that name; what it has not is the application's own default, in the form that the application gave it.
+    that name; ``changed_defaults`` looks at the others. ``by_itself``: whether the application's own default writes
+    a value of this form into a column; the comparison tells whether the value is right.
     """
     rules = [rule for pair in mapped.copied for rule in _rules(table, pair, given(pair.source.name))]
     name = _row_name(columns)
@@ -65,7 +67,7 @@ def problems(
             shown = printable(str(row))
             for rule, value in zip(some, values):
                 problem = rule.judge(value)
-                if problem:
+                if problem and not (rule.check == "types" and by_itself(rule.pair.target.name, value)):
                     yield Finding(
                         rule.check,
                         "%s: %s %s, column %s %s"

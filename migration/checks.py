@@ -12,11 +12,11 @@ from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
 import msgspec
 
-from migration import cells, mapping, schema, target
+from migration import cells, defaults, encoding, mapping, schema, target
 from migration.context import Columns, Context
-from migration.mapping import Mapped
+from migration.mapping import Mapped, TableMapping
 from migration.report import PREFIXES, Finding, Listing
-from migration.schema import quote
+from migration.schema import TargetColumn, quote
 from migration.settings import Settings
 from migration.tables import Singleton, Table
 from migration.workers import THREADS, Job, at_work
@@ -59,41 +59,97 @@ def malformed_cells(table: Mapped, context: Context) -> Iterator[Finding]:
     mapped = context.mapped(table, context.columns)
     if mapped.copied:
         columns = context.columns_in_sqlite(mapped.target).values()
-        yield from cells.problems(context.database, table, mapped, columns, _given(context, table))
+
+        def by_itself(column: str, value: object) -> bool:
+            """Whether the schema's default writes dates in this form."""
+            try:
+                made = defaults.of_rows(context.schema, mapped.target, (column,))[column]
+            except sqlite3.Error:
+                return False
+            return made.moment and not made.constant and made.is_met(value)
+
+        yield from cells.problems(context.database, table, mapped, columns, _given(context, table), by_itself)
 
 
 def changed_defaults(context: Context) -> Iterator[Finding]:
-    """What the source has nothing for holds the default that the schema gives it, where that is a constant."""
+    """What the source has nothing for holds the default that the schema gives it, or a value of its form."""
     for table in mapping.everything(context.settings):
         mapped, given = context.mapped(table, context.columns), _given(context, table)
         filled = {pair.target.name for pair in mapped.copied if given(pair.source.name)}
-        copied = {pair.target.name for pair in mapped.copied}
-        check = "user" if isinstance(table, Singleton) else "contents"
-        columns = context.columns_in_sqlite(mapped.target).values()
-        for column in columns if mapped.copied else ():
-            name, default = column.name, column.default or "NULL"
-            if name in filled or column.key or "(" in default or "CURRENT_" in default.upper():
-                continue
-            changed = "SELECT count(*) FROM {} WHERE {} IS NOT {}".format(
-                quote(mapped.target), quote(name), default
-            )
-            (rows,) = context.database.execute(changed).fetchone()
-            if rows:
-                message = (
-                    "%s: %s.%s is not the schema's default in %d rows, and the source has nothing for it"
-                )
-                named = (PREFIXES[check], mapped.target, name, rows)
-                yield Finding(
-                    check, message % named, mapped.target, column=name, error=name in copied, count=rows
-                )
+        present = context.columns_in_sqlite(mapped.target)
+        left = [
+            column
+            for column in context.schema.columns[mapped.target].values()
+            if column.name not in filled and not column.key and column.name.lower() in present
+        ]
+        if left and mapped.copied:
+            yield from _other_than_default(context, table, mapped, left)
+
+
+def _other_than_default(
+    context: Context, table: Mapped, mapped: TableMapping, columns: Sequence[TargetColumn]
+) -> Iterator[Finding]:
+    """``columns``: those that hold defaults. What the source has NULL for is the user's, and an error."""
+    is_singleton = isinstance(table, Singleton)
+    check = "user" if is_singleton else "contents"
+    copied = {pair.target.name for pair in mapped.copied}
+    names = tuple(column.name for column in columns)
+    try:
+        of_schema = (defaults.of_singleton if is_singleton else defaults.of_rows)(
+            context.schema, mapped.target, names
+        )
+    except sqlite3.Error as refused:
+        message = "%s: the schema's defaults of %s cannot be evaluated: %s"
+        yield Finding(check, message % (PREFIXES[check], mapped.target, refused), mapped.target, error=False)
+        return
+    for column in columns:
+        default, place = of_schema[column.name], (mapped.target, column.name)
+        malformed = other = 0
+        for (value,) in _values(context.database, mapped.target, column.name, default):
+            if default.is_malformed(value):
+                malformed += 1
+            elif not default.is_met(value):
+                other += 1
+        if malformed:
+            what = "a date or time" if default.moment else "in the form of the schema's default"
+            message = "%s: %s.%s is not %s in %d rows, and the source has nothing for it"
+            message %= (PREFIXES["types"], *place, what, malformed)
+            yield Finding("types", message, mapped.target, column=column.name, count=malformed)
+        if other:
+            message = "%s: %s.%s is not the schema's default in %d rows, and the source has nothing for it"
+            message %= (PREFIXES[check], *place, other)
+            error = column.name in copied
+            yield Finding(check, message, mapped.target, column=column.name, error=error, count=other)
+
+
+def _values(
+    database: sqlite3.Connection, table: str, column: str, default: defaults.Default
+) -> Iterator[Tuple[object]]:
+    """The values of a column, where the default is constant only those that differ from it."""
+    select, parameters = "SELECT {0} FROM {1}".format(quote(column), quote(table)), ()  # type: str, Sequence[object]
+    if default.constant:
+        select += " WHERE {0} COLLATE BINARY IS NOT ? OR typeof({0}) <> typeof(?)".format(quote(column))
+        parameters = default.value, default.value
+    return database.execute(select, parameters)
 
 
 def _given(context: Context, table: Mapped) -> Callable[[str], bool]:
+    """Whether the source has something for a column: NULL too, unless the target cannot hold it."""
     if isinstance(table, Table):
         return lambda column: True
     text = context.records[table.name]
     record = {} if text is None else msgspec.json.decode(text, type=Dict[str, msgspec.Raw])
-    return lambda column: bytes(record.get(column, b"null")) != b"null"
+    nulls = msgspec.json.decode(record.get(encoding.JSON_NULLS, b"[]"), type=Tuple[str, ...])
+    columns = context.schema.columns[table.target]
+
+    def given(column: str) -> bool:
+        if column not in record:
+            return False
+        place = columns.get(column.lower())
+        nullable = place is None or not place.not_null
+        return nullable or bytes(record[column]) != b"null" or column in nulls
+
+    return given
 
 
 def _readable(findings: Iterator[Finding]) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 -- Single-user SQLite schema. Safe to run again: every statement leaves what exists alone.
--- Timestamps are ISO 8601 text in UTC, booleans 0 or 1, JSON is text.
+-- Timestamps are ISO 8601 text in UTC, with a T, in defaults and triggers as in migrated rows: they sort as one.
+-- Booleans are 0 or 1, JSON is text.
 
 PRAGMA journal_mode = WAL;
 PRAGMA foreign_keys = ON;
@@ -9,8 +10,8 @@ CREATE TABLE IF NOT EXISTS app_config (
     password_hash TEXT,
     app_version TEXT NOT NULL DEFAULT '1.0.0',
     database_version INTEGER NOT NULL DEFAULT 1,
-    created_at TEXT NOT NULL DEFAULT (datetime('now')),
-    updated_at TEXT NOT NULL DEFAULT (datetime('now'))
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now')),
+    updated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now'))
 );
 
 CREATE TABLE IF NOT EXISTS user_preferences (
@@ -21,8 +22,8 @@ CREATE TABLE IF NOT EXISTS user_preferences (
     aspect_orbs TEXT,
     color_scheme TEXT NOT NULL DEFAULT 'light',
     displayed_points TEXT,
-    created_at TEXT NOT NULL DEFAULT (datetime('now')),
-    updated_at TEXT NOT NULL DEFAULT (datetime('now'))
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now')),
+    updated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now'))
 );
 
 CREATE TABLE IF NOT EXISTS clients (
@@ -32,8 +33,8 @@ CREATE TABLE IF NOT EXISTS clients (
     email TEXT,
     phone TEXT,
     notes TEXT,
-    created_at TEXT NOT NULL DEFAULT (datetime('now')),
-    updated_at TEXT NOT NULL DEFAULT (datetime('now'))
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now')),
+    updated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now'))
 );
 
 CREATE TABLE IF NOT EXISTS birth_data (
@@ -51,8 +52,8 @@ CREATE TABLE IF NOT EXISTS birth_data (
     country TEXT,
     rodden_rating TEXT,
     gender TEXT,
-    created_at TEXT NOT NULL DEFAULT (datetime('now')),
-    updated_at TEXT NOT NULL DEFAULT (datetime('now'))
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now')),
+    updated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now'))
 );
 
 CREATE TABLE IF NOT EXISTS charts (
@@ -68,8 +69,8 @@ CREATE TABLE IF NOT EXISTS charts (
     calculation_params TEXT,
     chart_data TEXT NOT NULL,
     last_viewed TEXT,
-    created_at TEXT NOT NULL DEFAULT (datetime('now')),
-    updated_at TEXT NOT NULL DEFAULT (datetime('now'))
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now')),
+    updated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now'))
 );
 
 CREATE TABLE IF NOT EXISTS chart_interpretations (
@@ -82,8 +83,8 @@ CREATE TABLE IF NOT EXISTS chart_interpretations (
     ai_prompt_version TEXT,
     version INTEGER NOT NULL DEFAULT 1,
     is_approved TEXT DEFAULT 'pending',
-    created_at TEXT NOT NULL DEFAULT (datetime('now')),
-    updated_at TEXT NOT NULL DEFAULT (datetime('now'))
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now')),
+    updated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now'))
 );
 
 CREATE TABLE IF NOT EXISTS interpretations (
@@ -94,8 +95,8 @@ CREATE TABLE IF NOT EXISTS interpretations (
     text_content TEXT NOT NULL,
     source TEXT,
     is_user_custom INTEGER NOT NULL DEFAULT 0,
-    created_at TEXT NOT NULL DEFAULT (datetime('now')),
-    updated_at TEXT NOT NULL DEFAULT (datetime('now'))
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now')),
+    updated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now'))
 );
 
 CREATE TABLE IF NOT EXISTS aspect_patterns (
@@ -104,8 +105,8 @@ CREATE TABLE IF NOT EXISTS aspect_patterns (
     pattern_type TEXT NOT NULL,
     planets_involved TEXT NOT NULL,  -- JSON list
     description TEXT,
-    created_at TEXT NOT NULL DEFAULT (datetime('now')),
-    updated_at TEXT NOT NULL DEFAULT (datetime('now'))
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now')),
+    updated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now'))
 );
 
 CREATE TABLE IF NOT EXISTS transit_events (
@@ -117,8 +118,8 @@ CREATE TABLE IF NOT EXISTS transit_events (
     aspect_type TEXT NOT NULL,
     orb REAL,
     is_applying INTEGER,
-    created_at TEXT NOT NULL DEFAULT (datetime('now')),
-    updated_at TEXT NOT NULL DEFAULT (datetime('now'))
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now')),
+    updated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now'))
 );
 
 CREATE TABLE IF NOT EXISTS session_notes (
@@ -126,8 +127,8 @@ CREATE TABLE IF NOT EXISTS session_notes (
     client_id TEXT NOT NULL REFERENCES clients (id) ON DELETE CASCADE,
     note_date TEXT NOT NULL,
     note_content TEXT,
-    created_at TEXT NOT NULL DEFAULT (datetime('now')),
-    updated_at TEXT NOT NULL DEFAULT (datetime('now'))
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now')),
+    updated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now'))
 );
 
 CREATE TABLE IF NOT EXISTS location_cache (
@@ -139,8 +140,8 @@ CREATE TABLE IF NOT EXISTS location_cache (
     longitude REAL NOT NULL,
     timezone TEXT NOT NULL,
     geonames_id INTEGER UNIQUE,
-    created_at TEXT NOT NULL DEFAULT (datetime('now')),
-    updated_at TEXT NOT NULL DEFAULT (datetime('now'))
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now')),
+    updated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%S', 'now'))
 );
 
 CREATE INDEX IF NOT EXISTS idx_clients_last_name ON clients (last_name);
@@ -171,57 +172,57 @@ CREATE INDEX IF NOT EXISTS idx_location_cache_geonames_id ON location_cache (geo
 
 CREATE TRIGGER IF NOT EXISTS app_config_updated_at AFTER UPDATE ON app_config
 BEGIN
-    UPDATE app_config SET updated_at = datetime('now') WHERE id = NEW.id;
+    UPDATE app_config SET updated_at = strftime('%Y-%m-%dT%H:%M:%S', 'now') WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER IF NOT EXISTS user_preferences_updated_at AFTER UPDATE ON user_preferences
 BEGIN
-    UPDATE user_preferences SET updated_at = datetime('now') WHERE id = NEW.id;
+    UPDATE user_preferences SET updated_at = strftime('%Y-%m-%dT%H:%M:%S', 'now') WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER IF NOT EXISTS clients_updated_at AFTER UPDATE ON clients
 BEGIN
-    UPDATE clients SET updated_at = datetime('now') WHERE id = NEW.id;
+    UPDATE clients SET updated_at = strftime('%Y-%m-%dT%H:%M:%S', 'now') WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER IF NOT EXISTS birth_data_updated_at AFTER UPDATE ON birth_data
 BEGIN
-    UPDATE birth_data SET updated_at = datetime('now') WHERE id = NEW.id;
+    UPDATE birth_data SET updated_at = strftime('%Y-%m-%dT%H:%M:%S', 'now') WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER IF NOT EXISTS charts_updated_at AFTER UPDATE ON charts
 BEGIN
-    UPDATE charts SET updated_at = datetime('now') WHERE id = NEW.id;
+    UPDATE charts SET updated_at = strftime('%Y-%m-%dT%H:%M:%S', 'now') WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER IF NOT EXISTS chart_interpretations_updated_at AFTER UPDATE ON chart_interpretations
 BEGIN
-    UPDATE chart_interpretations SET updated_at = datetime('now') WHERE id = NEW.id;
+    UPDATE chart_interpretations SET updated_at = strftime('%Y-%m-%dT%H:%M:%S', 'now') WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER IF NOT EXISTS interpretations_updated_at AFTER UPDATE ON interpretations
 BEGIN
-    UPDATE interpretations SET updated_at = datetime('now') WHERE id = NEW.id;
+    UPDATE interpretations SET updated_at = strftime('%Y-%m-%dT%H:%M:%S', 'now') WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER IF NOT EXISTS aspect_patterns_updated_at AFTER UPDATE ON aspect_patterns
 BEGIN
-    UPDATE aspect_patterns SET updated_at = datetime('now') WHERE id = NEW.id;
+    UPDATE aspect_patterns SET updated_at = strftime('%Y-%m-%dT%H:%M:%S', 'now') WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER IF NOT EXISTS transit_events_updated_at AFTER UPDATE ON transit_events
 BEGIN
-    UPDATE transit_events SET updated_at = datetime('now') WHERE id = NEW.id;
+    UPDATE transit_events SET updated_at = strftime('%Y-%m-%dT%H:%M:%S', 'now') WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER IF NOT EXISTS session_notes_updated_at AFTER UPDATE ON session_notes
 BEGIN
-    UPDATE session_notes SET updated_at = datetime('now') WHERE id = NEW.id;
+    UPDATE session_notes SET updated_at = strftime('%Y-%m-%dT%H:%M:%S', 'now') WHERE id = NEW.id;
 END;
 
 CREATE TRIGGER IF NOT EXISTS location_cache_updated_at AFTER UPDATE ON location_cache
 BEGIN
-    UPDATE location_cache SET updated_at = datetime('now') WHERE id = NEW.id;
+    UPDATE location_cache SET updated_at = strftime('%Y-%m-%dT%H:%M:%S', 'now') WHERE id = NEW.id;
 END;
 
 -- Counted by subqueries: joining both tables would multiply the two counts.
