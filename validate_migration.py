@@ -491,7 +491,7 @@ def _singleton_differences(context: Context, singleton: Singleton, prefix: str) 
     assert text is not None
     record = _decoded(columns, text)
     owner = next((i for i, column in enumerate(columns) if column.name == singleton.owner), None)
-    if owner is not None and _text(getattr(record, "c%d" % owner)) != context.user_id:
+    if owner is not None and _text(getattr(record, "c%d" % owner)) != context.user_id.rstrip():
         message = "%s: the record of %s belongs to another user" % (PREFIXES["isolation"], singleton.name)
         yield Finding("isolation", message, singleton.name, column=singleton.owner)
     if not mapped.copied:

@@ -63,7 +63,7 @@ class Manifest:
     """``manifest.json``. The first five are in every bundle; a bundle made elsewhere may lack the rest."""
 
     export_timestamp: str
-    user_email: str
+    user_email: Optional[str]  # None where the user has no name in PostgreSQL
     user_id: str
     row_counts: Mapping[str, int]
     checksums: Mapping[str, str]
@@ -560,7 +560,8 @@ def reading(folder: Path, tables: Mapping[str, str], user_email: Optional[str] =
         manifest = verify(folder, tables)
         if user_email and user_email != manifest.user_email:
             raise MigrationError(
-                "the bundle in %s belongs to %s, not to %s" % (folder, manifest.user_email, user_email),
+                "the bundle in %s belongs to %s, not to %s"
+                % (folder, manifest.user_email or "user " + manifest.user_id, user_email),
                 logged="the bundle in %s belongs to another user" % folder,
                 hint="export again for this user, or leave --user-email away to use the bundle as it is",
                 exit_code=ExitCode.BUNDLE,
@@ -634,13 +635,14 @@ def _check_manifest(content: Any) -> None:
         raise ValueError("not a JSON object")
     for key, kind in {
         "export_timestamp": str,
-        "user_email": str,
         "user_id": str,
         "row_counts": dict,
         "checksums": dict,
     }.items():
         if not isinstance(content.get(key), kind):
             raise ValueError("%s is missing or not %s" % (key, "an object" if kind is dict else "text"))
+    if not isinstance(content.get("user_email", 0), (str, type(None))):
+        raise ValueError("user_email is missing or neither text nor null")
     if content.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
         raise ValueError(
             "format version %r; this program reads %d" % (content["format_version"], FORMAT_VERSION)

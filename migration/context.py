@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sqlite3
 from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, Mapping, Optional, Tuple
@@ -117,6 +118,8 @@ def _live(
         yield None
         return
     email = settings.user_email or (export.manifest.user_email if export else settings.default_email)
+    if export is not None and not email and settings.user_id is None:  # a user without a name
+        settings = dataclasses.replace(settings, user_id=export.manifest.user_id)
     skipped = bool(export.manifest.orphans_skipped) if export else settings.skip_orphans
     with source.opened(settings, db) as live:
         yield rows_of_user(live, settings, expected, email, skipped)

@@ -37,7 +37,7 @@ LISTED_ORPHANS = 20
 
 class User(NamedTuple):
     id: str
-    email: str
+    email: Optional[str]
 
 
 class Orphans(NamedTuple):

@@ -135,7 +135,7 @@ class Report:
     strict: bool
     values_shown: bool
     environment: Dict[str, Any]
-    user_email: str = ""
+    user_email: Optional[str] = None
     compared_with: List[str] = field(default_factory=list)
     export_timestamp: Optional[str] = None
     orphans_skipped: Dict[str, int] = field(default_factory=dict)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import uuid
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Set
 
@@ -21,7 +24,7 @@ def users(db: Snapshot, settings: Settings, file: Optional[str], active: bool) -
     """
     if file is not None:
         return iter(_named(db, settings, Path(file).expanduser()))
-    sql = "SELECT t.{id}::text FROM {users} t".format(
+    sql = "SELECT pg_catalog.to_json(t.{id}::text) FROM {users} t".format(
         id=quote(settings.user.owner), users=db.quoted(settings.user.name)
     )
     if active:
@@ -32,33 +35,54 @@ def users(db: Snapshot, settings: Settings, file: Optional[str], active: bool) -
                 exit_code=ExitCode.USAGE,
             )
         sql += " WHERE t.%s" % ACTIVE
-    return (user.decode("utf-8") for user in db.stream(sql))
+    return (_id(user, settings) for user in db.stream(sql))
+
+
+def _id(user: bytes, settings: Settings) -> str:
+    if not user:  # SQL NULL
+        raise MigrationError(
+            "a user in table %s has no %s" % (settings.user.name, settings.user.owner),
+            hint="give that user one, or name the others with --users-from",
+            exit_code=ExitCode.SOURCE,
+        )
+    return str(json.loads(user.decode("utf-8")))
 
 
 def _named(db: Snapshot, settings: Settings, file: Path) -> List[str]:
     names = _lines(file)
-    by = "SELECT w.name, u.{id}::text FROM unnest(%s::text[]) w (name) JOIN {users} u ON ".format(
-        id=quote(settings.user.owner), users=db.quoted(settings.user.name)
-    )
-    sql = "{by} u.email::text = w.name UNION {by} u.{id}::text = lower(w.name)".format(
-        by=by, id=quote(settings.user.owner)
+    key = settings.user.owner
+    is_uuid = any(c.name == key and c.kind == "uuid" for c in db.catalog.columns[settings.user.name])
+    written = list(map(_as_uuid, names)) if is_uuid else list(names)  # as PostgreSQL writes it
+    sql = (
+        "SELECT w.name, u.{id}::text FROM {users} u"
+        ' JOIN unnest(%s::text[], %s::text[]) w (name, id) ON {by} COLLATE "C" = {of}'
     )
     found: Dict[str, Set[str]] = {}
-    for name, user in db.rows(sql, (list(names), list(names))):
-        found.setdefault(name, set()).add(user)
+    for by, of in ((settings.user.named_by, "w.name"), (key, "w.id")):
+        query = sql.format(
+            id=quote(key), users=db.quoted(settings.user.name), by="u.%s::text" % quote(by), of=of
+        )
+        for name, user in db.rows(query, (list(names), written)):
+            found.setdefault(name, set()).add(user)
     _require(
         [names[name] for name in names if name not in found],
         "users not found",
         file,
-        "check the spelling (case counts): an e-mail address or a user id a line",
+        "check the spelling (case counts): a user's %s or %s a line" % (settings.user.named_by, key),
     )
     _require(
         [names[name] for name in names if len(found[name]) > 1],
-        "e-mail addresses of more than one user",
+        "names of more than one user",
         file,
-        "name these users by their ids",
+        "name these users by their ids, or by their names where the id of one is the name of another",
     )
     return sorted({user for name in names for user in found[name]})
+
+
+def _as_uuid(name: str) -> str:
+    with contextlib.suppress(ValueError):
+        return str(uuid.UUID(name))
+    return name
 
 
 def _lines(file: Path) -> Dict[str, str]:
@@ -72,8 +96,14 @@ def _lines(file: Path) -> Dict[str, str]:
             exit_code=ExitCode.USAGE,
         ) from error
     names: Dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         name = line.strip()
+        if "\0" in name:
+            raise MigrationError(
+                "%s holds a NUL in line %d" % (file, number),
+                hint="set --users-from to a text file with an e-mail address or user id a line",
+                exit_code=ExitCode.USAGE,
+            )
         if name and not name.startswith("#"):
             names.setdefault(name, "line %d: %s" % (number, name))
     if not names:
