@@ -62,6 +62,8 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
             _write_user_data(rows, settings, out)
             with _beside(settings, db, alone) as other:
                 seconds = _write_tables(rows, other, settings, out)
+                for read in filter(None, (db, other)):
+                    read.require_unchanged()
             manifest = Manifest(
                 export_timestamp=datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 user_email=rows.user.email,

@@ -48,7 +48,7 @@ def plan(settings: Settings) -> Plan:
     """Look at everything that a migration of ``settings`` would move. Raises MigrationError as the export does."""
     schema = read_schema(settings.schema_path)
     tables: List[TablePlan] = []
-    with source.snapshot(settings) as db:
+    with source.opened(settings) as db:
         rows = rows_of_user(
             db, settings, schema, settings.user_email or settings.default_email, settings.skip_orphans
         )

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import logging
 import os
 import re
 import signal
 import socket
 import struct
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import (
@@ -37,11 +39,14 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2 import errors as pg
 
-from migration.catalog import Catalog, Relation
+from migration import table_locks
+from migration.catalog import Catalog, Relation, declared_tables
 from migration.errors import ExitCode, MigrationError
 from migration.schema import quote
 from migration.settings import Settings
 from migration.tables import Column, Equality, ForeignKey
+
+log = logging.getLogger("migration.source")
 
 PIPE = 1 << 18  # bytes read from a stream at a time
 
@@ -61,7 +66,7 @@ PINNED = {
     "jit": "off",
     "work_mem": "64MB",  # sorts and look-ups of a heavy user stay in memory, whatever the server gives
     "statement_timeout": "0",
-    "lock_timeout": "0",
+    "lock_timeout": "%ds" % table_locks.SECONDS,  # of an index, say, that is being made anew
     "idle_in_transaction_session_timeout": "0",
     "transaction_timeout": "0",
 }
@@ -207,6 +212,16 @@ class Snapshot:
         """Which transactions the snapshot sees: xmin, xmax and those in progress between them."""
         return str(self.value("SELECT pg_catalog.txid_current_snapshot()::text"))
 
+    def require_unchanged(self) -> None:
+        """Raises MigrationError (exit 3) where a table that was read is not the one that the snapshot knows."""
+        changed = [name for (name,) in self.rows(table_locks.CHANGED)]
+        if changed:
+            raise MigrationError(
+                "changed in PostgreSQL while it was read: table %s" % ", ".join(changed),
+                hint="run again when nobody changes tables there; nothing was changed",
+                exit_code=ExitCode.SOURCE,
+            )
+
     def cancel(self) -> None:
         """Have the server end what another thread is waiting for."""
         with contextlib.suppress(psycopg2.Error):
@@ -299,21 +314,20 @@ def snapshot(
     shared: Optional[str] = None,
     exported: Optional[Mapping[str, SharedRows]] = None,
 ) -> Iterator[Snapshot]:
-    """Connect, pin the session, and hold one read-only snapshot until the block ends.
+    """Connect, lock the tables, pin the session, and hold one read-only snapshot until the block ends.
 
     ``shared``: the id of another transaction's snapshot (``Snapshot.share``), to see what that one sees;
     ``exported``: what has been read under it already.
 
-    Raises MigrationError (exit 3) for everything that PostgreSQL refuses inside the block, too.
+    Raises MigrationError (exit 3) for everything that PostgreSQL refuses inside the block, too, and where a table
+    is locked by somebody else for longer than ``table_locks.SECONDS``.
     """
     db = None
     try:
         db = Snapshot(_connect(settings), settings.postgres_schema, exported)
         db.connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
         with _interruptible(db.connection):
-            if shared is not None:  # before any other statement
-                db.adopt(shared)
-            _pin(db)
+            _begin(db, settings, shared)
             yield db
     except psycopg2.Error as error:
         raise _explained(error, settings, db) from error
@@ -328,9 +342,11 @@ def opened(settings: Settings, db: Optional[Snapshot] = None) -> Iterator[Snapsh
     if db is None:
         with snapshot(settings) as own:
             yield own
+            own.require_unchanged()
         return
     try:
         yield db
+        db.require_unchanged()
     except psycopg2.Error as error:
         raise _explained(error, settings, db) from error
 
@@ -383,17 +399,71 @@ def _interruptible(connection: Any) -> Iterator[None]:
         watched.close()
 
 
-def _pin(db: Snapshot) -> None:
-    """Set PINNED for this transaction alone, so that a pooler hands nothing on. Unknown names are older servers'.
+def _begin(db: Snapshot, settings: Settings, shared: Optional[str]) -> None:
+    """Begin the transaction: the locks, and PINNED for it alone, so that a pooler hands nothing on.
 
-    In one statement, as the time that the database allows for one, and between two, still holds.
+    Raises MigrationError (exit 3) where a lock is not to be had.
     """
-    db.rows(
-        "SELECT pg_catalog.set_config(pinned.name, pinned.value, true)"
-        " FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.text[]), pg_catalog.unnest(%s::pg_catalog.text[]))"
-        " AS pinned(name, value)"
-        " JOIN pg_catalog.pg_settings known ON known.name OPERATOR(pg_catalog.=) pinned.name",
-        (list(PINNED), list(PINNED.values())),
+    server = db.connection.server_version
+    pinned = "".join(
+        "SET LOCAL {} = {};".format(name, literal(value))
+        for name, value in PINNED.items()
+        if server >= _SINCE.get(name, 0)
+    )
+    tables = _declared(db, settings)
+    given_up = time.monotonic() + table_locks.SECONDS
+    said = False
+    while True:
+        if shared is not None:  # before any other statement
+            db.adopt(shared)
+        try:
+            with db.connection.cursor() as cursor:
+                table_locks.lock(cursor, list(tables), pinned)
+            return
+        except pg.LockNotAvailable as error:
+            if time.monotonic() >= given_up:
+                raise _locked(table_locks.in_the_way(db.connection, tables)) from error
+            if not said:
+                for holder in table_locks.in_the_way(db.connection, tables):
+                    log.info("waiting for a lock on table %s: %s", holder.table, holder)
+                said = True
+            db.connection.rollback()
+            time.sleep(table_locks.PAUSE)
+
+
+_SINCE = {"transaction_timeout": 170000}
+
+
+def _declared(db: Snapshot, settings: Settings) -> Dict[str, str]:
+    """What config.py's tables can be called in SQL, known without the catalog: SQL name → config's name.
+
+    A name with a dot is that of another schema's table, or just such a name.
+    """
+    found = {}
+    for name in declared_tables(settings):
+        found[quote(db.schema) + "." + quote(name)] = name
+        schema, dot, table = name.partition(".")
+        if dot:
+            found[quote(schema) + "." + quote(table)] = name
+    return found
+
+
+def _locked(holders: Sequence[table_locks.Holder]) -> MigrationError:
+    hint = "wait until that has ended, then run again; nothing was changed"
+    limit = "%d s" % table_locks.SECONDS
+    if not holders:
+        return MigrationError(
+            "a table is locked by another session, and was not free within %s" % limit,
+            hint=hint,
+            exit_code=ExitCode.SOURCE,
+        )
+    first = holders[0]
+    if first.process is not None:
+        hint += "; or end it: SELECT pg_terminate_backend(%d)" % first.process
+    return MigrationError(
+        "table %s is locked, and was not free within %s: %s" % (first.table, limit, first),
+        hint=hint,
+        exit_code=ExitCode.SOURCE,
     )
 
 
@@ -422,6 +492,8 @@ def _explained(error: psycopg2.Error, settings: Settings, db: Optional[Snapshot]
     hint: Optional[str] = None
     database = re.search(r'database "[^"]*" does not exist', str(error))
     role = re.search(r'role "[^"]*" does not exist', str(error))
+    if isinstance(error, pg.LockNotAvailable) and db is not None:
+        return _locked(table_locks.in_the_way(db.connection, _declared(db, settings)))
     if isinstance(error, pg.InsufficientPrivilege):
         if "row-level security" in str(error) or "row security" in str(error):
             message = "a row-level security policy would hide rows: " + text

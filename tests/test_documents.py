@@ -426,8 +426,18 @@ SITUATIONS: dict[str, Callable[[Scene], Result]] = {
     "Isolation: …": another_users_row,
 }
 
-# No disk is filled for this: its text is in the source.
-IN_SOURCE = {"no space left for …": ("target.py", "no space left for %s")}
+# Their text is in the source; other tests fill disks, wait for locks and change tables meanwhile.
+IN_SOURCE = {
+    "no space left for …": ("target.py", "no space left for %s"),
+    "table … is locked, and was not free within …: …": (
+        "source.py",
+        "table %s is locked, and was not free within %s: %s",
+    ),
+    "changed in PostgreSQL while it was read: table …": (
+        "source.py",
+        "changed in PostgreSQL while it was read: table %s",
+    ),
+}
 
 QUOTED = [code(row[0])[0] for row in cells(section(README, "Troubleshooting"))]
 
