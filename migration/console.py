@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 
 from migration.errors import ExitCode, MigrationError, lacking
 from migration.settings import Settings
-from migration.tables import require_tuple
+from migration.tables import require_distinct, require_tuple
 
 log = logging.getLogger("migration")
 
@@ -229,6 +229,7 @@ def settings(arguments: argparse.Namespace, config: Any) -> Settings:
     postgres, fallback = _postgres(found)
     require_tuple("EXCLUDED_TABLES", config.EXCLUDED_TABLES)
     require_tuple("UNRELATED_TABLES", config.UNRELATED_TABLES)
+    require_distinct(table.name for table in (config.USER, config.PREFERENCES, *config.TABLES))
     return Settings(
         postgres=postgres,
         fallback_password=fallback,

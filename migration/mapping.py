@@ -68,6 +68,13 @@ def _map_columns(table: Mapped, columns: Tuple[Column, ...], schema: Schema) -> 
             hint="rename the column in PostgreSQL and in the SQLite schema",
             exit_code=ExitCode.USAGE,
         )
+    if any(column.name == encoding.JSON_NULLS for column in columns):
+        raise MigrationError(
+            "a column of %s is called %s, which has a meaning of its own in the bundle"
+            % (table.name, encoding.JSON_NULLS),
+            hint="rename the column in PostgreSQL and in the SQLite schema",
+            exit_code=ExitCode.USAGE,
+        )
     places = schema.columns[target]
     singleton = isinstance(table, Singleton)
     copied, dropped, homeless = [], [], []

@@ -20,7 +20,7 @@ from migration.settings import Settings
 from migration.source import Digest, SharedRows, Snapshot, select_json
 from migration.tables import Table
 
-INDEX = "shared.json"  # written last
+INDEX = ".shared.json"  # written last; no table's file is called so
 
 
 def export_shared(db: Snapshot, settings: Settings, schema: Schema, folder: Path) -> Dict[str, SharedRows]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import dataclass, field
-from typing import Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Dict, Iterable, Mapping, NamedTuple, Optional, Tuple, Union
 
 from migration.errors import ExitCode, MigrationError
 
@@ -42,6 +44,51 @@ def require_tuple(what: str, value: object) -> None:
         )
 
 
+# Files of the bundle that no table may overwrite, and devices that Windows knows by name, whatever the extension
+_RESERVED = re.compile(
+    "user_data|manifest|validation_report|con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE
+)
+_LONGEST = 200  # bytes: file systems take 255
+
+
+def file_name(table: str) -> str:
+    """The table's file in a bundle: its own name where that is plain, else what is unsafe as ``%`` and two hex digits.
+
+    Two names have two files; where letters differ in case alone, ``require_distinct`` refuses them.
+    """
+    name = "".join(
+        sign if sign.isascii() and (sign.isalnum() or sign in "_-.") else _escaped(sign) for sign in table
+    )
+    if name[:1] in ("", ".", "-") or _RESERVED.fullmatch(name.partition(".")[0]):
+        name = _escaped(name[:1]) + name[1:]
+    if len(name) > _LONGEST:
+        digest = hashlib.sha256(table.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        name = name[:_LONGEST].rpartition("%")[0] + "%-" + digest
+    return name + ".json"
+
+
+def _escaped(sign: str) -> str:
+    return "".join("%%%02X" % byte for byte in sign.encode("utf-8", "surrogatepass"))
+
+
+def require_distinct(names: Iterable[str]) -> None:
+    """Tables that are the same to SQLite, or to a file system, cannot both be migrated. Raises MigrationError (exit 2)."""
+    known: Dict[str, str] = {}
+    for name in names:
+        other = known.get(name.lower())
+        if other is not None:
+            raise MigrationError(
+                "config.py names table %s twice" % name
+                if other == name
+                else "config.py names tables %s and %s, which SQLite does not tell apart" % (other, name),
+                hint="leave one of the entries away"
+                if other == name
+                else "rename one of them in PostgreSQL, or leave it behind with EXCLUDED_TABLES",
+                exit_code=ExitCode.USAGE,
+            )
+        known[name.lower()] = name
+
+
 @dataclass(frozen=True, eq=False)  # told apart by identity: it is the key of what is kept of it
 class Table:
     """One table to migrate, of the same name in PostgreSQL and SQLite.
@@ -68,7 +115,7 @@ class Table:
 
     @property
     def file(self) -> str:
-        return self.name + ".json"
+        return file_name(self.name)
 
     @property
     def owner(self) -> Optional[str]:
