@@ -442,8 +442,8 @@ def _declared(db: Snapshot, settings: Settings) -> Dict[str, str]:
     found = {}
     for name in declared_tables(settings):
         found[quote(db.schema) + "." + quote(name)] = name
-        schema, dot, table = name.partition(".")
-        if dot:
+        schema, _, table = name.partition(".")
+        if schema and table:
             found[quote(schema) + "." + quote(table)] = name
     return found
 
