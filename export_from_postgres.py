@@ -76,6 +76,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
                 },
                 orphans_skipped=skipped,
                 left_behind=left_behind,
+                owners=rows.owner_texts,
                 source=source.masked(settings.postgres),
                 server_version=db.server_version,
                 snapshot=db.visible(),
@@ -156,7 +157,7 @@ def _orphans(rows: Rows, settings: Settings) -> Dict[str, int]:
         )
     for line in _lines(found, "leads to no exported row of"):
         log.warning("left out: %s", line)
-    return rows.skipped()
+    return dict(rows.skipped)
 
 
 def _left_behind(rows: Rows) -> Dict[str, int]:

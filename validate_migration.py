@@ -382,8 +382,8 @@ def _strange(context: Context, table: Table) -> Optional[Callable[[Any], bool]]:
     if table.owner is None or table.owner not in names:
         return None
     owner = operator.attrgetter("c%d" % names.index(table.owner))
-    mine = (context.user_id, None) if table.ownership.or_shared else (context.user_id,)
-    return lambda record: owner(record) not in mine and _text(owner(record)) not in mine
+    mine = context.owners(table.name) | ({None} if table.ownership.or_shared else set())
+    return lambda record: _text(owner(record)) not in mine
 
 
 def _text(value: Any) -> Optional[str]:
@@ -491,7 +491,7 @@ def _singleton_differences(context: Context, singleton: Singleton, prefix: str) 
     assert text is not None
     record = _decoded(columns, text)
     owner = next((i for i, column in enumerate(columns) if column.name == singleton.owner), None)
-    if owner is not None and _text(getattr(record, "c%d" % owner)) != context.user_id.rstrip():
+    if owner is not None and _text(getattr(record, "c%d" % owner)) not in context.owners(singleton.name):
         message = "%s: the record of %s belongs to another user" % (PREFIXES["isolation"], singleton.name)
         yield Finding("isolation", message, singleton.name, column=singleton.owner)
     if not mapped.copied:

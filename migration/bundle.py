@@ -26,6 +26,7 @@ from typing import (
     Callable,
     Collection,
     Dict,
+    FrozenSet,
     Iterable,
     Iterator,
     List,
@@ -72,9 +73,20 @@ class Manifest:
     columns: Mapping[str, Tuple[Column, ...]] = field(default_factory=dict)
     orphans_skipped: Mapping[str, int] = field(default_factory=dict)
     left_behind: Mapping[str, int] = field(default_factory=dict)  # others' rows that refer to the user's
+    owners: Mapping[str, Sequence[str]] = field(default_factory=dict)  # as ``owners_of`` needs them
     source: str = ""
     server_version: str = ""
     snapshot: str = ""
+
+
+def owners_of(manifest: Manifest, table: str) -> FrozenSet[str]:
+    """The texts by which the owner column of a table names the user: of citext, say, there may be several."""
+    return as_written((manifest.user_id, *manifest.owners.get(table, ())))
+
+
+def as_written(owners: Iterable[str]) -> FrozenSet[str]:
+    """Owners, and as they are where char(n) has padded them or they are compared without their padding."""
+    return frozenset(text for owner in owners for text in (owner, owner.rstrip()))
 
 
 def damaged(
@@ -658,6 +670,9 @@ def _check_manifest(content: Any) -> None:
             type(number) is int for number in content.get(key, {}).values()
         ):
             raise ValueError("%s is not an object of numbers" % key)
+    for texts in content.get("owners", {}).values():
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise ValueError("owners is not an object of lists of text")
     for table, columns in content.get("columns", {}).items():
         names = [column["name"] for column in columns]
         if len(set(names)) < len(names):

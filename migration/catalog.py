@@ -303,7 +303,12 @@ def _ownership_problem(
             what = "no foreign key says which columns of %s are meant by %s, and its primary key is (%s)" % (
                 rule.parent, ", ".join(rule.columns), ", ".join(primary),
             )  # fmt: skip
-            return what, "name the columns that hold the whole key: child_of(%r, (...))" % rule.parent
+            keys = [
+                key for key in catalog.foreign_keys if (key.table, key.parent) == (table.name, rule.parent)
+            ]
+            if keys:
+                return what, "by its foreign keys it is %s" % " or ".join(map(child_advice, keys))
+            return what, "name as many columns as the primary key has, or add a foreign key to PostgreSQL"
     return None
 
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import sqlite3
 from dataclasses import dataclass, field
-from typing import Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple
 
 from migration import bundle, content, mapping, schema, source
 from migration.mapping import Mapped, TableMapping
@@ -59,6 +59,13 @@ class Context:
             return self.export.manifest.user_id
         assert self.live is not None
         return self.live.user.id
+
+    def owners(self, table: str) -> FrozenSet[str]:
+        """The texts by which the owner column of a table names the user."""
+        if self.export is not None:
+            return bundle.owners_of(self.export.manifest, table)
+        assert self.live is not None
+        return bundle.as_written((self.user_id, *self.live.owner_texts.get(table, ())))
 
     def has_table(self, table: str) -> bool:
         """Whether there is a table of that name; a view in its place is none."""

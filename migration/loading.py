@@ -44,7 +44,12 @@ def fill(
     """Load a table's records. Raises MigrationError: exit 2 for the schema, 3 for a value, 4 for the bundle, 5 for SQLite."""
     started = time.perf_counter()
     mapped = mapping.map_columns(table, columns, schema)
-    rows = _load(database, export, Loader(table, columns, mapped, export.manifest.user_id), advance)
+    rows = _load(
+        database,
+        export,
+        Loader(table, columns, mapped, bundle.owners_of(export.manifest, table.name)),
+        advance,
+    )
     _check_count(table.file, rows, export.manifest.row_counts[table.name])
     check_rows(database, mapped.target, rows)
     return Filled(rows, time.perf_counter() - started)
@@ -101,7 +106,7 @@ class Loader:
     """From a table's records to rows for SQLite, column by column: that costs a fraction of cell by cell."""
 
     def __init__(
-        self, table: mapping.Mapped, columns: Sequence[Column], mapped: TableMapping, user_id: str
+        self, table: mapping.Mapped, columns: Sequence[Column], mapped: TableMapping, owners: Collection[str]
     ) -> None:
         self.mapped = mapped
         self.file = getattr(table, "file", bundle.USER_DATA)
@@ -109,7 +114,7 @@ class Loader:
         self._names = [pair.source.name for pair in mapped.copied]
         self._takes = [operator.attrgetter("c%d" % columns.index(pair.source)) for pair in mapped.copied]
         self._key = next((take for take, name in zip(self._takes, self._names) if name == "id"), None)
-        self._user_id = user_id
+        self._owners = owners
         self._or_shared = isinstance(table, Table) and table.ownership.or_shared
         self._owner = next(
             (
@@ -192,13 +197,13 @@ class Loader:
                 )
 
     def _is_user(self, owner: Any) -> bool:
-        if owner == self._user_id:
+        if isinstance(owner, str) and owner in self._owners:
             return True
         # undeclared, or a number
         value = msgspec.json.decode(owner) if isinstance(owner, msgspec.Raw) else owner
         if value is None:
             return self._or_shared
-        return str(value).rstrip() == self._user_id  # char(n) is padded
+        return str(value) in self._owners or str(value).rstrip() in self._owners  # char(n) is padded
 
     def name(self, record: Any) -> str:
         if self._key is None:

@@ -33,6 +33,8 @@ from migration.tables import ForeignKey, Singleton, Table
 
 LISTED_USERS = 20
 LISTED_ORPHANS = 20
+INTEGERS = {"smallint", "integer", "bigint"}
+TEXTS = {"text", "character varying", "character"}
 
 
 class User(NamedTuple):
@@ -157,7 +159,7 @@ class Rows:
         self.skip_orphans = skip_orphans
         self._ways = {name: self._way(table) for name, table in self.tables.items()}
         self.references = self._references(schema)
-        self._broken = frozenset(self.skipped()) if skip_orphans else frozenset()
+        self.skipped: Mapping[str, int] = self._skipped() if skip_orphans else {}
 
     def seen_by(self, db: Snapshot) -> Rows:
         """The same rows, read through another connection."""
@@ -286,7 +288,7 @@ class Rows:
 
     def condition(self, table: Mapped) -> str:
         """SQL condition on alias ``t``: the row is to be exported."""
-        if table.name not in self._broken:
+        if table.name not in self.skipped:
             return self.owned(table)
         return "{} AND NOT EXISTS (SELECT FROM ({}SELECT n, r FROM broken) b WHERE b.n = {} AND b.r = {})".format(
             self.owned(table), self._closure, self._number(table.name), _identity("t")
@@ -296,46 +298,53 @@ class Rows:
 
     def orphans(self) -> List[Orphans]:
         """Every reference from an owned row to a row that is not exported, table by table, parents first."""
-        return self._found(
-            [
-                _Test(key, self._orphans_from(key), self._set_columns(key.table))
-                for table in self.tables
-                for key in self.references
-                if key.table == table and (self.skip_orphans or key != self._ways[table])
-            ]
-        )
+        tests = [
+            _Test(key, self._orphans_from(number, key), self._set_columns(key.table))
+            for number, key in enumerate(self.references)
+            if self.skip_orphans or key != self._ways[key.table]
+        ]
+        order = list(self.tables)
+        tests.sort(key=lambda test: order.index(test.key.table))
+        tables = {name for test in tests for name in (test.key.table, test.key.parent)}
+        return self._found(self._closure if self.skip_orphans else self._sets(tables), tests)
 
     def left_behind(self) -> List[Orphans]:
         """Every reference from a row that is not exported to one that is the user's own: their rows by another way."""
-        return self._found(
-            [
-                _Test(key, self._left_behind_from(key), functools.partial(_column, "t"))
-                for key in self._source_references()
-                if self._may_be_left_behind(key)
-            ]
-        )
+        tests = [
+            _Test(key, self._left_behind_from(key), functools.partial(_column, "t"))
+            for key in self._source_references()
+            if self._may_be_left_behind(key)
+        ]
+        tables = {name for test in tests for name in (test.key.table, test.key.parent)}
+        return self._found(self._sets(tables), tests)
 
     def declared_left_behind(self, orphans: Orphans) -> bool:
         """Whether config says that such rows may stay."""
         return set(orphans.columns) <= set(self.tables[orphans.table].left_behind)
 
-    def skipped(self) -> Dict[str, int]:
+    def _skipped(self) -> Dict[str, int]:
         """Rows that ``skip_orphans`` leaves out, by table."""
         if not self.references:
             return {}
         names = list(self.tables)
-        counts = self.db.rows(self._closure + "SELECT n, count(*) FROM broken GROUP BY n ORDER BY n")
+        counts = self.db.rows(self._closure + "SELECT n, count(DISTINCT r) FROM broken GROUP BY n ORDER BY n")
         return {names[number]: int(rows) for number, rows in counts}
 
-    def _orphans_from(self, key: ForeignKey) -> str:
+    def _orphans_from(self, number: int, key: ForeignKey) -> str:
         """FROM clause on the sets: owned rows ``t`` whose reference leads to no exported row."""
-        exported = "{} p WHERE {}".format(self._set(key.parent), self._joined(key))
-        if self._broken:
-            exported += " AND NOT EXISTS (SELECT FROM broken b WHERE b.n = {} AND b.r = p.r)".format(
-                self._number(key.parent)
+        if self.skip_orphans:
+            return "%s t WHERE t.r IN (SELECT b.r FROM broken b WHERE b.k = %d)" % (
+                self._set(key.table),
+                number,
             )
-        return "{} t WHERE {} AND NOT EXISTS (SELECT FROM {})".format(
-            self._set(key.table), _present(map(self._set_columns(key.table), key.columns)), exported
+        return self._dangling_from(key)
+
+    def _dangling_from(self, key: ForeignKey) -> str:
+        return "{} t WHERE {} AND NOT EXISTS (SELECT FROM {} p WHERE {})".format(
+            self._set(key.table),
+            _present(map(self._set_columns(key.table), key.columns)),
+            self._set(key.parent),
+            self._joined(key),
         )
 
     def _left_behind_from(self, key: ForeignKey) -> str:
@@ -382,34 +391,40 @@ class Rows:
             self._set(way.parent), parent, self._joined(way, parent, alias), own
         )
 
-    def _found(self, tests: Sequence[_Test]) -> List[Orphans]:
-        """Count the rows of each test in one query, and look at the first of those that have some."""
+    def _found(self, sets: str, tests: Sequence[_Test]) -> List[Orphans]:
+        """Count the rows of each test, and look at the first of them all: two queries."""
         if not tests:
             return []
-        sets = (
-            self._closure
-            if self._broken
-            else self._sets({name for test in tests for name in test.key[::2][:2]})
-        )
-        counts = " UNION ALL ".join(
-            "SELECT %d, count(*) FROM %s" % (number, test.source) for number, test in enumerate(tests)
-        )
-        found = []
-        for number, rows in self.db.rows(
-            "%sSELECT i, n FROM (%s) counted (i, n) WHERE n > 0 ORDER BY i" % (sets, counts)
-        ):
-            key, source, column = tests[number]
-            sample = self.db.rows(
-                "{}SELECT {}, {} FROM {} ORDER BY 1, 2 LIMIT {}".format(
-                    sets,
-                    _text(map(column, self.catalog.primary_keys[key.table])),
-                    _text(map(column, key.columns)),
-                    source,
-                    LISTED_ORPHANS,
-                )
+        counts = self.db.rows(
+            "{}SELECT i, n FROM ({}) counted (i, n) WHERE n > 0 ORDER BY i".format(
+                sets,
+                " UNION ALL ".join(
+                    "SELECT %d, count(*) FROM %s" % (number, test.source) for number, test in enumerate(tests)
+                ),
             )
-            found.append(Orphans(key.table, key.columns, key.parent, rows, tuple(sample)))
-        return found
+        )
+        shown, listed = 0, []
+        for number, rows in counts:
+            if shown < LISTED_ORPHANS:
+                key, source, column = tests[number]
+                listed.append(
+                    "(SELECT {}, {}, {} FROM {} ORDER BY 2, 3 LIMIT {})".format(
+                        number,
+                        _text(map(column, self.catalog.primary_keys[key.table])),
+                        _text(map(column, key.columns)),
+                        source,
+                        LISTED_ORPHANS - shown,
+                    )
+                )
+                shown += rows
+        samples: Dict[int, List[Tuple[str, str]]] = {}
+        for number, row, reference in self.db.rows(sets + " UNION ALL ".join(listed)) if listed else ():
+            samples.setdefault(number, []).append((row, reference))
+        return [
+            Orphans(key.table, key.columns, key.parent, rows, tuple(samples.get(number, ())))
+            for number, rows in counts
+            for key in [tests[number].key]
+        ]
 
     # Sets: the keys and references of the rows of a table that are the user's, each made once for a whole query
 
@@ -442,32 +457,23 @@ class Rows:
     def _closure(self) -> str:
         """WITH clause that adds ``broken`` to the sets of all tables.
 
-        These are the rows that refer to a row that is not exported, however far up, by their table's number and
-        their identity. Each reference is followed once, so a cycle has an end.
+        These are the rows that refer to a row that is not exported, however far up: their table's number, their
+        identity, and the number of that reference. A row is met once for each reference, so a cycle has an end.
         """
         edges, starts = [], []
-        for key in self.references:
+        for number, key in enumerate(self.references):
             child, parent = self._number(key.table), self._number(key.parent)
             edges.append(
-                "SELECT {}, t.r, {}, p.r FROM {} t JOIN {} p ON {}".format(
-                    child, parent, self._set(key.table), self._set(key.parent), self._joined(key)
+                "SELECT {}, t.r, {}, {}, p.r FROM {} t JOIN {} p ON {}".format(
+                    child, number, parent, self._set(key.table), self._set(key.parent), self._joined(key)
                 )
             )
-            columns = self._set_columns(key.table)
-            starts.append(
-                "SELECT {}, t.r FROM {} t WHERE {} AND NOT EXISTS (SELECT FROM {} p WHERE {})".format(
-                    child,
-                    self._set(key.table),
-                    _present(map(columns, key.columns)),
-                    self._set(key.parent),
-                    self._joined(key),
-                )
-            )
+            starts.append("SELECT {}, t.r, {} FROM {}".format(child, number, self._dangling_from(key)))
         return (
             self._sets(self.tables).rstrip()
-            + ", edge (n, r, m, parent) AS (%s)" % " UNION ALL ".join(edges)
-            + ", broken (n, r) AS ((%s) UNION SELECT e.n, e.r FROM edge e JOIN broken b ON b.n = e.m AND b.r = e.parent) "
-            % " UNION ALL ".join(starts)
+            + ", edge (n, r, k, parent_n, parent_r) AS (%s)" % " UNION ALL ".join(edges)
+            + ", broken (n, r, k) AS ((%s) UNION SELECT e.n, e.r, e.k FROM edge e"
+            " JOIN broken b ON b.n = e.parent_n AND b.r = e.parent_r) " % " UNION ALL ".join(starts)
         )
 
     def _member(self, table: Mapped) -> str:
@@ -519,6 +525,33 @@ class Rows:
             )
             for equality, theirs, mine in zip(key.equalities, key.parent_columns, key.columns)
         )
+
+    @functools.cached_property
+    def owner_texts(self) -> Dict[str, Tuple[str, ...]]:
+        """Table → the texts that its owner column has for the user's key, where equal keys may differ as text."""
+        found = {}
+        for name, table in self.tables.items():
+            if table.owner is None or self._has_one_text(table.name, table.owner):
+                continue
+            texts = self.db.rows(
+                "SELECT DISTINCT to_json({}) #>> '{{}}' FROM {} t WHERE {} AND {}".format(
+                    _column("t", table.owner),
+                    self.db.quoted(name),
+                    self._within(name, "t"),
+                    self._mine(table),
+                )
+            )
+            found[name] = tuple(sorted(text for (text,) in texts))
+        return found
+
+    def _has_one_text(self, table: str, column: str) -> bool:
+        """Whether equal values of a column, and of the users' key, are the same text."""
+        users = self.settings.user
+        types = {
+            self.catalog.column(*place).type.partition("(")[0]
+            for place in ((table, column), (users.name, users.owner))
+        }
+        return types <= INTEGERS or types <= TEXTS or types == {"uuid"}
 
     def row_name(self, table: str) -> str:
         """SQL expression: the row's primary key as text."""

@@ -409,6 +409,14 @@ SITUATIONS: dict[str, Callable[[Scene], Result]] = {
     "users' data that config does not account for: table …": lambda s: s.changed_source(
         "CREATE TABLE login_sessions (id int PRIMARY KEY, user_id uuid REFERENCES users)"
     ),
+    "tables that config does not account for: …": lambda s: s.changed_source(
+        "CREATE TABLE planets (id int PRIMARY KEY)"
+    ),
+    "rows that are not exported refer to rows of the user: …": lambda s: s.changed_source(
+        "UPDATE charts SET client_id = (SELECT c.id FROM clients c JOIN users u ON u.id = c.user_id"
+        " WHERE u.email = '%s' LIMIT 1) WHERE user_id = (SELECT id FROM users WHERE email = '%s')"
+        % (ANNA, BRUNO)
+    ),
     "SQLite has no place for …": lambda s: s.changed_source("ALTER TABLE clients ADD nickname text"),
     "rows of the user refer to rows that are not exported: …": orphans,
     "… column …: SQLite cannot hold this value as it is: …": too_many_digits,
