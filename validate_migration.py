@@ -72,7 +72,7 @@ def validate(
         file = target.stamp(settings.sqlite_path)
         database, others = stack.enter_context(target.opened(settings.sqlite_path, 1))
         known = sound is not None and sound == file == target.stamp(settings.sqlite_path)
-        context = stack.enter_context(context_of(database, settings, expected, db))
+        context = stack.enter_context(context_of(database, settings, expected, db, sound is not None))
         made = _new_report(context)
         # While the cells are compared here, SQLite looks through its file and PostgreSQL adds up its digests.
         pool = stack.enter_context(ThreadPoolExecutor(1))
@@ -114,7 +114,15 @@ def _checks(
     with contextlib.ExitStack() as stack:
         beside = False
         if others and file is not None and is_room_for_two():
-            given = (path, context.settings, context.schema, context.columns, context.records, known)
+            given = (
+                path,
+                context.settings,
+                context.schema,
+                context.columns,
+                context.records,
+                known,
+                context.fresh,
+            )
             try:
                 answer = stack.enter_context(in_a_process(checks.side_by_side, *given))
                 answer()

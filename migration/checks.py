@@ -37,13 +37,36 @@ class Checked(NamedTuple):
 def schema_differences(context: Context) -> Iterator[Finding]:
     """Tables, columns, foreign keys, indexes, triggers and views are those of the schema file."""
     for found in schema.differences(context.database, context.schema):
-        message = "%s: %s" % (PREFIXES["schema"], found.message)
-        yield Finding("schema", message, found.table, error=not found.more)
+        yield _of_schema(found, context)
+
+
+def additions(context: Context) -> Iterator[Finding]:
+    """No rows and numbers are there but those of the migration and of the schema file."""
+    filled = [mapping.target_of(table, context.schema) for table in mapping.everything(context.settings)]
+    for found in schema.additions(context.database, context.schema, filled):
+        yield _of_schema(found, context)
+
+
+def _of_schema(found: schema.SchemaDifference, context: Context) -> Finding:
+    """What there is more than the schema file makes is the application's own, unless an import has just ended."""
+    check = "additions" if found.more else "schema"
+    message = "%s: %s" % (PREFIXES[check], found.message)
+    return Finding(check, message, found.table, error=context.fresh or not found.more)
 
 
 def integrity(look: Job[List[str]], context: Context) -> Iterator[Finding]:
     """SQLite finds its file, or the part of it that it is to look at, sound."""
-    for problem in look(context.database):
+    try:
+        problems = look(context.database)
+    except (
+        sqlite3.OperationalError
+    ) as error:  # an index of the application's may need its own collation or function
+        if "interrupted" in str(error):
+            raise
+        message = "%s: SQLite cannot look through the whole file here: %s"
+        yield Finding("integrity", message % (PREFIXES["integrity"], error), error=context.fresh)
+        return
+    for problem in problems:
         yield Finding("integrity", "%s: %s" % (PREFIXES["integrity"], problem))
 
 
@@ -118,7 +141,7 @@ def _other_than_default(
         if other:
             message = "%s: %s.%s is not the schema's default in %d rows, and the source has nothing for it"
             message %= (PREFIXES[check], *place, other)
-            error = column.name in copied
+            error = context.fresh or column.name in copied
             yield Finding(check, message, mapped.target, column=column.name, error=error, count=other)
 
 
@@ -140,7 +163,7 @@ def _given(context: Context, table: Mapped) -> Callable[[str], bool]:
     text = context.records[table.name]
     record = {} if text is None else msgspec.json.decode(text, type=Dict[str, msgspec.Raw])
     nulls = msgspec.json.decode(record.get(encoding.JSON_NULLS, b"[]"), type=Tuple[str, ...])
-    columns = context.schema.columns[table.target]
+    columns = context.schema.columns[mapping.target_of(table, context.schema)]
 
     def given(column: str) -> bool:
         if column not in record:
@@ -169,6 +192,7 @@ def side_by_side(
     columns: Columns,
     records: Mapping[str, Optional[bytes]],
     sound: bool,
+    fresh: bool,
 ) -> Iterator[Optional[List[Checked]]]:
     """Every check of the file, for ``workers.in_a_process``: yields None once it reads one state of it, then what they found.
 
@@ -176,7 +200,7 @@ def side_by_side(
     """
     with target.errors(path), target.opened(path, 0 if sound else THREADS) as (database, others):
         yield None
-        context = Context(database, settings, expected, None, None, {}, columns, records)
+        context = Context(database, settings, expected, None, None, {}, columns, records, fresh)
         with at_work(database, others, all_checks(context, sound, bool(others))) as found:
             yield found()
 
@@ -186,7 +210,7 @@ def all_checks(context: Context, sound: bool, in_parts: bool) -> List[Job[Checke
 
     ``sound``: SQLite has looked through this very file before.
     """
-    checks: List[Check] = [schema_differences]
+    checks: List[Check] = [schema_differences, additions]
     if not sound:
         looks = target.integrity_checks(context.database, in_parts)
         checks += [functools.partial(integrity, look) for look in looks]

@@ -26,6 +26,7 @@ class Context:
     ``export``: the verified bundle; ``live``: the user's rows in PostgreSQL; at least one of them is there.
     ``held``: the columns of the bundle's records; ``columns``: the best that is known of the source's columns.
     ``records``: the JSON text of the user's and the preferences' record, None where there is none.
+    ``fresh``: the database is to be just what an import of this run made; nobody has worked with it.
     ``described``: the database's tables and columns, once they are asked for; all connections see the same.
     """
 
@@ -37,6 +38,7 @@ class Context:
     held: Columns
     columns: Columns
     records: Mapping[str, Optional[bytes]]
+    fresh: bool = False
     fingerprint: content.Describe = field(default_factory=content.fingerprinter)
     described: Dict[str, Dict[str, TargetColumn]] = field(default_factory=dict)
 
@@ -74,7 +76,8 @@ class Context:
     def columns_in_sqlite(self, table: str) -> Mapping[str, TargetColumn]:
         """What a table of the database has: column in lower case → column; nothing where it is not there."""
         if not self.described:
-            tables = schema.table_names(self.database)
+            made = {name.lower() for name in self.schema.columns}  # others may need what SQLite has not here
+            tables = [name for name in schema.table_names(self.database) if name.lower() in made]
             described = {name.lower(): schema.describe_columns(self.database, name) for name in tables}
             self.described.update(described)
         return self.described.get(table.lower(), {})
@@ -94,14 +97,18 @@ class Context:
 
 @contextlib.contextmanager
 def context_of(
-    database: sqlite3.Connection, settings: Settings, expected: Schema, db: Optional[Snapshot] = None
+    database: sqlite3.Connection,
+    settings: Settings,
+    expected: Schema,
+    db: Optional[Snapshot] = None,
+    fresh: bool = False,
 ) -> Iterator[Context]:
     """Open bundle and source, as far as they are there and wanted. ``db``: a snapshot that is open already.
 
     Raises MigrationError: exit 3 for PostgreSQL, 4 for the bundle.
     """
     with _bundle(settings) as export, _live(settings, expected, export, db) as live:
-        yield _context(database, settings, expected, export, live)
+        yield dataclasses.replace(_context(database, settings, expected, export, live), fresh=fresh)
 
 
 @contextlib.contextmanager

@@ -46,9 +46,17 @@ EXPLANATIONS: Mapping[str, Explanation] = {
     ),
     "schema": Explanation(
         "The database is not built as planned",
-        "A table, an index, a trigger or a view is missing, or is not the one of the schema file. "
-        "What the application has added by itself is no reason to worry.",
-        "If nobody changed the structure on purpose, build the database anew:",
+        "A table, a column, an index, a trigger or a view is missing, or is not the one of the schema file.",
+        "If nobody changed the structure on purpose, build the database anew; "
+        "what the application has added to it is dropped by that:",
+        IMPORT,
+    ),
+    "additions": Explanation(
+        "The database holds more than was migrated",
+        "There are tables, columns, indexes, triggers, rows or numbers that the schema file does not make. "
+        "Nothing is missing for that.",
+        "If the application or you have added them, leave them: an import would drop them. "
+        "If nobody has, find out who wrote to the database before you hand it on.",
         IMPORT,
     ),
     "counts": Explanation(
@@ -118,7 +126,10 @@ class Verdict(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A check's findings. ``errors`` and ``warnings`` count what they stand for, listed or not; ``tally`` in words."""
+    """A check's findings. ``errors`` and ``warnings`` count what they stand for, listed or not; ``tally`` in words.
+
+    ``command``: empty where there is nothing to run.
+    """
 
     check: str
     explanation: Explanation
@@ -201,6 +212,8 @@ def _groups(report: Mapping[str, Any]) -> List[Group]:
             tally = ", ".join(_several(number, noun) for number, noun in counted if number)
         stale = report["bundle"] is None or report["against"] == "source"
         command = MIGRATE if stale else explanation.command
+        if check == "additions" and not errors:  # no reason for a rebuild
+            command = ""
         groups.append(Group(check, explanation, command, findings, errors, warnings, tally))
     return groups
 

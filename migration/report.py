@@ -25,6 +25,7 @@ PREFIXES = {
     "types": "Type",
     "user": "User data",
     "schema": "Schema",
+    "additions": "Beyond the schema",
     "integrity": "Integrity",
     "orphans": "Left out of",
 }

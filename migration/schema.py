@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import re
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Collection, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from migration.errors import ExitCode, MigrationError
 from migration.tables import ForeignKey
@@ -30,13 +31,20 @@ class TargetColumn(NamedTuple):
 
 @dataclass(frozen=True, eq=False)  # told apart by identity: it is the key of what is kept of it
 class Schema:
-    """What the schema file makes. ``columns``: table → column in lower case → column, generated ones left out."""
+    """What the schema file makes.
+
+    ``columns``: table → column in lower case → column, generated ones left out. ``numbers``: those that a
+    database's header holds for its application. ``rows``: table → rows that the file itself puts there, SQLite's
+    own tables too.
+    """
 
     path: Path
     script: str
     columns: Mapping[str, Mapping[str, TargetColumn]]
     foreign_keys: Tuple[ForeignKey, ...]
     objects: Mapping[Tuple[str, str], str]  # (type, name) → normalized SQL
+    numbers: Mapping[str, int]
+    rows: Mapping[str, int]
 
 
 def quote(identifier: str) -> str:
@@ -69,7 +77,10 @@ def _described(path: Path, script: str) -> Schema:
         if not columns:
             raise MigrationError("the schema file %s makes no table" % path, exit_code=ExitCode.USAGE)
         keys = tuple(key for table in columns for key in describe_foreign_keys(connection, table))
-        return Schema(path, script, columns, keys, describe_objects(connection))
+        objects = describe_objects(connection)
+        return Schema(
+            path, script, columns, keys, objects, describe_numbers(connection), count_rows(connection)
+        )
     finally:
         connection.close()
 
@@ -140,18 +151,45 @@ def describe_objects(connection: sqlite3.Connection) -> Dict[Tuple[str, str], st
 _TOKEN = re.compile(
     r"""--[^\n]*|/\*.*?\*/|('(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|[\w.$]+|[^\s\w])""", re.DOTALL
 )
+_QUOTED = re.compile(r"""["`\[]([A-Za-z_]\w*)["`\]]""", re.ASCII)
 
 
 @functools.lru_cache(maxsize=1024)  # a database is held against the schema that made it
 def _folded(sql: str) -> str:
-    return " ".join(token if token[0] in "'\"`[" else token.lower() for token in _TOKEN.findall(sql) if token)
+    """Without comments, white space and needless quotes, such as ALTER TABLE puts around names."""
+    return " ".join(map(_folded_token, filter(None, _TOKEN.findall(sql))))
+
+
+def _folded_token(token: str) -> str:
+    quoted = _QUOTED.fullmatch(token)
+    if quoted is not None:
+        return quoted[1]
+    return token if token[0] in "'\"`[" else token.lower()
+
+
+def describe_numbers(connection: sqlite3.Connection) -> Dict[str, int]:
+    names = ("user_version", "application_id")
+    return {name: connection.execute("PRAGMA " + name).fetchone()[0] for name in names}
+
+
+def count_rows(connection: sqlite3.Connection, leave_out: Collection[str] = ()) -> Dict[str, int]:
+    """Rows of each ordinary table but some (in lower case); what a virtual table keeps in tables of its own is not counted."""
+    found = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
+    virtual = [name for name, sql in found if sql.upper().startswith("CREATE VIRTUAL")]
+    names = [name for name, _ in found if name not in virtual]
+    own = [
+        name
+        for name in names
+        if name.lower() not in leave_out and not any(name.startswith(other + "_") for other in virtual)
+    ]
+    return {name: connection.execute("SELECT count(*) FROM " + quote(name)).fetchone()[0] for name in own}
 
 
 # The schema file against a database
 
 
 class SchemaDifference(NamedTuple):
-    """``more``: the database has something that the schema file has not, which takes nothing from it."""
+    """``more``: the database has something that the schema file does not make, and nothing is missing for it."""
 
     message: str
     table: Optional[str] = None
@@ -160,44 +198,130 @@ class SchemaDifference(NamedTuple):
 
 def differences(database: sqlite3.Connection, schema: Schema) -> Iterator[SchemaDifference]:
     """What of tables, columns, foreign keys, indexes, triggers and views is not as in the schema file."""
-    present = describe_objects(database)
+    present = {(kind, name.lower()): sql for (kind, name), sql in describe_objects(database).items()}
     for (kind, name), sql in schema.objects.items():
-        table = name if kind == "table" else None
-        if (kind, name) not in present:
+        found, table = present.get((kind, name.lower())), name if kind == "table" else None
+        if found is None:
             yield SchemaDifference("%s %s is missing" % (kind, name), table)
-        elif present[kind, name] != sql:
-            found = _table_differences(schema, database, name) if kind == "table" else []
-            for what in found or ["differs from the schema file"]:
-                yield SchemaDifference("%s %s %s" % (kind, name, what), table)
-    for kind, name in present:
-        if (kind, name) not in schema.objects and not name.startswith("sqlite_"):
+        elif name in schema.columns:
+            for message, more in _table_differences(database, schema, name, sql, found):
+                yield SchemaDifference("table %s %s" % (name, message), name, more)
+        elif found != sql:
+            yield SchemaDifference("%s %s differs from the schema file" % (kind, name), table)
+    made = {(kind, name.lower()) for kind, name in schema.objects}
+    for kind, name in describe_objects(database):
+        if (kind, name.lower()) not in made and not name.startswith("sqlite_"):
             yield SchemaDifference("%s %s is not in the schema file" % (kind, name), more=True)
 
 
-def _table_differences(schema: Schema, database: sqlite3.Connection, table: str) -> List[str]:
+def _table_differences(
+    database: sqlite3.Connection, schema: Schema, table: str, sql: str, found_sql: str
+) -> Iterator[Tuple[str, bool]]:
+    """What is different, and whether it is only more than the schema file makes."""
+    columns, found = (
+        {name: _signature(column) for name, column in described.items()}
+        for described in (schema.columns[table], describe_columns(database, table))
+    )
+    keys = [key for key in schema.foreign_keys if key.table == table]
+    found_keys = [key._replace(table=table) for key in describe_foreign_keys(database, table)]
+    altered = {name for name in columns if name in found and columns[name] != found[name]}
+    named = altered | (set(columns) ^ set(found))
+    for name in columns:
+        if name not in found:
+            yield "lacks column %s" % name, False
+    for name in found:
+        if name not in columns:
+            yield "has a column %s too many" % name, True
+    for name in columns:
+        if name in altered:
+            yield "has column %s with another type, default, NOT NULL or key" % name, False
+    for key in keys:
+        if key not in found_keys:
+            yield "lacks foreign key %s → %s" % (", ".join(key.columns), key.parent), False
+    for key in found_keys:
+        if key not in keys and {column.lower() for column in key.columns} <= set(columns):
+            yield "has one too many: foreign key %s → %s" % (", ".join(key.columns), key.parent), False
+    if sql != found_sql:
+        (begin, parts, end), (found_begin, found_parts, found_end) = _parts(sql), _parts(found_sql)
+        lost = [part for part in parts if part not in found_parts and _column_of(part) not in named]
+        if lost or (begin, end) != (found_begin, found_end):
+            yield "differs from the schema file", False
+        for part in found_parts:
+            column = _column_of(part)
+            if part not in parts and column not in {*named, *map(_column_of, lost)}:
+                what = "a rule" if column is None else "a column %s" % column
+                yield "has %s too many" % what, True
+
+
+_WORDS = ("NULL", "TRUE", "FALSE", "CURRENT_TIME", "CURRENT_DATE", "CURRENT_TIMESTAMP")
+
+
+def _signature(column: TargetColumn) -> Tuple[object, ...]:
+    default = column.default
+    if default is not None and (not re.fullmatch(r"\w+", default) or default.upper() in _WORDS):
+        default = _folded(default)  # else a bare word, which is text
+    return column.type.upper(), column.not_null, default, column.key
+
+
+Part = Tuple[str, ...]
+
+
+def _parts(sql: str) -> Tuple[Part, List[Part], Part]:
+    """The tokens before a table's columns and rules, of each of these, and after them."""
+    tokens, depth = [token for token in _TOKEN.findall(sql) if token], 0
+    begin, end = tokens.index("(") if "(" in tokens else len(tokens), len(tokens)
+    parts: List[List[str]] = [[]]
+    for place, token in enumerate(tokens[begin:], begin):
+        depth += {"(": 1, ")": -1}.get(token, 0)
+        if depth == 0:
+            end = place
+            break
+        if depth == 1 and token == ",":
+            parts.append([])
+        elif place > begin:
+            parts[-1].append(token)
+    return tuple(tokens[:begin]), [tuple(part) for part in parts if part], tuple(tokens[end:])
+
+
+def _column_of(part: Part) -> Optional[str]:
+    """The column that a part declares; None where it is a rule of the table."""
+    return None if part[0] in ("constraint", "primary", "unique", "check", "foreign") else part[0].lower()
+
+
+def additions(
+    database: sqlite3.Connection, schema: Schema, filled: Collection[str]
+) -> Iterator[SchemaDifference]:
+    """Rows and numbers that the schema file does not put there, but in the tables that are ``filled``."""
+    for name, number in describe_numbers(database).items():
+        if number != schema.numbers[name]:
+            message = "%s is %d, and the schema file makes it %d"
+            yield SchemaDifference(message % (name, number, schema.numbers[name]), more=True)
+    rows = count_rows(database, [name.lower() for name in filled])
+    for table, count in rows.items():
+        expected = schema.rows.get(table)
+        if table == "sqlite_sequence":
+            names = "SELECT count(*) FROM sqlite_sequence WHERE name NOT IN (SELECT name FROM sqlite_master)"
+            if database.execute(names).fetchone() != (0,):
+                yield SchemaDifference("sqlite_sequence names tables that are not there", more=True)
+        elif expected is None and not table.startswith("sqlite_"):
+            continue  # the whole table is not in the schema file, which is said once
+        elif count != (expected or 0):
+            message = "table %s has %d rows, and the schema file makes %d"
+            yield SchemaDifference(message % (table, count, expected or 0), table, more=True)
+        elif count and not _has_rows_of(database, schema, table):
+            message = "table %s has other rows than the schema file makes"
+            yield SchemaDifference(message % table, table, more=True)
+
+
+def _has_rows_of(database: sqlite3.Connection, schema: Schema, table: str) -> bool:
+    """Whether a table's rows are those that the schema file makes, where it makes the same each time."""
+    columns = describe_columns(database, table).values()
+    fixed = [quote(column.name) for column in columns if not re.search(r"\(|CURRENT_", column.default or "")]
+    select = "SELECT %s FROM %s" % (", ".join(fixed) or "NULL", quote(table))
     with contextlib.closing(sqlite3.connect(":memory:")) as expected:
         expected.executescript(schema.script)
-        return _compared(expected, database, table)
-
-
-def _compared(expected: sqlite3.Connection, database: sqlite3.Connection, table: str) -> List[str]:
-    columns, found = (
-        {
-            name: (column.type.upper(), column.not_null, column.default, column.key)
-            for name, column in describe_columns(connection, table).items()
-        }
-        for connection in (expected, database)
-    )
-    differ = ["lacks column %s" % name for name in columns if name not in found]
-    differ += ["has a column %s too many" % name for name in found if name not in columns]
-    differ += [
-        "has column %s with another type, default, NOT NULL or key" % name
-        for name in columns
-        if name in found and columns[name] != found[name]
-    ]
-    keys, found_keys = (describe_foreign_keys(connection, table) for connection in (expected, database))
-    for key in keys + found_keys:
-        if key not in keys or key not in found_keys:
-            what = "lacks" if key in keys else "has one too many:"
-            differ.append("%s foreign key %s → %s" % (what, ", ".join(key.columns), key.parent))
-    return differ
+        try:
+            made = collections.Counter(expected.execute(select))
+        except sqlite3.Error:  # other columns, which is said elsewhere
+            return True
+        return made == collections.Counter(database.execute(select))
