@@ -28,7 +28,7 @@ from migration.mapping import Mapped, everything, map_all, target_of
 from migration.schema import Schema, quote
 from migration.settings import Settings
 from migration.shared import merging
-from migration.source import Digest, Snapshot, literal, select_json
+from migration.source import Digest, Snapshot, literal, select_json, texts
 from migration.tables import ForeignKey, Singleton, Table
 
 LISTED_USERS = 20
@@ -618,10 +618,10 @@ class Rows:
         ]  # PostgreSQL has no row of a name that it cannot be told
         if not names:
             return []
-        sql = "SELECT {name} FROM {table} t WHERE {name} = ANY (ARRAY[{names}]::text[]) AND ({owned}) IS NOT TRUE".format(
+        sql = "SELECT {name} FROM {table} t WHERE {name} = ANY ({names}) AND ({owned}) IS NOT TRUE".format(
             name=self.row_name(table.name),
             table=self.db.quoted(table.name),
-            names=", ".join(map(literal, names)),
+            names=texts(names),
             owned=self.owned(table),
         )
         return [name for (name,) in self.db.rows(sql)]

@@ -11,7 +11,7 @@ from typing import Dict, Iterator, List, Optional, Set
 from migration.errors import ExitCode, MigrationError
 from migration.schema import quote
 from migration.settings import Settings
-from migration.source import Snapshot
+from migration.source import Snapshot, texts
 
 ACTIVE = "is_active"  # column of the users' table
 LISTED = 20
@@ -55,14 +55,19 @@ def _named(db: Snapshot, settings: Settings, file: Path) -> List[str]:
     written = list(map(_as_uuid, names)) if is_uuid else list(names)  # as PostgreSQL writes it
     sql = (
         "SELECT w.name, u.{id}::text FROM {users} u"
-        ' JOIN unnest(%s::text[], %s::text[]) w (name, id) ON {by} COLLATE "C" = {of}'
+        ' JOIN unnest({names}, {ids}) w (name, id) ON {by} COLLATE "C" = {of}'
     )
     found: Dict[str, Set[str]] = {}
     for by, of in ((settings.user.named_by, "w.name"), (key, "w.id")):
         query = sql.format(
-            id=quote(key), users=db.quoted(settings.user.name), by="u.%s::text" % quote(by), of=of
+            id=quote(key),
+            users=db.quoted(settings.user.name),
+            by="u.%s::text" % quote(by),
+            of=of,
+            names=texts(names),
+            ids=texts(written),
         )
-        for name, user in db.rows(query, (list(names), written)):
+        for name, user in db.rows(query):
             found.setdefault(name, set()).add(user)
     _require(
         [names[name] for name in names if name not in found],

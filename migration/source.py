@@ -132,6 +132,7 @@ class Snapshot:
         return read_catalog(self)
 
     def rows(self, sql: str, parameters: Optional[Sequence[object]] = None) -> List[Tuple[Any, ...]]:
+        """``parameters``: only for SQL without names, as a name may hold the % of a placeholder."""
         with self._lock, self.connection.cursor() as cursor:
             cursor.execute(sql, parameters)
             return list(cursor.fetchall())
@@ -272,6 +273,11 @@ def snapshot_gone() -> MigrationError:
 def literal(value: str) -> str:
     """A text literal, for COPY, which takes no parameters. Pinned standard_conforming_strings is not relied on."""
     return " E'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def texts(values: Iterable[str]) -> str:
+    """An array of text literals."""
+    return "ARRAY[%s]::text[]" % ", ".join(map(literal, values))
 
 
 # Connecting

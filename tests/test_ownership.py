@@ -13,6 +13,7 @@ from conftest import SUITE, Database, Place, Run, Server, extended_schema, setti
 import config
 from export_from_postgres import export
 from import_to_sqlite import import_
+from migration import selection, source
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
 from migration.tables import Singleton, Table, child_of, owned_by, shared
@@ -502,6 +503,11 @@ def test_schema_of_any_name(server: Server, place: Place, run: Run) -> None:
         assert rows(place, "SELECT id FROM clients") == [(C1,)]
         with pytest.raises(MigrationError, match="user not found"):
             export(dataclasses.replace(settings, user_email="10%"))
+        chosen = place.folder / "chosen"
+        chosen.write_text(ONE)
+        with source.snapshot(settings) as db:
+            assert list(selection.users(db, settings, str(chosen), False)) == [U]
+            assert list(selection.users(db, settings, None, True)) == [U, V]
 
 
 def test_names_that_differ_in_case_are_the_same_in_sqlite(two_users: Database, place: Place) -> None:
