@@ -85,10 +85,11 @@ class Context:
     def mapped(self, table: Mapped, columns: Columns) -> TableMapping:
         """The columns of ``table`` that the database has."""
         made = mapping.map_columns(table, columns[table.name], self.schema)
-        present = self.columns_in_sqlite(made.target)
-        return made._replace(
-            copied=tuple(pair for pair in made.copied if pair.target.name.lower() in present)
-        )
+        present = set(self.columns_in_sqlite(made.target))
+        if made.generated:
+            present |= set(schema.describe_columns(self.database, made.target, generated=True))
+        pairs = (*made.copied, *made.generated)
+        return made._replace(copied=tuple(pair for pair in pairs if pair.target.name.lower() in present))
 
     def key(self, mapped: TableMapping) -> List[str]:
         """Source columns by which rows and records of a table are paired; empty where they cannot be."""

@@ -25,12 +25,16 @@ class Copied(NamedTuple):
 
 
 class TableMapping(NamedTuple):
-    """A table's columns: those copied, in source order, and those left behind."""
+    """A table's columns: those copied, in source order, and those left behind.
+
+    ``generated``: those that SQLite makes itself, to be compared with the source's.
+    """
 
     table: str
     target: str
     copied: Tuple[Copied, ...]
     dropped: Tuple[Column, ...]
+    generated: Tuple[Copied, ...] = ()
 
 
 def target_of(table: Mapped, schema: Schema) -> str:
@@ -77,11 +81,13 @@ def _map_columns(table: Mapped, columns: Tuple[Column, ...], schema: Schema) -> 
         )
     places = schema.columns[target]
     singleton = isinstance(table, Singleton)
-    copied, dropped, homeless = [], [], []
+    copied, dropped, homeless, generated = [], [], [], []
     for column in columns:
         place = places.get(column.name.lower())
         if place is not None and not (singleton and place.name.lower() == "id"):
             copied.append(Copied(column, place))
+        elif column.name.lower() in schema.generated[target]:
+            generated.append(Copied(column, schema.generated[target][column.name.lower()]))
         else:
             dropped.append(column)
             if place is None and column.name not in table.all_dropped:
@@ -110,7 +116,7 @@ def _map_columns(table: Mapped, columns: Tuple[Column, ...], schema: Schema) -> 
             hint="give the column a DEFAULT, or drop NOT NULL, in %s" % schema.path,
             exit_code=ExitCode.USAGE,
         )
-    return TableMapping(table.name, target, tuple(copied), tuple(dropped))
+    return TableMapping(table.name, target, tuple(copied), tuple(dropped), tuple(generated))
 
 
 def map_all(

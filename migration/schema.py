@@ -41,6 +41,7 @@ class Schema:
     path: Path
     script: str
     columns: Mapping[str, Mapping[str, TargetColumn]]
+    generated: Mapping[str, Mapping[str, TargetColumn]]
     foreign_keys: Tuple[ForeignKey, ...]
     objects: Mapping[Tuple[str, str], str]  # (type, name) → normalized SQL
     numbers: Mapping[str, int]
@@ -74,12 +75,20 @@ def _described(path: Path, script: str) -> Schema:
     try:
         run_script(connection, script, path)
         columns = {table: describe_columns(connection, table) for table in table_names(connection)}
+        generated = {table: describe_columns(connection, table, generated=True) for table in columns}
         if not columns:
             raise MigrationError("the schema file %s makes no table" % path, exit_code=ExitCode.USAGE)
         keys = tuple(key for table in columns for key in describe_foreign_keys(connection, table))
         objects = describe_objects(connection)
         return Schema(
-            path, script, columns, keys, objects, describe_numbers(connection), count_rows(connection)
+            path,
+            script,
+            columns,
+            generated,
+            keys,
+            objects,
+            describe_numbers(connection),
+            count_rows(connection),
         )
     finally:
         connection.close()
@@ -105,12 +114,15 @@ def table_names(connection: sqlite3.Connection) -> List[str]:
     ]
 
 
-def describe_columns(connection: sqlite3.Connection, table: str) -> Dict[str, TargetColumn]:
+def describe_columns(
+    connection: sqlite3.Connection, table: str, generated: bool = False
+) -> Dict[str, TargetColumn]:
+    """Columns by name in lower case: those that hold what they are given, or those that SQLite generates."""
     described = {}
     for _, name, kind, not_null, default, key, hidden in connection.execute(
         "PRAGMA table_xinfo(%s)" % quote(table)
     ):
-        if hidden == 0:
+        if hidden in ((2, 3) if generated else (0,)):
             rowid = key and kind.upper() == "INTEGER"  # SQLite fills it
             described[name.lower()] = TargetColumn(
                 name, kind, bool(not_null), bool(not_null) and default is None and not rowid, default, key

@@ -530,6 +530,28 @@ def test_names_that_differ_in_case_are_the_same_in_sqlite(two_users: Database, p
     assert rows(place, "SELECT * FROM reply") == [(1, 1)]
 
 
+def test_generated_columns_of_both_sides_are_compared(two_users: Database, place: Place) -> None:
+    two_users.execute(
+        f"""
+        CREATE TABLE posts (id int PRIMARY KEY, user_id uuid REFERENCES users, title text,
+            short text GENERATED ALWAYS AS (left(title, 3)) STORED);
+        INSERT INTO posts VALUES (1, '{U}', 'title'), (2, '{V}', 'title'), (3, '{U}', NULL);
+        """
+    )
+    lite = (
+        "CREATE TABLE posts (id INTEGER PRIMARY KEY, title TEXT,"
+        " short TEXT GENERATED ALWAYS AS (substr(title, 1, %d)) VIRTUAL)"
+    )
+    posts = Table("posts", owned_by("user_id"))
+    migrate(settings_with(two_users, place, (posts,), lite % 3))
+    assert rows(place, "SELECT * FROM posts") == [(1, "title", "tit"), (3, None, None)]
+    settings = settings_with(two_users, place, (posts,), lite % 4)
+    export(settings)
+    import_(settings)
+    report = validate(settings)
+    assert ["posts 1, column short" in error for error in report.errors] == [True]
+
+
 # What config says wrongly
 
 
