@@ -198,7 +198,7 @@ def agreement(settings: Settings) -> str:
     for path in sorted((*config.BASE_DIR.glob("*.py"), *config.BASE_DIR.glob("migration/*"))):
         if path.suffix in (".py", ".j2") and path.name != "config.py":  # which may name other folders
             digest.update(path.read_bytes())
-    digest.update(repr(settings.excluded_tables).encode("utf-8"))
+    digest.update(repr((settings.excluded_tables, settings.unrelated_tables)).encode("utf-8"))
     digest.update(origin.config_digest(settings).encode("utf-8"))
     digest.update(origin.schema_digest(read_schema(settings.schema_path)).encode("utf-8"))
     return digest.hexdigest()

@@ -182,7 +182,11 @@ def _left_behind(rows: Rows) -> Dict[str, int]:
             ", ".join(orphans.columns),
             orphans.parent,
         )
-    return {"%s (%s)" % (orphans.table, ", ".join(orphans.columns)): orphans.rows for orphans in found}
+    outside = rows.outside()
+    for reference, count in outside.items():
+        log.info("left behind: what %d rows refer to by %s", count, reference)
+    declared = {"%s (%s)" % (orphans.table, ", ".join(orphans.columns)): orphans.rows for orphans in found}
+    return {**declared, **outside}
 
 
 def _counted(found: Sequence[Orphans], what: str) -> str:

@@ -189,7 +189,8 @@ def _check(staged: Path) -> None:
         raise target.failed(
             "foreign keys that lead nowhere: %d%s\n  %s"
             % (len(violations), ", of which the first:" if len(violations) > target.LISTED else "", shown),
-            "export again with this version: it finds such rows in PostgreSQL, and --orphans skip leaves them out",
+            "export again with this version: it finds such rows in PostgreSQL, and --orphans skip leaves them out; where"
+            " key and reference differ in case or padding alone, declare the key's column COLLATE NOCASE or RTRIM",
         )
     unsound = list(dict.fromkeys(itertools.chain(*problems)))
     if unsound:

@@ -318,6 +318,31 @@ class Rows:
         tables = {name for test in tests for name in (test.key.table, test.key.parent)}
         return self._found(self._sets(tables), tests)
 
+    def outside(self) -> Dict[str, int]:
+        """Rows of the user by a reference to a table that config leaves behind: ``table (columns) → parent`` → rows."""
+        keys = [
+            key
+            for key in dict.fromkeys(self._source_references())
+            if key.table in self.tables
+            and key.parent not in self.tables
+            and not set(self.tables[key.table].all_dropped) & set(key.columns)
+        ]
+        counts = " UNION ALL ".join(
+            "SELECT %d, count(*) FROM %s t WHERE %s AND %s"
+            % (
+                number,
+                self.db.quoted(key.table),
+                _present(_column("t", name) for name in key.columns),
+                self.owned(self.tables[key.table]),
+            )
+            for number, key in enumerate(keys)
+        )
+        return {
+            "%s (%s) → %s" % (keys[number].table, ", ".join(keys[number].columns), keys[number].parent): rows
+            for number, rows in (self.db.rows(counts) if keys else ())
+            if rows
+        }
+
     def declared_left_behind(self, orphans: Orphans) -> bool:
         """Whether config says that such rows may stay."""
         return set(orphans.columns) <= set(self.tables[orphans.table].left_behind)

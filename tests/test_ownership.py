@@ -552,6 +552,34 @@ def test_generated_columns_of_both_sides_are_compared(two_users: Database, place
     assert ["posts 1, column short" in error for error in report.errors] == [True]
 
 
+def test_reference_to_what_is_left_behind_is_counted(two_users: Database, place: Place) -> None:
+    two_users.execute(
+        f"""
+        CREATE TABLE plans (id int PRIMARY KEY, user_id uuid REFERENCES users); INSERT INTO plans VALUES (1, '{U}');
+        ALTER TABLE clients ADD plan int REFERENCES plans; UPDATE clients SET plan = 1;
+        """
+    )
+    settings = settings_with(
+        two_users, place, (), "ALTER TABLE clients ADD plan INTEGER", excluded_tables=("plans",)
+    )
+    assert export(settings).manifest.left_behind == {"clients (plan) → plans": 1}
+    migrate(settings)
+
+
+def test_key_that_only_postgresql_finds_equal_needs_a_collation_in_sqlite(
+    two_users: Database, place: Place
+) -> None:
+    two_users.execute(BOARDS.format(key="REFERENCES boards"))
+    tables = (Table("boards", owned_by("user_id")), Table("cards", child_of("boards", "board")))
+    lite = BOARDS_LITE.replace("board TEXT", "board TEXT REFERENCES boards (slug)")
+    settings = settings_with(two_users, place, tables, lite)
+    export(settings)
+    with pytest.raises(MigrationError) as caught:
+        import_(settings)
+    assert "COLLATE NOCASE" in str(caught.value.hint)
+    migrate(settings_with(two_users, place, tables, lite.replace("slug TEXT", "slug TEXT COLLATE NOCASE")))
+
+
 # What config says wrongly
 
 
