@@ -55,6 +55,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
         rows = rows_of_user(
             db, settings, schema, settings.user_email or settings.default_email, settings.skip_orphans
         )
+        rows.require_kept()
         skipped = _orphans(rows, settings)
         left_behind = _left_behind(rows)
         sql_ascii = db.connection.get_parameter_status("server_encoding") == "SQL_ASCII"
@@ -80,6 +81,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
                 source=source.masked(settings.postgres),
                 server_version=db.server_version,
                 snapshot=db.visible(),
+                lc_monetary=rows.lc_monetary,
             )
             out.finish(manifest)
     log.info("bundle of user %s written to %s", manifest.user_id, settings.data_dir)

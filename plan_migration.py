@@ -52,6 +52,7 @@ def plan(settings: Settings) -> Plan:
         rows = rows_of_user(
             db, settings, schema, settings.user_email or settings.default_email, settings.skip_orphans
         )
+        rows.require_kept()
         for table in mapping.everything(settings):
             mapped = mapping.map_columns(table, rows.catalog.columns[table.name], schema)
             count, size = db.rows(

@@ -77,6 +77,7 @@ class Manifest:
     source: str = ""
     server_version: str = ""
     snapshot: str = ""
+    lc_monetary: Optional[str] = None  # which currency, where columns of money became numbers
 
 
 def owners_of(manifest: Manifest, table: str) -> FrozenSet[str]:

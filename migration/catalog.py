@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from migration.errors import ExitCode, MigrationError
+from migration.kinds import Type
 from migration.settings import Settings
 from migration.tables import Column, ForeignKey, Table
 
@@ -25,13 +26,17 @@ class Relation(NamedTuple):
 
 @dataclass(frozen=True)
 class Catalog:
-    """What PostgreSQL says of its tables. Tables outside the schema appear as ``schema.table``."""
+    """What PostgreSQL says of its tables. Tables outside the schema appear as ``schema.table``.
+
+    ``values``: table → column → its type, where that has to be rendered in a way of its own, or asked about.
+    """
 
     relations: Mapping[str, Relation]
     columns: Mapping[str, Tuple[Column, ...]]
     primary_keys: Mapping[str, Tuple[str, ...]]
     foreign_keys: Tuple[ForeignKey, ...]
     unreadable: Tuple[str, ...]
+    values: Mapping[str, Mapping[str, Type]] = field(default_factory=dict)
 
     def column(self, table: str, name: str) -> Column:
         return next(column for column in self.columns[table] if column.name == name)

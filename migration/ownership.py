@@ -21,15 +21,19 @@ from typing import (
     Tuple,
 )
 
+import psycopg2
+
+from migration import kinds
 from migration.bundle import Sink
 from migration.catalog import account_for_tables, apart_from, parent_key, read_with, within
 from migration.errors import ExitCode, MigrationError
+from migration.kinds import Type
 from migration.mapping import Mapped, everything, map_all, target_of
 from migration.schema import Schema, quote
 from migration.settings import Settings
 from migration.shared import merging
 from migration.source import Digest, Snapshot, literal, select_json, texts
-from migration.tables import ForeignKey, Singleton, Table
+from migration.tables import Column, ForeignKey, Singleton, Table
 
 LISTED_USERS = 20
 LISTED_ORPHANS = 20
@@ -82,7 +86,59 @@ def rows_of_user(
 def account_for(db: Snapshot, settings: Settings, schema: Schema) -> None:
     """Stop where a table or column is not accounted for. Raises MigrationError (exit 2 or 3)."""
     account_for_tables(settings, db.catalog)
-    map_all(settings, db.catalog.columns, schema)
+    values = list(_migrated_values(db, settings, schema))
+    for table, column, type_ in values:
+        reason = kinds.refusal(type_)
+        if reason is not None:
+            raise _unkept(table, column, reason, "give it another type in PostgreSQL")
+    monetary = next((value for value in values if kinds.is_monetary(value[2])), None)
+    if monetary is not None:
+        _require_one_currency(db, *monetary[:2])
+
+
+def _migrated_values(
+    db: Snapshot, settings: Settings, schema: Schema
+) -> Iterator[Tuple[Mapped, Column, Type]]:
+    """The columns that SQLite gets and whose values are of no plain type, with that."""
+    for table, mapped in zip(everything(settings), map_all(settings, db.catalog.columns, schema)):
+        values = db.catalog.values.get(table.name, {})
+        for pair in mapped.copied:
+            if pair.source.name in values:
+                yield table, pair.source, values[pair.source.name]
+
+
+def _unkept(table: Mapped, column: Column, reason: str, advice: str) -> MigrationError:
+    return MigrationError(
+        "cannot keep %s.%s (%s): %s" % (table.name, column.name, column.type, reason),
+        hint='%s; or leave the column behind: take it out of the SQLite schema and add "%s" to dropped=(...) of %s in config.py'
+        % (advice, column.name, table.name),
+        exit_code=ExitCode.SOURCE,
+    )
+
+
+# Roles whose sessions read the same money as other numbers
+_CURRENCIES = """
+SELECT s.setting, coalesce(string_agg(DISTINCT pg_get_userbyid(r.setrole)::text, ', '), '')
+FROM pg_settings s
+LEFT JOIN (SELECT setrole, unnest(setconfig) AS given FROM pg_db_role_setting
+           WHERE setrole <> 0 AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))) r
+       ON r.given LIKE 'lc\\_monetary=%' AND (s.source LIKE '%user' OR r.given <> 'lc_monetary=' || s.setting)
+WHERE s.name = 'lc_monetary' AND s.source <> 'client'
+GROUP BY s.setting
+"""
+
+
+def _require_one_currency(db: Snapshot, table: Mapped, column: Column) -> None:
+    """Money is a whole number whose decimal places lc_monetary alone tells: everybody's has to be the same."""
+    for setting, roles in db.rows(_CURRENCIES):
+        if roles:
+            raise _unkept(
+                table,
+                column,
+                "what money is depends on lc_monetary, which is %s here and is set apart for %s"
+                % (setting, roles),
+                "say which holds: --postgres-url with ?options=-c%20lc_monetary%3D" + setting,
+            )
 
 
 def user_of_id(db: Snapshot, users: Singleton, user_id: str) -> User:
@@ -155,6 +211,7 @@ class Rows:
         self.catalog = db.catalog
         self.user = user
         self.settings = settings
+        self.schema = schema
         self.tables: Mapping[str, Mapped] = {table.name: table for table in everything(settings)}
         self.skip_orphans = skip_orphans
         self._ways = {name: self._way(table) for name, table in self.tables.items()}
@@ -346,6 +403,30 @@ class Rows:
     def declared_left_behind(self, orphans: Orphans) -> bool:
         """Whether config says that such rows may stay."""
         return set(orphans.columns) <= set(self.tables[orphans.table].left_behind)
+
+    @property
+    def lc_monetary(self) -> Optional[str]:
+        """The setting under which money was read as numbers; None where there is no money."""
+        values = _migrated_values(self.db, self.settings, self.schema)
+        if not any(kinds.is_monetary(type_) for _, _, type_ in values):
+            return None
+        return str(self.db.value("SELECT current_setting('lc_monetary')"))
+
+    def require_kept(self) -> None:
+        """Stop at the first column with a value that cannot be kept. Raises MigrationError (exit 3)."""
+        for table, column, type_ in _migrated_values(self.db, self.settings, self.schema):
+            for doubt in kinds.doubts(type_, _column("t", column.name)):
+                sql = "SELECT count(*) FROM {} t WHERE {} AND {}".format(
+                    self.db.quoted(table.name), self.condition(table), doubt.condition
+                )
+                try:
+                    rows = self.db.value(sql)
+                except (psycopg2.DataError, psycopg2.InternalError, psycopg2.ProgrammingError) as error:
+                    raise _unkept(
+                        table, column, "PostgreSQL cannot read its text back", doubt.hint
+                    ) from error
+                if rows:
+                    raise _unkept(table, column, "%d values %s" % (rows, doubt.reason), doubt.hint)
 
     def _skipped(self) -> Dict[str, int]:
         """Rows that ``skip_orphans`` leaves out, by table."""

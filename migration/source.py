@@ -39,9 +39,10 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2 import errors as pg
 
-from migration import table_locks
+from migration import kinds, table_locks
 from migration.catalog import Catalog, Relation, declared_tables
 from migration.errors import ExitCode, MigrationError
+from migration.kinds import Type, read_types
 from migration.schema import quote
 from migration.settings import Settings
 from migration.tables import Column, Equality, ForeignKey
@@ -59,7 +60,7 @@ PINNED = {
     "TimeZone": "UTC",
     "bytea_output": "hex",
     "extra_float_digits": "3",
-    "lc_monetary": "C",
+    "quote_all_identifiers": "off",
     "xmlbinary": "base64",
     "transform_null_equals": "off",
     "row_security": "off",
@@ -545,23 +546,12 @@ def _explained(error: psycopg2.Error, settings: Settings, db: Optional[Snapshot]
 
 # The catalog
 
-# A domain counts as the type under it. A base type with a cast to json is rendered by that cast, as row_to_json does.
 _COLUMNS = """
-WITH RECURSIVE base (oid, typ) AS (
-    SELECT t.oid, t.oid FROM pg_type t WHERE t.typtype <> 'd'
-    UNION ALL
-    SELECT t.oid, b.typ FROM pg_type t JOIN base b ON b.oid = t.typbasetype WHERE t.typtype = 'd'
-)
-SELECT c.oid::bigint, a.attname, format_type(a.atttypid, a.atttypmod), t.typname::text,
-       t.typtype::text, t.typcategory::text, tn.nspname = 'pg_catalog',
-       EXISTS (SELECT FROM pg_cast k WHERE k.castsource = t.oid AND k.casttarget = 'pg_catalog.json'::regtype),
+SELECT c.oid::bigint, a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid::bigint,
        a.attnotnull, has_column_privilege(c.oid, a.attnum, 'SELECT')
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-JOIN base b ON b.oid = a.atttypid
-JOIN pg_type t ON t.oid = b.typ
-JOIN pg_namespace tn ON tn.oid = t.typnamespace
 WHERE c.relkind IN ('r', 'p', 'f') AND NOT c.relispartition
   AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'
 ORDER BY n.nspname, c.relname, a.attnum
@@ -636,26 +626,6 @@ SELECT 'pg_catalog.=', CASE WHEN (SELECT bool_and(number) FROM named) THEN '::pg
 WHERE NOT EXISTS (SELECT FROM found)
 """
 
-_KINDS = {
-    "bool": "boolean",
-    "int2": "integer",
-    "int4": "integer",
-    "int8": "integer",
-    "float4": "float",
-    "float8": "float",
-    "numeric": "numeric",
-    "uuid": "uuid",
-    "date": "date",
-    "time": "time",
-    "timetz": "timetz",
-    "timestamp": "timestamp",
-    "timestamptz": "timestamptz",
-    "interval": "interval",
-    "bytea": "bytea",
-    "json": "json",
-    "jsonb": "jsonb",
-}
-
 
 def read_catalog(db: Snapshot) -> Catalog:
     """Tables, columns and keys of every schema but the system's. Reading it takes no privilege."""
@@ -672,28 +642,18 @@ def read_catalog(db: Snapshot) -> Catalog:
         relations[name], names[oid] = relation, name
 
     columns: Dict[str, List[Column]] = {}
+    values: Dict[str, Dict[str, Type]] = {}
     unreadable: Set[str] = set()
-    for (
-        oid,
-        column,
-        shown,
-        typname,
-        typtype,
-        category,
-        builtin,
-        to_json,
-        not_null,
-        readable,
-    ) in db.rows(_COLUMNS):
-        if oid not in names:
-            continue
-        if category == "A" or typtype == "c" or (not builtin and to_json):
-            kind = "structure"  # array, composite, hstore …: row_to_json nests it
-        else:
-            kind = _KINDS.get(typname, "text") if builtin else "text"
-        columns.setdefault(names[oid], []).append(Column(column, shown, kind, not_null))
+    found = [row for row in db.rows(_COLUMNS) if row[0] in names]
+    types = read_types(db.rows, {row[3] for row in found})
+    plain = {oid for oid, type_ in types.items() if kinds.is_plain(type_)}
+    for oid, column, shown, type_oid, not_null, readable in found:
+        name, type_ = names[oid], types[type_oid]
+        columns.setdefault(name, []).append(Column(column, shown, kinds.kind(type_), not_null))
+        if type_oid not in plain:
+            values.setdefault(name, {})[column] = type_
         if not readable:
-            unreadable.add(names[oid])
+            unreadable.add(name)
 
     primary_keys: Dict[str, Tuple[str, ...]] = {}
     foreign_keys: List[ForeignKey] = []
@@ -714,6 +674,7 @@ def read_catalog(db: Snapshot) -> Catalog:
         primary_keys,
         tuple(foreign_keys),
         tuple(sorted(unreadable)),
+        values,
     )
 
 
@@ -723,10 +684,12 @@ def select_json(db: Snapshot, catalog: Catalog, table: str, condition: str, orde
     SQL NULL and JSON ``null`` are both ``null`` in JSON. A record with a JSON ``null`` in a column that
     could be NULL carries one more member, ``"$json_null": [columns]``, that tells them apart.
     """
-    columns = catalog.columns[table]
+    columns, values = catalog.columns[table], catalog.values.get(table, {})
     chosen, order, nulls = [], [], []
     for column in columns:
         name = "t." + quote(column.name)
+        if column.name in values:
+            name = "{} AS {}".format(kinds.rendered(values[column.name], name), quote(column.name))
         chosen.append(name)
         if column.kind in ("json", "jsonb") and not column.not_null:
             nulls.append(

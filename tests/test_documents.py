@@ -417,6 +417,9 @@ SITUATIONS: dict[str, Callable[[Scene], Result]] = {
         " WHERE u.email = '%s' LIMIT 1) WHERE user_id = (SELECT id FROM users WHERE email = '%s')"
         % (ANNA, BRUNO)
     ),
+    "cannot keep … (…): …": lambda s: s.changed_source(
+        "ALTER TABLE clients ALTER notes TYPE oid USING lo_from_bytea(0, 'a picture')"
+    ),
     "SQLite has no place for …": lambda s: s.changed_source("ALTER TABLE clients ADD nickname text"),
     "rows of the user refer to rows that are not exported: …": orphans,
     "… column …: SQLite cannot hold this value as it is: …": too_many_digits,
