@@ -20,9 +20,9 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import msgspec
 
 import config
-from migration import bundle, console, mapping, target
+from migration import bundle, console, mapping, report, target
 from migration.bundle import Manifest, sync_path
-from migration.errors import ExitCode
+from migration.errors import ExitCode, MigrationError
 from migration.loading import Filled, Loader, bring_back, check_rows, fill, fill_apart, tables_apart
 from migration.schema import Schema, read_schema
 from migration.settings import Settings
@@ -73,6 +73,7 @@ def import_(settings: Settings) -> Imported:
             finally:
                 database.close()
             stamp = target.stamp(staged)
+            _withdraw_report(settings.data_dir)
             backup = target.publish(
                 staged, settings.sqlite_path, settings.backup_dir if settings.backup else None
             )
@@ -87,6 +88,14 @@ def import_(settings: Settings) -> Imported:
         backup,
         stamp,
     )
+
+
+def _withdraw_report(folder: Path) -> None:
+    """Take away what an earlier validation said: it is not about the database that comes now."""
+    try:
+        report.withdraw(folder)
+    except MigrationError as error:  # a bundle on read-only media
+        log.warning("an earlier validation report is not about the new database: %s", error)
 
 
 def _fill_tables(

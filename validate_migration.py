@@ -11,8 +11,10 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import hashlib
 import logging
 import operator
+import os
 import platform
 import sqlite3
 import sys
@@ -20,6 +22,7 @@ import sysconfig
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
+from pathlib import Path
 from typing import (
     Any,
     Callable,
@@ -37,11 +40,11 @@ import msgspec
 
 import config
 from migration import bundle, checks, console, content, encoding, mapping, report, target
-from migration.context import Context, context_of
+from migration.context import Context, context_of, is_bundle_needed
 from migration.errors import ExitCode, MigrationError
 from migration.mapping import TableMapping
 from migration.rendering import rendered
-from migration.report import PREFIXES, Changes, Finding, Listing, Report, TableResult
+from migration.report import PREFIXES, Changes, Database, Finding, Listing, Report, TableResult
 from migration.schema import quote, read_schema
 from migration.settings import Settings
 from migration.source import Digest, Digester, Snapshot
@@ -65,18 +68,45 @@ def validate(
     Raises MigrationError: exit 2 for the schema, 3 for PostgreSQL (unless ``settings.offline``), 4 for the
     bundle, 5 where there is no database. Differences are no error here: they stand in the report.
     """
-    started = time.perf_counter()
+    with _data_folder(settings):
+        made = _validated(settings, db, sound)
+        for message in made.errors:
+            log.error("%s", message)
+        for message in made.warnings:
+            log.warning("%s", message)
+        for path in report.write(made, settings.data_dir):
+            log.info("report written to %s", path)
+    return made
+
+
+@contextlib.contextmanager
+def _data_folder(settings: Settings) -> Iterator[None]:
+    """Have the data folder for ourselves, without an earlier report: if this check cannot end, no verdict stands."""
+    with contextlib.ExitStack() as stack:
+        if settings.data_dir.is_dir() or not is_bundle_needed(
+            settings
+        ):  # else the bundle is missed, and said so
+            report.require_writable(settings.data_dir)
+            stack.enter_context(bundle.held(settings.data_dir))
+            report.withdraw(settings.data_dir)
+        yield
+
+
+def _validated(settings: Settings, db: Optional[Snapshot], sound: Optional[target.Stamp]) -> Report:
+    started, timestamp = time.perf_counter(), datetime.now().isoformat(timespec="seconds")
     expected = read_schema(settings.schema_path)
     with contextlib.ExitStack() as stack:
         stack.enter_context(target.errors(settings.sqlite_path))
+        _fold_log(settings.sqlite_path)
         file = target.stamp(settings.sqlite_path)
         database, others = stack.enter_context(target.opened(settings.sqlite_path, 1))
         known = sound is not None and sound == file == target.stamp(settings.sqlite_path)
         context = stack.enter_context(context_of(database, settings, expected, db, sound is not None))
-        made = _new_report(context)
         # While the cells are compared here, SQLite looks through its file and PostgreSQL adds up its digests.
+        hasher = stack.enter_context(ThreadPoolExecutor(1)).submit(_sha256, settings.sqlite_path, file)
         pool = stack.enter_context(ThreadPoolExecutor(1))
         digests = _digests(context, pool)
+        made = _new_report(context, timestamp, file)
         try:
             held: Dict[str, Digest] = {}
             with _checks(context, known, file, others) as checked:
@@ -91,14 +121,41 @@ def validate(
             if context.live is not None:
                 context.live.db.cancel()
             raise
+        made.database = made.database._replace(sha256=hasher.result())
     made.seconds = time.perf_counter() - started
-    for message in made.errors:
-        log.error("%s", message)
-    for message in made.warnings:
-        log.warning("%s", message)
-    for path in report.write(made, settings.data_dir):
-        log.info("report written to %s", path)
     return made
+
+
+def _fold_log(path: Path) -> None:
+    """Have SQLite take a write-ahead log into its file, where no program has it open: then the file is the database."""
+    found = target.stamp(path)
+    if found is not None and found.logged:
+        with contextlib.closing(target.open_to_read(path)) as database:
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+
+def _sha256(path: Path, file: Optional[target.Stamp]) -> Optional[str]:
+    """Of the file and the write-ahead log behind it; None where it is not the file that is checked, or is written.
+
+    While we read a database without a log, nobody can change its file; and with 2 GB/s it is cheap.
+    """
+    digest = hashlib.sha256()
+    try:
+        for each in (path, path.with_name(path.name + "-wal")):
+            if each == path or (file is not None and file.logged):
+                with open(str(each), "rb") as content:
+                    for block in iter(lambda: content.read(bundle.BLOCK), b""):
+                        digest.update(block)
+    except OSError:
+        return None
+    now = target.stamp(path)
+    logged = file is not None and file.logged
+    same = (
+        now is not None
+        and file is not None
+        and (now if logged else now[:4]) == (file if logged else file[:4])
+    )
+    return digest.hexdigest() if same else None
 
 
 @contextlib.contextmanager
@@ -140,7 +197,7 @@ def _checks(
         yield lambda: [job(context.database) for job in jobs]
 
 
-def _new_report(context: Context) -> Report:
+def _new_report(context: Context, timestamp: str, file: Optional[target.Stamp]) -> Report:
     export, live = context.export, context.live
     environment: Dict[str, Any] = {
         "python": platform.python_version(),
@@ -149,7 +206,13 @@ def _new_report(context: Context) -> Report:
         "database_bytes": context.settings.sqlite_path.stat().st_size,
     }
     made = Report(
-        timestamp=datetime.now().isoformat(timespec="seconds"),
+        timestamp=timestamp,
+        database=Database(
+            os.fsencode(target.resolved(context.settings.sqlite_path)).decode("utf-8", "backslashreplace"),
+            0 if file is None else file.size,
+            0 if file is None else file.logged,
+            None,
+        ),
         user_id=context.user_id,
         against=context.against,
         strict=context.settings.strict,
@@ -209,7 +272,8 @@ def _compare(context: Context, made: Report, held: Dict[str, Digest]) -> Iterato
             if found not in (None, expected):
                 message = "%s in %s: PG=%s, SQLite=%s" % (PREFIXES["counts"], table.name, expected, found)
                 yield Finding("counts", message, table.name)
-            result = TableResult(expected, None, found, None, compared.differences, compared.cells)
+            asked = expected if context.against == "source" else None
+            result = TableResult(asked, None, found, None, compared.differences, compared.cells)
             made.validation_results[table.name] = result
             if export is not None:
                 digest = compared.digest if context.against == "bundle" else _bundle_digest(context, table)
@@ -488,7 +552,8 @@ def _singletons(context: Context, made: Report) -> Iterator[Finding]:
         if rows != 1:
             yield Finding("user", "%s holds %s rows, not 1" % (prefix, rows), singleton.target)
         elif context.records[singleton.name] is not None:
-            yield from _singleton_differences(context, singleton, prefix)
+            walk = functools.partial(_singleton_differences, context, singleton, prefix)
+            yield from _legibly(context, lambda walk=walk: list(walk()))  # type: ignore[misc]
         if context.export is not None and context.live is not None:
             yield from _singleton_changes(context, singleton, made)
 

@@ -552,8 +552,21 @@ def _scanned(file: BinaryIO, offset: int, last: str) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def reading(folder: Path, tables: Mapping[str, str], user_email: Optional[str] = None) -> Iterator[Reader]:
+def held(folder: Path) -> Iterator[None]:
+    """Hold the lock of a data folder, which is made where there is none. Raises MigrationError (exit 4)."""
+    with contextlib.ExitStack() as stack:
+        with _os_errors(folder):
+            stack.enter_context(_locked(folder))
+        yield
+
+
+@contextlib.contextmanager
+def reading(
+    folder: Path, tables: Mapping[str, str], user_email: Optional[str] = None, is_held: bool = False
+) -> Iterator[Reader]:
     """The verified bundle in ``folder``; ``tables``: the table and file names that it must hold.
+
+    ``is_held``: the caller has the folder's lock.
 
     Raises MigrationError (exit 4) where it is missing, damaged, of another user than ``user_email``, or in use.
     """
@@ -567,9 +580,9 @@ def reading(folder: Path, tables: Mapping[str, str], user_email: Optional[str] =
             "run export_from_postgres.py first, or set --data-dir",
         )
     with contextlib.ExitStack() as stack:
-        if os.access(str(folder), os.W_OK):  # a bundle on read-only media cannot be locked, nor changed
-            with _os_errors(folder):
-                stack.enter_context(_locked(folder))
+        # a bundle on read-only media cannot be locked, nor changed
+        if not is_held and os.access(str(folder), os.W_OK):
+            stack.enter_context(held(folder))
         manifest = verify(folder, tables)
         if user_email and user_email != manifest.user_email:
             raise MigrationError(

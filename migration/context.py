@@ -104,7 +104,9 @@ def context_of(
     db: Optional[Snapshot] = None,
     fresh: bool = False,
 ) -> Iterator[Context]:
-    """Open bundle and source, as far as they are there and wanted. ``db``: a snapshot that is open already.
+    """Open bundle and source, as far as they are there and wanted, in a data folder whose lock the caller has.
+
+    ``db``: a snapshot that is open already.
 
     Raises MigrationError: exit 3 for PostgreSQL, 4 for the bundle.
     """
@@ -112,15 +114,21 @@ def context_of(
         yield dataclasses.replace(_context(database, settings, expected, export, live), fresh=fresh)
 
 
+def is_bundle_needed(settings: Settings) -> bool:
+    """Whether PostgreSQL cannot be asked instead."""
+    return settings.offline or settings.against == "bundle"
+
+
 @contextlib.contextmanager
 def _bundle(settings: Settings) -> Iterator[Optional[bundle.Reader]]:
     """The verified bundle; None where there is none and PostgreSQL can be asked instead."""
-    needed = settings.offline or settings.against == "bundle"
     there = (settings.data_dir / name for name in (bundle.MANIFEST, bundle.USER_DATA))
-    if not needed and not any(path.exists() for path in there):
+    if not is_bundle_needed(settings) and not any(path.exists() for path in there):
         yield None
         return
-    with bundle.reading(settings.data_dir, bundle.files(settings.tables), settings.user_email) as export:
+    with bundle.reading(
+        settings.data_dir, bundle.files(settings.tables), settings.user_email, True
+    ) as export:
         yield export
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
 
 import msgspec
 
 from migration import page
-from migration.bundle import create_private, sync
+from migration.bundle import create_private, sync, sync_folder
 from migration.errors import ExitCode, MigrationError
 
 # What the messages of each check begin with
@@ -126,11 +128,24 @@ class Changes:
         )
 
 
+class Database(NamedTuple):
+    """Which file was checked. ``sha256``: of it and, where ``log_bytes`` says that there was one, its write-ahead log behind it.
+
+    None where somebody wrote to it meanwhile.
+    """
+
+    path: str
+    bytes: int
+    log_bytes: int
+    sha256: Optional[str]
+
+
 @dataclass
 class Report:
     """``validation_report.json``, as ``schema_design/validation_report.schema.json`` describes it."""
 
     timestamp: str
+    database: Database
     user_id: str
     against: str
     strict: bool
@@ -145,6 +160,7 @@ class Report:
     findings: List[Finding] = field(default_factory=list)
     source_changes: Dict[str, Changes] = field(default_factory=dict)
     seconds: float = 0.0
+    report_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def errors(self) -> List[str]:
@@ -168,8 +184,10 @@ class Report:
 
     def as_json(self) -> Dict[str, Any]:
         return {
-            "report_version": 1,
+            "report_version": 2,
+            "report_id": self.report_id,
             "timestamp": self.timestamp,
+            "database": self.database._asdict(),
             "user_email": self.user_email,
             "user_id": self.user_id,
             "validation_results": {
@@ -222,27 +240,60 @@ class Report:
         return msgspec.json.format(msgspec.json.encode(self.as_json())).decode("utf-8") + "\n"
 
 
-def write(report: Report, folder: Path) -> List[Path]:
-    """Write report and page to the data folder, both or neither. Raises MigrationError (exit 4)."""
-    contents = {folder / REPORT: report.text(), folder / PAGE: page.render(report.as_json())}
-    partials = {path: path.with_name(".%s.partial" % path.name) for path in contents}
+def require_writable(folder: Path) -> None:
+    """Raises MigrationError (exit 4) where a report cannot be written: found before any work is done."""
+    if folder.is_dir() and not os.access(str(folder), os.W_OK):
+        raise _unwritable(folder / REPORT, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def withdraw(folder: Path) -> None:
+    """Take away the report of an earlier check, page and all: it says nothing of what comes now.
+
+    The caller has the folder's lock. Raises MigrationError (exit 4).
+    """
     path = folder / REPORT
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for path, partial in partials.items():
-            with create_private(partial) as file:
-                file.write(contents[path].encode("utf-8"))
-                sync(file)
-        for path, partial in partials.items():
-            os.replace(str(partial), str(path))
+        for path in (folder / REPORT, folder / PAGE, _partial(folder / REPORT), _partial(folder / PAGE)):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
     except OSError as error:
-        raise MigrationError(
-            "cannot write the report %s: %s" % (path, error.strerror or error),
-            hint="free some space, or choose another folder with --data-dir",
-            exit_code=ExitCode.BUNDLE,
-        ) from error
+        raise _unwritable(path, error) from error
+    sync_folder(folder)
+
+
+def write(report: Report, folder: Path) -> List[Path]:
+    """Write report and page to a data folder whose lock the caller has, the page first, and nothing if that fails.
+
+    An earlier pair has been withdrawn, so that nobody finds the one beside the other's. Raises MigrationError (exit 4).
+    """
+    contents = {folder / PAGE: page.render(report.as_json()), folder / REPORT: report.text()}
+    path = folder / REPORT
+    try:
+        for path, text in contents.items():
+            with create_private(_partial(path)) as file:
+                file.write(text.encode("utf-8"))
+                sync(file)
+        for path in contents:
+            os.replace(str(_partial(path)), str(path))
+    except OSError as error:
+        raise _unwritable(path, error) from error
     finally:
-        for partial in partials.values():
+        for path in contents:
             with contextlib.suppress(OSError):  # replaced by now, or interrupted
-                partial.unlink()
+                _partial(path).unlink()
+    sync_folder(folder)
     return list(contents)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(".%s.partial" % path.name)
+
+
+def _unwritable(path: Path, error: OSError) -> MigrationError:
+    return MigrationError(
+        "cannot write the report %s: %s" % (path, error.strerror or error),
+        hint="free some space, or choose another folder with --data-dir"
+        if error.errno == errno.ENOSPC
+        else "choose a folder that you may write with --data-dir",
+        exit_code=ExitCode.BUNDLE,
+    )

@@ -421,6 +421,7 @@ def bundle(annas_run: Place, place: Place) -> Path:
     """A copy of Anna's bundle in the test's data folder."""
     shutil.copytree(str(annas_run.data), str(place.data))
     (place.data / "validation_report.json").unlink()
+    (place.data / "validation_report.html").unlink()
     return place.data
 
 

@@ -33,7 +33,9 @@ VOID = {"meta"}  # of the elements without an end tag, all that the page has
 def passing() -> Report:
     counts = {"clients": 12, "charts": 1018, "location_cache": 6}
     return {
-        "report_version": 1,
+        "report_version": 2,
+        "report_id": "5d" * 16,
+        "database": {"path": "/home/anna/app.db", "bytes": 454656, "log_bytes": 0, "sha256": "0b" * 32},
         "timestamp": "2025-11-15T11:37:51",
         "user_email": EMAIL,
         "user_id": "2be778e0-3cdb-4996-9650-6de623508853",
@@ -121,7 +123,10 @@ def without_bundle() -> Report:
 
 
 def offline() -> Report:
-    return {**passing(), "compared_with": ["bundle"]}
+    report = {**passing(), "compared_with": ["bundle"]}
+    for table in report["validation_results"].values():
+        table["pg_count"] = None
+    return report
 
 
 def hostile() -> Report:
