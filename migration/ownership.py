@@ -32,13 +32,11 @@ from migration.mapping import Mapped, everything, map_all, target_of
 from migration.schema import Schema, quote
 from migration.settings import Settings
 from migration.shared import merging
-from migration.source import Digest, Snapshot, literal, select_json, texts
+from migration.source import Digest, Snapshot, are_written_alike, literal, select_json, texts
 from migration.tables import Column, ForeignKey, Singleton, Table
 
 LISTED_USERS = 20
 LISTED_ORPHANS = 20
-INTEGERS = {"smallint", "integer", "bigint"}
-TEXTS = {"text", "character varying", "character"}
 
 
 class User(NamedTuple):
@@ -653,11 +651,8 @@ class Rows:
     def _has_one_text(self, table: str, column: str) -> bool:
         """Whether equal values of a column, and of the users' key, are the same text."""
         users = self.settings.user
-        types = {
-            self.catalog.column(*place).type.partition("(")[0]
-            for place in ((table, column), (users.name, users.owner))
-        }
-        return types <= INTEGERS or types <= TEXTS or types == {"uuid"}
+        key = self.catalog.column(users.name, users.owner)
+        return are_written_alike(key, self.catalog.column(table, column))
 
     def row_name(self, table: str) -> str:
         """SQL expression: the row's primary key as text."""

@@ -243,6 +243,8 @@ class Snapshot:
 
         Types of different families are compared as numbers, else as text.
         """
+        if are_written_alike(key, reference):
+            return Equality("pg_catalog.=")
         sql = _EQUALITY.format(key=literal(key.type), reference=literal(reference.type))
         ((operator, cast),) = self.rows(sql)
         return Equality(operator, cast)
@@ -593,6 +595,19 @@ LEFT JOIN pg_class p ON p.oid = coalesce(pg_partition_root(k.confrelid), k.confr
 WHERE k.contype IN ('p', 'f')
 ORDER BY c.relname, k.conrelid, k.conname
 """
+
+_WRITTEN_ALIKE = (
+    {"uuid"},
+    {"smallint", "integer", "bigint"},
+    {"text", "character varying", "character"},
+)
+
+
+def are_written_alike(*columns: Column) -> bool:
+    """Whether columns are of types whose equal values are the same text, but for the padding of ``char(n)``."""
+    types = {column.type.partition("(")[0] for column in columns}
+    return any(types <= alike for alike in _WRITTEN_ALIKE)
+
 
 # The types as their operator classes name them, then the operator; where there is none, numbers or text.
 _EQUALITY = """
