@@ -108,6 +108,10 @@ def migrate(settings: Settings, arguments: argparse.Namespace) -> int:
         exported = export(settings)
         # A bundle that another run put there meanwhile is not ours to import.
         settings = dataclasses.replace(settings, user_email=exported.manifest.user_email)
+    elif not (arguments.skip_import or arguments.skip_validation or settings.offline):
+        from migration.context import require_source
+
+        require_source(settings)  # what would stop the validation stops us before the database is replaced
     if not arguments.skip_import:
         from import_to_sqlite import import_
 
@@ -136,7 +140,12 @@ def _summarize(exported: Optional[Exported], imported: Optional[Imported], setti
         for table in settings.tables
     ]
     if not settings.json:  # stdout is the report's alone
-        console.summary("Migrated to %s" % settings.sqlite_path, ["table", "rows", "bytes", *phases], rows)
+        title = (
+            "Exported to %s" % settings.data_dir
+            if imported is None
+            else "%s to %s" % ("Imported" if exported is None else "Migrated", settings.sqlite_path)
+        )
+        console.summary(title, ["table", "rows", "bytes", *phases], rows)
     for name, left_out in manifest.orphans_skipped.items():
         console.log.warning(
             "left out of %s by --orphans skip: %d rows that refer to rows of others", name, left_out

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple
 
 from migration import bundle, content, mapping, schema, source
+from migration.errors import ExitCode, MigrationError
 from migration.mapping import Mapped, TableMapping
 from migration.ownership import Rows, rows_of_user
-from migration.schema import Schema, TargetColumn
+from migration.schema import Schema, TargetColumn, read_schema
 from migration.settings import Settings
 from migration.source import Snapshot
 from migration.tables import Column
@@ -110,7 +111,9 @@ def context_of(
 
     Raises MigrationError: exit 3 for PostgreSQL, 4 for the bundle.
     """
-    with _bundle(settings) as export, _live(settings, expected, export, db) as live:
+    with _bundle(settings) as export, _live(
+        settings, expected, None if export is None else export.manifest, db
+    ) as live:
         yield dataclasses.replace(_context(database, settings, expected, export, live), fresh=fresh)
 
 
@@ -132,20 +135,34 @@ def _bundle(settings: Settings) -> Iterator[Optional[bundle.Reader]]:
         yield export
 
 
+def require_source(settings: Settings) -> None:
+    """Ask PostgreSQL what a validation with the bundle will ask first. Raises MigrationError as that would."""
+    if (settings.data_dir / bundle.MANIFEST).exists():  # else the bundle is missed, and said so
+        manifest = bundle.read_manifest(settings.data_dir)
+        with _live(settings, read_schema(settings.schema_path), manifest, None):
+            pass
+
+
 @contextlib.contextmanager
 def _live(
-    settings: Settings, expected: Schema, export: Optional[bundle.Reader], db: Optional[Snapshot]
+    settings: Settings, expected: Schema, manifest: Optional[bundle.Manifest], db: Optional[Snapshot]
 ) -> Iterator[Optional[Rows]]:
     """The user's rows in PostgreSQL, by the rules that the bundle was made by."""
     if settings.offline:
         yield None
         return
-    email = settings.user_email or (export.manifest.user_email if export else settings.default_email)
-    if export is not None and not email and settings.user_id is None:  # a user without a name
-        settings = dataclasses.replace(settings, user_id=export.manifest.user_id)
-    skipped = bool(export.manifest.orphans_skipped) if export else settings.skip_orphans
-    with source.opened(settings, db) as live:
-        yield rows_of_user(live, settings, expected, email, skipped)
+    email = settings.user_email or (manifest.user_email if manifest else settings.default_email)
+    if manifest is not None and not email and settings.user_id is None:  # a user without a name
+        settings = dataclasses.replace(settings, user_id=manifest.user_id)
+    skipped = bool(manifest.orphans_skipped) if manifest else settings.skip_orphans
+    try:
+        with source.opened(settings, db) as live:
+            yield rows_of_user(live, settings, expected, email, skipped)
+    except MigrationError as error:
+        if error.exit_code == ExitCode.SOURCE and manifest is not None and settings.against != "source":
+            without = "validate against the bundle alone with --offline, in migrate.py beside --skip-export"
+            error.hint = "%s; or %s" % (error.hint, without) if error.hint else without
+        raise
 
 
 def _against(settings: Settings, export: Optional[bundle.Reader]) -> str:
