@@ -208,15 +208,23 @@ def doubts(type_: Type, value: str) -> Iterator[Doubt]:
     if pointing is not None:
         yield Doubt(
             pointing,
-            "point at large objects, whose content would stay behind",
+            "it points at large objects, whose content would stay behind",
             "copy the content into a bytea column in PostgreSQL, with lo_get(), and migrate that one",
         )
     unsure = _somewhere(type_, value, _not_read_back)
     if unsure is not None:
         yield Doubt(
             unsure,
-            "are not what PostgreSQL makes of their own text, so that text would not say the whole value",
+            "PostgreSQL does not make the same values of their own text, which says less than they do",
             "keep the value in a column of another type in PostgreSQL",
+        )
+
+    bare = _somewhere(type_, value, _bare_byte)
+    if bare is not None:
+        yield Doubt(
+            bare,
+            "it holds bytes above 127, which PostgreSQL 14 and older write as they are and which are no text",
+            "keep the value in a column of type smallint in PostgreSQL",
         )
 
 
@@ -301,6 +309,15 @@ def _large_object(type_: Type, value: str) -> Optional[str]:
     return "EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata l WHERE l.oid OPERATOR(pg_catalog.=) {})".format(
         value
     )
+
+
+def _bare_byte(type_: Type, value: str) -> Optional[str]:
+    if type_.known != "char":
+        return None
+    return (
+        "{0}::pg_catalog.int4 OPERATOR(pg_catalog.<) 0"
+        " AND pg_catalog.octet_length(pg_catalog.format('%s', {0})) OPERATOR(pg_catalog.=) 1"
+    ).format(value)
 
 
 def _not_read_back(type_: Type, value: str) -> Optional[str]:

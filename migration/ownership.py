@@ -424,7 +424,7 @@ class Rows:
                         table, column, "PostgreSQL cannot read its text back", doubt.hint
                     ) from error
                 if rows:
-                    raise _unkept(table, column, "%d values %s" % (rows, doubt.reason), doubt.hint)
+                    raise _unkept(table, column, "%s (rows: %d)" % (doubt.reason, rows), doubt.hint)
 
     def _skipped(self) -> Dict[str, int]:
         """Rows that ``skip_orphans`` leaves out, by table."""

@@ -129,15 +129,23 @@ def test_type_whose_text_says_less_than_its_value_is_refused_for_such_values_alo
     shutil.rmtree(str(settings.data_dir))
     database.execute("UPDATE odd SET v = '1.2345678' WHERE id = 1")  # its text has six digits
     error = refused(settings)
-    assert "1 values are not what PostgreSQL makes of their own text" in error.message
+    assert "the same values of their own text, which says less than they do (rows: 1)" in error.message
     database.execute("ALTER TABLE odd ALTER v TYPE seg[] USING ARRAY[v]")
-    assert "1 values are not" in refused(settings).message
+    assert "(rows: 1)" in refused(settings).message
 
 
 def test_functions_and_operators_of_one_name_stay_apart(database: Database, place: Place) -> None:
     values = ['\'{"abs(bigint)","abs(real)"}\'::regprocedure[]::regproc[]']
     found = migrated(table(database, place, "regproc[]", values))
     assert found == ['["abs(bigint)","abs(real)"]']
+
+
+def test_byte_that_is_no_character_is_an_escape_or_refused(database: Database, place: Place) -> None:
+    settings = table(database, place, '"char"', ["'x'", "'\\'", "-128"])
+    if int(database.rows("SHOW server_version_num")[0][0]) < 150000:
+        assert "(rows: 1)" in refused(settings).message
+    else:
+        assert migrated(settings) == ["x", "\\", "\\200"]
 
 
 # Large objects
@@ -154,7 +162,7 @@ def test_what_points_at_a_large_object_is_refused_until_it_is_left_behind(
     shutil.rmtree(str(settings.data_dir))
     database.execute("UPDATE odd SET v = %s WHERE id = 1" % value.format("lo_from_bytea(0, 'a picture')"))
     error = refused(settings)
-    assert "1 values point at large objects, whose content would stay behind" in error.message
+    assert "it points at large objects, whose content would stay behind (rows: 1)" in error.message
     assert "lo_get()" in str(error.hint)
 
 
