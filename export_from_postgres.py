@@ -56,6 +56,8 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
             db, settings, schema, settings.user_email or settings.default_email, settings.skip_orphans
         )
         rows.require_kept()
+        for line in rows.suspects():
+            log.warning("%s", line)
         skipped = _orphans(rows, settings)
         left_behind = _left_behind(rows)
         sql_ascii = db.connection.get_parameter_status("server_encoding") == "SQL_ASCII"

@@ -38,6 +38,7 @@ class Plan:
     orphans: Tuple[Orphans, ...]
     left_behind: Tuple[Tuple[Orphans, bool], ...]
     needs: Tuple[Tuple[str, Path, int, int], ...]
+    suspects: Tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -66,8 +67,9 @@ def plan(settings: Settings) -> Plan:
             )
         orphans = tuple(rows.orphans())
         left_behind = tuple((found, rows.declared_left_behind(found)) for found in rows.left_behind())
+        suspects = tuple(rows.suspects())
         user_id = rows.user.id
-    return Plan(user_id, tuple(tables), orphans, left_behind, _needs(settings, tables))
+    return Plan(user_id, tuple(tables), orphans, left_behind, _needs(settings, tables), suspects)
 
 
 # These are the same in both and not worth a word.
@@ -136,6 +138,8 @@ def show(made: Plan, settings: Settings) -> None:
             for what, folder, needed, free in made.needs
         ],
     )
+    for line in made.suspects:
+        console.log.warning("%s", line)
     for orphans in made.orphans:
         console.log.warning(
             "%d rows of %s refer by %s to rows of %s that are not the user's: the migration %s",

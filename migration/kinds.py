@@ -8,7 +8,7 @@ says less than the value. Each is rendered in another way here, or refused.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Collection, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from migration.schema import quote
 
@@ -31,6 +31,12 @@ _KINDS = {
     "bytea": "bytea",
     "json": "json",
     "jsonb": "jsonb",
+}
+
+# PostgreSQL's own types that row_to_json renders as they are to be, and of which every value can be kept, by name
+PLAIN = {
+    **{name: kind for name, kind in _KINDS.items() if name != "money"},
+    **dict.fromkeys(("text", "varchar", "bpchar", "name", "inet"), "text"),
 }
 
 # Types whose own text does not determine the value: that of money depends on lc_monetary, that of xml leaves out the
@@ -138,9 +144,9 @@ FROM reached k JOIN pg_type t ON t.oid = k.oid
 Query = Callable[[str, Sequence[object]], List[Tuple[object, ...]]]
 
 
-def read_types(query: Query, oids: Iterable[int]) -> Dict[int, Type]:
+def read_types(query: Query, oids: Collection[int]) -> Dict[int, Type]:
     """These types and all that they consist of, by oid."""
-    rows = {row[0]: row[1:] for row in query(_TYPES, (sorted(set(oids)),))}
+    rows = {row[0]: row[1:] for row in query(_TYPES, (sorted(oids),))} if oids else {}
     made: Dict[int, Type] = {}
 
     def make(oid: int) -> Type:
@@ -195,11 +201,6 @@ def rendered(type_: Type, value: str) -> str:
     elif not _is_json(type_):
         return _output(value)
     return value
-
-
-def is_plain(type_: Type) -> bool:
-    """Whether ``row_to_json`` renders every value as it is to be, and every value can be kept."""
-    return type_.form in ("base", "enum") and rendered(type_, "v") == "v" and not list(doubts(type_, "v"))
 
 
 def doubts(type_: Type, value: str) -> Iterator[Doubt]:

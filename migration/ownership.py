@@ -114,6 +114,8 @@ def _unkept(table: Mapped, column: Column, reason: str, advice: str) -> Migratio
     )
 
 
+_TAKES_OIDS = ("integer", "bigint", "text", "character varying")
+
 # Roles whose sessions read the same money as other numbers
 _CURRENCIES = """
 SELECT s.setting, coalesce(string_agg(DISTINCT pg_get_userbyid(r.setrole)::text, ', '), '')
@@ -419,12 +421,50 @@ class Rows:
                 )
                 try:
                     rows = self.db.value(sql)
+                except psycopg2.errors.InsufficientPrivilege:
+                    raise
                 except (psycopg2.DataError, psycopg2.InternalError, psycopg2.ProgrammingError) as error:
                     raise _unkept(
                         table, column, "PostgreSQL cannot read its text back", doubt.hint
                     ) from error
                 if rows:
                     raise _unkept(table, column, "%s (rows: %d)" % (doubt.reason, rows), doubt.hint)
+
+    def suspects(self) -> List[str]:
+        """A line for each column of numbers or text, of no key, whose every value names a large object."""
+        if not self.db.value("SELECT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)"):
+            return []
+        keys = {(key.table, name) for key in self.catalog.foreign_keys for name in key.columns}
+        found: List[str] = []
+        for table, mapped in zip(
+            self.tables.values(), map_all(self.settings, self.catalog.columns, self.schema)
+        ):
+            names = [
+                pair.source.name
+                for pair in mapped.copied
+                if pair.source.type.startswith(_TAKES_OIDS)
+                and pair.source.name not in self.catalog.primary_keys.get(table.name, ())
+                and (table.name, pair.source.name) not in keys
+            ]
+            if names:
+                tests = ", ".join(
+                    "bool_and({}::text OPERATOR(pg_catalog.=) ANY (SELECT oid::text FROM pg_catalog.pg_largeobject_metadata))".format(
+                        _column("t", name)
+                    )
+                    for name in names
+                )
+                ((*suspected,),) = self.db.rows(
+                    "SELECT {} FROM {} t WHERE {}".format(
+                        tests, self.db.quoted(table.name), self.condition(table)
+                    )
+                )
+                found += [
+                    "%s.%s: each value is the number of a large object; if it points at that, the content stays behind"
+                    % (table.name, name)
+                    for name, all_are in zip(names, suspected)
+                    if all_are
+                ]
+        return found
 
     def _skipped(self) -> Dict[str, int]:
         """Rows that ``skip_orphans`` leaves out, by table."""

@@ -550,10 +550,11 @@ def _explained(error: psycopg2.Error, settings: Settings, db: Optional[Snapshot]
 
 _COLUMNS = """
 SELECT c.oid::bigint, a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid::bigint,
-       a.attnotnull, has_column_privilege(c.oid, a.attnum, 'SELECT')
+       CASE WHEN t.oid < 16384 THEN t.typname::text ELSE '' END, a.attnotnull, has_column_privilege(c.oid, a.attnum, 'SELECT')
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_type t ON t.oid = a.atttypid
 WHERE c.relkind IN ('r', 'p', 'f') AND NOT c.relispartition
   AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'
 ORDER BY n.nspname, c.relname, a.attnum
@@ -660,13 +661,13 @@ def read_catalog(db: Snapshot) -> Catalog:
     values: Dict[str, Dict[str, Type]] = {}
     unreadable: Set[str] = set()
     found = [row for row in db.rows(_COLUMNS) if row[0] in names]
-    types = read_types(db.rows, {row[3] for row in found})
-    plain = {oid for oid, type_ in types.items() if kinds.is_plain(type_)}
-    for oid, column, shown, type_oid, not_null, readable in found:
-        name, type_ = names[oid], types[type_oid]
-        columns.setdefault(name, []).append(Column(column, shown, kinds.kind(type_), not_null))
-        if type_oid not in plain:
-            values.setdefault(name, {})[column] = type_
+    types = read_types(db.rows, {row[3] for row in found if row[4] not in kinds.PLAIN})
+    for oid, column, shown, type_oid, known, not_null, readable in found:
+        name, kind = names[oid], kinds.PLAIN.get(known)
+        if kind is None:
+            kind = kinds.kind(types[type_oid])
+            values.setdefault(name, {})[column] = types[type_oid]
+        columns.setdefault(name, []).append(Column(column, shown, kind, not_null))
         if not readable:
             unreadable.add(name)
 

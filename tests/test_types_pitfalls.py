@@ -174,6 +174,21 @@ def test_anothers_large_object_refuses_nothing(database: Database, place: Place)
     assert migrated(settings) == ["7"]
 
 
+@pytest.mark.parametrize("type_", ["text", "bigint"])
+def test_column_that_may_point_at_large_objects_is_a_warning(
+    database: Database, place: Place, caplog: pytest.LogCaptureFixture, type_: str
+) -> None:
+    settings = table(
+        database, place, type_, ["lo_from_bytea(0, 'x')::int8", "NULL", "lo_from_bytea(0, 'y')::int8"]
+    )
+    migrated(settings)
+    assert "odd.v: each value is the number of a large object" in caplog.text
+    caplog.clear()
+    database.execute("INSERT INTO odd SELECT 9, id, '7' FROM users WHERE email = '%s'" % ANNA)
+    migrated(settings)
+    assert "large object" not in caplog.text
+
+
 def test_dry_run_says_what_cannot_be_kept(database: Database, place: Place, run: Run) -> None:
     database.execute("ALTER TABLE clients ADD photo oid; UPDATE clients SET photo = lo_from_bytea(0, 'x')")
     schema = place.folder / "schema.sql"
