@@ -50,8 +50,9 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
     new one is complete.
     """
     schema = read_schema(settings.schema_path)
-    alone = db is not None
+    alone, started = db is not None, time.perf_counter()
     with source.opened(settings, db) as db:
+        log.debug("export: PostgreSQL %s, snapshot %s", db.server_version, db.visible())
         rows = rows_of_user(
             db, settings, schema, settings.user_email or settings.default_email, settings.skip_orphans
         )
@@ -60,10 +61,19 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
             log.warning("%s", line)
         skipped = _orphans(rows, settings)
         left_behind = _left_behind(rows)
+        columns = sum(len(rows.catalog.columns[table.name]) for table in mapping.everything(settings))
+        log.debug(
+            "export: user %s found, and %d columns of %d tables accounted for, in %.2f s",
+            rows.user.id,
+            columns,
+            len(settings.tables) + 2,
+            time.perf_counter() - started,
+        )
         sql_ascii = db.connection.get_parameter_status("server_encoding") == "SQL_ASCII"
         with bundle.writing(settings.data_dir, [table.file for table in settings.tables], sql_ascii) as out:
             _write_user_data(rows, settings, out)
             with _beside(settings, db, alone) as other:
+                log.debug("export: through %d connections", 1 if other is None else 2)
                 seconds = _write_tables(rows, other, settings, out)
                 for read in filter(None, (db, other)):
                     read.require_unchanged()
@@ -85,7 +95,14 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
                 snapshot=db.visible(),
                 lc_monetary=rows.lc_monetary,
             )
+            started = time.perf_counter()
             out.finish(manifest)
+    log.debug(
+        "export: %d files of %d bytes synced and published in %.2f s",
+        len(manifest.checksums) + 1,
+        sum(manifest.sizes.values()),
+        time.perf_counter() - started,
+    )
     log.info("bundle of user %s written to %s", manifest.user_id, settings.data_dir)
     return Exported(manifest, seconds)
 

@@ -52,14 +52,22 @@ def import_(settings: Settings) -> Imported:
     Raises MigrationError: exit 2 where the schema does not fit, 3 for a value that SQLite cannot hold,
     4 for the bundle, 5 for SQLite. In each case the old database is as it was.
     """
-    schema = read_schema(settings.schema_path)
+    schema, started = read_schema(settings.schema_path), time.perf_counter()
     with bundle.reading(settings.data_dir, bundle.files(settings.tables), settings.user_email) as export:
+        log.debug(
+            "import: bundle of %s, %d files, verified in %.2f s",
+            export.manifest.export_timestamp,
+            len(export.manifest.checksums),
+            time.perf_counter() - started,
+        )
         columns = mapping.columns_of(export, settings, schema)
         with target.replacing(settings.sqlite_path) as staged, target.errors(settings.sqlite_path):
             database = target.create(staged, schema)
             try:
+                log.debug("import: %d objects made from %s", len(schema.objects), schema.path)
                 taken_off = target.take_off(database)
                 _fill_singletons(database, export, settings, columns, schema)
+                log.debug("import: the user's row and the preferences are filled")
                 filled = _fill_tables(database, staged, export, settings, columns, schema, taken_off)
                 started = time.perf_counter()
                 with console.progress("index and check", len(taken_off) + 1, "steps") as advance:
@@ -67,16 +75,26 @@ def import_(settings: Settings) -> Imported:
                         bring_back(database, taken)
                         advance(1)
                     database.execute("COMMIT")
+                    log.debug(
+                        "import: %d indexes and triggers made in %.2f s",
+                        len(taken_off),
+                        time.perf_counter() - started,
+                    )
+                    checked = time.perf_counter()
                     _check(staged)
+                    log.debug(
+                        "import: integrity and foreign keys checked in %.2f s", time.perf_counter() - checked
+                    )
                 target.finish(database, staged, schema)
                 log.info("indexes, triggers and checks: %.1f s", time.perf_counter() - started)
             finally:
                 database.close()
-            stamp = target.stamp(staged)
+            stamp, started = target.stamp(staged), time.perf_counter()
             _withdraw_report(settings.data_dir)
             backup = target.publish(
                 staged, settings.sqlite_path, settings.backup_dir if settings.backup else None
             )
+    log.debug("import: backed up and published in %.2f s", time.perf_counter() - started)
     if backup is not None:
         log.info("old database backed up to %s", backup)
         target.prune(settings.backup_dir, settings.keep_backups)

@@ -44,7 +44,7 @@ from migration.context import Context, context_of, is_bundle_needed
 from migration.errors import ExitCode, MigrationError
 from migration.mapping import TableMapping
 from migration.rendering import rendered
-from migration.report import PREFIXES, Changes, Database, Finding, Listing, Report, TableResult
+from migration.report import PREFIXES, Changes, CheckResult, Database, Finding, Listing, Report, TableResult
 from migration.schema import quote, read_schema
 from migration.settings import Settings
 from migration.source import Digest, Digester, Snapshot
@@ -110,11 +110,10 @@ def _validated(settings: Settings, db: Optional[Snapshot], sound: Optional[targe
         try:
             held: Dict[str, Digest] = {}
             with _checks(context, known, file, others) as checked:
-                made.findings += _compare(context, made, held)
-                made.findings += _source_changes(context, digests, held, made)
-                made.findings += _singletons(context, made)
-                made.findings += _left_out(made)
-                made.findings += checks.together(checked())
+                compared = _listed("contents", _compare(context, made, held))
+                changed = _listed("source", _source_changes(context, digests, held, made))
+                own = _listed("user", _singletons(context, made))
+                of_file = checks.together(checked())
         except BaseException:
             for digest in digests.values():
                 digest.cancel()
@@ -122,8 +121,56 @@ def _validated(settings: Settings, db: Optional[Snapshot], sound: Optional[targe
                 context.live.db.cancel()
             raise
         made.database = made.database._replace(sha256=hasher.result())
+        made.findings = [*compared.findings, *changed.findings, *own.findings, *_left_out(made)]
+        for checked_part in of_file:
+            made.findings += checked_part.findings
+        _tell_checks(context, made, {each.name: each for each in (compared, changed, own, *of_file)})
     made.seconds = time.perf_counter() - started
     return made
+
+
+def _listed(name: str, findings: Iterator[Finding]) -> checks.Checked:
+    started = time.perf_counter()
+    found = list(findings)
+    return checks.Checked(name, 0, time.perf_counter() - started, found)
+
+
+def _tell_checks(context: Context, made: Report, done: Mapping[str, checks.Checked]) -> None:
+    """Fill ``made.checks``: each check of ``report.CHECKS``, with what it looked at and what it found."""
+    tables, export = context.settings.tables, context.export
+    by_check: Dict[str, List[Finding]] = {}
+    for finding in made.findings:
+        by_check.setdefault(finding.check, []).append(finding)
+
+    def of(check: str, part: str) -> List[Finding]:
+        return [finding for finding in done[part].findings if finding.check == check]
+
+    if export is None:
+        made.checks.append(CheckResult("bundle", note="there is no bundle"))
+    else:
+        made.check("bundle", len(export.manifest.checksums), [], context.bundle_seconds)
+    cells = sum(result.cells for result in made.validation_results.values())
+    made.check("contents", cells, of("contents", "contents"), done["contents"].seconds)
+    made.check("counts", len(tables), of("counts", "contents"))
+    made.check("isolation", len(tables), by_check.get("isolation", []))
+    if context.live is None:
+        made.checks.append(CheckResult("source", note="PostgreSQL was not asked"))
+    elif export is None:
+        made.checks.append(
+            CheckResult("source", note="without a bundle, contents are compared with PostgreSQL")
+        )
+    else:
+        made.check("source", len(tables) + 2, by_check.get("source", []), done["source"].seconds)
+    made.check("user", 2, of("user", "user"), done["user"].seconds)
+    for name in ("schema", "additions", "integrity", "references", "forms", "defaults"):
+        if name in done:
+            found = [finding for finding in done[name].findings if finding.check != "additions"]
+            found += by_check.get("additions", []) if name == "additions" else []
+            made.check(name, done[name].number, found, done[name].seconds)
+        else:
+            made.checks.append(CheckResult(name, note="the import looked at this very file"))
+    for result in made.checks:
+        log.debug("check %s", result)
 
 
 def _fold_log(path: Path) -> None:

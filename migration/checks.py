@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import logging
 import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 import msgspec
 
@@ -21,15 +21,20 @@ from migration.settings import Settings
 from migration.tables import Singleton, Table
 from migration.workers import THREADS, Job, at_work
 
-log = logging.getLogger("migration.checks")
 
-Check = Callable[[Context], Iterator[Finding]]
+class Check(NamedTuple):
+    """``name``: one of ``report.CHECKS``; ``number``: of how many things it looks at."""
+
+    name: str
+    number: Callable[[Context], int]
+    find: Callable[[Context], Iterator[Finding]]
 
 
 class Checked(NamedTuple):
-    """What a check found; ``seconds``: how long it took."""
+    """What a check found, of how many things, and how long it took."""
 
     name: str
+    number: int
     seconds: float
     findings: List[Finding]
 
@@ -58,11 +63,10 @@ def integrity(look: Job[List[str]], context: Context) -> Iterator[Finding]:
     """SQLite finds its file, or the part of it that it is to look at, sound."""
     try:
         problems = look(context.database)
-    except (
-        sqlite3.OperationalError
-    ) as error:  # an index of the application's may need its own collation or function
+    except sqlite3.OperationalError as error:
         if "interrupted" in str(error):
             raise
+        # an index of the application's may need its own collation or function
         message = "%s: SQLite cannot look through the whole file here: %s"
         yield Finding("integrity", message % (PREFIXES["integrity"], error), error=context.fresh)
         return
@@ -97,16 +101,20 @@ def malformed_cells(table: Mapped, context: Context) -> Iterator[Finding]:
 def changed_defaults(context: Context) -> Iterator[Finding]:
     """What the source has nothing for holds the default that the schema gives it, or a value of its form."""
     for table in mapping.everything(context.settings):
-        mapped, given = context.mapped(table, context.columns), _given(context, table)
-        filled = {pair.target.name for pair in mapped.copied if given(pair.source.name)}
-        present = context.columns_in_sqlite(mapped.target)
-        left = [
-            column
-            for column in context.schema.columns[mapped.target].values()
-            if column.name not in filled and not column.key and column.name.lower() in present
-        ]
-        if left and mapped.copied:
-            yield from _other_than_default(context, table, mapped, left)
+        columns = _left_to_defaults(context, table)
+        if columns:
+            yield from _other_than_default(context, table, context.mapped(table, context.columns), columns)
+
+
+def _left_to_defaults(context: Context, table: Mapped) -> List[TargetColumn]:
+    mapped, given = context.mapped(table, context.columns), _given(context, table)
+    filled = {pair.target.name for pair in mapped.copied if given(pair.source.name)}
+    present = context.columns_in_sqlite(mapped.target) if mapped.copied else {}
+    return [
+        column
+        for column in context.schema.columns[mapped.target].values()
+        if column.name not in filled and not column.key and column.name.lower() in present
+    ]
 
 
 def _other_than_default(
@@ -210,32 +218,75 @@ def all_checks(context: Context, sound: bool, in_parts: bool) -> List[Job[Checke
 
     ``sound``: SQLite has looked through this very file before.
     """
-    checks: List[Check] = [schema_differences, additions]
+    tables = mapping.everything(context.settings)
+    checks = [
+        Check("schema", lambda context: len(context.schema.objects), schema_differences),
+        Check("additions", lambda context: len(schema.describe_objects(context.database)), additions),
+    ]
     if not sound:
-        looks = target.integrity_checks(context.database, in_parts)
-        checks += [functools.partial(integrity, look) for look in looks]
-        checks.append(dangling_references)
-    checks += [functools.partial(malformed_cells, table) for table in mapping.everything(context.settings)]
-    checks.append(changed_defaults)
+        for part, look in enumerate(target.integrity_checks(context.database, in_parts)):
+            pages = _pages if part == 0 else _none
+            checks.append(Check("integrity", pages, functools.partial(integrity, look)))
+        checks.append(
+            Check("references", lambda context: len(context.schema.foreign_keys), dangling_references)
+        )
+    for table in tables:
+        columns = functools.partial(_columns, table)
+        checks.append(Check("forms", columns, functools.partial(malformed_cells, table)))
+    checks.append(
+        Check(
+            "defaults",
+            lambda context: sum(len(_left_to_defaults(context, table)) for table in tables),
+            changed_defaults,
+        )
+    )
     return [functools.partial(_checked, check, context) for check in checks]
+
+
+def _pages(context: Context) -> int:
+    return int(context.database.execute("PRAGMA page_count").fetchone()[0])
+
+
+def _none(context: Context) -> int:
+    return 0
+
+
+def _columns(table: Mapped, context: Context) -> int:
+    return len(context.mapped(table, context.columns).copied)
 
 
 def _checked(check: Check, context: Context, database: sqlite3.Connection) -> Checked:
     started = time.perf_counter()
     database.text_factory = target.any_text
+    context = replace(context, database=database)
     listings: Dict[Tuple[str, Optional[str], bool], Listing] = {}
-    for finding in _readable(check(replace(context, database=database))):
+    for finding in _readable(check.find(context)):
         key = finding.check, finding.table, finding.error
         if key not in listings:
             listings[key] = Listing(*key[:2], context.settings.max_differences, finding.error)
         listings[key].add(finding)
     findings = [finding for listing in listings.values() for finding in listing.findings]
-    return Checked(getattr(check, "func", check).__name__, time.perf_counter() - started, findings)
+    number = 0
+    with contextlib.suppress(sqlite3.Error):  # which has been found
+        number = check.number(context)
+    return Checked(check.name, number, time.perf_counter() - started, findings)
 
 
-def together(results: Sequence[Checked]) -> List[Finding]:
-    """What the checks found, once where two of them found the same; the log says what each took."""
+def together(results: Sequence[Checked]) -> List[Checked]:
+    """One for each name: the parts of a check are one, and what two of them found is found once."""
+    found: Dict[str, Checked] = {}
+    known: Set[Tuple[str, str]] = set()
     for checked in results:
-        log.debug("%s: %.2f s", checked.name, checked.seconds)
-    found = [finding for checked in results for finding in checked.findings]
-    return list({(finding.check, finding.message): finding for finding in found}.values())
+        so_far = found.get(checked.name, Checked(checked.name, 0, 0.0, []))
+        new = []
+        for finding in checked.findings:
+            if (finding.check, finding.message) not in known:
+                known.add((finding.check, finding.message))
+                new.append(finding)
+        found[checked.name] = Checked(
+            checked.name,
+            so_far.number + checked.number,
+            so_far.seconds + checked.seconds,
+            so_far.findings + new,
+        )
+    return list(found.values())

@@ -52,9 +52,9 @@ def parser(description: str, data_dir: bool = True) -> argparse.ArgumentParser:
         )
     made.add_argument("--log-file", metavar="FILE", help="also write the log here (LOG_FILE)")
     loudness = made.add_mutually_exclusive_group()
-    loudness.add_argument("--verbose", action="store_true", help="log details (LOG_LEVEL=DEBUG)")
+    loudness.add_argument("--verbose", "-v", action="store_true", help="log details (LOG_LEVEL=DEBUG)")
     loudness.add_argument(
-        "--quiet", action="store_true", help="print warnings and errors only (LOG_LEVEL=WARNING)"
+        "--quiet", "-q", action="store_true", help="print warnings and errors only (LOG_LEVEL=WARNING)"
     )
     return made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sqlite3
+import time
 from dataclasses import dataclass, field
 from typing import Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple
 
@@ -40,6 +41,7 @@ class Context:
     columns: Columns
     records: Mapping[str, Optional[bytes]]
     fresh: bool = False
+    bundle_seconds: float = 0.0  # that it took to verify the bundle
     fingerprint: content.Describe = field(default_factory=content.fingerprinter)
     described: Dict[str, Dict[str, TargetColumn]] = field(default_factory=dict)
 
@@ -111,10 +113,12 @@ def context_of(
 
     Raises MigrationError: exit 3 for PostgreSQL, 4 for the bundle.
     """
-    with _bundle(settings) as export, _live(
-        settings, expected, None if export is None else export.manifest, db
-    ) as live:
-        yield dataclasses.replace(_context(database, settings, expected, export, live), fresh=fresh)
+    started = time.perf_counter()
+    with _bundle(settings) as export:
+        seconds = time.perf_counter() - started
+        with _live(settings, expected, None if export is None else export.manifest, db) as live:
+            made = _context(database, settings, expected, export, live)
+            yield dataclasses.replace(made, fresh=fresh, bundle_seconds=seconds)
 
 
 def is_bundle_needed(settings: Settings) -> bool:

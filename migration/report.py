@@ -8,7 +8,7 @@ import os
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import msgspec
 
@@ -30,6 +30,21 @@ PREFIXES = {
     "additions": "Beyond the schema",
     "integrity": "Integrity",
     "orphans": "Left out of",
+}
+# Every check, in the order in which they are told: what it looks at, and what it counts
+CHECKS = {
+    "bundle": ("SHA256, size and names of the bundle's files", "file"),
+    "contents": ("cells, each against its record", "cell"),
+    "counts": ("rows of each table", "table"),
+    "isolation": ("whose each record and row is", "table"),
+    "source": ("PostgreSQL now, against the bundle", "table"),
+    "user": ("the user's own row and the preferences", "row"),
+    "schema": ("what the schema file makes", "object"),
+    "additions": ("what the database holds beyond it", "object"),
+    "integrity": ("SQLite's integrity_check", "page"),
+    "references": ("rows that foreign keys lead to", "foreign key"),
+    "forms": ("JSON, dates, numbers, ranges and NULL, by column", "column"),
+    "defaults": ("columns that the source has nothing for", "column"),
 }
 REPORT = "validation_report.json"
 PAGE = "validation_report.html"
@@ -72,6 +87,51 @@ class Listing:
         where = self._table + ": " if self._table else ""
         message = "%s: %s%d more" % (PREFIXES[self._check], where, more)
         return [*self._first, Finding(self._check, message, self._table, error=self._error, count=more)]
+
+
+class CheckResult(NamedTuple):
+    """How a check of ``CHECKS`` ended. ``number``: of things that it looked at, and ``seconds`` that it took.
+
+    Without seconds it is done while the contents are compared. ``note``: why it was not done, where it was not.
+    """
+
+    name: str
+    number: int = 0
+    seconds: Optional[float] = None
+    errors: int = 0
+    warnings: int = 0
+    note: Optional[str] = None
+
+    @property
+    def result(self) -> str:
+        if self.note is not None:
+            return "not done"
+        return "errors" if self.errors else "warnings" if self.warnings else "ok"
+
+    def as_json(self) -> Dict[str, Any]:
+        looked_at, unit = CHECKS[self.name]
+        seconds = None if self.seconds is None else round(self.seconds, 3)
+        described = {"name": self.name, "looked_at": looked_at, "unit": unit}
+        return {**described, **self._asdict(), "seconds": seconds, "result": self.result}
+
+    def __str__(self) -> str:
+        looked_at, unit = CHECKS[self.name]
+        if self.note is not None:
+            return "%s: %s: not done: %s" % (self.name, looked_at, self.note)
+        found = [
+            "%d %s%s" % (number, noun, "" if number == 1 else "s")
+            for number, noun in ((self.errors, "error"), (self.warnings, "warning"))
+            if number
+        ]
+        return "%s: %s: %d %s%s%s: %s" % (
+            self.name,
+            looked_at,
+            self.number,
+            unit,
+            "" if self.number == 1 else "s",
+            "" if self.seconds is None else ", %.2f s" % self.seconds,
+            ", ".join(found) or "ok",
+        )
 
 
 @dataclass
@@ -158,6 +218,7 @@ class Report:
     bundle: Optional[Dict[str, Dict[str, Any]]] = None
     validation_results: Dict[str, TableResult] = field(default_factory=dict)
     findings: List[Finding] = field(default_factory=list)
+    checks: List[CheckResult] = field(default_factory=list)
     source_changes: Dict[str, Changes] = field(default_factory=dict)
     seconds: float = 0.0
     report_id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -181,6 +242,15 @@ class Report:
 
     def is_error(self, finding: Finding) -> bool:
         return finding.error or self.strict
+
+    def check(
+        self, name: str, number: int, findings: Sequence[Finding], seconds: Optional[float] = None
+    ) -> None:
+        """Record a check that was done, and what it found."""
+        counts = {True: 0, False: 0}
+        for finding in findings:
+            counts[self.is_error(finding)] += finding.count
+        self.checks.append(CheckResult(name, number, seconds, counts[True], counts[False]))
 
     def as_json(self) -> Dict[str, Any]:
         return {
@@ -224,6 +294,7 @@ class Report:
                 }
                 for finding in self.findings
             ],
+            "checks": [check.as_json() for check in self.checks],
             "source_changes": {
                 table: {
                     kind: {"rows": changed.rows, "ids": changed.ids}

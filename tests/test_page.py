@@ -15,6 +15,7 @@ import jsonschema
 import pytest
 
 from migration import page
+from migration.report import CheckResult
 
 SUITE = Path(__file__).resolve().parent.parent
 SCHEMA = json.loads((SUITE / "schema_design" / "validation_report.schema.json").read_text(encoding="utf-8"))
@@ -62,11 +63,21 @@ def passing() -> Report:
         "export_timestamp": "2025-11-15T09:30:00+00:00",
         "orphans_skipped": {},
         "findings": [],
+        "checks": [
+            check("bundle", 10, 0.01),
+            check("contents", 10360, 2.5),
+            check("counts", 3),
+            check("integrity", note="the import looked at this very file"),
+        ],
         "source_changes": {},
         "bundle": {table + ".json": {"sha256": "0a" * 32, "bytes": rows} for table, rows in counts.items()},
         "environment": {"python": "3.11.7", "postgresql": None, "database_bytes": 454656},
         "seconds": 75.5,
     }
+
+
+def check(name: str, number: int = 0, seconds: Optional[float] = None, note: Optional[str] = None) -> Report:
+    return CheckResult(name, number, seconds, note=note).as_json()
 
 
 def with_finding(
@@ -319,6 +330,19 @@ def test_tables_show_what_was_counted() -> None:
     assert "charts 1,020 1,018 1,017 10,180 2 ✗ no" in text
     assert "Total 1,038 1,036 1,035 10,360 2 ✗ no" in text
     assert "clients 3.0 kB 0.02 s" in text
+
+
+def test_checks_say_what_they_looked_at_and_what_they_found() -> None:
+    text = Page(passing()).text
+    assert "contents cells, each against its record 10,360 cells 2.50 s ✓ ok" in text
+    assert "counts rows of each table 3 tables with contents ✓ ok" in text
+    assert "not done: the import looked at this very file" in text
+    report = passing()
+    report["checks"] = [CheckResult("references", 11, 0.001, 2, 1).as_json()]
+    assert (
+        "references rows that foreign keys lead to 11 foreign keys < 0.01 s 2 errors 1 warning"
+        in Page(report).text
+    )
 
 
 def test_counts_of_the_bundle_do_not_pass_for_postgresqls() -> None:
