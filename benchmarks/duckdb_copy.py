@@ -23,7 +23,7 @@ def copy(postgres_url: str, sqlite_path: str, schema_path: str) -> None:
 
     with contextlib.closing(duckdb.connect()) as connection:
         for package in EXTENSIONS:
-            connection.execute(f"LOAD '{_extension(package)}'")
+            connection.execute(f"LOAD '{extension(package)}'")
         connection.execute(f"ATTACH '{postgres_url}' AS source (TYPE postgres, READ_ONLY)")
         connection.execute(f"ATTACH '{sqlite_path}' AS target (TYPE sqlite)")
         tables = connection.execute(
@@ -39,7 +39,7 @@ def copy(postgres_url: str, sqlite_path: str, schema_path: str) -> None:
             database.execute(index)
 
 
-def _extension(package: str) -> Path:
+def extension(package: str) -> Path:
     """The file in the wheel, so that DuckDB does not download it."""
     found = importlib.util.find_spec(package)
     assert found is not None and found.origin is not None

@@ -129,6 +129,13 @@ def _duckdb(place: Place, folder: Path) -> List[str]:
     ]
 
 
+def _duckdb_same(place: Place, folder: Path) -> List[str]:
+    return [
+        *(sys.executable, "-m", "benchmarks.duckdb_same"),
+        *(place.source_url, USER_EMAIL, str(folder), str(folder / SQLITE_FILE), str(SCHEMA)),
+    ]
+
+
 def _duckdb_version() -> Optional[str]:
     return _package_version("duckdb", "duckdb", *EXTENSIONS)
 
@@ -217,6 +224,14 @@ PEERS = (
         needs=("export", "import"),
     ),
     Peer("migrate", OURS, "the three in one run", _migrate, _python, fills=True),
+    Peer(
+        "duckdb-same",
+        OTHERS,
+        "the suite's duties, every cell compared",
+        _duckdb_same,
+        _duckdb_version,
+        fills=True,
+    ),
     Peer("duckdb", OTHERS, "keys and indexes added afterwards", _duckdb, _duckdb_version, fills=True),
     Peer("ogr2ogr", OTHERS, "unique ids, no index", _ogr2ogr, _ogr2ogr_version, fills=True),
     Peer("db-to-sqlite", OTHERS, "keys, their indexes", _db_to_sqlite, _db_to_sqlite_version, fills=True),
