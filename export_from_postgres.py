@@ -7,6 +7,11 @@ Reads in one REPEATABLE READ READ ONLY transaction; PostgreSQL is never changed.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # what is imported below needs them
+    from migration import packages
+
+    packages.require_or_exit()
+
 import collections
 import contextlib
 import logging

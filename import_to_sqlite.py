@@ -7,6 +7,11 @@ The bundle is verified first, the old database backed up, and the new one publis
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # what is imported below needs them
+    from migration import packages
+
+    packages.require_or_exit()
+
 import contextlib
 import itertools
 import logging

@@ -18,7 +18,7 @@ import sys
 from typing import TYPE_CHECKING, Dict, List, Optional, Sequence
 
 import config
-from migration import console
+from migration import console, packages
 from migration.errors import ExitCode
 from migration.settings import Settings
 
@@ -82,6 +82,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def _main(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.restore is not None:
         return _restore(arguments.restore, settings)
+    packages.require()  # and not when the database is replaced already
     if arguments.dry_run:
         import plan_migration
 

@@ -11,6 +11,11 @@ All users are read at one instant. One that fails stops no other: the run ends w
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # what is imported below needs them
+    from migration import packages
+
+    packages.require_or_exit()
+
 import argparse
 import contextlib
 import dataclasses

@@ -8,6 +8,11 @@ Changes nothing else.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # what is imported below needs them
+    from migration import packages
+
+    packages.require_or_exit()
+
 import collections
 import contextlib
 import functools

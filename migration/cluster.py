@@ -20,6 +20,7 @@ import uuid
 import warnings
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+from migration import packages
 from migration.errors import ExitCode, MigrationError
 
 log = logging.getLogger("migration.cluster")
@@ -51,11 +52,8 @@ def unusable(message: str, hint: Optional[str] = None) -> MigrationError:
 
 
 def require() -> None:
-    """Raises MigrationError (exit 2) where Dask is not installed."""
-    try:
-        importlib.import_module("distributed")
-    except ImportError:
-        raise unusable("Dask is not installed", "pip install -r requirements-cluster.txt") from None
+    """Raises MigrationError (exit 70) where Dask is not installed."""
+    packages.require(packages.FOR_MANY)
 
 
 class Workers:

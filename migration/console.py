@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
+from migration import packages
 from migration.errors import ExitCode, MigrationError, lacking
 from migration.settings import Settings
 from migration.tables import require_distinct, require_tuple
@@ -30,7 +31,7 @@ exit codes:
   3    PostgreSQL: unreachable, refused, user not found, data it cannot represent
   4    export bundle missing, damaged or of another user
   5    SQLite: locked, not writable, disk full, constraint; the old database is untouched
-  70   a bug in the program, or the machine lacks memory, threads or open files
+  70   a bug in the program, or the machine lacks memory, threads, open files or a package
   130  interrupted
 """
 
@@ -207,12 +208,8 @@ def environment(base_dir: Path) -> Dict[str, str]:
     file = base_dir / ".env"
     if not file.is_file():
         return dict(os.environ)
-    try:
-        from dotenv import dotenv_values
-    except ImportError:
-        raise usage(
-            "%s is there but python-dotenv is not" % file, "pip install -r requirements.txt"
-        ) from None
+    from dotenv import dotenv_values
+
     try:
         values = dotenv_values(str(file), interpolate=False, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -333,7 +330,7 @@ def _failed(error: Exception) -> int:
         isinstance(e, KeyboardInterrupt) for e in (error.__cause__, error.__context__)
     ):
         return _interrupted()
-    expected = lacking(error) or error
+    expected = lacking(error) or packages.lacking(error) or error
     if not isinstance(expected, MigrationError):
         traceback.print_exception(type(error), error, error.__traceback__)
         place = traceback.extract_tb(error.__traceback__)[-1]

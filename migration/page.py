@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from migration.console import size
-from migration.errors import ExitCode, MigrationError
 
 TEMPLATE = "validation_report.html.j2"
 
@@ -142,13 +141,9 @@ class Group(NamedTuple):
 
 @functools.lru_cache(maxsize=None)
 def template(name: str) -> Any:
-    """A template of ours, with the filters below. Raises MigrationError (exit 2) without Jinja2."""
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError:
-        raise MigrationError(
-            "jinja2 is not installed", hint="pip install -r requirements.txt", exit_code=ExitCode.USAGE
-        ) from None
+    """A template of ours, with the filters below."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     environment = Environment(
         loader=FileSystemLoader(str(Path(__file__).resolve().parent)),
         autoescape=True,
@@ -162,7 +157,7 @@ def template(name: str) -> Any:
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """The page of a report as ``Report.as_json`` gives it. Raises MigrationError (exit 2) without Jinja2."""
+    """The page of a report as ``Report.as_json`` gives it."""
     fill = template(TEMPLATE).render
     tables = report["validation_results"]
     groups = _groups(report)

@@ -395,6 +395,11 @@ def read_only(scene: Scene) -> Result:
     return scene.run("import_to_sqlite.py", ordinary=True)
 
 
+def without_packages() -> Result:
+    done = subprocess.run([sys.executable, "-S", str(SUITE / "migrate.py")], capture_output=True, text=True)
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
 SITUATIONS: dict[str, Callable[[Scene], Result]] = {
     "user not found: …": lambda s: s.run(
         "export_from_postgres.py", "--user-email", "a@b", "--postgres-url", s.shared
@@ -423,6 +428,7 @@ SITUATIONS: dict[str, Callable[[Scene], Result]] = {
     "SQLite has no place for …": lambda s: s.changed_source("ALTER TABLE clients ADD nickname text"),
     "rows of the user refer to rows that are not exported: …": orphans,
     "… column …: SQLite cannot hold this value as it is: …": too_many_digits,
+    "… not installed": lambda s: without_packages(),
     "schema file not found: …": lambda s: s.export(s.shared, "--schema-path", s.place.folder / "none.sql"),
     "no export bundle: …": lambda s: s.run("import_to_sqlite.py"),
     "… does not match its SHA256 checksum in the manifest": damaged_file,

@@ -483,12 +483,3 @@ def python(*arguments: str) -> str:
 
 def test_templates_cost_nothing_before_a_page_is_made() -> None:
     assert python("-c", "import sys, migration.page; print('jinja2' in sys.modules)") == "False"
-
-
-def test_missing_jinja2_is_said() -> None:
-    code = (
-        "from migration import errors, page\n"
-        "try:\n    page.render({})\n"
-        "except errors.MigrationError as error:\n    print(error.message, int(error.exit_code), error.hint, sep='; ')"
-    )
-    assert python("-S", "-c", code) == "jinja2 is not installed; 2; pip install -r requirements.txt"
