@@ -12,6 +12,7 @@ from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
 import msgspec
 
+from migration import additions as beyond
 from migration import cells, defaults, encoding, mapping, schema, target
 from migration.context import Columns, Context
 from migration.mapping import Mapped, TableMapping
@@ -48,7 +49,7 @@ def schema_differences(context: Context) -> Iterator[Finding]:
 def additions(context: Context) -> Iterator[Finding]:
     """No rows and numbers are there but those of the migration and of the schema file."""
     filled = [mapping.target_of(table, context.schema) for table in mapping.everything(context.settings)]
-    for found in schema.additions(context.database, context.schema, filled):
+    for found in beyond.additions(context.database, context.schema, filled):
         yield _of_schema(found, context)
 
 

@@ -50,14 +50,6 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         "what the application has added to it is dropped by that:",
         IMPORT,
     ),
-    "additions": Explanation(
-        "The database holds more than was migrated",
-        "There are tables, columns, indexes, triggers, rows or numbers that the schema file does not make. "
-        "Nothing is missing for that.",
-        "If the application or you have added them, leave them: an import would drop them. "
-        "If nobody has, find out who wrote to the database before you hand it on.",
-        IMPORT,
-    ),
     "counts": Explanation(
         "Rows are missing, or there are too many",
         "A table of the new database does not hold as many rows as it should.",
@@ -98,6 +90,14 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         "Password or preferences are not the user's",
         "The account or the settings are not as they were: signing in may fail, or charts may look different.",
         "If neither was changed in the new database on purpose, import again:",
+        IMPORT,
+    ),
+    "additions": Explanation(
+        "The database holds more than was migrated",
+        "There are tables, columns, indexes, triggers, rows or numbers that the schema file does not make. "
+        "This alone says of nothing that it is missing.",
+        "If the application or you have added them, leave them: an import would drop them. "
+        "If nobody has, find out who wrote to the database before you hand it on.",
         IMPORT,
     ),
     "orphans": Explanation(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import functools
 import re
 import sqlite3
@@ -298,42 +296,3 @@ def _parts(sql: str) -> Tuple[Part, List[Part], Part]:
 def _column_of(part: Part) -> Optional[str]:
     """The column that a part declares; None where it is a rule of the table."""
     return None if part[0] in ("constraint", "primary", "unique", "check", "foreign") else part[0].lower()
-
-
-def additions(
-    database: sqlite3.Connection, schema: Schema, filled: Collection[str]
-) -> Iterator[SchemaDifference]:
-    """Rows and numbers that the schema file does not put there, but in the tables that are ``filled``."""
-    for name, number in describe_numbers(database).items():
-        if number != schema.numbers[name]:
-            message = "%s is %d, and the schema file makes it %d"
-            yield SchemaDifference(message % (name, number, schema.numbers[name]), more=True)
-    rows = count_rows(database, [name.lower() for name in filled])
-    for table, count in rows.items():
-        expected = schema.rows.get(table)
-        if table == "sqlite_sequence":
-            names = "SELECT count(*) FROM sqlite_sequence WHERE name NOT IN (SELECT name FROM sqlite_master)"
-            if database.execute(names).fetchone() != (0,):
-                yield SchemaDifference("sqlite_sequence names tables that are not there", more=True)
-        elif expected is None and not table.startswith("sqlite_"):
-            continue  # the whole table is not in the schema file, which is said once
-        elif count != (expected or 0):
-            message = "table %s has %d rows, and the schema file makes %d"
-            yield SchemaDifference(message % (table, count, expected or 0), table, more=True)
-        elif count and not _has_rows_of(database, schema, table):
-            message = "table %s has other rows than the schema file makes"
-            yield SchemaDifference(message % table, table, more=True)
-
-
-def _has_rows_of(database: sqlite3.Connection, schema: Schema, table: str) -> bool:
-    """Whether a table's rows are those that the schema file makes, where it makes the same each time."""
-    columns = describe_columns(database, table).values()
-    fixed = [quote(column.name) for column in columns if not re.search(r"\(|CURRENT_", column.default or "")]
-    select = "SELECT %s FROM %s" % (", ".join(fixed) or "NULL", quote(table))
-    with contextlib.closing(sqlite3.connect(":memory:")) as expected:
-        expected.executescript(schema.script)
-        try:
-            made = collections.Counter(expected.execute(select))
-        except sqlite3.Error:  # other columns, which is said elsewhere
-            return True
-        return made == collections.Counter(database.execute(select))

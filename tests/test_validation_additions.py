@@ -100,7 +100,8 @@ def test_import_makes_nothing_beyond_its_schema_file(sample_database: Database, 
     schema = extended_schema(
         place.folder,
         "PRAGMA user_version = 3; PRAGMA application_id = 4; CREATE TABLE signs (id INTEGER PRIMARY KEY, name,"
-        " at DEFAULT CURRENT_TIMESTAMP); INSERT INTO signs (name) VALUES ('Aries'), ('Taurus');"
+        " at DEFAULT CURRENT_TIMESTAMP, seen, own); INSERT INTO signs (name, seen, own)"
+        " VALUES ('Aries', strftime('%s', 'now'), random()), ('Taurus', date('now'), hex(randomblob(8)));"
         "CREATE VIRTUAL TABLE found USING fts5(note); INSERT INTO found VALUES ('x');"
         "CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT); ANALYZE;",
     )

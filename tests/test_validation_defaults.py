@@ -248,6 +248,24 @@ def test_default_that_sqlite_has_no_function_for_is_not_evaluated_needlessly(
     assert validate(made).findings == []  # nothing asks for it: the source has a value
 
 
+def test_default_is_evaluated_in_a_table_of_many_rules(place: Place) -> None:
+    if sqlite3.sqlite_version_info < (3, 37):
+        pytest.skip("this SQLite has no STRICT tables")
+    path = place.folder / "schema.sql"
+    path.write_text(
+        "PRAGMA foreign_keys = ON; BEGIN; CREATE TABLE parent (id INTEGER PRIMARY KEY);"
+        "CREATE TABLE strict_one (id TEXT NOT NULL, parent INT NOT NULL REFERENCES parent, content BLOB NOT NULL,"
+        " j TEXT NOT NULL CHECK (json_valid(j)), size INT AS (length(j)) STORED, state TEXT DEFAULT pending,"
+        " at TEXT DEFAULT (datetime('now', 'localtime')), never TEXT NOT NULL DEFAULT NULL, share ANY DEFAULT 1.5,"
+        " PRIMARY KEY (id, parent)) STRICT, WITHOUT ROWID;"
+        "CREATE TRIGGER never_any BEFORE INSERT ON strict_one BEGIN SELECT RAISE (ABORT, 'no'); END;",
+        encoding="utf-8",
+    )
+    made = of_rows(read_schema(path), "strict_one", ("state", "at", "share"))
+    assert [made[name].constant for name in ("state", "at", "share")] == [True, False, True]
+    assert (made["state"].value, made["share"].value, made["at"].moment) == ("pending", 1.5, True)
+
+
 # One form of time
 
 
