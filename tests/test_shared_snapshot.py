@@ -21,6 +21,7 @@ from conftest import (
 )
 
 import cluster_worker
+import config
 from cluster_worker import Errand, migrate_user
 from export_from_postgres import export
 from import_to_sqlite import import_
@@ -161,7 +162,7 @@ def errand(
     database: Database, coordinator: Coordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Errand]:
     monkeypatch.setenv("POSTGRES_URL", database.url)
-    settings = settings_of(database.url, Place(tmp_path))
+    settings = settings_of(database.url, Place(tmp_path), unrelated_tables=config.UNRELATED_TABLES)
     output = tmp_path / "output"
     output.mkdir()
     yield Errand(
