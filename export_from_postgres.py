@@ -119,9 +119,9 @@ def _beside(settings: Settings, db: Snapshot, alone: bool) -> Iterator[Optional[
         other = None
         if not alone and db.size(table.name for table in settings.tables) > FOR_TWO and db.can_share():
             try:
-                other = stack.enter_context(source.snapshot(settings, db.share()))
+                other = stack.enter_context(source.snapshot(settings, db.share(), optional=True))
             except MigrationError as error:  # no second connection is to be had: it goes without
-                log.debug("exporting through one connection: %s", error)
+                log.info("exporting through one connection: %s", error)
         yield other
 
 

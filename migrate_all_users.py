@@ -383,6 +383,7 @@ def _migrate(run: _Run) -> None:
         while True:
             if time.monotonic() - looked >= TICK:
                 _require_snapshot(run)
+                run.db.require_nobody_waits()
                 before, capacity = capacity, run.workers.threads()
                 if (
                     before < run.max_connections <= capacity

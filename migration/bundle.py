@@ -151,6 +151,11 @@ class Sink:
         self.put(b"\n]\n" if self.rows else b"[\n]\n")
 
     @property
+    def taken(self) -> int:
+        """Bytes of records that have arrived so far."""
+        return self.size + self._pending_size
+
+    @property
     def checksum(self) -> str:
         return self._known or self._hash.hexdigest()
 

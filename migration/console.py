@@ -307,8 +307,10 @@ def run(body: Callable[[argparse.Namespace], int], arguments: argparse.Namespace
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a sign is no reason to stop
+    from migration import guard  # no need of it for --help
+
     try:
-        with contextlib.ExitStack() as stack:
+        with guard.listening(_end), contextlib.ExitStack() as stack:
             with contextlib.suppress(ValueError):  # not the main thread: whoever embeds us handles signals
                 previous = signal.signal(signal.SIGTERM, _interrupt)
                 if previous is not None:
@@ -344,9 +346,19 @@ def _failed(error: Exception) -> int:
     return int(expected.exit_code)
 
 
+INTERRUPTED = "error: interrupted; nothing is half done, run again when ready"
+
+
 def _interrupted() -> int:
-    print("error: interrupted; nothing is half done, run again when ready", file=sys.stderr)
+    print(INTERRUPTED, file=sys.stderr)
     return int(ExitCode.INTERRUPTED)
+
+
+def _end() -> None:
+    """End the process, from a thread: the main one does not hear of interrupts. Files are as if it were killed: whole."""
+    with contextlib.suppress(OSError):
+        os.write(2, (INTERRUPTED + "\n").encode("ascii"))
+    os._exit(int(ExitCode.INTERRUPTED))
 
 
 def _interrupt(number: int, frame: object) -> None:

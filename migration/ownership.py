@@ -710,7 +710,7 @@ class Rows:
         """Write each row of the user to a file of the bundle; what everybody shares comes from where it is already."""
         everybodys = self.db.exported.get(table.name)
         if everybodys is None:
-            self.db.copy(self.as_json(table), sink)
+            self.db.copy(self.as_json(table), sink, lambda: sink.taken)
         elif table.owner is None:
             sink.take(*everybodys[:4])
         else:

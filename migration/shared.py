@@ -7,6 +7,7 @@ is, the records of an ``or_shared`` table are sorted in between the user's own.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator
@@ -37,12 +38,13 @@ def export_shared(db: Snapshot, settings: Settings, schema: Schema, folder: Path
         )
         with create_private(folder / table.file) as file:
             sink = Sink(file, check_utf8=False, advance=lambda rows: None)
-            db.copy(ordered, sink)
+            db.copy(ordered, sink, functools.partial(getattr, sink, "taken"))
             sink.end()
             sync(file)
         exported[table.name] = SharedRows(
             folder / table.file, sink.rows, sink.size, sink.checksum, db.digest(unordered)
         )
+        db.require_nobody_waits()
     with create_private(folder / INDEX) as file:
         listed = {name: (rows.path.name, *rows[1:]) for name, rows in exported.items()}
         file.write(json.dumps(listed).encode("utf-8"))

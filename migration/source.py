@@ -11,9 +11,8 @@ import functools
 import hashlib
 import logging
 import os
+import queue
 import re
-import signal
-import socket
 import struct
 import threading
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import (
     Any,
     BinaryIO,
+    Callable,
     Dict,
     Generator,
     Iterable,
@@ -39,9 +39,10 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2 import errors as pg
 
-from migration import kinds, table_locks
+from migration import guard, kinds, table_locks
 from migration.catalog import Catalog, Relation, declared_tables
 from migration.errors import ExitCode, MigrationError
+from migration.guard import Guard
 from migration.kinds import Type, read_types
 from migration.schema import quote
 from migration.settings import Settings
@@ -49,6 +50,9 @@ from migration.tables import Column, Equality, ForeignKey
 
 log = logging.getLogger("migration.source")
 
+APPLICATION = "theprogram_migration"
+CONNECT_SECONDS = "10"
+GIVING_WAY_AFTER = 5.0  # seconds that nobody minds
 PIPE = 1 << 18  # bytes read from a stream at a time
 
 # Whatever the server, database, role or environment sets, the bytes of the bundle stay the same.
@@ -120,11 +124,17 @@ class Snapshot:
     """
 
     def __init__(
-        self, connection: Any, schema: str, exported: Optional[Mapping[str, SharedRows]] = None
+        self,
+        connection: Any,
+        guard: Guard,
+        schema: str,
+        exported: Optional[Mapping[str, SharedRows]] = None,
     ) -> None:
         self.connection = connection
+        self.guard = guard
         self.schema = schema
         self.exported: Mapping[str, SharedRows] = exported or {}
+        self._courtesy = table_locks.Courtesy()
         self._lock = threading.Lock()  # psycopg2 lets other threads in while a COPY runs, libpq does not
 
     @functools.cached_property
@@ -134,21 +144,26 @@ class Snapshot:
 
     def rows(self, sql: str, parameters: Optional[Sequence[object]] = None) -> List[Tuple[Any, ...]]:
         """``parameters``: only for SQL without names, as a name may hold the % of a placeholder."""
-        with self._lock, self.connection.cursor() as cursor:
+        with self._lock, self.guard.waiting(), self.connection.cursor() as cursor:
             cursor.execute(sql, parameters)
             return list(cursor.fetchall())
 
     def value(self, sql: str, parameters: Optional[Sequence[object]] = None) -> Any:
         return self.rows(sql, parameters)[0][0]
 
-    def copy(self, query: str, sink: Any) -> None:
+    def copy(self, query: str, sink: Any, taken: Optional[Callable[[], object]] = None) -> None:
         """Write each row of a one-column JSON query to ``sink.write`` as bytes that end in a newline.
+
+        ``taken``: something that changes with each row, where the sink has it for nothing.
 
         JSON text holds no control character, so with these two as quote and delimiter nothing in it
         is ever quoted or escaped. The server sends one message a row.
         Source: https://www.postgresql.org/docs/current/sql-copy.html (CSV format)
         """
-        with self._lock, self.connection.cursor() as cursor:
+        if taken is None:
+            sink = _Counted(sink)
+            taken = sink.taken
+        with self._lock, self.guard.waiting(taken), self.connection.cursor() as cursor:
             cursor.copy_expert(
                 "COPY (" + query + r") TO STDOUT (FORMAT csv, QUOTE E'\x01', DELIMITER E'\x02')", sink
             )
@@ -205,7 +220,7 @@ class Snapshot:
     def adopt(self, shared: str) -> None:
         """See what the transaction sees that shared its snapshot by this id. The transaction's first statement."""
         try:
-            with self._lock, self.connection.cursor() as cursor:
+            with self._lock, self.guard.waiting(), self.connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION SNAPSHOT %s", (shared,))
         except (pg.InvalidParameterValue, pg.UndefinedObject) as error:
             raise snapshot_gone() from error
@@ -224,14 +239,29 @@ class Snapshot:
                 exit_code=ExitCode.SOURCE,
             )
 
+    def require_nobody_waits(self) -> None:
+        """Raises MigrationError (exit 3) where somebody has waited too long for a lock that this transaction holds."""
+        waiting = self.rows(table_locks.WAITING, (self.process,))
+        if waiting:  # what PostgreSQL says of sessions is otherwise of the transaction's first look at them
+            self.rows("SELECT pg_catalog.pg_stat_clear_snapshot()")
+            waiting = self.rows(table_locks.WAITING, (self.process,))
+        overdue = self._courtesy.overdue([table_locks.Holder(*row) for row in waiting])
+        if overdue is not None:
+            raise _waited_for(overdue)
+
+    @functools.cached_property
+    def process(self) -> int:
+        """The server's process that holds the locks; behind a connection pool, libpq knows another one."""
+        return int(self.value("SELECT pg_catalog.pg_backend_pid()"))
+
     def cancel(self) -> None:
-        """Have the server end what another thread is waiting for."""
-        with contextlib.suppress(psycopg2.Error):
-            self.connection.cancel()
+        """Have what another thread is waiting for end, by the server or without it. Does not wait for that."""
+        self.guard.interrupt()
 
     def close(self) -> None:
         with self._lock:  # never under the hands of a thread that an interrupt left behind
             self.connection.close()
+        self.guard.close()
 
     def quoted(self, table: str) -> str:
         """The SQL name of a table that the catalog lists."""
@@ -248,6 +278,21 @@ class Snapshot:
         sql = _EQUALITY.format(key=literal(key.type), reference=literal(reference.type))
         ((operator, cast),) = self.rows(sql)
         return Equality(operator, cast)
+
+
+class _Counted:
+    """Hands records on, and tells how many."""
+
+    def __init__(self, sink: Any) -> None:
+        self._write = sink.write
+        self._records = 0
+
+    def write(self, line: bytes) -> None:
+        self._records += 1
+        self._write(line)
+
+    def taken(self) -> int:
+        return self._records
 
 
 class _Unread:
@@ -322,21 +367,27 @@ def snapshot(
     settings: Settings,
     shared: Optional[str] = None,
     exported: Optional[Mapping[str, SharedRows]] = None,
+    optional: bool = False,
 ) -> Iterator[Snapshot]:
     """Connect, lock the tables, pin the session, and hold one read-only snapshot until the block ends.
 
     ``shared``: the id of another transaction's snapshot (``Snapshot.share``), to see what that one sees;
-    ``exported``: what has been read under it already.
+    ``exported``: what has been read under it already; ``optional``: the caller can do without, and does not wait long.
 
     Raises MigrationError (exit 3) for everything that PostgreSQL refuses inside the block, too, and where a table
     is locked by somebody else for longer than ``table_locks.SECONDS``.
     """
     db = None
     try:
-        db = Snapshot(_connect(settings), settings.postgres_schema, exported)
-        db.connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
-        with _interruptible(db.connection):
-            _begin(db, settings, shared)
+        with guard.listening():
+            connection = _connect(settings, guard.SECOND if optional else guard.CONNECTING)
+            watched = Guard(
+                connection, masked(settings.postgres), guard.SECOND if optional else guard.OPENING
+            )
+            db = Snapshot(connection, watched, settings.postgres_schema, exported)
+            connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            _begin(db, settings, shared, 0 if optional else table_locks.SECONDS)
+            watched.opened()
             yield db
     except psycopg2.Error as error:
         raise _explained(error, settings, db) from error
@@ -349,7 +400,7 @@ def snapshot(
 def opened(settings: Settings, db: Optional[Snapshot] = None) -> Iterator[Snapshot]:
     """The snapshot that is given, left open, or one of the block's own. Raises as ``snapshot`` does."""
     if db is None:
-        with snapshot(settings) as own:
+        with snapshot(settings) as own, _giving_way(own, settings):
             yield own
             own.require_unchanged()
         return
@@ -360,55 +411,84 @@ def opened(settings: Settings, db: Optional[Snapshot] = None) -> Iterator[Snapsh
         raise _explained(error, settings, db) from error
 
 
-def _connect(settings: Settings) -> Any:
-    given: Dict[str, Any] = dict(settings.postgres)
-    given.setdefault("connect_timeout", "10")
-    given.setdefault("application_name", "theprogram_migration")
-    given["client_encoding"] = "UTF8"
-    try:
-        return psycopg2.connect(**given)
-    except psycopg2.OperationalError as error:
-        # ~/.pgpass comes first; only where it has nothing is config.py's password used
-        if settings.fallback_password and "no password supplied" in str(error):
-            return psycopg2.connect(**given, password=settings.fallback_password)
-        raise
-
-
 @contextlib.contextmanager
-def _interruptible(connection: Any) -> Iterator[None]:
-    """Let Ctrl-C end a statement that the server is still busy with.
+def _giving_way(db: Snapshot, settings: Settings) -> Iterator[None]:
+    """End a long read for which somebody waits: an ALTER TABLE, and behind it whoever uses the table.
 
-    Python runs signal handlers between its own instructions only, and libpq waits inside one of them. So a
-    thread watches for the signal and has the server cancel the statement, which wakes libpq.
+    A thread looks by a connection of its own, which only a run of some seconds makes, and can do without.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    watched, written = socket.socketpair()
-    written.setblocking(False)
-    previous = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+    process = db.process
+    ended = threading.Event()
 
-    def watch() -> None:
-        for number in iter(lambda: watched.recv(1), b""):
-            if number[0] in (signal.SIGINT, signal.SIGTERM):
-                with contextlib.suppress(psycopg2.Error):
-                    connection.cancel()
-            if previous >= 0:  # another connection's watch
-                with contextlib.suppress(OSError):
-                    os.write(previous, number)
+    def look() -> None:
+        if ended.wait(GIVING_WAY_AFTER):
+            return
+        courtesy = table_locks.Courtesy()
+        with contextlib.suppress(psycopg2.Error, MigrationError, OSError), contextlib.ExitStack() as stack:
+            connection = _connect(settings, guard.SECOND)
+            stack.callback(connection.close)
+            watched = Guard(connection, masked(settings.postgres), guard.SECOND)
+            stack.callback(watched.close)
+            while not ended.wait(guard.TICK):
+                with watched.waiting():
+                    waiting = table_locks.waiting_for(connection, process)
+                overdue = courtesy.overdue(waiting)
+                if overdue is not None:
+                    db.guard.fail(_waited_for(overdue))
+                    return
+                if connection.closed:
+                    return
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
+    threading.Thread(target=look, daemon=True).start()
     try:
         yield
     finally:
-        signal.set_wakeup_fd(previous)
-        written.close()
-        thread.join()
-        watched.close()
+        ended.set()
 
 
-def _begin(db: Snapshot, settings: Settings, shared: Optional[str]) -> None:
+def _waited_for(one: table_locks.Holder) -> MigrationError:
+    return MigrationError(
+        "stopped, as %s waits to change table %s, which this run reads, and whoever uses it next waits behind that"
+        % (one.who, one.table),
+        hint="run again when that is done; nothing was changed",
+        exit_code=ExitCode.SOURCE,
+    )
+
+
+def _connect(settings: Settings, limit: float) -> Any:
+    """Connect. What is set here gives way to URL, service file and environment, in libpq's own order.
+
+    ``limit``: seconds, where libpq does not give up before.
+    """
+    given: Dict[str, Any] = dict(settings.postgres)
+    given["client_encoding"] = "UTF8"
+    given["fallback_application_name"] = APPLICATION
+    os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_SECONDS)  # a parameter would win over a service file
+
+    def connect() -> Any:
+        try:
+            return guard.in_a_thread(lambda: psycopg2.connect(**given), _close, limit)
+        except queue.Empty:
+            raise MigrationError(
+                "no connection to PostgreSQL at %s within %d s" % (masked(settings.postgres), limit),
+                exit_code=ExitCode.SOURCE,
+            ) from None
+
+    try:
+        return connect()
+    except psycopg2.OperationalError as error:
+        # ~/.pgpass comes first; only where it has nothing is config.py's password used
+        if settings.fallback_password and "no password supplied" in str(error):
+            given["password"] = settings.fallback_password
+            return connect()
+        raise
+
+
+def _close(connection: Any) -> None:
+    connection.close()
+
+
+def _begin(db: Snapshot, settings: Settings, shared: Optional[str], seconds: float) -> None:
     """Begin the transaction: the locks, and PINNED for it alone, so that a pooler hands nothing on.
 
     Raises MigrationError (exit 3) where a lock is not to be had.
@@ -420,20 +500,20 @@ def _begin(db: Snapshot, settings: Settings, shared: Optional[str]) -> None:
         if server >= _SINCE.get(name, 0)
     )
     tables = _declared(db, settings)
-    given_up = time.monotonic() + table_locks.SECONDS
+    given_up = time.monotonic() + seconds
     said = False
     while True:
         if shared is not None:  # before any other statement
             db.adopt(shared)
         try:
-            with db.connection.cursor() as cursor:
+            with db.guard.waiting(), db.connection.cursor() as cursor:
                 table_locks.lock(cursor, list(tables), pinned)
             return
         except pg.LockNotAvailable as error:
             if time.monotonic() >= given_up:
-                raise _locked(table_locks.in_the_way(db.connection, tables)) from error
+                raise _locked(_in_the_way(db, tables)) from error
             if not said:
-                for holder in table_locks.in_the_way(db.connection, tables):
+                for holder in _in_the_way(db, tables):
                     log.info("waiting for a lock on table %s: %s", holder.table, holder)
                 said = True
             db.connection.rollback()
@@ -455,6 +535,11 @@ def _declared(db: Snapshot, settings: Settings) -> Dict[str, str]:
         if schema and table:
             found[quote(schema) + "." + quote(table)] = name
     return found
+
+
+def _in_the_way(db: Snapshot, tables: Mapping[str, str]) -> List[table_locks.Holder]:
+    with db.guard.waiting():
+        return table_locks.in_the_way(db.connection, tables)
 
 
 def _locked(holders: Sequence[table_locks.Holder]) -> MigrationError:
@@ -496,13 +581,15 @@ class ConnectionLost(MigrationError):
 
 def _explained(error: psycopg2.Error, settings: Settings, db: Optional[Snapshot]) -> MigrationError:
     """The same failure as one that says what to do. Never carries row contents or the password."""
+    if db is not None and db.guard.failure is not None:
+        return db.guard.failure
     where = masked(settings.postgres)
     text = str(error).strip().split("\n")[0]
     hint: Optional[str] = None
     database = re.search(r'database "[^"]*" does not exist', str(error))
     role = re.search(r'role "[^"]*" does not exist', str(error))
     if isinstance(error, pg.LockNotAvailable) and db is not None:
-        return _locked(table_locks.in_the_way(db.connection, _declared(db, settings)))
+        return _locked(_in_the_way(db, _declared(db, settings)))
     if isinstance(error, pg.InsufficientPrivilege):
         if "row-level security" in str(error) or "row security" in str(error):
             message = "a row-level security policy would hide rows: " + text

@@ -9,7 +9,8 @@ Source: https://www.postgresql.org/docs/current/mvcc-caveats.html
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Sequence
+import time
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 import psycopg2
 from psycopg2 import errors as pg
@@ -35,14 +36,17 @@ class Holder(NamedTuple):
     application: Optional[str]
     seconds: Optional[float]
 
-    def __str__(self) -> str:
+    @property
+    def who(self) -> str:
         if self.process is None:
-            return "a prepared transaction holds it (see pg_prepared_xacts)"
+            return "a prepared transaction (see pg_prepared_xacts)"
         known = [repr(self.application)] if self.application else []
         if self.seconds is not None:
             known.append("for %d s" % self.seconds)
-        does = "holds it" if self.granted else "waits for it"
-        return "process %d%s %s" % (self.process, " (%s)" % ", ".join(known) if known else "", does)
+        return "process %d%s" % (self.process, " (%s)" % ", ".join(known) if known else "")
+
+    def __str__(self) -> str:
+        return self.who + (" holds it" if self.granted else " waits for it")
 
 
 def lock(cursor: Any, tables: Sequence[str], settings: str) -> None:
@@ -111,6 +115,47 @@ def _transaction_between(connection: Any) -> Iterator[None]:
         yield
     with contextlib.suppress(psycopg2.Error):
         connection.rollback()
+
+
+# Who waits for a lock that a session has: only ACCESS EXCLUSIVE has to wait for our ACCESS SHARE. How long, PostgreSQL
+# tells from version 14 on.
+WAITING = """
+SELECT coalesce(x.indrelid, w.relation)::regclass::text, false, w.pid, a.application_name,
+       extract(epoch FROM clock_timestamp() - (to_jsonb(w) ->> 'waitstart')::timestamptz)::float8
+FROM pg_catalog.pg_locks w
+JOIN pg_catalog.pg_locks h ON h.pid = %s AND h.locktype = 'relation' AND h.granted
+  AND h.database = w.database AND h.relation = w.relation
+LEFT JOIN pg_catalog.pg_index x ON x.indexrelid = w.relation
+LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = w.pid
+WHERE w.locktype = 'relation' AND NOT w.granted AND w.mode = 'AccessExclusiveLock'
+ORDER BY 5 DESC NULLS LAST, 3
+"""
+
+
+class Courtesy:
+    """Who waits for our locks, look by look, and who has waited too long."""
+
+    def __init__(self) -> None:
+        self._since: Dict[Optional[int], float] = {}
+
+    def overdue(self, waiting: Sequence[Holder]) -> Optional[Holder]:
+        """The first of those who wait now that has waited for longer than ``SECONDS``."""
+        now = time.monotonic()
+        self._since = {one.process: self._since.get(one.process, now - (one.seconds or 0)) for one in waiting}
+        for one in waiting:
+            seconds = now - self._since[one.process]
+            if seconds >= SECONDS:
+                return one._replace(seconds=seconds)
+        return None
+
+
+def waiting_for(connection: Any, process: int) -> List[Holder]:
+    """Who waits for a lock of the session ``process``, by another connection."""
+    with _transaction_between(connection), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL search_path = pg_catalog")
+        cursor.execute(WAITING, (process,))
+        return [Holder(*row) for row in cursor.fetchall()]
+    return []
 
 
 # A relation that this transaction has locked, by LOCK TABLE or by reading it, cannot be changed any more. So what is not

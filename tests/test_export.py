@@ -396,9 +396,9 @@ def test_two_connections_write_what_one_writes(
     monkeypatch.setattr(export_from_postgres, "FOR_TWO", -1)
     readers, copy = set(), source.Snapshot.copy
 
-    def noted(db: source.Snapshot, query: str, sink: Any) -> None:
+    def noted(db: source.Snapshot, *arguments: Any) -> None:
         readers.add(db)
-        copy(db, query, sink)
+        copy(db, *arguments)
 
     monkeypatch.setattr(source.Snapshot, "copy", noted)
     export(settings_of(sample_database.url, two))
