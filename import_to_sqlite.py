@@ -132,7 +132,7 @@ def _fill_tables(
 ) -> Dict[str, Filled]:
     """Load every table, where there is much of them some in a process beside; what is ``taken_off`` there comes back."""
     filled: Dict[str, Filled] = {}
-    sizes = {table.name: (export.folder / table.file).stat().st_size for table in settings.tables}
+    sizes = {table.name: export.sizes[table.file] for table in settings.tables}
     apart, side = tables_apart(export.manifest.row_counts, sizes), target.beside(staged)
     with contextlib.ExitStack() as stack:
         if apart:

@@ -282,7 +282,7 @@ def _new_report(context: Context, timestamp: str, file: Optional[target.Stamp]) 
         made.export_timestamp = manifest.export_timestamp
         made.orphans_skipped = dict(manifest.orphans_skipped)
         made.bundle = {
-            name: {"sha256": checksum.lower(), "bytes": (export.folder / name).stat().st_size}
+            name: {"sha256": checksum.lower(), "bytes": export.sizes[name]}
             for name, checksum in manifest.checksums.items()
         }
         environment["exported_from_postgresql"] = manifest.server_version or None
@@ -335,7 +335,7 @@ def _compare(context: Context, made: Report, held: Dict[str, Digest]) -> Iterato
                     raise bundle.damaged(message % (table.file, digest.rows, counted))
                 held[table.name] = digest
                 result.bundle_count = digest.rows
-                result.bytes = (export.folder / table.file).stat().st_size
+                result.bytes = export.sizes[table.file]
             result.seconds = time.perf_counter() - started
             log.debug("compared %s: %d rows in %.1f s", table.name, expected, result.seconds)
 

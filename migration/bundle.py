@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
-import functools
 import hashlib
 import io
 import json
@@ -349,16 +348,43 @@ def sync_folder(folder: Path) -> None:
 
 
 class Reader:
-    """A verified bundle."""
+    """A bundle whose files are those of its manifest. Each is proved by its checksum as it is read to its end.
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    ``sizes``: of the files, in bytes.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, sizes: Mapping[str, int]) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.sizes = sizes
+
+    def verify(self) -> None:
+        """Read all files, to see whether they are the manifest's. Raises MigrationError (exit 4)."""
+        names = sorted(self.sizes)
+        if sum(self.sizes.values()) < FOR_THREADS:
+            for name in names:
+                self._verify_file(name)
+            return
+        with ThreadPoolExecutor(2) as pool:  # hashing lets other threads run
+            collections.deque(pool.map(self._verify_file, names), maxlen=0)
+
+    def _verify_file(self, name: str) -> None:
+        digest = hashlib.sha256()
+        with open_regular(self.folder / name) as file, _legible(name):
+            block_size = _block_size(file.fileno())
+            for block in iter(lambda: file.read(block_size), b""):
+                digest.update(block)
+        self._require(name, digest)
+
+    def _require(self, name: str, digest: Any) -> None:
+        if digest.hexdigest() != self.manifest.checksums[name].lower():
+            raise damaged("%s does not match its SHA256 checksum in the manifest" % name)
 
     def user_data(self) -> Dict[str, Optional[bytes]]:
         """The JSON text of the members of ``user_data.json``, ``None`` for null."""
+        content = _read(self.folder / USER_DATA)
+        self._require(USER_DATA, hashlib.sha256(content))
         try:
-            content = _read(self.folder / USER_DATA)
             members = msgspec.json.decode(content, type=Dict[str, msgspec.Raw])
             reject_duplicates(content)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -385,7 +411,7 @@ class Reader:
             number, texts = 0, []  # type: int, List[bytes]
             try:
                 layout = _Lines(file)
-                for texts in layout:
+                for texts in _legibly(file_name, layout):
                     try:
                         made = process(texts)
                     except msgspec.ValidationError:
@@ -397,7 +423,7 @@ class Reader:
                     texts = []
                     layout.accept()
                 texts = []
-                for texts in [] if layout.ended else in_blocks(_scanned(file, layout.offset, layout.last)):
+                for texts in [] if layout.ended else in_blocks(_legibly(file_name, _scanned(file, layout))):
                     yield process(texts)
                     number += len(texts)
                     texts = []
@@ -407,6 +433,24 @@ class Reader:
                 raise damaged(
                     "%s is damaged in record %d: %s" % (file_name, number + sound + 1, damage)
                 ) from damage
+        self._require(file_name, layout.digest)
+
+
+@contextlib.contextmanager
+def _legible(name: str) -> Iterator[None]:
+    """A disk that cannot be read damages a bundle."""
+    try:
+        yield
+    except OSError as error:
+        raise damaged(
+            "cannot read %s: %s" % (name, error.strerror or error),
+            "the disk may be failing: bring the bundle from where it was copied, or export again to another disk",
+        ) from error
+
+
+def _legibly(name: str, texts: Iterable[Result]) -> Iterator[Result]:
+    with _legible(name):
+        yield from texts
 
 
 _DAMAGES = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError)
@@ -427,24 +471,29 @@ def _first_damage(
 class _Lines:
     """The records of a file in our own layout, block by block; stops before the first block in another layout.
 
-    ``offset``: how far the file was accepted; ``last``: the sign before it: "[", "," or the "}" of a record.
+    ``offset``: how far the file was accepted; ``last``: the sign before it: "[", "," or the "}" of a record;
+    ``digest``: of what was accepted.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.offset, self.last, self.ended = 0, "", False
-        self._size = 0
+        self.digest = hashlib.sha256()
+        self._read = 0, self.digest
 
     def accept(self) -> None:
         """The block that was handed out last is one of records."""
-        self.offset += self._size
+        size, self.digest = self._read
+        self.offset += size
         self.last = ","
 
     def __iter__(self) -> Iterator[List[bytes]]:
         file = self._file
-        if file.readline(16).strip() != b"[":
+        head = file.readline(16)
+        if head.strip() != b"[":
             return
-        self.offset, self.last = file.tell(), "["
+        self.offset, self.last = len(head), "["
+        self.digest.update(head)
         size = min(LINES, _block_size(file.fileno()))
         while True:
             block = file.read(size)
@@ -453,13 +502,17 @@ class _Lines:
                 block += file.read(
                     len(_END)
                 )  # the last record's line has been read, but not what ends the array
-            self._size = len(block)
+            digest = self.digest.copy()
+            digest.update(block)
+            self._read = len(block), digest
             closed = block.endswith(_END)
             if closed or block == _END[1:]:
                 if file.read(1):
                     return
                 if not closed:
                     self.ended = self.last == "["
+                    if self.ended:
+                        self.digest = digest
                     return
             elif not block.endswith(b",\n"):
                 return
@@ -496,10 +549,12 @@ def in_blocks(texts: Iterable[bytes]) -> Iterator[List[bytes]]:
         yield found
 
 
-def _scanned(file: BinaryIO, offset: int, last: str) -> Iterator[bytes]:
+def _scanned(file: BinaryIO, layout: _Lines) -> Iterator[bytes]:
+    """The records behind those that ``layout`` accepted."""
     import codecs
 
-    file.seek(offset)
+    file.seek(layout.offset)
+    last = layout.last
     decoder = codecs.getincrementaldecoder("utf-8")()
     end_of = deep(value_at)
     buffer, position, block, ended = "", 0, BLOCK, False
@@ -507,6 +562,7 @@ def _scanned(file: BinaryIO, offset: int, last: str) -> Iterator[bytes]:
     def more() -> bool:
         nonlocal buffer, position, ended, block
         data = file.read(block)
+        layout.digest.update(data)
         ended = not data
         buffer = buffer[position:] + decoder.decode(data, final=ended)
         position = 0
@@ -569,11 +625,12 @@ def held(folder: Path) -> Iterator[None]:
 def reading(
     folder: Path, tables: Mapping[str, str], user_email: Optional[str] = None, is_held: bool = False
 ) -> Iterator[Reader]:
-    """The verified bundle in ``folder``; ``tables``: the table and file names that it must hold.
+    """The bundle in ``folder``; ``tables``: the table and file names that it must hold.
 
     ``is_held``: the caller has the folder's lock.
 
-    Raises MigrationError (exit 4) where it is missing, damaged, of another user than ``user_email``, or in use.
+    A file is proved as it is read. Where the block fails, all files are read: what failed may be the damage's doing.
+    Raises MigrationError (exit 4) where the bundle is missing, damaged, of another user than ``user_email``, or in use.
     """
     try:
         there = folder.is_dir()
@@ -588,7 +645,8 @@ def reading(
         # a bundle on read-only media cannot be locked, nor changed
         if not is_held and os.access(str(folder), os.W_OK):
             stack.enter_context(held(folder))
-        manifest = verify(folder, tables)
+        export = _opened(folder, tables)
+        manifest = export.manifest
         if user_email and user_email != manifest.user_email:
             raise MigrationError(
                 "the bundle in %s belongs to %s, not to %s"
@@ -597,11 +655,15 @@ def reading(
                 hint="export again for this user, or leave --user-email away to use the bundle as it is",
                 exit_code=ExitCode.BUNDLE,
             )
-        yield Reader(folder, manifest)
+        try:
+            yield export
+        except Exception:
+            export.verify()
+            raise
 
 
-def verify(folder: Path, tables: Mapping[str, str]) -> Manifest:
-    """Check manifest, file names, sizes and SHA256 checksums, and return the manifest."""
+def _opened(folder: Path, tables: Mapping[str, str]) -> Reader:
+    """Check the manifest, and the names and sizes of the files."""
     manifest = read_manifest(folder)
     expected = {USER_DATA, *tables.values()}
     for name in sorted(set(manifest.checksums) - expected):
@@ -611,20 +673,23 @@ def verify(folder: Path, tables: Mapping[str, str]) -> Manifest:
         )
     for name in sorted(expected - set(manifest.checksums)):
         raise damaged("the manifest does not name %s" % name, "export again")
-    present = {path.name for path in folder.glob("*.json")} - {MANIFEST, *REPORTS}
+    with _legible(str(folder)):
+        present = {path.name for path in folder.glob("*.json")} - {MANIFEST, *REPORTS}
     for name in sorted(present - expected):
         raise damaged("%s is in %s but not in the manifest" % (name, folder), "move it away, or export again")
-    check = functools.partial(_verify_file, folder, manifest)
-    if sum(manifest.sizes.get(name, 0) for name in expected) < FOR_THREADS:
-        for name in sorted(expected):
-            check(name)
-    else:
-        with ThreadPoolExecutor(2) as pool:  # hashing lets other threads run
-            collections.deque(pool.map(check, sorted(expected)), maxlen=0)
+    sizes = {name: _size(folder / name) for name in sorted(expected)}
+    for name, size in sizes.items():
+        if size != manifest.sizes.get(name, size):
+            raise damaged("%s has %d bytes; the manifest says %d" % (name, size, manifest.sizes[name]))
     for table in tables:
         if table not in manifest.row_counts:
             raise damaged("the manifest has no row count for %s" % table, "export again")
-    return manifest
+    return Reader(folder, manifest, sizes)
+
+
+def _size(path: Path) -> int:
+    with open_regular(path) as file:
+        return os.fstat(file.fileno()).st_size
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -702,20 +767,6 @@ def _check_manifest(content: Any) -> None:
     json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair can be shown nowhere
 
 
-def _verify_file(folder: Path, manifest: Manifest, name: str) -> None:
-    path, checksum, size = folder / name, manifest.checksums[name], manifest.sizes.get(name)
-    digest, length = hashlib.sha256(), 0
-    with open_regular(path) as file:
-        block_size = _block_size(file.fileno())
-        for block in iter(lambda: file.read(block_size), b""):
-            digest.update(block)
-            length += len(block)
-    if size is not None and length != size:
-        raise damaged("%s has %d bytes; the manifest says %d" % (path.name, length, size))
-    if digest.hexdigest() != checksum.lower():
-        raise damaged("%s does not match its SHA256 checksum in the manifest" % path.name)
-
-
 def open_regular(path: Path) -> BinaryIO:
     """Open a file of the bundle to read; never a link, which could lead anywhere."""
     try:
@@ -740,7 +791,7 @@ def _block_size(descriptor: int) -> int:
 
 
 def _read(path: Path) -> bytes:
-    with open_regular(path) as file:
+    with open_regular(path) as file, _legible(path.name):
         return file.read()
 
 

@@ -244,7 +244,8 @@ def test_records_are_the_same_wherever_a_block_ends_and_a_cut_file_is_damaged(
 ) -> None:
     text = {**OURS, **LAYOUTS}[layout](rows).encode("utf-8")
     path = tmp_path / "rows.json"
-    reader = bundle.Reader(tmp_path, manifest=None)  # type: ignore[arg-type]
+    checksums = {path.name: hashlib.sha256(text).hexdigest()}
+    reader = bundle.Reader(tmp_path, bundle.Manifest("", "", "", {}, checksums), {})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bundle, "LINES", size)
         patch.setattr(bundle, "BLOCK", size)
