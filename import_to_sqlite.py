@@ -66,9 +66,9 @@ def import_(settings: Settings) -> Imported:
             time.perf_counter() - started,
         )
         columns = mapping.columns_of(export, settings, schema)
-        with target.replacing(settings.sqlite_path) as staged, target.errors(settings.sqlite_path):
-            database = target.create(staged, schema)
-            try:
+        aside = settings.backup_dir if settings.backup else None
+        with target.replacing(settings.sqlite_path, aside) as staged:
+            with target.building(staged, schema, settings.sqlite_path) as database:
                 log.debug("import: %d objects made from %s", len(schema.objects), schema.path)
                 taken_off = target.take_off(database)
                 _fill_singletons(database, export, settings, columns, schema)
@@ -92,8 +92,6 @@ def import_(settings: Settings) -> Imported:
                     )
                 target.finish(database, staged, schema)
                 log.info("indexes, triggers and checks: %.1f s", time.perf_counter() - started)
-            finally:
-                database.close()
             stamp, started = target.stamp(staged), time.perf_counter()
             _withdraw_report(settings.data_dir)
             backup = target.publish(
@@ -102,7 +100,7 @@ def import_(settings: Settings) -> Imported:
     log.debug("import: backed up and published in %.2f s", time.perf_counter() - started)
     if backup is not None:
         log.info("old database backed up to %s", backup)
-        target.prune(settings.backup_dir, settings.keep_backups)
+        target.prune(settings.backup_dir, settings.keep_backups, settings.sqlite_path, backup)
     log.info("database of user %s published as %s", export.manifest.user_id, settings.sqlite_path)
     return Imported(
         export.manifest,

@@ -103,7 +103,7 @@ def migrate(settings: Settings, arguments: argparse.Namespace) -> int:
 
             read_schema(settings.schema_path)
             with target.replacing(
-                settings.sqlite_path
+                settings.sqlite_path, settings.backup_dir if settings.backup else None
             ):  # what would stop the import stops us before the export
                 pass
         exported = export(settings)
@@ -162,12 +162,16 @@ def _summarize(exported: Optional[Exported], imported: Optional[Imported], setti
 def _restore(name: str, settings: Settings) -> int:
     from migration import target
 
-    backup = target.newest_backup(settings.backup_dir) if name == NEWEST else console.expanded(name)
+    backup = (
+        target.newest_backup(settings.backup_dir, settings.sqlite_path)
+        if name == NEWEST
+        else console.expanded(name)
+    )
     saved = target.restore(backup, settings.sqlite_path, settings.backup_dir if settings.backup else None)
     console.log.info("%s restored from %s", settings.sqlite_path, backup)
     if saved is not None:
         console.log.info("what was there is backed up to %s", saved)
-        target.prune(settings.backup_dir, settings.keep_backups)
+        target.prune(settings.backup_dir, settings.keep_backups, settings.sqlite_path, saved)
     return ExitCode.DONE
 
 

@@ -338,10 +338,27 @@ def sync_path(path: Path, flags: int = os.O_RDWR) -> None:
         os.close(descriptor)
 
 
+# Some file systems cannot sync a folder, and Windows cannot open one.
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder last through a power cut, where the system can."""
-    with contextlib.suppress(OSError):
+    if os.name == "nt":
+        return
+    try:
         sync_path(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+
+
+def make_folder(folder: Path) -> None:
+    """A folder for its owner alone, if it is not there, whose name lasts through a power cut as well."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path in missing:
+        sync_folder(path.parent)
 
 
 # Reading

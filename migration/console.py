@@ -350,7 +350,7 @@ INTERRUPTED = "error: interrupted; nothing is half done, run again when ready"
 
 
 def _interrupted() -> int:
-    print(INTERRUPTED, file=sys.stderr)
+    _say(INTERRUPTED)
     return int(ExitCode.INTERRUPTED)
 
 
@@ -370,11 +370,30 @@ def _print_error(error: MigrationError) -> None:
     for handler in log.handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(log.makeRecord(log.name, logging.ERROR, "", 0, "%s", (error.logged,), None))
-    print("error: " + error.message, file=sys.stderr)
+    _say("error: " + error.message)
     if error.hint:
-        print("try: " + error.hint, file=sys.stderr)
+        _say("try: " + error.hint)
     if error.private_hint:
-        print(error.private_hint, file=sys.stderr)
+        _say(error.private_hint)
+
+
+def _say(text: str) -> None:
+    """A line for the person at the terminal. Where nobody can read it, the exit code still tells."""
+    with contextlib.suppress(OSError):
+        print(printable(text), file=sys.stderr)
+        sys.stderr.flush()
+
+
+def printable(text: str) -> str:
+    """Text that shows what it holds and commands no terminal: control characters, and what turns a line's direction, escaped."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]
@@ -400,10 +419,7 @@ class _LogFile(logging.FileHandler):
             super().handleError(record)
         elif not self.broken:
             self.broken = True
-            print(
-                "warning: the log file %s cannot be written: %s" % (self.baseFilename, error.strerror),
-                file=sys.stderr,
-            )
+            _say("warning: the log file %s cannot be written: %s" % (self.baseFilename, error.strerror))
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what could not be written is tried once more
@@ -423,7 +439,7 @@ def _logging(found: _Lookup) -> Iterator[None]:
         raise usage("LOG_LEVEL is %r" % level, "one of " + ", ".join(LEVELS))
     terminal = _Terminal()
     terminal.setLevel(level)
-    terminal.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    terminal.setFormatter(_Printable("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     handlers: List[logging.Handler] = [terminal]
     file = found.text("log_file", "LOG_FILE", "LOG_FILE")
     if file:
@@ -451,7 +467,7 @@ def _log_file(path: Path, level: int) -> logging.Handler:
             "set --log-file to a file in a folder that exists",
         ) from error
     handler.setLevel(level)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    handler.setFormatter(_Printable("%(asctime)s %(levelname)-7s %(message)s"))
     return handler
 
 
@@ -528,9 +544,9 @@ def summary(
             name, justify="left" if text else "right", footer=total or ("" if i else "total"), overflow="fold"
         )
     for row in rows:
-        shown.add_row(*(Text(_cell(name, value)) for name, value in zip(columns, row)))
+        shown.add_row(*(Text(printable(_cell(name, value))) for name, value in zip(columns, row)))
     with _read_along():
-        print(title)
+        print(printable(title))
         Console(width=None if sys.stdout.isatty() else 100, highlight=False).print(shown)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import Iterator
@@ -13,6 +14,9 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment,unused-ignore]
+
+
+_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # the last from Windows
 
 
 @contextlib.contextmanager
@@ -58,7 +62,13 @@ def _take(descriptor: int, what: str, exit_code: ExitCode) -> None:
             os.lseek(descriptor, 1 << 20, os.SEEK_SET)
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
             os.lseek(descriptor, 0, os.SEEK_SET)
-    except OSError:
+    except OSError as error:
+        if error.errno not in _HELD:
+            raise MigrationError(
+                "%s cannot be locked: %s" % (what, error.strerror or error),
+                hint="its file system has no locks that keep two runs apart: choose a place on a local disk",
+                exit_code=exit_code,
+            ) from error
         os.lseek(descriptor, 0, os.SEEK_SET)
         holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
         raise MigrationError(

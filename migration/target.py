@@ -11,16 +11,27 @@ import os
 import re
 import shutil
 import sqlite3
+import tempfile
+import time
 import zlib
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Callable, Collection, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Collection, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Type
 
 from migration import lock
-from migration.bundle import create_private, sync_folder, sync_path
-from migration.errors import ExitCode, MigrationError
+from migration.bundle import create_private, make_folder, sync, sync_folder, sync_path
+from migration.errors import ExitCode
 from migration.schema import Schema, quote
+from migration.sqlite_errors import CORRUPT, ERROR, NOTADB, code_of
+from migration.sqlite_errors import errors as errors
+from migration.sqlite_errors import failed as failed
+from migration.sqlite_errors import in_use as in_use
 from migration.workers import FOR_THREADS, Job
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment,unused-ignore]
 
 log = logging.getLogger("migration.target")
 
@@ -34,52 +45,6 @@ _BUSY_SECONDS = 2.0
 _COMPANIONS = ("-wal", "-shm", "-journal")
 
 
-def failed(message: str, hint: Optional[str] = None) -> MigrationError:
-    return MigrationError(message, hint=hint, exit_code=ExitCode.TARGET)
-
-
-@contextlib.contextmanager
-def errors(path: Path) -> Iterator[None]:
-    """SQLite's and the system's refusals, as ones that name the file and say what to do."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        text = str(error).partition(" with text ")[0]  # which would be quoted
-        if "locked" in text or "busy" in text:
-            raise in_use(path) from error
-        if "full" in text:
-            raise failed(
-                "no space left for %s" % path, "free some space, or choose another place with --sqlite-path"
-            ) from error
-        if "readonly" in text or "unable to open" in text:
-            raise failed(
-                "%s cannot be written: %s" % (path, text),
-                "check the permissions of the file and its folder, or set --sqlite-path",
-            ) from error
-        if "not a database" in text or "malformed" in text:
-            raise failed(
-                "%s is not a sound SQLite database: %s" % (path, text),
-                "move it away, or choose another file with --sqlite-path",
-            ) from error
-        raise failed("SQLite refuses %s: %s" % (path, text)) from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise failed(
-                "no space left for %s" % (error.filename or path), "free some space, or choose another place"
-            ) from error
-        raise failed(
-            "%s cannot be written: %s" % (error.filename or path, error.strerror or error),
-            "check the permissions of the file and its folder, or set --sqlite-path and --backup-dir",
-        ) from error
-
-
-def in_use(path: Path) -> MigrationError:
-    return failed(
-        "%s is open in another program (database is locked)" % path,
-        "close the application and every other program that has it open, then run again",
-    )
-
-
 def resolved(path: Path) -> Path:
     """Where a path leads, links followed."""
     try:
@@ -89,31 +54,41 @@ def resolved(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, sound: bool = True) -> Iterator[Path]:
+def replacing(path: Path, aside: Optional[Path] = None, probe: bool = True) -> Iterator[Path]:
     """Hold the target's lock; the block builds the file that is yielded and then calls ``publish``.
 
     What is left of it when the block ends is removed: the old database stands as it was.
     Raises MigrationError (exit 5) where the target cannot be replaced: found before any work is done.
-    ``sound``: False where the target is known to be no database that could be opened.
+    ``aside``: a folder that the files of an unsound old database are copied to before SQLite opens them.
+    ``probe``: False where the block looks at the old database itself.
     """
     with errors(path):
         target = resolved(path)
         if not target.parent.is_dir():
             raise failed("the folder of %s does not exist" % path, "create it, or set --sqlite-path")
-        if target.is_dir():
-            raise failed("%s is a folder" % path, "name a file with --sqlite-path")
+        _require_regular(target, path)
         staged = target.with_name("." + target.name + ".staging")
         both = (staged, beside(staged))
         with lock.held(target.with_name("." + target.name + ".lock"), str(path), ExitCode.TARGET):
-            for path in both:
-                _remove(path)
-            if sound:
-                _probe(target)
+            for left in both:
+                _remove(left)
+            if probe:
+                _probe(target, aside)
             try:
                 yield staged
             finally:
-                for path in both:
-                    _remove(path)
+                for left in both:
+                    _remove(left)
+
+
+def _require_regular(target: Path, path: Path) -> None:
+    """Nothing but a file is replaced: no folder, device, pipe or socket."""
+    if target.is_dir():
+        raise failed("%s is a folder" % path, "name a file with --sqlite-path")
+    if target.exists() and not target.is_file():
+        raise failed(
+            "%s is a device, a pipe or a socket, not a file" % path, "name a file with --sqlite-path"
+        )
 
 
 def beside(staged: Path) -> Path:
@@ -121,22 +96,46 @@ def beside(staged: Path) -> Path:
     return staged.with_name(staged.name + "-2")
 
 
-def _probe(target: Path) -> None:
+def _probe(target: Path, aside: Optional[Path]) -> None:
     """Refuse early what ``publish`` would have to refuse after all the work."""
-    if target.exists():
-        if target.stat().st_size and not os.access(str(target), os.W_OK):
-            raise failed(
-                "%s cannot be written: permission denied" % target,
-                "check its permissions, or set --sqlite-path",
-            )
-        _exclusive(target).close()
-        return
-    left = [target.name + end for end in _COMPANIONS if target.with_name(target.name + end).exists()]
-    if left:
+    left = [target.name + end for end in _COMPANIONS if _size(Path(str(target) + end))]
+    if left and not _size(target):
         raise failed(
-            "%s lies in %s without its database" % (left[0], target.parent),
-            "it may hold the last changes of a database that was moved: put that back beside it, or move it away",
+            "%s lies in %s without its database" % (left[0], target.parent)
+            if not target.exists()
+            else "%s is empty, and %s beside it is not" % (target, left[0]),
+            "it may hold the last changes of a database that was moved or cut off: put that back beside it, or move"
+            " all of these files away",
         )
+    if not target.exists():
+        return
+    if target.stat().st_size and not os.access(str(target), os.W_OK):
+        raise failed(
+            "%s cannot be written: permission denied" % target,
+            "check its permissions, or set --sqlite-path",
+        )
+    # What SQLite finds beside a database it plays back or folds in, and removes.
+    copies = None
+    if left and aside is not None:
+        if is_locked(target, _BUSY_SECONDS):
+            raise in_use(target)
+        copies = _copy_aside(target, aside)
+    try:
+        _exclusive(target).close()
+    except sqlite3.DatabaseError as error:
+        if copies is not None and code_of(error) in (CORRUPT, NOTADB):
+            _keep_aside(copies, target)
+            copies = None
+        raise
+    finally:
+        if copies is not None:
+            _remove(copies)
+            with contextlib.suppress(OSError):  # there are backups in it
+                copies.parent.rmdir()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _exclusive(target: Path) -> sqlite3.Connection:
@@ -207,20 +206,69 @@ def is_unwritten(connection: sqlite3.Connection) -> bool:
 def open_to_read(path: Path) -> sqlite3.Connection:
     """A connection that changes no row. As the last one it folds a write-ahead log in and leaves no file behind.
 
-    On read-only media, where SQLite could make no shared memory beside it, the file alone is read.
+    In a folder that cannot be written, SQLite could neither play a journal back nor share a log: where there is one,
+    a private copy of the files is read, else the file alone.
     """
-    writable = os.access(str(path.resolve().parent), os.W_OK)
-    log_there = path.resolve().with_name(path.resolve().name + "-wal").exists()  # to be read, not overlooked
-    mode = "rw" if writable else "ro" if log_there else "ro&immutable=1"
-    uri = path.resolve().as_uri() + "?mode=" + mode
-    connection = sqlite3.connect(
-        uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False
-    )
+    path = path.resolve()
+    if os.access(str(path.parent), os.W_OK):
+        connection = _connected(path, "rw")
+    elif any(_size(Path(str(path) + end)) for end in _COMPANIONS):
+        connection = _copied(path)
+    else:
+        connection = _connected(path, "ro&immutable=1")
     connection.execute("PRAGMA query_only = ON")
     return connection
 
 
+def _connected(
+    path: Path, mode: str, factory: Type[sqlite3.Connection] = sqlite3.Connection
+) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path.as_uri() + "?mode=" + mode,
+        uri=True,
+        isolation_level=None,
+        timeout=_BUSY_SECONDS,
+        check_same_thread=False,
+        factory=factory,
+    )
+
+
+class _OfCopy(sqlite3.Connection):
+    """A connection to a copy that goes with it."""
+
+    folder: Optional["tempfile.TemporaryDirectory[str]"] = None
+
+    def close(self) -> None:
+        super().close()
+        if self.folder is not None:
+            self.folder.cleanup()
+
+
+def _copied(path: Path) -> sqlite3.Connection:
+    folder = tempfile.TemporaryDirectory(prefix="migration-")  # for its owner alone
+    try:
+        for end in ("", *_COMPANIONS):
+            if Path(str(path) + end).exists():
+                shutil.copyfile(str(path) + end, str(Path(folder.name, "copy" + end)))
+        connection = _connected(Path(folder.name, "copy"), "rw", _OfCopy)
+        assert isinstance(connection, _OfCopy)
+        connection.folder = folder
+    except BaseException:
+        folder.cleanup()
+        raise
+    return connection
+
+
 # Building
+
+
+@contextlib.contextmanager
+def building(staged: Path, schema: Schema, path: Path) -> Iterator[sqlite3.Connection]:
+    """A database of ``create`` that is to become the one at ``path``, closed behind the block."""
+    with errors(path):
+        database = create(staged, schema)
+    with contextlib.closing(database), errors(path):  # what is full is found out before it is closed
+        yield database
 
 
 def create(staged: Path, schema: Schema) -> sqlite3.Connection:
@@ -352,6 +400,17 @@ def integrity_problems(
     return [] if found == ["ok"] else found[:LISTED]
 
 
+def _problems_of_old(connection: sqlite3.Connection, what: str) -> List[str]:
+    """``integrity_problems`` of a database that we have not made: it may need what only its application has."""
+    try:
+        return integrity_problems(connection)
+    except sqlite3.OperationalError as error:
+        if code_of(error) != ERROR:
+            raise
+        log.warning("%s is kept as it is, but not looked through: %s", what, error)
+        return []
+
+
 def integrity_checks(connection: sqlite3.Connection, in_parts: bool) -> List[Job[List[str]]]:
     """What ``integrity_problems`` looks at; ``in_parts`` that can be looked at side by side, the largest first.
 
@@ -423,7 +482,7 @@ def publish(staged: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Pa
         sync_folder(target.parent)
         return None
     with errors(path), contextlib.closing(_exclusive(target)) as old:
-        saved = None if backup_dir is None else back_up(old, backup_dir)
+        saved = None if backup_dir is None else back_up(old, target, backup_dir)
         mode = old.execute("PRAGMA journal_mode").fetchone()[0]
         version = old.execute("PRAGMA data_version").fetchone()
         try:
@@ -458,34 +517,65 @@ def _keep_owner(target: Path, staged: Path) -> None:
 # Backup and restore
 
 
-def back_up(database: sqlite3.Connection, folder: Path) -> Path:
-    """Copy a database with SQLite's backup API, write-ahead log included, verify the copy and return its path."""
+def back_up(database: sqlite3.Connection, of: Path, folder: Path) -> Path:
+    """Copy the database ``of`` with SQLite's backup API, write-ahead log included, verify the copy and return its path."""
     with errors(folder):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(folder)
         # One name for one database, whose lock we hold: so the next run removes what a killed one left.
-        of = database.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()[0]
-        partial = folder / (".backup_%08x.partial" % zlib.crc32(of.encode("utf-8", "surrogateescape")))
+        partial = folder / (".backup_%s.partial" % _token(of))
         _remove(partial)
         try:
             create_private(partial, exclusive=True).close()
-            copy(database, partial)
+            copy(database, partial, "the old database")
             name = _name_backup(partial, folder)
         finally:
             _remove(partial)
+        _note_owner(name, of)
         sync_folder(folder)
         return name
 
 
-def copy(database: sqlite3.Connection, path: Path) -> None:
-    """Copy a database into an empty file, check it and sync it."""
+def _token(of: Path) -> str:
+    return "%08x" % zlib.crc32(os.fsencode(str(of)))
+
+
+_OWNERS = ".databases"  # in a backup folder, a line for each backup: its name, and the database that it is of
+
+
+def _note_owner(backup: Path, of: Path) -> None:
+    """A line is appended in one write: runs on other databases may do so at the same moment."""
+    descriptor = os.open(str(backup.with_name(_OWNERS)), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(b"%s %s\n" % (os.fsencode(backup.name), _line(of)))
+        sync(file)
+
+
+def _line(of: Path) -> bytes:
+    return os.fsencode(str(of)).replace(b"\n", b"\\n")
+
+
+def is_backup_of(backup: Path, path: Path) -> Optional[bool]:
+    """Whether a backup is one of the database at ``path``; None where nothing tells, as of one that was copied here."""
+    try:
+        lines = backup.with_name(_OWNERS).read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return None
+    known = [
+        of for name, _, of in (line.partition(b" ") for line in lines) if name == os.fsencode(backup.name)
+    ]
+    return known[-1] == _line(resolved(path)) if known else None
+
+
+def copy(database: sqlite3.Connection, path: Path, what: str) -> None:
+    """Copy a database into an empty file, check it and sync it. ``what``: the database, for a message."""
     duplicate = sqlite3.connect(str(path), isolation_level=None)
     try:
         duplicate.execute("PRAGMA synchronous = OFF")
         database.backup(duplicate)
-        problems = integrity_problems(duplicate)
+        problems = _problems_of_old(duplicate, what)
         if problems:
             raise failed(
-                "the old database is damaged: %s" % problems[0],
+                "%s is damaged: %s" % (what, problems[0]),
                 "move it away to start afresh, or --restore a backup",
             )
     finally:
@@ -536,65 +626,87 @@ def _is_backup(name: str) -> bool:
         return False
 
 
-def prune(folder: Path, keep: Optional[int]) -> None:
-    """Remove all but the ``keep`` newest backups; None keeps all.
+def prune(folder: Path, keep: Optional[int], path: Path, made: Path) -> None:
+    """Remove all but the ``keep`` newest backups of the database at ``path``; None keeps all.
 
+    The one just ``made``, and those of other databases or of nobody that is known, stay.
     The new database is in place by now: what cannot be removed is worth a warning and no failure.
     """
-    for path in backups(folder)[: -keep if keep else 0]:
+    older = [backup for backup in backups(folder) if is_backup_of(backup, path) and backup != made]
+    for backup in older[: max(0, len(older) - keep + 1)] if keep else ():
         try:
-            path.unlink()
+            backup.unlink()
         except OSError as error:
-            log.warning("the backup %s cannot be removed: %s", path, error.strerror)
+            log.warning("the backup %s cannot be removed: %s", backup, error.strerror)
         else:
-            log.info("removed the backup %s", path)
+            log.info("removed the backup %s", backup)
 
 
-def newest_backup(folder: Path) -> Path:
+def newest_backup(folder: Path, path: Path) -> Path:
+    """The newest backup of the database at ``path``, else the newest of nobody that is known."""
     found = backups(folder)
     if not found:
         raise failed("no backup in %s" % folder, "name a file: --restore FILE, or set --backup-dir")
-    return found[-1]
+    whose = {backup: is_backup_of(backup, path) for backup in found}
+    own = [backup for backup in found if whose[backup]]
+    if own:
+        return own[-1]
+    unknown = [backup for backup in found if whose[backup] is None]
+    if not unknown:
+        raise failed(
+            "no backup of %s in %s: the %d there are of other databases" % (path, folder, len(found)),
+            "name a file: --restore FILE, or set --backup-dir or --sqlite-path",
+        )
+    log.warning("nothing says which database %s is of", unknown[-1])
+    return unknown[-1]
 
 
 def restore(backup: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Path]:
     """Put a backup in the target's place as safely as an import; return the backup of what was there.
 
-    A target that is no sound database any more is no reason to refuse: its files are set aside whole.
-    Raises MigrationError (exit 5) for a backup that is missing or damaged.
+    A target that is no sound database any more is no reason to refuse: its files are set aside whole, before SQLite
+    has opened them. Raises MigrationError (exit 5) for a backup that is missing or damaged.
     """
     with errors(backup):
         there = backup.is_file()
     if not there:
-        raise failed("backup not found: %s" % backup, "ls %s" % (backup_dir or backup.parent))
+        raise failed(
+            "%s is no file" % backup if backup.exists() else "backup not found: %s" % backup,
+            "ls %s" % (backup_dir or backup.parent),
+        )
     if backup.resolve() == path.resolve():
         raise failed(
             "%s is the database itself, not a backup of it" % backup, "name a file from the backup folder"
         )
-    with contextlib.closing(_open_backup(backup)) as source:
-        target = path.resolve()
-        sound = _is_sound(target)
-        with replacing(path, sound) as staged:
+    target = resolved(path)
+    with contextlib.closing(_open_backup(backup)) as source, replacing(path, probe=False) as staged:
+        unsound = _copies_if_unsound(target, backup_dir)
+        try:
+            if unsound is None:
+                _probe(target, backup_dir)
             create_private(staged, exclusive=True).close()
-            copy(source, staged)
-            if sound:
+            copy(source, staged, "the backup %s" % backup)
+            if unsound is None:
                 return publish(staged, path, backup_dir)
             if backup_dir is not None:
-                _set_aside(target, backup_dir)
+                _keep_aside(unsound, target)
             for end in _COMPANIONS:  # they are of the unsound one
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(str(target) + end)
             os.replace(str(staged), str(target))
             sync_folder(target.parent)
             return None
+        finally:
+            if unsound is not None:
+                _remove(unsound)
 
 
 def _open_backup(backup: Path) -> sqlite3.Connection:
     source = open_to_read(backup)
     try:
-        problems = integrity_problems(source)
         empty = source.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
-    except sqlite3.Error as error:
+        problems = _problems_of_old(source, "the backup %s" % backup)
+    except (sqlite3.Error, OSError) as error:
         problems, empty = [str(error)], False
     if problems or empty:
         source.close()
@@ -605,28 +717,105 @@ def _open_backup(backup: Path) -> sqlite3.Connection:
     return source
 
 
-def _is_sound(target: Path) -> bool:
-    """Whether there is nothing or a database that SQLite can read through; one in use is left to ``publish``."""
-    if not target.is_file():
-        return True
+# What is no sound database: its files as they are
+
+
+def _copies_if_unsound(target: Path, folder: Optional[Path]) -> Optional[Path]:
+    """Copies of the target's files where they are no sound database; None where they are, or where there are none.
+
+    It is the copies that SQLite opens, as it changes what it opens. A database in use may look unsound when it is
+    copied: that one is refused.
+    """
+    folder = target.parent if folder is None else folder
+    if not any(_size(Path(str(target) + end)) for end in _COMPANIONS):
+        if not _size(target) or _is_sound(target):  # SQLite finds nothing to play back or to fold in
+            return None
+        if is_locked(target):
+            raise in_use(target)
+        return _copy_aside(target, folder)
+    copies = _copy_aside(target, folder)
+    tried = copies.with_name(copies.name + "-tried")
+    sound = True
     try:
-        with contextlib.closing(open_to_read(target)) as connection:
-            return not integrity_problems(connection)
-    except sqlite3.DatabaseError as error:
-        return "not a database" not in str(error) and "malformed" not in str(error)
-
-
-def _set_aside(target: Path, folder: Path) -> None:
-    """Copy the files of an unsound database: something may still be rescued from them."""
-    with errors(folder):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        name = _take_name(
-            folder, _ASIDE_NAME, datetime.now(), lambda name: create_private(name, exclusive=True).close()
-        )
         for end in ("", *_COMPANIONS):
-            if Path(str(target) + end).exists():
-                aside = Path(str(name) + end)
-                create_private(aside).close()
-                shutil.copyfile(str(target) + end, str(aside))
-                sync_path(aside)
-                log.warning("%s was no sound database: set aside as %s", str(target) + end, aside)
+            if Path(str(copies) + end).exists():
+                shutil.copyfile(str(copies) + end, str(tried) + end)
+        sound = _is_sound(tried)
+        if not sound and is_locked(target):
+            sound = True  # for all that can be said while others write it
+            raise in_use(target)
+    finally:
+        _remove(tried)
+        if sound:
+            _remove(copies)
+    return None if sound else copies
+
+
+def _is_sound(copy: Path) -> bool:
+    if not _size(copy):
+        return False  # companions without a database
+    try:
+        with contextlib.closing(open_to_read(copy)) as connection:
+            return not _problems_of_old(connection, "the old database")
+    except sqlite3.DatabaseError as error:
+        if code_of(error) in (CORRUPT, NOTADB):
+            return False
+        raise
+
+
+_LOCK_BYTES = (
+    0x40000000,
+    512,
+)  # where SQLite's locks are: https://www.sqlite.org/fileformat2.html#the_lock_byte_page
+
+
+def is_locked(target: Path, seconds: float = 0.0) -> bool:
+    """Whether another process holds one of SQLite's locks, for so long; the file is not opened as a database."""
+    if fcntl is None or not target.exists():
+        return False
+    end = time.monotonic() + seconds
+    while True:
+        with open(str(target), "r+b") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, _LOCK_BYTES[1], _LOCK_BYTES[0])
+                return False
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    return False  # no locks here: SQLite will say so
+        if time.monotonic() >= end:
+            return True
+        time.sleep(0.02)
+
+
+def _copy_aside(target: Path, folder: Path) -> Path:
+    """Copy the files of a database byte for byte, for ``_keep_aside`` or ``_remove``. A killed run's are replaced."""
+    with errors(folder):
+        make_folder(folder)
+        copies = folder / (".damaged_%s.partial" % _token(target))
+        _remove(copies)
+        try:
+            for end in ("", *_COMPANIONS):
+                if Path(str(target) + end).exists():
+                    create_private(Path(str(copies) + end), exclusive=True).close()
+                    shutil.copyfile(str(target) + end, str(copies) + end)
+                    sync_path(Path(str(copies) + end))
+        except BaseException:
+            _remove(copies)
+            raise
+        return copies
+
+
+def _keep_aside(copies: Path, target: Path) -> None:
+    """Give copies of an unsound database's files their name: something may still be rescued from them."""
+    with errors(copies.parent):
+        name = _take_name(
+            copies.parent,
+            _ASIDE_NAME,
+            datetime.now(),
+            lambda name: create_private(name, exclusive=True).close(),
+        )
+        for end in (*_COMPANIONS, ""):
+            if Path(str(copies) + end).exists():
+                os.replace(str(copies) + end, str(name) + end)
+        sync_folder(copies.parent)
+        log.warning("%s is no sound database: its files are set aside as %s", target, name)

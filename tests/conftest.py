@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, NamedTuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 from urllib.parse import quote
 
 import psycopg2
@@ -249,6 +249,10 @@ class Place(NamedTuple):
     @property
     def backups(self) -> Path:
         return self.folder / "backups"
+
+    def in_backups(self) -> List[Path]:
+        """What is in the backup folder, but for the list of whose each is."""
+        return sorted(path for path in self.backups.iterdir() if path.name != ".databases")
 
 
 @pytest.fixture()

@@ -28,7 +28,7 @@ def import_again(place: Place, **changes: object) -> Path | None:
 
 
 def names(place: Place) -> List[str]:
-    return sorted(path.name for path in place.backups.iterdir())
+    return sorted(path.name for path in place.in_backups())
 
 
 def test_backup_is_named_private_and_whole_under_any_umask(bundle: Path, place: Place, run: Run) -> None:
@@ -81,7 +81,7 @@ def test_backups_of_two_databases_in_one_second_do_not_meet(place: Place) -> Non
     def back_up(path: Path) -> None:
         connection = sqlite3.connect(str(path))
         start.wait()
-        made.append(target.back_up(connection, place.backups))
+        made.append(target.back_up(connection, path, place.backups))
         connection.close()
 
     threads = [threading.Thread(target=back_up, args=(path,)) for path in places]
@@ -136,6 +136,12 @@ OTHERS = (
 )
 
 
+def belong_to(database: Path, folder: Path, names: List[str]) -> None:
+    """Note whose backups these are, as a run does."""
+    with (folder / ".databases").open("a", encoding="utf-8") as file:
+        file.writelines("%s %s\n" % (name, database) for name in names)
+
+
 def fill_backups(place: Place, count: int) -> List[str]:
     """Backups whose age by name is the reverse of that by time of change, and files that are none."""
     place.backups.mkdir()
@@ -143,6 +149,7 @@ def fill_backups(place: Place, count: int) -> List[str]:
     for number, name in enumerate(made):
         (place.backups / name).write_bytes(b"")
         os.utime(str(place.backups / name), (10**9 - number, 10**9 - number))
+    belong_to(place.app, place.backups, made)
     for name in OTHERS:
         (place.backups / name).write_bytes(b"mine")
     (place.backups / "folder").mkdir()
@@ -195,7 +202,9 @@ def test_backup_made_after_clocks_went_back_is_the_newest(
 ) -> None:
     place.backups.mkdir()
     earlier = datetime.now() + ahead
-    (place.backups / earlier.strftime("theprogram_backup_%Y%m%d_%H%M%S.db")).write_bytes(b"")
+    name = earlier.strftime("theprogram_backup_%Y%m%d_%H%M%S.db")
+    (place.backups / name).write_bytes(b"")
+    belong_to(place.app, place.backups, [name])
     (place.backups / "theprogram_backup_99999999_999999.db").write_bytes(b"no time")
     make_old_database(place.app)
     assert run("import_to_sqlite.py", "--keep-backups", 1).code == 0

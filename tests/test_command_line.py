@@ -168,7 +168,7 @@ def test_one_backup_of_the_old_rows_is_made(bundle: Path, place: Place, run: Run
     make_old_database(place.app)
     done = run("migrate.py", "--skip-export", "--offline")
     assert done.code == 0, done.err
-    (backup,) = place.backups.iterdir()
+    (backup,) = place.in_backups()
     assert re.fullmatch(BACKUP_NAME, backup.name)
     assert rows_of(backup, "SELECT note FROM old") == OLD_ROWS
     assert mode(backup) == 0o600 and mode(place.backups) == 0o700
@@ -187,7 +187,7 @@ def test_backup_holds_what_is_only_in_the_write_ahead_log(bundle: Path, place: P
     for end in content:  # as a killed application leaves them
         Path(str(place.app) + end).write_bytes(content[end])
     assert run("migrate.py", "--skip-export", "--offline").code == 0
-    (backup,) = place.backups.iterdir()
+    (backup,) = place.in_backups()
     assert rows_of(backup, "SELECT note FROM old") == [*OLD_ROWS, ("unsaved but committed",)]
     assert [path.name for path in place.folder.iterdir() if "app.db" in path.name] == ["app.db"]
 
@@ -310,7 +310,7 @@ def test_database_behind_a_link_is_replaced_and_the_link_stays(bundle: Path, pla
     assert done.code == 0, done.err
     assert place.app.is_symlink()
     assert rows_of(real, "SELECT count(*) FROM clients") == [(12,)]
-    (backup,) = place.backups.iterdir()
+    (backup,) = place.in_backups()
     assert rows_of(backup, "SELECT note FROM old") == OLD_ROWS
 
 
@@ -388,7 +388,7 @@ def test_option_wins_over_environment_over_dotenv_over_config(
     assert manifest_of(folder / "data")["user_email"] == LAYERS[strongest]
     assert (folder / "data" / "validation_report.json").is_file()
     assert rows_of(folder / "target.db", "SELECT * FROM schema_of_" + strongest) == []
-    assert [bool(re.fullmatch(BACKUP_NAME, path.name)) for path in (folder / "old").iterdir()] == [True]
+    assert [bool(re.fullmatch(BACKUP_NAME, path.name)) for path in (folder / "old").glob("*.db")] == [True]
     assert " DEBUG " in done.err
     assert "exported clients" in (folder / "log").read_text(encoding="utf-8")
     for layer in layers[:-1]:

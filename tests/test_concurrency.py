@@ -282,7 +282,7 @@ def test_of_many_runs_at_once_one_at_a_time_works(bundle: Path, place: Place, tm
             assert "is in use by another migration" in output
             assert any("(process %d)" % pid in output for pid in ended) or "(process" not in output
     assert rows_of(place.app, "SELECT count(*) FROM clients") == [(12,)]
-    assert len(list(place.backups.iterdir())) == len(worked)
+    assert len(list(place.in_backups())) == len(worked)
 
 
 def test_lock_of_a_killed_run_does_not_block(bundle: Path, place: Place, tmp_path: Path, run: Run) -> None:
@@ -368,7 +368,7 @@ def test_writer_that_comes_during_the_import_keeps_its_database(
         application.execute("COMMIT")
     assert rows_of(place.app, "SELECT note FROM old") == [*OLD_ROWS, ("being written",)]
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
-    assert not place.backups.exists() or not list(place.backups.iterdir())
+    assert not place.backups.exists() or not list(place.in_backups())
 
 
 def test_rows_written_during_the_import_are_in_the_backup(bundle: Path, place: Place) -> None:
@@ -377,7 +377,7 @@ def test_rows_written_during_the_import_are_in_the_backup(bundle: Path, place: P
         application.close()
         code, output = go_on(run_)
     assert code == 0, output
-    (backup,) = place.backups.iterdir()
+    (backup,) = place.in_backups()
     assert rows_of(backup, "SELECT note FROM old") == [*OLD_ROWS, ("written meanwhile",)]
 
 
@@ -408,7 +408,7 @@ def test_idle_connection_without_write_ahead_log_cannot_lose_a_write(
     application.close()
     assert rows_of(place.app, "SELECT count(*) FROM clients") == [(12,)]
     assert rows_of(place.app, "PRAGMA integrity_check") == [("ok",)]
-    (backup,) = place.backups.iterdir()
+    (backup,) = place.in_backups()
     assert rows_of(backup, "SELECT note FROM old") == OLD_ROWS
 
 
@@ -463,7 +463,7 @@ def test_rows_of_a_crashed_database_are_in_the_backup(
 ) -> None:
     done = run("import_to_sqlite.py")
     assert done.code == 0, done.err
-    (backup,) = place.backups.iterdir()
+    (backup,) = place.in_backups()
     assert rows_of(backup, "SELECT note FROM old") == COMMITTED
     assert rows_of(place.app, "SELECT count(*) FROM clients") == [(12,)]
     assert rows_of(place.app, "PRAGMA integrity_check") == [("ok",)]
@@ -504,7 +504,7 @@ def test_crashed_database_is_replaced_by_a_restore_and_kept(
     done = run("migrate.py", "--restore", make_backup(tmp_path))
     assert done.code == 0, done.err
     assert rows_of(place.app, "SELECT note FROM old") == OLD_ROWS
-    (backup,) = place.backups.iterdir()
+    (backup,) = place.in_backups()
     assert rows_of(backup, "SELECT note FROM old") == COMMITTED
 
 

@@ -234,7 +234,7 @@ def test_full_target_folder_keeps_rows_of_an_old_write_ahead_log(
         ballast.unlink()
         if done.code == 0:
             assert room >= 420 * KIB
-            (backup,) = place.backups.iterdir()
+            (backup,) = place.in_backups()
             assert len(rows_of(backup, "SELECT * FROM old")) == 102
             break
         assert_says(done, 5, "no space left for ", "free some space")
@@ -282,7 +282,7 @@ def test_full_backup_folder_keeps_the_old_database(
     assert listed(place.backups) == []
     assert sorted(path.name for path in place.folder.iterdir()) == ["app.db", "backups", "data"]
     assert run("import_to_sqlite.py").code == 0
-    (backup,) = place.backups.iterdir()
+    (backup,) = place.in_backups()
     assert len(rows_of(backup, "SELECT * FROM old")) == 100
 
 

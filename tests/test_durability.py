@@ -137,4 +137,4 @@ def test_backup_is_on_the_disk_before_it_has_its_name(
     import_(settings)
     assert place.folder.stat().st_ino in synced  # the first one's name, too
     import_(settings)
-    assert len(list(place.backups.iterdir())) == 1
+    assert len(list(place.in_backups())) == 1

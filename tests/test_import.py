@@ -207,7 +207,7 @@ def test_rows_in_an_unfinished_write_ahead_log_are_in_the_backup(settings: Setti
     assert not Path(str(place.app) + "-shm").exists()
     assert len(rows(place.app, "SELECT id FROM clients")) == 12
     assert rows(place.app, "PRAGMA integrity_check") == [("ok",)]
-    assert [path.name for path in place.backups.iterdir()] == [backup.name]
+    assert [path.name for path in place.in_backups()] == [backup.name]
 
 
 def test_without_backup_none_is_made(sample_database: Database, settings: Settings, place: Place) -> None:

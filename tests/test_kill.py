@@ -179,7 +179,7 @@ class Lane:
             for path in self.place.folder.rglob("*")
             if path.is_file()
         }
-        known = {"app.db", *("data/" + name for name in (*bundle.REPORTS, *FILES))}
+        known = {"app.db", "backups/.databases", *("data/" + name for name in (*bundle.REPORTS, *FILES))}
         stale = {name for name in files - known if not name.startswith("backups/theprogram_backup_")}
         assert stale == set()
         assert not [name for name in files if name.endswith(("-wal", "-shm", "-journal"))]

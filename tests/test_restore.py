@@ -27,7 +27,7 @@ def add_backup(place: Place, stamp: str, note: str) -> Path:
 
 
 def backups(place: Place) -> list[str]:
-    return sorted(path.name for path in place.backups.iterdir())
+    return sorted(path.name for path in place.in_backups())
 
 
 def test_restore_undoes_a_migration(bundle: Path, place: Place, run: Run) -> None:
