@@ -445,7 +445,7 @@ SITUATIONS: dict[str, Callable[[Scene], Result]] = {
 
 # Their text is in the source; other tests fill disks, wait for locks and change tables meanwhile.
 IN_SOURCE = {
-    "no space left for …": ("target.py", "no space left for %s"),
+    "no space left for …": ("sqlite_errors.py", "no space left for %s"),
     "table … is locked, and was not free within …: …": (
         "source.py",
         "table %s is locked, and was not free within %s: %s",
