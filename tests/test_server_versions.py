@@ -1,4 +1,4 @@
-"""The bundle does not depend on the server's version: the embedded server against the system's, where there is one."""
+"""The bundle does not depend on the server's version: the embedded server against the system's and those fetched."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import List
 
+import fetch_servers
 import psycopg2
 import pytest
 from conftest import BRUNO, Database, Place, Run
@@ -15,8 +16,8 @@ from demo.postgres import find_bindir, temp_postgres
 
 
 def other_servers() -> List[Path]:
-    """The system's server binaries, but for those that the tests run on anyway."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    """The system's server binaries and those of ``fetch_servers.py``, but for those that the tests run on anyway."""
+    found = [*sorted(Path("/usr/lib/postgresql").glob("*/bin")), *fetch_servers.cached().values()]
     return [
         path for path in found if (path / "initdb").exists() and path.resolve() != find_bindir().resolve()
     ]
