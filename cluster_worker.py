@@ -232,7 +232,11 @@ _lock = threading.Lock()
 def _snapshot(errand: Errand, settings: Settings) -> Iterator[Snapshot]:
     """The run's snapshot, or the user's own, on a connection that no other thread has meanwhile."""
     if errand.snapshot is None:
-        with source.snapshot(settings) as own:
+        with contextlib.ExitStack() as closing:
+            try:
+                own = closing.enter_context(source.snapshot(settings))
+            except MigrationError as error:
+                raise RunStopped(error) from error
             _require_same_database(errand, own)
             yield own
         return
