@@ -38,7 +38,7 @@ from typing import (
 
 import msgspec
 
-from migration import lock
+from migration import lock, undecodable
 from migration.encoding import Decoded, deep, refuse_constant, reject_duplicates, value_at
 from migration.errors import ExitCode, MigrationError
 from migration.tables import Column
@@ -101,12 +101,15 @@ def damaged(
 class Sink:
     """One file of the bundle while it is written: hashed, counted, in blocks. Records arrive one a call."""
 
-    def __init__(self, file: BinaryIO, check_utf8: bool, advance: Callable[[int], None]) -> None:
+    def __init__(
+        self, file: BinaryIO, check_utf8: bool, advance: Callable[[int], None], table: str = ""
+    ) -> None:
         self.rows = 0
         self.size = 0
         self._file = file
         self._hash = hashlib.sha256()
         self._check_utf8 = check_utf8
+        self._table = table
         self._advance = advance
         self._pending: List[bytes] = []
         self._pending_size = 0
@@ -121,9 +124,9 @@ class Sink:
 
     def flush(self) -> None:
         if self._pending:
-            block = b",\n".join(self._pending)
             if self._check_utf8:
-                _require_utf8(block)
+                _require_utf8(self._pending, self._table)
+            block = b",\n".join(self._pending)
             self.put((b",\n" if self.rows else b"[\n") + block)
             self.rows += len(self._pending)
             self._advance(len(self._pending))
@@ -159,15 +162,19 @@ class Sink:
         return self._known or self._hash.hexdigest()
 
 
-def _require_utf8(block: bytes) -> None:
-    try:
-        block.decode("utf-8")
-    except UnicodeDecodeError:
-        raise MigrationError(
-            "the database's encoding is SQL_ASCII and its text is not UTF-8",
-            hint="restore a dump of it into a database with the right encoding, and export that",
-            exit_code=ExitCode.SOURCE,
-        ) from None
+def _require_utf8(records: Sequence[bytes], table: str) -> None:
+    with contextlib.suppress(UnicodeDecodeError):
+        b",".join(records).decode("utf-8")
+        return
+    for record in records:
+        column = undecodable.column_of(record, "utf-8")
+        if column is not None:
+            raise MigrationError(
+                "%s: the database's encoding is SQL_ASCII and this text is not UTF-8"
+                % undecodable.place(record, table, column, ["id"]),
+                hint="restore a dump of it into a database with the right encoding, and export that",
+                exit_code=ExitCode.SOURCE,
+            )
 
 
 class Writer:
@@ -187,7 +194,7 @@ class Writer:
 
     @contextlib.contextmanager
     def table(self, name: str, file_name: str, advance: Callable[[int], None]) -> Iterator[Sink]:
-        with self._file(file_name, advance) as sink:
+        with self._file(file_name, advance, name) as sink:
             yield sink
             sink.end()
         self.row_counts[name] = sink.rows
@@ -196,15 +203,18 @@ class Writer:
         self, user: bytes, preferences: Optional[bytes], user_table: str, preferences_table: str
     ) -> None:
         """Write ``user_data.json`` from the two records' JSON text; a user may have no preferences."""
+        if self._check_utf8:
+            _require_utf8([user], user_table)
+            _require_utf8([preferences or b"null"], preferences_table)
         with self._file(USER_DATA, lambda rows: None) as sink:
             sink.put(b'{"user": ' + user + b',\n"preferences": ' + (preferences or b"null") + b"}\n")
         self.row_counts[user_table] = 1
         self.row_counts[preferences_table] = int(preferences is not None)
 
     @contextlib.contextmanager
-    def _file(self, name: str, advance: Callable[[int], None]) -> Iterator[Sink]:
+    def _file(self, name: str, advance: Callable[[int], None], table: str = "") -> Iterator[Sink]:
         with self._synced(name) as file:
-            sink = Sink(file, self._check_utf8, advance)
+            sink = Sink(file, self._check_utf8, advance, table)
             yield sink
         self.checksums[name] = sink.checksum
         self.sizes[name] = sink.size

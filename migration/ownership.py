@@ -162,9 +162,10 @@ def user_of_id(db: Snapshot, users: Singleton, user_id: str) -> User:
 def find_user(db: Snapshot, users: Singleton, email: str) -> User:
     """The user of exactly this name. Raises MigrationError (exit 3) where there is none."""
     name, source = _column("t", users.named_by) + '::text COLLATE "C"', db.quoted(users.name) + " t"
+    wanted = literal(email) if db.can_be_told(email) else "NULL"
     rows = db.rows(
         "SELECT {}::text, {} FROM {} WHERE {} = {}".format(
-            _column("t", users.owner), name, source, name, literal(email)
+            _column("t", users.owner), name, source, name, wanted
         )
     )
     if len(rows) == 1:
@@ -179,7 +180,7 @@ def find_user(db: Snapshot, users: Singleton, email: str) -> User:
     total = db.value("SELECT count(*) FROM " + source)
     listed = db.rows(
         "SELECT {name} FROM {source} WHERE {name} IS NOT NULL ORDER BY lower({name}) <> lower({wanted}), 1 LIMIT {limit}".format(
-            name=name, source=source, wanted=literal(email), limit=LISTED_USERS
+            name=name, source=source, wanted=wanted, limit=LISTED_USERS
         )
     )
     lines = [
@@ -755,7 +756,7 @@ class Rows:
     def strangers(self, table: Table, names: Sequence[str]) -> List[str]:
         """Those of the rows named by primary key that PostgreSQL has and that are not the user's."""
         names = [
-            name for name in names if name.isprintable()
+            name for name in names if name.isprintable() and self.db.can_be_told(name)
         ]  # PostgreSQL has no row of a name that it cannot be told
         if not names:
             return []

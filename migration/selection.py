@@ -52,7 +52,8 @@ def _named(db: Snapshot, settings: Settings, file: Path) -> List[str]:
     names = _lines(file)
     key = settings.user.owner
     is_uuid = any(c.name == key and c.kind == "uuid" for c in db.catalog.columns[settings.user.name])
-    written = list(map(_as_uuid, names)) if is_uuid else list(names)  # as PostgreSQL writes it
+    told = [name for name in names if db.can_be_told(name)]
+    written = list(map(_as_uuid, told)) if is_uuid else told  # as PostgreSQL writes it
     sql = (
         "SELECT w.name, u.{id}::text FROM {users} u"
         ' JOIN unnest({names}, {ids}) w (name, id) ON {by} COLLATE "C" = {of}'
@@ -64,7 +65,7 @@ def _named(db: Snapshot, settings: Settings, file: Path) -> List[str]:
             users=db.quoted(settings.user.name),
             by="u.%s::text" % quote(by),
             of=of,
-            names=texts(names),
+            names=texts(told),
             ids=texts(written),
         )
         for name, user in db.rows(query):

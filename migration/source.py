@@ -39,7 +39,7 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2 import errors as pg
 
-from migration import guard, kinds, table_locks
+from migration import guard, kinds, table_locks, undecodable
 from migration.catalog import Catalog, Relation, declared_tables
 from migration.errors import ExitCode, MigrationError
 from migration.guard import Guard
@@ -134,6 +134,9 @@ class Snapshot:
         self.guard = guard
         self.schema = schema
         self.exported: Mapping[str, SharedRows] = exported or {}
+        # what is explained where it fails: the last SQL, and the query of records in it
+        self.asked = ""
+        self.reading: Optional[str] = None
         self._courtesy = table_locks.Courtesy()
         self._lock = threading.Lock()  # psycopg2 lets other threads in while a COPY runs, libpq does not
 
@@ -145,8 +148,18 @@ class Snapshot:
     def rows(self, sql: str, parameters: Optional[Sequence[object]] = None) -> List[Tuple[Any, ...]]:
         """``parameters``: only for SQL without names, as a name may hold the % of a placeholder."""
         with self._lock, self.guard.waiting(), self.connection.cursor() as cursor:
+            self.asked = sql
             cursor.execute(sql, parameters)
             return list(cursor.fetchall())
+
+    def can_be_told(self, text: str) -> bool:
+        """Whether the database's encoding has these characters; where not, it has no such text either."""
+        encoding = str(self.connection.get_parameter_status("server_encoding"))
+        try:
+            text.encode(_codec(encoding))
+        except UnicodeEncodeError:
+            return False
+        return True
 
     def value(self, sql: str, parameters: Optional[Sequence[object]] = None) -> Any:
         return self.rows(sql, parameters)[0][0]
@@ -164,9 +177,11 @@ class Snapshot:
             sink = _Counted(sink)
             taken = sink.taken
         with self._lock, self.guard.waiting(taken), self.connection.cursor() as cursor:
+            self.asked = self.reading = query
             cursor.copy_expert(
                 "COPY (" + query + r") TO STDOUT (FORMAT csv, QUOTE E'\x01', DELIMITER E'\x02')", sink
             )
+            self.reading = None
 
     def stream(self, query: str) -> Generator[bytes, None, None]:
         """Each record of a one-column JSON query, at flat memory: a thread reads it into a pipe meanwhile.
@@ -191,7 +206,9 @@ class Snapshot:
         first = (
             "('x' || encode(substr(sha256(convert_to(j.line::text, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint"
         )
+        self.reading = query
         rows, total = self.rows("SELECT count(*), sum(%s) FROM (%s) j (line)" % (first, query))[0]
+        self.reading = None
         return Digest(rows, int(total or 0))
 
     def size(self, tables: Iterable[str]) -> int:
@@ -342,7 +359,14 @@ def parameters(url: str) -> Dict[str, str]:
     try:
         parsed = psycopg2.extensions.parse_dsn(plain)
     except psycopg2.ProgrammingError:  # its text quotes the URL, and so the password
-        raise unreadable from None
+        unknown = _unknown_parameter(plain)
+        if unknown is None:
+            raise unreadable from None
+        raise MigrationError(
+            "the PostgreSQL URL has a parameter that PostgreSQL's library does not know: " + unknown,
+            hint=_OTHERS_PARAMETERS.get(unknown, _ELSEWHERE),
+            exit_code=ExitCode.USAGE,
+        ) from None
     # libpq takes what follows a bare @ or / in a password for the host, the port or the database, which are shown
     url_part = re.match(r"postgres(?:ql)?://([^/?]*)([^?]*)", plain)
     if url_part and (url_part[1].count("@") > 1 or "@" in url_part[2]):
@@ -350,6 +374,69 @@ def parameters(url: str) -> Dict[str, str]:
     if not re.fullmatch(r"[\d,]*", parsed.get("port", "")):
         raise unreadable
     return {name: str(value) for name, value in parsed.items()}
+
+
+_ELSEWHERE = "leave it out; what there is: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS"
+
+# What other clients' URLs hold, and what to write instead.
+_OTHERS_PARAMETERS = {
+    **dict.fromkeys(
+        ("schema", "currentSchema", "search_path"),
+        "leave it out: config.POSTGRES_SCHEMA names the schema",
+    ),
+    **dict.fromkeys(
+        ("ssl", "tls", "sslaccept", "sslidentity", "ssl_mode", "use_ssl"), "write sslmode=require instead"
+    ),
+    **dict.fromkeys(
+        ("timeout", "connectTimeout", "connection_timeout", "pool_timeout", "socket_timeout"),
+        "leave it out, or write connect_timeout with seconds instead",
+    ),
+    **dict.fromkeys(("charset", "encoding", "client_charset"), "leave it out: text is always read as UTF-8"),
+    **dict.fromkeys(("username",), "write user instead"),
+    **dict.fromkeys(("database", "db", "name"), "write dbname instead"),
+    **dict.fromkeys(
+        (
+            "pgbouncer",
+            "connection_limit",
+            "pool",
+            "pool_size",
+            "pool_max_conns",
+            "max_overflow",
+            "prepareThreshold",
+            "prepared_statements",
+            "prepared_statement_cache_size",
+            "statement_cache_size",
+            "sslcompression_level",
+            "uselibpqcompat",
+            "ApplicationName",
+        ),
+        "leave it out: it is for another client",
+    ),
+}
+
+
+def _unknown_parameter(plain: str) -> Optional[str]:
+    """The first parameter that libpq does not know, where that is what is wrong and no part of a password can be shown."""
+    if re.match(r"postgres(?:ql)?://", plain):
+        url, _, query = plain.rpartition("?")
+        if "@" in query or not _is_readable(url):
+            return None
+        pairs = [part.partition("=") for part in query.split("&")]
+        names = [name for name, sign, _ in pairs if sign]
+        shown = re.compile(r"[A-Za-z_.]+")
+    else:
+        names = re.findall(r"([A-Za-z_]+)\s*=", plain)
+        shown = re.compile("|".join(_OTHERS_PARAMETERS))
+    unknown = [name for name in names if not _is_readable("postgresql://?%s=x" % name)]
+    return next((name for name in unknown if shown.fullmatch(name)), None)
+
+
+def _is_readable(url: str) -> bool:
+    try:
+        psycopg2.extensions.parse_dsn(url)
+    except psycopg2.ProgrammingError:
+        return False
+    return True
 
 
 def masked(postgres: Mapping[str, str]) -> str:
@@ -493,12 +580,7 @@ def _begin(db: Snapshot, settings: Settings, shared: Optional[str], seconds: flo
 
     Raises MigrationError (exit 3) where a lock is not to be had.
     """
-    server = db.connection.server_version
-    pinned = "".join(
-        "SET LOCAL {} = {};".format(name, literal(value))
-        for name, value in PINNED.items()
-        if server >= _SINCE.get(name, 0)
-    )
+    pinned = _pinned(db)
     tables = _declared(db, settings)
     given_up = time.monotonic() + seconds
     said = False
@@ -518,6 +600,15 @@ def _begin(db: Snapshot, settings: Settings, shared: Optional[str], seconds: flo
                 said = True
             db.connection.rollback()
             time.sleep(table_locks.PAUSE)
+
+
+def _pinned(db: Snapshot) -> str:
+    server = db.connection.server_version
+    return "".join(
+        "SET LOCAL {} = {};".format(name, literal(value))
+        for name, value in PINNED.items()
+        if server >= _SINCE.get(name, 0)
+    )
 
 
 _SINCE = {"transaction_timeout": 170000}
@@ -561,7 +652,8 @@ def _locked(holders: Sequence[table_locks.Holder]) -> MigrationError:
     )
 
 
-# The reasons that libpq gives only as text, and what helps. First match counts.
+# Why there is no connection is only said as text: libpq's own, which is English (Python leaves LC_MESSAGES alone), or a
+# server's, in its language: what is not known here is shown as it stands. First match counts.
 _REASONS = (
     ("password authentication failed", "wrong user or password", "POSTGRES_USER and POSTGRES_PASSWORD, or --postgres-url"),
     ("no password supplied", "a password is needed", "set POSTGRES_PASSWORD, or add a line to ~/.pgpass"),
@@ -573,6 +665,16 @@ _REASONS = (
     ("too many", "too many connections", "wait, or close other clients"),
     ("starting up", "the server is still starting", "wait a moment and run again"),
 )  # fmt: skip
+_CHECK = "check the server and run again; nothing was changed"
+_CHECK_ALL = "check host, port, database, user and password: POSTGRES_HOST and the like, or --postgres-url"
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_CONNECTION_EXCEPTION = "08"  # a class
+_ENDED = ("57P01", "57P02", "57P03", "57P05", "25P03", "25P04")  # by an administrator, a crash, a time limit
+_CANCELED = "57014"
+_CONFLICT = "40001"  # on a standby: with what it has to replay
+_NOT_IN_THE_ENCODING = ("22021", "22P05")
+_NO_PERMISSION = "42501"
 
 
 class ConnectionLost(MigrationError):
@@ -580,57 +682,135 @@ class ConnectionLost(MigrationError):
 
 
 def _explained(error: psycopg2.Error, settings: Settings, db: Optional[Snapshot]) -> MigrationError:
-    """The same failure as one that says what to do. Never carries row contents or the password."""
-    if db is not None and db.guard.failure is not None:
-        return db.guard.failure
+    """The same failure as one that says what to do. Never carries row contents or the password.
+
+    Once there is a connection, errors are told apart by their type and code: their text is in the server's language.
+    """
     where = masked(settings.postgres)
-    text = str(error).strip().split("\n")[0]
-    hint: Optional[str] = None
-    database = re.search(r'database "[^"]*" does not exist', str(error))
-    role = re.search(r'role "[^"]*" does not exist', str(error))
-    if isinstance(error, pg.LockNotAvailable) and db is not None:
+    if db is None:
+        message, hint = _unconnected(str(error), where)
+        return MigrationError(message, hint=hint, exit_code=ExitCode.SOURCE)
+    if db.guard.failure is not None:
+        return db.guard.failure
+    if isinstance(error, pg.LockNotAvailable):
         return _locked(_in_the_way(db, _declared(db, settings)))
-    if isinstance(error, pg.InsufficientPrivilege):
-        if "row-level security" in str(error) or "row security" in str(error):
-            message = "a row-level security policy would hide rows: " + text
-            hint = (
-                "export as the tables' owner or a role with BYPASSRLS, so that nothing is left out silently"
-            )
-        else:
-            message = "PostgreSQL refuses: " + text
-            hint = (
-                "GRANT USAGE ON SCHEMA {0} TO role; GRANT SELECT ON ALL TABLES IN SCHEMA {0} TO role;".format(
-                    quote(settings.postgres_schema)
-                )
-            )
-    elif database or role:
-        message = "cannot connect to PostgreSQL at %s: %s" % (where, (database or role).group())  # type: ignore[union-attr]
-        hint = "check POSTGRES_DB and POSTGRES_USER, or --postgres-url; psql -l lists the databases"
-    elif isinstance(error, psycopg2.OperationalError) and error.pgcode is None:
-        for pattern, meaning, advice in _REASONS:
-            if pattern in str(error):
-                message = "cannot connect to PostgreSQL at %s: %s" % (where, meaning)
-                hint = advice
-                break
-        else:
-            lost = "closed the connection" in str(error) or "SSL" in text or "terminat" in text
-            message = ("lost the connection to" if lost else "cannot use") + " PostgreSQL at %s: %s" % (
-                where,
-                text,
-            )
-            hint = "check the server and run again; nothing was changed"
-    elif isinstance(error, (pg.AdminShutdown, pg.CrashShutdown, pg.CannotConnectNow)):
-        message = "lost the connection to PostgreSQL at %s: %s" % (where, text)
-        hint = "check the server and run again; nothing was changed"
-    elif (
-        isinstance(error, psycopg2.InterfaceError) or "no message from the libpq" in text
-    ):  # gone within a COPY
-        message = "lost the connection to PostgreSQL at %s" % where
-        hint = "check the server and run again; nothing was changed"
-    else:
-        message = "PostgreSQL refuses: %s (SQLSTATE %s)" % (text, error.pgcode)
-    kind = ConnectionLost if db is not None and db.connection.closed else MigrationError
-    return kind(message, hint=hint, exit_code=ExitCode.SOURCE)
+    code, text = error.pgcode, str(error).strip().split("\n")[0]
+    if code in _ENDED or (code or "").startswith(_CONNECTION_EXCEPTION) or _has_ended(error):
+        # within a COPY, libpq says nothing of it, and psycopg2 that
+        said = ": " + text if code or isinstance(error, psycopg2.OperationalError) else ""
+        return ConnectionLost(
+            "lost the connection to PostgreSQL at %s%s" % (where, said),
+            hint=_CHECK,
+            exit_code=ExitCode.SOURCE,
+        )
+    message, hint_ = "PostgreSQL refuses: %s (SQLSTATE %s)" % (text, code), None
+    if code == _NO_PERMISSION:
+        message, hint_ = _no_permission(text, settings, db)
+    elif code in _NOT_IN_THE_ENCODING:
+        message, hint_ = _not_in_the_encoding(text, settings, db)
+    elif code == _CANCELED:
+        message, hint_ = "a query was cancelled in PostgreSQL: " + text, "run again; nothing was changed"
+    elif code == _CONFLICT:
+        hint_ = (
+            "on a standby, ask the primary instead, or raise max_standby_streaming_delay; nothing was changed"
+        )
+    return MigrationError(message, hint=hint_, exit_code=ExitCode.SOURCE)
+
+
+def _has_ended(error: psycopg2.Error) -> bool:
+    """The server said nothing: there is no code. (Errors of other types without one are psycopg2's about its use.)"""
+    return error.pgcode is None and (
+        isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError))
+        or type(error) is psycopg2.DatabaseError
+    )
+
+
+def _unconnected(text: str, where: str) -> Tuple[str, str]:
+    beginning = "cannot connect to PostgreSQL at %s: " % where
+    name = re.search(r'(database|role) "[^"]*" does not exist', text)
+    if name:
+        return (
+            beginning + name.group(),
+            "check POSTGRES_DB and POSTGRES_USER, or --postgres-url; psql -l lists the databases",
+        )
+    for pattern, meaning, advice in _REASONS:
+        if pattern in text:
+            return beginning + meaning, advice
+    first = text.strip().split("\n")[0]
+    return beginning + re.sub(r"\Aconnection to server .*? failed: ", "", first), _CHECK_ALL
+
+
+def _no_permission(text: str, settings: Settings, db: Snapshot) -> Tuple[str, str]:
+    asked = _asked(
+        db,
+        "SELECT n.name FROM unnest(%s::text[], %s::text[]) AS n (sql, name)"
+        " WHERE pg_catalog.row_security_active(pg_catalog.to_regclass(n.sql)::oid)",
+        *map(list, zip(*_declared(db, settings).items())),
+    )
+    hidden = list(asked)
+    if hidden:
+        return (
+            "a row-level security policy would hide rows of " + ", ".join(hidden),
+            "export as the tables' owner or a role with BYPASSRLS, so that nothing is left out silently",
+        )
+    return (
+        "PostgreSQL refuses: " + text,
+        "GRANT USAGE ON SCHEMA {0} TO role; GRANT SELECT ON ALL TABLES IN SCHEMA {0} TO role;".format(
+            quote(settings.postgres_schema)
+        ),
+    )
+
+
+def _asked(db: Snapshot, sql: str, *parameters: object) -> Iterator[str]:
+    """Text that helps to explain a failure, asked in a transaction of its own; nothing where that fails, too."""
+    with contextlib.suppress(psycopg2.Error, MigrationError):
+        db.connection.rollback()
+        with db.guard.waiting(), db.connection.cursor() as cursor:
+            cursor.execute(_pinned(db))
+        with db.connection.cursor("explaining") as cursor:  # at flat memory
+            with db.guard.waiting():
+                cursor.execute(sql, parameters or None)
+            while True:
+                with db.guard.waiting():
+                    rows = cursor.fetchmany(100)
+                if not rows:
+                    break
+                for (value,) in rows:
+                    yield str(value)
+
+
+def _not_in_the_encoding(text: str, settings: Settings, db: Snapshot) -> Tuple[str, str]:
+    """Name the value that has no form in UTF-8: the server says its bytes, and not where it is."""
+    encoding = str(db.connection.get_parameter_status("server_encoding"))
+    message = "the database's encoding is %s and this text is not%s: %s" % (
+        encoding,
+        " UTF-8" if encoding == "SQL_ASCII" else "",
+        text,
+    )
+    advice = "correct the value in PostgreSQL, then run again; nothing was changed"
+    read = {db.asked.find(sql): name for sql, name in _declared(db, settings).items() if sql in db.asked}
+    table = read[min(read)] if read else ""
+    if db.reading is not None:
+        records = _asked(
+            db,
+            "SELECT pg_catalog.encode(pg_catalog.convert_to(j.line::text, pg_catalog.getdatabaseencoding()), 'hex')"
+            " FROM (%s) j (line)" % db.reading,
+        )
+        for record in map(bytes.fromhex, records):
+            column = undecodable.column_of(record, _codec(encoding))
+            if column is not None:
+                return "%s: %s" % (
+                    undecodable.place(record, table, column, db.catalog.primary_keys[table]),
+                    message,
+                ), advice
+    if table:
+        message = "table %s: %s" % (table, message)
+    return message, advice
+
+
+def _codec(encoding: str) -> str:
+    """Python's name of PostgreSQL's encoding; bytes without one have to be UTF-8."""
+    return "utf-8" if encoding == "SQL_ASCII" else psycopg2.extensions.encodings.get(encoding, "utf-8")
 
 
 # The catalog
