@@ -92,6 +92,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
                 columns={
                     table.name: rows.catalog.columns[table.name] for table in mapping.everything(settings)
                 },
+                keys={table.name: rows.catalog.keys[table.name] for table in mapping.everything(settings)},
                 orphans_skipped=skipped,
                 left_behind=left_behind,
                 owners=rows.owner_texts,

@@ -183,8 +183,7 @@ def _fill_singletons(
             values = []
         else:
             mapped = mapping.map_columns(singleton, columns[singleton.name], schema)
-            owners = bundle.owners_of(export.manifest, singleton.name)
-            loader = Loader(singleton, columns[singleton.name], mapped, owners)
+            loader = Loader(singleton, columns[singleton.name], mapped, export.manifest)
             values = _singleton_values(record, singleton.member, loader)
         target.fill_singleton(database, singleton.target, values)
 

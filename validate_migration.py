@@ -38,13 +38,15 @@ from typing import (
     NamedTuple,
     Optional,
     Sequence,
+    Tuple,
     TypeVar,
+    Union,
 )
 
 import msgspec
 
 import config
-from migration import bundle, checks, console, content, encoding, mapping, report, target
+from migration import bundle, checks, console, content, encoding, mapping, pairing, report, target
 from migration.context import Context, context_of, is_bundle_needed
 from migration.errors import ExitCode, MigrationError
 from migration.mapping import TableMapping
@@ -317,7 +319,9 @@ def _compare(context: Context, made: Report, held: Dict[str, Digest]) -> Iterato
         for table in tables:
             started = time.perf_counter()
             walk = functools.partial(_compare_table, context, table, advance)
-            compared = _legibly(context, functools.partial(_either_order, table, walk))
+            mapped = context.mapped(table, context.compared)
+            ordered = context.key(table, mapped, context.compared).ordered
+            compared = _legibly(context, functools.partial(_in_any_order, table, ordered, walk))
             yield from compared.findings
             target_name = mapping.target_of(table, context.schema)
             expected, found = compared.digest.rows, _count(context, target_name)
@@ -325,7 +329,16 @@ def _compare(context: Context, made: Report, held: Dict[str, Digest]) -> Iterato
                 message = "%s in %s: PG=%s, SQLite=%s" % (PREFIXES["counts"], table.name, expected, found)
                 yield Finding("counts", message, table.name)
             asked = expected if context.against == "source" else None
-            result = TableResult(asked, None, found, None, compared.differences, compared.cells)
+            planned = mapping.map_columns(table, context.compared[table.name], context.schema)
+            result = TableResult(
+                asked,
+                None,
+                found,
+                differences=compared.differences,
+                cells=compared.cells,
+                columns=len(planned.copied) + len(planned.generated),
+                dropped=[column.name for column in planned.dropped],
+            )
             made.validation_results[table.name] = result
             if export is not None:
                 digest = compared.digest if context.against == "bundle" else _bundle_digest(context, table)
@@ -346,14 +359,13 @@ def _count(context: Context, table: str) -> Optional[int]:
     return int(context.database.execute("SELECT count(*) FROM " + quote(table)).fetchone()[0])
 
 
-def _either_order(table: Table, walk: Callable[[bool], Result]) -> Result:
-    """Records in another order than SQLite's are sorted first: a bundle's made elsewhere, or the source's by its own keys."""
+def _in_any_order(table: Table, ordered: bool, walk: Callable[[bool], Result]) -> Result:
+    """``walk(True)`` takes rows and records in key order, as far as they have one; ``walk(False)`` sorts them first."""
+    if ordered:
+        with contextlib.suppress(content.Unordered):
+            return walk(True)
     try:
         return walk(False)
-    except content.Unordered:
-        pass
-    try:
-        return walk(True)
     except content.Unordered:
         raise bundle.damaged("%s has two records of the same primary key" % table.name) from None
 
@@ -369,7 +381,7 @@ def _legibly(context: Context, walk: Callable[[], Result]) -> Result:
     return walk()
 
 
-def _compare_table(context: Context, table: Table, advance: Callable[[int], None], sort: bool) -> Compared:
+def _compare_table(context: Context, table: Table, advance: Callable[[int], None], ordered: bool) -> Compared:
     settings, columns = context.settings, context.compared[table.name]
     mapped = context.mapped(table, context.compared)
     decode, digester = encoding.deep(encoding.record_decoder(columns)), Digester()
@@ -377,7 +389,6 @@ def _compare_table(context: Context, table: Table, advance: Callable[[int], None
     strange = Listing("isolation", table.name, settings.max_differences)
     listing = Listing("contents", table.name, settings.max_differences)
     extra: List[str] = []
-    comparison = _comparison(context, table, mapped, decode)
 
     def take(differences: Iterator[content.Difference]) -> None:
         for difference in differences:
@@ -385,97 +396,101 @@ def _compare_table(context: Context, table: Table, advance: Callable[[int], None
             if difference.message == content.EXTRA and len(extra) < LOOKED_UP:
                 extra.append(difference.row)
 
-    def look(texts: Sequence[bytes]) -> None:
-        if comparison is None:  # read and added up all the same
-            found: Any = [decode(text) for text in texts], iter(())
-        else:
-            found = comparison.block(texts)
-        if found is not None:
-            records, differences = found
-            for record in filter(is_strange, records) if is_strange is not None else ():
-                strange.add(_stranger(table, columns, record))
-            take(differences)
-        digester.add(texts)
-        advance(len(texts))
+    with _comparison(context, table, mapped, decode, ordered) as comparison:
 
-    if comparison is not None:
-        take(comparison.begin())
-    if context.against == "bundle" and not sort:
-        assert context.export is not None
-        collections.deque(context.export.blocks(table.file, look, decode), maxlen=0)
-    else:
-        with _texts(context, table, mapped, sort) as texts:
-            collections.deque(map(look, bundle.in_blocks(texts)), maxlen=0)
-    if comparison is None:
-        found = _uncompared(table, mapped)
-    else:
+        def look(texts: Sequence[bytes]) -> None:
+            found = comparison.block(texts)
+            if found is not None:
+                records, differences = found
+                for number, record in enumerate(records, digester.rows + 1):
+                    if is_strange is not None and is_strange(record):
+                        strange.add(_stranger(context, table, record, number))
+                take(differences)
+            digester.add(texts)
+            advance(len(texts))
+
+        comparison.begin()
+        with _blocks(context, table, decode, look) as blocks:
+            collections.deque(blocks, maxlen=0)
         take(comparison.end())
-        found = listing.findings
     return Compared(
         digester.digest,
-        0 if comparison is None else digester.rows * len(mapped.copied),
+        comparison.cells,
         listing.total,
-        [*found, *strange.findings, *_strangers_rows(context, table, extra)],
+        [*listing.findings, *strange.findings, *_strangers_rows(context, table, mapped, extra)],
     )
 
 
+class _Uncompared:
+    """A comparison of rows that have no column in common with their records: these are read and added up all the same."""
+
+    cells = 0
+
+    def __init__(self, decode: Callable[[bytes], Any]) -> None:
+        self._decode = decode
+
+    def begin(self) -> None:
+        pass
+
+    def block(self, texts: Sequence[bytes]) -> Tuple[List[Any], Iterator[content.Difference]]:
+        return [self._decode(text) for text in texts], iter(())
+
+    def end(self) -> Iterator[content.Difference]:
+        return iter(())
+
+
+@contextlib.contextmanager
 def _comparison(
-    context: Context, table: Table, mapped: TableMapping, decode: Callable[[bytes], Any]
-) -> Optional[content.Comparison]:
-    """None where rows cannot be paired with records."""
-    key = context.key(mapped)
-    if not key:
-        return None
-    columns = context.compared[table.name]
-    return content.Comparison(
-        context.database,
-        mapped,
-        key,
-        columns,
-        decode,
+    context: Context,
+    table: Table,
+    mapped: TableMapping,
+    decode: Callable[[bytes], Any],
+    ordered: bool,
+) -> Iterator[Union[content.OrderedComparison, pairing.SortedComparison, _Uncompared]]:
+    key, columns = context.key(table, mapped, context.compared), context.compared[table.name]
+    describe = content.shortened if context.settings.show_values else context.fingerprint
+    if not mapped.copied:
+        yield _Uncompared(decode)
+    elif ordered:
         # whose a row of these is, SQLite does not say
-        None if table.ownership.or_shared else rendered(mapped, columns, table.owner, context.user_id),
-        content.shortened if context.settings.show_values else context.fingerprint,
-        table.json_types,
-    )
-
-
-def _uncompared(table: Table, mapped: TableMapping) -> List[Finding]:
-    message = "%s: contents of %s were not compared: no primary key to pair rows by"
-    found = Finding("contents", message % (PREFIXES["contents"], table.name), table.name, error=False)
-    return [found] if mapped.copied else []
+        quick = not table.ownership.or_shared
+        yield content.OrderedComparison(
+            context.database,
+            mapped,
+            key.columns,
+            columns,
+            decode,
+            rendered(mapped, columns, table.owner, context.user_id) if quick else None,
+            describe,
+            table.json_types,
+        )
+    else:
+        with pairing.sorting() as sorter:
+            yield pairing.SortedComparison(
+                context.database,
+                mapped,
+                key,
+                columns,
+                decode,
+                sorter,
+                context.fingerprint,
+                describe,
+                table.json_types,
+            )
 
 
 @contextlib.contextmanager
-def _texts(context: Context, table: Table, mapped: TableMapping, sort: bool) -> Iterator[Iterator[bytes]]:
-    """The records that SQLite's cells are compared with, as JSON text; in SQLite's order with ``sort``."""
+def _blocks(
+    context: Context, table: Table, decode: Callable[[bytes], Any], look: Callable[[Sequence[bytes]], None]
+) -> Iterator[Iterator[None]]:
+    """What SQLite's cells are compared with, block by block: the bundle's records, or PostgreSQL's."""
     if context.against == "bundle":
-        yield _sorted_texts(context, table, mapped)
+        assert context.export is not None
+        yield context.export.blocks(table.file, look, decode)
         return
-    with _live_texts(context, table, mapped, sort) as texts:
-        yield texts
-
-
-def _sorted_texts(context: Context, table: Table, mapped: TableMapping) -> Iterator[bytes]:
-    """The bundle's records in SQLite's order."""
-    decode = encoding.record_decoder(context.held[table.name])
-
-    def checked(text: bytes) -> bytes:
-        decode(text)
-        return text
-
-    assert context.export is not None
-    return content.ordered(context.export.records(table.file, checked), context.key(mapped), mapped)
-
-
-@contextlib.contextmanager
-def _live_texts(
-    context: Context, table: Table, mapped: TableMapping, sort: bool
-) -> Iterator[Iterator[bytes]]:
-    """PostgreSQL's records; in SQLite's order with ``sort``."""
     assert context.live is not None
     with contextlib.closing(context.live.records(table)) as texts:
-        yield content.ordered(texts, context.key(mapped), mapped) if sort else texts
+        yield map(look, bundle.in_blocks(texts))
 
 
 def _bundle_digest(context: Context, table: Table) -> Digest:
@@ -515,20 +530,33 @@ def _text(value: Any) -> Optional[str]:
     return None if plain is None else str(plain).rstrip()  # char(n) is padded
 
 
-def _stranger(table: Table, columns: Sequence[Column], record: Any) -> Finding:
+def _stranger(context: Context, table: Table, record: Any, number: int) -> Finding:
+    columns = context.compared[table.name]
     names = [column.name for column in columns]
-    row = _text(getattr(record, "c%d" % (names.index("id") if "id" in names else 0)))
+    key = context.source_key(table, context.compared)
+    parts = [str(_text(getattr(record, "c%d" % names.index(name)))) for name in key]
+    row = content.printable(", ".join(parts)) if key else "record %d" % number
     message = "%s: %s %s belongs to another user" % (PREFIXES["isolation"], table.name, row)
     return Finding("isolation", message, table.name, row, table.owner)
 
 
-def _strangers_rows(context: Context, table: Table, rows: Sequence[str]) -> List[Finding]:
+def _strangers_rows(
+    context: Context, table: Table, mapped: TableMapping, rows: Sequence[str]
+) -> List[Finding]:
     """Of the rows that SQLite has too many, those that PostgreSQL has for another user."""
     listing = Listing("isolation", table.name, context.settings.max_differences)
-    for row in context.live.strangers(table, rows) if context.live is not None else []:
+    for row in _others_rows(context, table, mapped, rows):
         message = "%s: %s %s is a row of another user" % (PREFIXES["isolation"], table.name, row)
         listing.add(Finding("isolation", message, table.name, row))
     return listing.findings
+
+
+def _others_rows(context: Context, table: Table, mapped: TableMapping, rows: Sequence[str]) -> List[str]:
+    """Of rows, named by the key that they are paired by, those that PostgreSQL knows by it and has for another user."""
+    live = context.live
+    if live is None or context.key(table, mapped, context.compared).columns != live.catalog.keys[table.name]:
+        return []
+    return live.strangers(table, rows)
 
 
 # The source since the export
@@ -561,34 +589,56 @@ def _source_findings(context: Context, table: Table, made: Report) -> Iterator[F
         yield Finding("source", "%s %s" % (since, what % name), table.name, column=name)
     mapped = context.mapped(table, context.held)
     mapped = mapped._replace(copied=tuple(p for p in mapped.copied if p.source.name in names_now))
-    key = context.key(mapped)
-    if not key or not context.key(context.mapped(table, now)):
-        yield Finding("source", since + " holds other rows; migrate again to take them over", table.name)
-        return
-
-    def walk(sort: bool) -> Changes:
-        found = Changes()
-        columns, columns_now = context.held[table.name], now[table.name]
-        decode, decode_now = (encoding.record_decoder(listed) for listed in (columns, columns_now))
-        then: Iterator[Any]
-        if sort:
-            then = map(encoding.deep(decode), _sorted_texts(context, table, mapped))
-        else:
-            assert context.export is not None
-            then = context.export.records(table.file, decode)
-        with _live_texts(context, table, mapped, sort) as texts:
-            records = map(encoding.deep(decode_now), texts)
-            for kind, row in content.changes(key, mapped, (columns, then), (columns_now, records)):
-                found.add(kind, row, context.settings.max_differences)
-        return found
-
-    changes = _either_order(table, walk)
+    changes = _in_any_order(
+        table,
+        context.key(table, mapped, context.held).ordered,
+        functools.partial(_walk_changes, context, table, mapped),
+    )
     if changes:
         made.source_changes[table.name] = changes
         yield Finding("source", "%s %s; migrate again to take them over" % (since, changes), table.name)
         message = PREFIXES["isolation"] + ": %s %s of the bundle is another user's now"
-        for row in live.strangers(table, changes.removed.ids):
+        for row in _others_rows(context, table, mapped, changes.removed.ids):
             yield Finding("isolation", message % (table.name, row), table.name, row)
+
+
+def _walk_changes(context: Context, table: Table, mapped: TableMapping, ordered: bool) -> Changes:
+    """Hold the bundle's records against PostgreSQL's."""
+    export, live = context.export, context.live
+    assert export is not None and live is not None
+    key = context.key(table, mapped, context.held)
+    columns, columns_now = context.held[table.name], live.catalog.columns[table.name]
+    decode, decode_now = (encoding.deep(encoding.record_decoder(listed)) for listed in (columns, columns_now))
+    made = Changes()
+    with contextlib.ExitStack() as stack:
+        texts = stack.enter_context(contextlib.closing(live.records(table)))
+        if ordered:
+            then = columns, export.records(table.file, decode)
+            found = content.changes(key.columns, mapped, then, (columns_now, map(decode_now, texts)))
+        else:
+            sorter = stack.enter_context(pairing.sorting())
+            held = export.records(table.file, _checked_by(decode))
+            found = pairing.changes(
+                key,
+                mapped,
+                pairing.Texts(columns, decode, held),
+                pairing.Texts(columns_now, decode_now, texts),
+                sorter,
+                context.fingerprint,
+            )
+        for kind, row in found:
+            made.add(kind, row, context.settings.max_differences)
+    return made
+
+
+def _checked_by(decode: Callable[[bytes], Any]) -> Callable[[bytes], bytes]:
+    """A decoder that leaves the text as it is, where it can be decoded."""
+
+    def checked(text: bytes) -> bytes:
+        decode(text)
+        return text
+
+    return checked
 
 
 # The user's own row and the preferences

@@ -70,6 +70,7 @@ class Manifest:
     format_version: int = FORMAT_VERSION
     sizes: Mapping[str, int] = field(default_factory=dict)
     columns: Mapping[str, Tuple[Column, ...]] = field(default_factory=dict)
+    keys: Mapping[str, Tuple[str, ...]] = field(default_factory=dict)  # () where only whole rows differ
     orphans_skipped: Mapping[str, int] = field(default_factory=dict)
     left_behind: Mapping[str, int] = field(default_factory=dict)  # others' rows that refer to the user's
     owners: Mapping[str, Sequence[str]] = field(default_factory=dict)  # as ``owners_of`` needs them
@@ -740,6 +741,7 @@ def read_manifest(folder: Path) -> Manifest:
                     table: tuple(Column(**column) for column in columns)
                     for table, columns in content.get("columns", {}).items()
                 },
+                "keys": {table: tuple(names) for table, names in content.get("keys", {}).items()},
             }
         )
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
@@ -791,6 +793,11 @@ def _check_manifest(content: Any) -> None:
         for column in columns:
             if [type(column[key]) for key in Column._fields] != [str, str, str, bool]:
                 raise ValueError("a column of %s is not described by name, type, kind and not_null" % table)
+    for table, names in content.get("keys", {}).items():
+        columns = content.get("columns", {}).get(table)
+        known = names if columns is None else [column["name"] for column in columns]
+        if not isinstance(names, list) or not all(isinstance(name, str) and name in known for name in names):
+            raise ValueError("the key of %s is none of its columns" % table)
     json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair can be shown nowhere
 
 

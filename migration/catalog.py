@@ -28,12 +28,15 @@ class Relation(NamedTuple):
 class Catalog:
     """What PostgreSQL says of its tables. Tables outside the schema appear as ``schema.table``.
 
+    ``keys``: the columns that tell the rows of a table apart: its primary key, else a unique key that cannot be
+    NULL, else (). Then only the whole row does, and several rows may be equal.
     ``values``: table → column → its type, where that has to be rendered in a way of its own, or asked about.
     """
 
     relations: Mapping[str, Relation]
     columns: Mapping[str, Tuple[Column, ...]]
     primary_keys: Mapping[str, Tuple[str, ...]]
+    keys: Mapping[str, Tuple[str, ...]]
     foreign_keys: Tuple[ForeignKey, ...]
     unreadable: Tuple[str, ...]
     values: Mapping[str, Mapping[str, Type]] = field(default_factory=dict)
@@ -89,13 +92,6 @@ def account_for_tables(settings: Settings, catalog: Catalog) -> None:
                 ", ".join(settings.postgres_schema + "." + name for name in unreadable),
                 settings.postgres.get("user", "the role"),
             ),
-            exit_code=ExitCode.SOURCE,
-        )
-    keyless = [name for name in declared if name not in catalog.primary_keys]
-    if keyless:
-        raise MigrationError(
-            "no primary key on %s" % ", ".join(keyless),
-            hint="rows are ordered and compared by primary key: add one in PostgreSQL",
             exit_code=ExitCode.SOURCE,
         )
     _require_one_declaration(settings)
@@ -305,9 +301,11 @@ def _ownership_problem(
     ):
         primary = catalog.primary_keys.get(rule.parent, ())
         if len(primary) != len(rule.columns):
-            what = "no foreign key says which columns of %s are meant by %s, and its primary key is (%s)" % (
-                rule.parent, ", ".join(rule.columns), ", ".join(primary),
-            )  # fmt: skip
+            what = "no foreign key says which columns of %s are meant by %s, and it has %s" % (
+                rule.parent,
+                ", ".join(rule.columns),
+                "the primary key (%s)" % ", ".join(primary) if primary else "no primary key",
+            )
             keys = [
                 key for key in catalog.foreign_keys if (key.table, key.parent) == (table.name, rule.parent)
             ]

@@ -5,7 +5,6 @@ The comparison is written from the type contract and shares no conversion with t
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
@@ -18,7 +17,6 @@ from typing import (
     Any,
     Callable,
     Collection,
-    Dict,
     Iterable,
     Iterator,
     List,
@@ -30,7 +28,7 @@ from typing import (
 
 import msgspec
 
-from migration.encoding import BLANKS, MOMENTS, STRUCTURED, affinity, is_number
+from migration.encoding import BLANKS, MOMENTS, NUMERIC_AFFINITIES, STRUCTURED, affinity, is_number
 from migration.mapping import Copied, TableMapping
 from migration.schema import TargetColumn, quote
 from migration.tables import Column
@@ -50,20 +48,32 @@ class Difference(NamedTuple):
 
 
 class Unordered(Exception):
-    """The records do not come in primary-key order."""
+    """The records and SQLite's rows do not come in the same order, by keys that nothing has twice."""
 
 
 MISSING = "is missing in SQLite"
 EXTRA = "is in SQLite alone"
 
 
-class Comparison:
+class Key(NamedTuple):
+    """How the rows of a table are paired with its records: by source columns, by whole rows where there are none.
+
+    ``ordered``: it is SQLite's primary key, and of kinds that PostgreSQL orders in the same way. ``unique``: no two
+    rows have the same values in it.
+    """
+
+    columns: Tuple[str, ...] = ()
+    ordered: bool = False
+    unique: bool = False
+
+
+class OrderedComparison:
     """Holds the records of a table against its rows, block by block in key order, at flat memory.
 
-    ``key``: the source columns of the primary key (``key_columns``); ``decode``: of one record's text
+    ``key``: the source columns of SQLite's primary key; ``decode``: of one record's text
     (``encoding.record_decoder``); ``row_as_record``: SQL of ``rendering``, where there is one; ``json_columns``:
-    those that config declares. Its methods raise Unordered where the records are not in key order, as in a
-    bundle that was made elsewhere.
+    those that config declares. Its methods raise Unordered where records and rows do not come in key order:
+    ``pairing.SortedComparison`` takes them in any.
     """
 
     def __init__(
@@ -77,6 +87,7 @@ class Comparison:
         describe: Describe,
         json_columns: Collection[str] = (),
     ) -> None:
+        self.cells = 0  # compared so far
         self._database = database
         self._table = mapped.target
         self._cells = Cells(mapped, columns, json_columns)
@@ -86,16 +97,23 @@ class Comparison:
         self._after: Any = _NOWHERE  # the key up to which rows have been looked at
         self._names = [quote(pair.target.name) + " COLLATE BINARY" for pair in self._key.pairs]
         self._order = " ORDER BY " + ", ".join(self._names)
-        self._null_keys = False
         self._row_as_record = row_as_record
 
-    def begin(self) -> Iterator[Difference]:
-        """Rows that lack a part of their key: no record is theirs. Those of a whole NULL key may have one."""
+    def begin(self) -> None:
+        """Make sure that SQLite has the rows in order, and that each has a key, which it lets be NULL."""
+        plan = "EXPLAIN QUERY PLAN SELECT 1 FROM " + quote(self._table) + self._order
+        if any("TEMP B-TREE" in step for *_, step in self._database.execute(plan)):
+            raise Unordered
         if len(self._names) > 1:
-            yield from self._extra(self._rows(" OR ".join(map(_IS_NULL, self._names)), ()))
+            condition = " OR ".join(map(_IS_NULL, self._names))
+            nulls = self._database.execute(
+                "SELECT 1 FROM {} WHERE {} LIMIT 1".format(quote(self._table), condition)
+            ).fetchone()
         else:  # NULL is the first in order
-            first = next(self._rows("true", ()), None)
-            self._null_keys = first is not None and self._key.of_row(first) is None
+            sql = "SELECT {} FROM {}".format(self._names[0], quote(self._table))
+            nulls = self._database.execute(sql + self._order + " LIMIT 1").fetchone() == (None,)
+        if nulls:
+            raise Unordered
 
     def block(self, texts: Sequence[bytes]) -> Optional[Tuple[List[Any], Iterator[Difference]]]:
         """Look at the rows up to that of the last record; None where they are just what the records say.
@@ -105,10 +123,11 @@ class Comparison:
         Raises msgspec.DecodeError where a text is no record.
         """
         after, last = self._after, self._key.of_record(self._cells.take(self._decode(texts[-1])))
-        if after is not _NOWHERE and not _less(after, last):
+        if _lacks_part(last) or (after is not _NOWHERE and not _less(after, last)):
             raise Unordered
         condition, limits = self._between(after, last)
         self._after = last
+        self.cells += len(texts) * len(self._cells.pairs)
         if self._row_as_record is not None and self._are_records(texts, condition, limits):
             return None
         records = [self._decode(text) for text in texts]
@@ -116,31 +135,24 @@ class Comparison:
 
     def end(self) -> Iterator[Difference]:
         """The rows behind the last record."""
-        yield from self._extra(self._rows(*self._between(self._after, _NOWHERE)))
+        for row in self._rows(*self._between(self._after, _NOWHERE)):
+            yield Difference(self._table, self._key.shown(self._key.of_row(row)), None, EXTRA)
 
     def _between(self, after: Any, last: Any) -> Tuple[str, Tuple[Any, ...]]:
-        """SQL condition and its parameters: keys behind ``after`` up to ``last``, ``_NOWHERE`` is no limit.
-
-        A NULL key, which SQLite allows, is the first; one of several parts is never NULL (``begin``).
-        """
+        """SQL condition and its parameters: keys behind ``after`` up to ``last``, ``_NOWHERE`` is no limit."""
         names, places = ", ".join(self._names), ", ".join("?" * len(self._names))
-        single = len(self._names) == 1
-        conditions = [] if single else ["NOT " + _IS_NULL(name) for name in self._names]
+        conditions: List[str] = []
         limits: List[Any] = []
         for sign, key in ((">", after), ("<=", last)):
-            if key is None:
-                conditions.append(("NOT " if sign == ">" else "") + _IS_NULL(names))
-            elif key is not _NOWHERE:
-                condition = "({}) {} ({})".format(names, sign, places)
-                null_too = self._null_keys and after is _NOWHERE
-                conditions.append("(%s OR %s)" % (condition, _IS_NULL(names)) if null_too else condition)
+            if key is not _NOWHERE:
+                conditions.append("({}) {} ({})".format(names, sign, places))
                 limits += [_bindable(part) for part in (key if isinstance(key, tuple) else (key,))]
         return " AND ".join(conditions) or "true", tuple(limits)
 
     def _rows(self, condition: str, limits: Sequence[Any]) -> Iterator[Row]:
-        names = ", ".join(quote(pair.target.name) for pair in self._cells.pairs)
-        sql = "SELECT {} FROM {} WHERE {}".format(names, quote(self._table), condition)
-        return self._database.execute(sql + self._order, limits)
+        return self._database.execute(
+            "%s WHERE %s" % (select(self._table, self._cells.pairs), condition) + self._order, limits
+        )
 
     def _are_records(self, texts: Sequence[bytes], condition: str, limits: Sequence[Any]) -> bool:
         """Whether SQLite renders the rows as these very records. Threads run meanwhile: it is one step of SQLite's."""
@@ -155,10 +167,6 @@ class Comparison:
             return False  # a cell that it cannot render; what else it may be, the look at the cells meets
         return bool(rows == len(texts) and text == b"\n".join(texts))
 
-    def _extra(self, rows: Iterator[Row]) -> Iterator[Difference]:
-        for row in rows:
-            yield Difference(self._table, self._key.shown(self._key.of_row(row)), None, EXTRA)
-
     def _differences(self, records: Iterable[Any], rows: Iterator[Row], last: Any) -> Iterator[Difference]:
         """Walk records and rows side by side."""
         cells, key, table = self._cells, self._key, self._table
@@ -166,7 +174,7 @@ class Comparison:
         for record in records:
             values = cells.take(record)
             name = key.of_record(values)
-            if last is not _NOWHERE and not _less(last, name):
+            if _lacks_part(name) or (last is not _NOWHERE and not _less(last, name)):
                 raise Unordered
             last = name
             while row is not None and place != name and _less(place, name):
@@ -186,6 +194,14 @@ class Comparison:
 
 _IS_NULL = "typeof({}) = 'null'".format  # which SQLite looks at even where a column cannot be NULL
 _NOWHERE = object()  # before the first key, or behind the last
+
+
+def select(table: str, pairs: Sequence[Copied]) -> str:
+    return "SELECT {} FROM {}".format(", ".join(quote(pair.target.name) for pair in pairs), quote(table))
+
+
+def _lacks_part(key: Any) -> bool:
+    return None in key if isinstance(key, tuple) else key is None
 
 
 def _bindable(part: Any) -> Any:
@@ -212,7 +228,7 @@ class Cells:
         self._others = self._tests[len(plain) :]
         # Equal text may still be as PostgreSQL writes it, without the last zeros of a fraction, or with BC.
         self._moments = [(i, self._tests[i]) for i, pair in enumerate(plain) if pair.source.kind in MOMENTS]
-        self.take = _fields(self.pairs, columns)
+        self.take = fields(self.pairs, columns)
         self._has_nulls = any(column.kind in (*STRUCTURED, "undeclared") for column in columns)
 
     def equal(self, record: Any, values: Row, row: Row) -> bool:
@@ -301,39 +317,28 @@ def _key_of(columns: Sequence[str], pairs: Sequence[Copied]) -> _Key:
     return _Key([pairs[place] for place in places], of_row if plain else read, of_row)
 
 
-def ordered(records: Iterable[bytes], columns: Sequence[str], mapped: TableMapping) -> Iterator[bytes]:
-    """The records' texts by the key of these columns, sorted on disk."""
-    key = _key_of(columns, mapped.copied)
-    readers = [(pair.source.name, _key_reader(pair)) for pair in key.pairs]
-    names = ", ".join("k%d" % i for i in range(len(readers)))
-    temporary = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # a file of SQLite's own
-    with contextlib.closing(temporary) as sorter:
-        sorter.execute("PRAGMA journal_mode = OFF")
-        sorter.execute("CREATE TABLE record (%s, text BLOB)" % names)
-        sorter.execute("BEGIN")
-        decode = msgspec.json.Decoder(Dict[str, msgspec.Raw]).decode
-        sorter.executemany(
-            "INSERT INTO record VALUES (%s)" % ", ".join("?" * (len(readers) + 1)),
-            (
-                (*(read(_plain(members[name])) for name, read in readers), text)
-                for text in records
-                for members in [decode(text)]
-            ),
-        )
-        for (text,) in sorter.execute("SELECT text FROM record ORDER BY " + names):
-            yield text
+def pairing_key(
+    columns: Collection[TargetColumn], mapped: TableMapping, source_key: Sequence[str], utf8: bool
+) -> Key:
+    """How to pair the rows of a SQLite table: by its primary key, else by the source's, as far as both sides have it.
 
-
-def key_columns(columns: Collection[TargetColumn], mapped: TableMapping) -> List[str]:
-    """Source columns that the primary key of a SQLite table is made of; empty where records cannot be told apart by it."""
+    ``utf8``: SQLite orders text as PostgreSQL does; in UTF-16 it has an order of its own.
+    """
     key = [name.lower() for place, name in sorted((column.key, column.name) for column in columns) if place]
     sources = {pair.target.name.lower(): pair.source for pair in mapped.copied}
-    if not key or any(name not in sources or sources[name].kind not in _KEY_KINDS for name in key):
-        return []
-    return [sources[name].name for name in key]
+    if key and set(key) <= set(sources):
+        kinds = {sources[name].kind for name in key}
+        return Key(
+            tuple(sources[name].name for name in key),
+            kinds <= (_ORDERED if utf8 else _ORDERED_IN_UTF16),
+            not kinds & set(STRUCTURED),
+        )
+    copied = {source.name for source in sources.values()}
+    return Key(tuple(source_key)) if set(source_key) <= copied else Key()
 
 
-_KEY_KINDS = ("uuid", "text", "integer", "undeclared")
+_ORDERED = {"uuid", "text", "integer", "undeclared"}
+_ORDERED_IN_UTF16 = {"uuid", "integer"}
 
 
 def _plain(value: Any) -> Any:
@@ -361,7 +366,7 @@ Side = Tuple[Sequence[Column], Iterable[Any]]  # columns, and the records that a
 def changes(key: Sequence[str], mapped: TableMapping, then: Side, now: Side) -> Iterator[Tuple[str, str]]:
     """Walk two sets of records of one table in key order; yields ("added" | "removed" | "changed", row).
 
-    ``key``: the source columns of the primary key. Compared are the migrated columns, by value: the order of JSON keys does not count, every digit does.
+    ``key``: its source columns. Compared are the migrated columns, by value: the order of JSON keys does not count, every digit does.
     Raises Unordered.
     """
     shown, olds = _keyed(key, mapped, *then)
@@ -388,7 +393,7 @@ def changed_columns(
     """A comparison of two records, each decoded by its columns: the migrated columns in which they differ."""
     kinds, kinds_then = ({column.name: column.kind for column in columns} for columns in (now, then))
     pairs = [pair for pair in mapped.copied if pair.source.name in kinds]
-    take, take_now = (_fields(pairs, columns) for columns in (then, now))
+    take, take_now = (fields(pairs, columns) for columns in (then, now))
     tests = [
         (name, _foreign_test(kinds[name]) if kinds_then[name] == "undeclared" else _same_record)
         for name in (pair.source.name for pair in pairs)
@@ -404,7 +409,8 @@ def changed_columns(
     return changed
 
 
-def _fields(pairs: Sequence[Copied], columns: Sequence[Column]) -> Callable[[Any], Row]:
+def fields(pairs: Sequence[Copied], columns: Sequence[Column]) -> Callable[[Any], Row]:
+    """Of a record that is decoded by ``columns``: the values of ``pairs``."""
     names = [column.name for column in columns]
     return _tuple_getter(operator.attrgetter, ["c%d" % names.index(pair.source.name) for pair in pairs])
 
@@ -416,13 +422,13 @@ def _keyed(
     kinds = {column.name: column for column in columns}
     pairs = [pair._replace(source=kinds[pair.source.name]) for pair in mapped.copied]
     key = _key_of(names, pairs)
-    take = _fields(pairs, columns)
+    take = fields(pairs, columns)
 
     def keyed() -> Iterator[Tuple[Any, Any]]:
-        last: Any = None
+        last: Any = _NOWHERE
         for record in records:
             name = key.of_record(take(record))
-            if last is not None and not _less(last, name):
+            if _lacks_part(name) or (last is not _NOWHERE and not _less(last, name)):
                 raise Unordered
             last = name
             yield name, record
@@ -466,29 +472,32 @@ def is_null(value: Any) -> bool:
 # Showing values
 
 
-def fingerprinter() -> Describe:
+class Fingerprints:
     """Shows a value without what it says: its type, its length, and a fingerprint that tells values apart.
 
-    Its key is made anew each time, so that nobody finds a date or a number by trying them all.
+    Their key is made anew each time, so that nobody finds a date or a number by trying them all.
     """
-    key = os.urandom(16)
 
-    def fingerprint(value: Any) -> str:
+    def __init__(self) -> None:
+        self._key = os.urandom(16)
+
+    def of(self, content: bytes) -> str:
+        return hashlib.blake2b(content, key=self._key, digest_size=4).hexdigest()
+
+    def __call__(self, value: Any) -> str:
         if value is None:
             return "NULL"
         if isinstance(value, msgspec.Raw):
             text = str(value, "utf-8", "replace")
             if text in ("null", "true", "false"):
                 return "JSON " + text
-            return "JSON" + fingerprint(text)[len("text") :]
+            return "JSON" + self(text)[len("text") :]
         content = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
         return "%s of length %d (fingerprint %s)" % (
             _kind(value),
             len(value) if isinstance(value, (str, bytes)) else len(content),
-            hashlib.blake2b(content, key=key, digest_size=4).hexdigest(),
+            self.of(content),
         )
-
-    return fingerprint
 
 
 SHOWN = 100  # characters of a value
@@ -669,3 +678,193 @@ def _undeclared_test(declared_json: bool, not_null: bool) -> Same:
         return type(found) in (int, float) and _same_number(repr(found), plain.strip(BLANKS))
 
     return same
+
+
+# Texts that are equal where a SQLite value says what a record's value says: rows and records are paired by them, and
+# judged by the tests above
+
+Form = Callable[[Any], str]
+NULL, JSON_NULL = "0", "jNone"
+
+
+def forms(pairs: Sequence[Copied], json_columns: Collection[str]) -> Tuple[List[Form], List[Form]]:
+    """Of the records' values, and of the cells."""
+    both = [_forms(pair, pair.source.name in json_columns) for pair in pairs]
+    return [of_value for of_value, _ in both], [of_cell for _, of_cell in both]
+
+
+def record_forms(pairs: Sequence[Copied], then: Sequence[Column], now: Sequence[Column]) -> List[Form]:
+    """The same of two records of one table, each with its own columns: as ``changed_columns`` compares them."""
+    kinds, kinds_then = ({column.name: column.kind for column in columns} for columns in (now, then))
+    return [
+        _spoken(kinds[pair.source.name]) if kinds_then[pair.source.name] == "undeclared" else _written
+        for pair in pairs
+    ]
+
+
+def _forms(pair: Copied, declared_json: bool) -> Tuple[Form, Form]:
+    kind, target = pair.source.kind, affinity(pair.target.type)
+    if kind in ("boolean", "integer"):
+        number = _text_form if target == "TEXT" else _number_form
+        return lambda value: number(str(int(value))), _cell_form(target)
+    if kind in ("numeric", "float"):
+
+        def of_number(value: Any) -> str:
+            digits = _digits(value)
+            if digits == "null":
+                return NULL
+            return _text_form(digits) if target == "TEXT" else _number_form(digits)
+
+        return of_number, _cell_form(target)
+    if kind in STRUCTURED:
+        never_null = kind != "structure" and pair.source.not_null
+
+        def of_json(value: Any) -> str:
+            text = str(value, "utf-8")
+            return NULL if text == "null" and not never_null else _json_form(text)
+
+        return of_json, lambda found: _json_form(found) if type(found) is str else _other_form(found)
+    if kind in MOMENTS:
+        return (
+            _moment_form,
+            lambda found: (
+                _moment_form(found)
+                if type(found) is str and _ISO_MOMENT.fullmatch(found)
+                else _cell_form(target)(found)
+            ),
+        )
+    if kind == "bytea" and target == "BLOB":
+        return lambda value: "b" + value[2:], _cell_form(target)
+    if kind == "undeclared":
+        return _undeclared_forms(target, declared_json, pair.target.not_null)
+    return _text_form, _cell_form(target)
+
+
+def _undeclared_forms(target: str, declared_json: bool, not_null: bool) -> Tuple[Form, Form]:
+    def is_json(text: str) -> bool:
+        return declared_json or text[:1] in ("{", "[")
+
+    def plain(text: str) -> str:
+        blank = text.strip(BLANKS)
+        return _number_form(blank) if target in NUMERIC_AFFINITIES and is_number(blank) else _text_form(text)
+
+    def of_value(value: Any) -> str:
+        text = str(value, "utf-8")
+        if text == "null":
+            return _json_form(text) if declared_json and not_null else NULL
+        if declared_json or is_json(text):
+            return _json_form(text)
+        if text in ("true", "false"):
+            text = str(int(text == "true"))
+        if text[0] != '"':
+            return _text_form(text) if target == "TEXT" else _number_form(text)
+        text = json.loads(text)
+        return _json_form(text) if is_json(text) else plain(text)
+
+    def of_cell(found: Any) -> str:
+        if type(found) is str:
+            return _json_form(found) if is_json(found) else plain(found)
+        return _cell_form(target)(found)
+
+    return of_value, of_cell
+
+
+def _cell_form(target: str) -> Form:
+    def of_cell(found: Any) -> str:
+        if type(found) is str:
+            return _text_form(found)
+        if type(found) is int:
+            return _number_form(str(found))
+        if type(found) is float and math.isfinite(found):
+            return _number_form(repr(found))
+        return "b" + found.hex() if type(found) is bytes else _other_form(found)
+
+    return of_cell
+
+
+def _written(value: Any) -> str:
+    """Of a value as the server wrote it."""
+    if is_null(value):
+        return NULL
+    if isinstance(value, msgspec.Raw):
+        return _json_form(str(value, "utf-8"))
+    return type(value).__name__ + str(value)
+
+
+def _spoken(kind: str) -> Form:
+    """Of what a bundle that was made elsewhere says, and of what the server says."""
+
+    def of_either(value: Any) -> str:
+        if is_null(value):
+            return NULL
+        plain = value
+        if isinstance(value, msgspec.Raw):
+            text = str(value, "utf-8")
+            plain = json.loads(text) if text[0] == '"' else text
+            if kind in STRUCTURED:
+                inner = _json_form(plain)  # of JSON that was written as text
+                return inner if inner[0] == "j" else _json_form(text)
+        plain = str(plain).lower() if isinstance(plain, bool) else str(plain)
+        if kind in MOMENTS:
+            return _moment_form(plain)
+        return (
+            _number_form(plain.strip(BLANKS))
+            if kind in ("numeric", "float", "integer")
+            else _text_form(plain)
+        )
+
+    return of_either
+
+
+def _digits(value: Any) -> str:
+    return str(value, "utf-8").strip('"') if isinstance(value, msgspec.Raw) else str(value)
+
+
+def _text_form(text: str) -> str:
+    return "t" + text
+
+
+def _other_form(found: Any) -> str:
+    return "x" + repr(found)
+
+
+def _number_form(digits: str) -> str:
+    if not is_number(digits):
+        return _text_form(digits)
+    try:
+        sign, figures, exponent = Decimal(digits).as_tuple()
+    except InvalidOperation:
+        return _text_form(digits)
+    text = "".join(map(str, figures)).lstrip("0")
+    significant = text.rstrip("0")
+    power = int(exponent) + len(text) - len(significant)
+    return "n%s%se%d" % ("-" if sign else "", significant, power) if significant else "n0"
+
+
+def _moment_form(text: str) -> str:
+    parts = _moment(text)
+    return _text_form(text) if parts is None else "m" + repr(parts)
+
+
+def _json_form(text: str) -> str:
+    if _is_shallow(text):
+        try:
+            return "j" + repr(_parsed(text))
+        except (ValueError, RecursionError):
+            pass
+    return "J" + text
+
+
+_SHALLOW = 100  # levels of JSON that Python surely reads
+_BRACKET_OR_STRING = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]', re.DOTALL)
+
+
+def _is_shallow(text: str) -> bool:
+    if text.count("[") + text.count("{") <= _SHALLOW:
+        return True
+    depth = 0
+    for found in _BRACKET_OR_STRING.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
+        if depth > _SHALLOW:
+            return False
+    return True

@@ -7,7 +7,7 @@ import dataclasses
 import sqlite3
 import time
 from dataclasses import dataclass, field
-from typing import Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple
+from typing import Dict, FrozenSet, Iterator, Mapping, Optional, Tuple
 
 from migration import bundle, content, mapping, schema, source
 from migration.errors import ExitCode, MigrationError
@@ -16,7 +16,7 @@ from migration.ownership import Rows, rows_of_user
 from migration.schema import Schema, TargetColumn, read_schema
 from migration.settings import Settings
 from migration.source import Snapshot
-from migration.tables import Column
+from migration.tables import Column, Table
 
 Columns = Mapping[str, Tuple[Column, ...]]
 
@@ -42,7 +42,7 @@ class Context:
     records: Mapping[str, Optional[bytes]]
     fresh: bool = False
     bundle_seconds: float = 0.0  # that it took to verify the bundle
-    fingerprint: content.Describe = field(default_factory=content.fingerprinter)
+    fingerprint: content.Fingerprints = field(default_factory=content.Fingerprints)
     described: Dict[str, Dict[str, TargetColumn]] = field(default_factory=dict)
 
     @property
@@ -94,9 +94,17 @@ class Context:
         pairs = (*made.copied, *made.generated)
         return made._replace(copied=tuple(pair for pair in pairs if pair.target.name.lower() in present))
 
-    def key(self, mapped: TableMapping) -> List[str]:
-        """Source columns by which rows and records of a table are paired; empty where they cannot be."""
-        return content.key_columns(self.columns_in_sqlite(mapped.target).values(), mapped)
+    def source_key(self, table: Table, columns: Columns) -> Tuple[str, ...]:
+        """The columns of the source's key of a table, as far as it is known and the records have them."""
+        live = {} if self.live is None else self.live.catalog.keys
+        held = {} if self.export is None else self.export.manifest.keys
+        return mapping.key_of(table, columns[table.name], {**live, **held})
+
+    def key(self, table: Table, mapped: TableMapping, columns: Columns) -> content.Key:
+        """How rows and records of a table are paired."""
+        in_sqlite = self.columns_in_sqlite(mapped.target).values()
+        (encoding,) = self.database.execute("PRAGMA encoding").fetchone()
+        return content.pairing_key(in_sqlite, mapped, self.source_key(table, columns), encoding == "UTF-8")
 
 
 @contextlib.contextmanager

@@ -13,11 +13,12 @@ from typing import Any, Callable, Collection, Dict, Iterator, List, Mapping, Nam
 import msgspec
 
 from migration import bundle, encoding, mapping, target
+from migration.content import printable
 from migration.errors import ExitCode, MigrationError
 from migration.mapping import TableMapping
 from migration.schema import Schema, quote, read_schema
 from migration.settings import Settings
-from migration.tables import Column, Table
+from migration.tables import Column, Singleton, Table
 from migration.workers import is_room_for_two
 
 log = logging.getLogger("migration.import")
@@ -44,12 +45,7 @@ def fill(
     """Load a table's records. Raises MigrationError: exit 2 for the schema, 3 for a value, 4 for the bundle, 5 for SQLite."""
     started = time.perf_counter()
     mapped = mapping.map_columns(table, columns, schema)
-    rows = _load(
-        database,
-        export,
-        Loader(table, columns, mapped, bundle.owners_of(export.manifest, table.name)),
-        advance,
-    )
+    rows = _load(database, export, Loader(table, columns, mapped, export.manifest), advance)
     _check_count(table.file, rows, export.manifest.row_counts[table.name])
     check_rows(database, mapped.target, rows)
     return Filled(rows, time.perf_counter() - started)
@@ -106,15 +102,23 @@ class Loader:
     """From a table's records to rows for SQLite, column by column: that costs a fraction of cell by cell."""
 
     def __init__(
-        self, table: mapping.Mapped, columns: Sequence[Column], mapped: TableMapping, owners: Collection[str]
+        self,
+        table: mapping.Mapped,
+        columns: Sequence[Column],
+        mapped: TableMapping,
+        manifest: bundle.Manifest,
     ) -> None:
         self.mapped = mapped
         self.file = getattr(table, "file", bundle.USER_DATA)
         self.decode = encoding.record_decoder(columns)
         self._names = [pair.source.name for pair in mapped.copied]
-        self._takes = [operator.attrgetter("c%d" % columns.index(pair.source)) for pair in mapped.copied]
-        self._key = next((take for take, name in zip(self._takes, self._names) if name == "id"), None)
-        self._owners = owners
+        self._takes = _getters(columns, self._names)
+        self._key = (
+            None
+            if isinstance(table, Singleton)
+            else _getters(columns, mapping.key_of(table, columns, manifest.keys))
+        )
+        self._owners = bundle.owners_of(manifest, table.name)
         self._or_shared = isinstance(table, Table) and table.ownership.or_shared
         self._owner = next(
             (
@@ -139,20 +143,20 @@ class Loader:
     def columns(self) -> List[str]:
         return [pair.target.name for pair in self.mapped.copied]
 
-    def values(self, records: Sequence[Any]) -> List[List[Any]]:
-        """The records' values as SQLite is given them, column by column.
+    def values(self, records: Sequence[Any], before: int = 0) -> List[List[Any]]:
+        """The records' values as SQLite is given them, column by column. ``before``: how many records came earlier.
 
         Raises MigrationError: exit 3 for a value that SQLite cannot hold, naming the cell; 4 for another user's row.
         """
         if self._owner is not None:
-            self._refuse_strangers(records, self._owner)
+            self._refuse_strangers(records, before, self._owner)
         columns: List[Any] = [list(map(take, records)) for take in self._takes]
         for i, convert_many, convert in self._conversions:
             values = columns[i]
             present = [value for value in values if value is not None] if None in values else values
             converted = convert_many(present) if convert_many is not None else None
             if converted is None:
-                columns[i] = self._converted(records, i, convert)
+                columns[i] = self._converted(records, before, i, convert)
             elif present is values:
                 columns[i] = converted
             else:
@@ -162,38 +166,41 @@ class Loader:
             for name in record.json_nulls:
                 if name not in self._names:
                     raise bundle.damaged(
-                        "%s: %s of %s names no column" % (self.file, encoding.JSON_NULLS, self.name(record))
+                        "%s: %s of %s names no column"
+                        % (self.file, encoding.JSON_NULLS, self.name(record, before + number + 1))
                     )
                 columns[self._names.index(name)][number] = "null"
         return columns
 
-    def _converted(self, records: Sequence[Any], i: int, convert: encoding.Converter) -> List[Any]:
+    def _converted(
+        self, records: Sequence[Any], before: int, i: int, convert: encoding.Converter
+    ) -> List[Any]:
         """One column, value by value, so that the one that cannot be converted is named."""
         converted = []
-        for record in records:
+        for number, record in enumerate(records, before + 1):
             value = self._takes[i](record)
             try:
                 converted.append(None if value is None else convert(value))
             except encoding.Unrepresentable as error:
                 raise MigrationError(
                     "%s %s, column %s: SQLite cannot hold this value as it is: %s"
-                    % (self.mapped.table, self.name(record), self._names[i], error),
+                    % (self.mapped.table, self.name(record, number), self._names[i], error),
                     hint="correct the value in PostgreSQL or the column in the SQLite schema, then export again",
                     exit_code=ExitCode.SOURCE,
                 ) from error
             except UnicodeDecodeError as error:  # msgspec passes raw JSON on unread
                 raise bundle.damaged(
                     "%s is damaged: %s, column %s is not UTF-8"
-                    % (self.file, self.name(record), self._names[i])
+                    % (self.file, self.name(record, number), self._names[i])
                 ) from error
         return converted
 
-    def _refuse_strangers(self, records: Sequence[Any], owner: Callable[[Any], Any]) -> None:
-        for record in records:
+    def _refuse_strangers(self, records: Sequence[Any], before: int, owner: Callable[[Any], Any]) -> None:
+        for number, record in enumerate(records, before + 1):
             if not self._is_user(owner(record)):
                 raise bundle.damaged(
                     "%s: the row %s belongs to another user than the manifest's"
-                    % (self.file, self.name(record))
+                    % (self.file, self.name(record, number))
                 )
 
     def _is_user(self, owner: Any) -> bool:
@@ -205,11 +212,21 @@ class Loader:
             return self._or_shared
         return str(value) in self._owners or str(value).rstrip() in self._owners  # char(n) is padded
 
-    def name(self, record: Any) -> str:
+    def name(self, record: Any, number: int) -> str:
+        """``number``: the record's place in its file, from 1."""
         if self._key is None:
             return "of the user"
-        key = self._key(record)
-        return str(key, "utf-8", "replace").strip('"') if isinstance(key, msgspec.Raw) else str(key)
+        return ", ".join(_key_part(take(record)) for take in self._key) or "record %d" % number
+
+
+def _key_part(value: Any) -> str:
+    plain = str(value, "utf-8", "replace").strip('"') if isinstance(value, msgspec.Raw) else str(value)
+    return printable(plain)
+
+
+def _getters(columns: Sequence[Column], names: Sequence[str]) -> List[Callable[[Any], Any]]:
+    places = {column.name: "c%d" % i for i, column in enumerate(columns)}
+    return [operator.attrgetter(places[name]) for name in names]
 
 
 _JSON_NULLS = operator.attrgetter("json_nulls")
@@ -221,15 +238,16 @@ def _load(
 ) -> int:
     loaded = 0
     for records in export.blocks(loader.file, loader.decode.many, encoding.deep(loader.decode)):
-        values = loader.values(records)
+        values = loader.values(records, loaded)
         if loader.columns:  # there are none in an empty file of a bundle that names no types
             before = database.total_changes
             try:
                 target.insert(database, loader.mapped.target, loader.columns, values)
             except _REFUSALS as error:
-                rejected = _first_rejected(database, loader, values, records, database.total_changes - before)
+                rejected = _first_rejected(database, loader, values, database.total_changes - before)
+                name = loader.name(records[rejected], loaded + rejected + 1)
                 raise target.failed(
-                    "%s %s is rejected by SQLite: %s" % (loader.mapped.table, loader.name(rejected), error),
+                    "%s %s is rejected by SQLite: %s" % (loader.mapped.table, name, error),
                     "correct the row in PostgreSQL and export again, or the constraint in the schema file",
                 ) from error
         loaded += len(records)
@@ -241,17 +259,16 @@ def _first_rejected(
     database: sqlite3.Connection,
     loader: Loader,
     values: Sequence[Sequence[Any]],
-    records: Sequence[Any],
     start: int,
-) -> Any:
-    """The record that SQLite refuses: what it cannot be given at all ends a statement before its first row."""
-    for number in range(start, len(records)):
+) -> int:
+    """Which record SQLite refuses: what it cannot be given at all ends a statement before its first row."""
+    for number in range(start, len(values[0])):
         try:
             row = [[column[number]] for column in values]
             target.insert(database, loader.mapped.target, loader.columns, row)
         except _REFUSALS:
-            return records[number]
-    return records[start]
+            return number
+    return start
 
 
 def bring_back(database: sqlite3.Connection, taken: target.Taken) -> None:

@@ -148,6 +148,12 @@ def columns_of(export: bundle.Reader, settings: Settings, schema: Schema) -> Dic
     return found
 
 
+def key_of(table: Table, columns: Sequence[Column], keys: Mapping[str, Tuple[str, ...]]) -> Tuple[str, ...]:
+    """The columns that tell records of a table apart, by ``keys``; without a word there "id", () if it is not there."""
+    key = keys.get(table.name, ("id",))
+    return key if set(key) <= {column.name for column in columns} else ()
+
+
 def _member_names(record: Optional[bytes]) -> List[str]:
     if record is None:
         return []

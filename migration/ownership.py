@@ -357,7 +357,7 @@ class Rows:
     def orphans(self) -> List[Orphans]:
         """Every reference from an owned row to a row that is not exported, table by table, parents first."""
         tests = [
-            _Test(key, self._orphans_from(number, key), self._set_columns(key.table))
+            _Test(key, self._orphans_from(number, key), self._set_columns(key.table), "t.r")
             for number, key in enumerate(self.references)
             if self.skip_orphans or key != self._ways[key.table]
         ]
@@ -369,7 +369,7 @@ class Rows:
     def left_behind(self) -> List[Orphans]:
         """Every reference from a row that is not exported to one that is the user's own: their rows by another way."""
         tests = [
-            _Test(key, self._left_behind_from(key), functools.partial(_column, "t"))
+            _Test(key, self._left_behind_from(key), functools.partial(_column, "t"), _identity("t"))
             for key in self._source_references()
             if self._may_be_left_behind(key)
         ]
@@ -551,11 +551,11 @@ class Rows:
         shown, listed = 0, []
         for number, rows in counts:
             if shown < LISTED_ORPHANS:
-                key, source, column = tests[number]
+                key, source, column, row = tests[number]
                 listed.append(
                     "(SELECT {}, {}, {} FROM {} ORDER BY 2, 3 LIMIT {})".format(
                         number,
-                        _text(map(column, self.catalog.primary_keys[key.table])),
+                        self._name(key.table, column, row),
                         _text(map(column, key.columns)),
                         source,
                         LISTED_ORPHANS - shown,
@@ -656,7 +656,7 @@ class Rows:
             *self._source_references(),
             *(way for way in self._ways.values() if way is not None),
         ]
-        kept = set(self.catalog.primary_keys[table])
+        kept = set(self.catalog.keys[table])
         kept.update(name for key in keys if key.table == table for name in key.columns)
         kept.update(name for key in keys if key.parent == table for name in key.parent_columns)
         return [column.name for column in self.catalog.columns[table] if column.name in kept]
@@ -696,15 +696,20 @@ class Rows:
         return are_written_alike(key, self.catalog.column(table, column))
 
     def row_name(self, table: str) -> str:
-        """SQL expression: the row's primary key as text."""
-        return _text(_column("t", name) for name in self.catalog.primary_keys[table])
+        """SQL expression: the row's key as text."""
+        return self._name(table, functools.partial(_column, "t"), _identity("t"))
+
+    def _name(self, table: str, column: Callable[[str], str], row: str) -> str:
+        """SQL expression: a row's key as text; where the table has none, the row's place, which holds nobody's data."""
+        keys = self.catalog.keys[table] or self.catalog.primary_keys.get(table, ())
+        return _text(map(column, keys)) if keys else "'ctid ' || pg_catalog.substring(%s, '[(].*')" % row
 
     def count(self, table: Table) -> int:
         sql = "SELECT count(*) FROM {} t WHERE {}".format(self.db.quoted(table.name), self.condition(table))
         return int(self.db.value(sql))
 
     def as_json(self, table: Mapped, ordered: bool = True) -> str:
-        """Query of one column: each row of the user as a JSON object, by primary key."""
+        """Query of one column: each row of the user as a JSON object, in the order of ``select_json``."""
         return select_json(self.db, self.catalog, table.name, self.condition(table), ordered)
 
     def copy(self, table: Table, sink: Sink) -> None:
@@ -715,7 +720,7 @@ class Rows:
         elif table.owner is None:
             sink.take(*everybodys[:4])
         else:
-            with merging(everybodys.path, self.catalog.primary_keys[table.name][0], sink) as merged:
+            with merging(everybodys.path, self.catalog.keys[table.name][0], sink) as merged:
                 self.db.copy(self._own(table), merged)
 
     def _own(self, table: Table, ordered: bool = True) -> str:
@@ -740,7 +745,7 @@ class Rows:
         return records[0] if records else None
 
     def records(self, table: Mapped) -> Generator[bytes, None, None]:
-        """Each row of the user as JSON text, by primary key, at flat memory. To be closed where it is left early."""
+        """Each row of the user as JSON text, in that order, at flat memory. To be closed where it is left early."""
         return self.db.stream(self.as_json(table))
 
     def digest(self, table: Mapped) -> Digest:
@@ -754,11 +759,11 @@ class Rows:
         return self.db.digest(self.as_json(table, ordered=False))
 
     def strangers(self, table: Table, names: Sequence[str]) -> List[str]:
-        """Those of the rows named by primary key that PostgreSQL has and that are not the user's."""
+        """Those of the rows named by their key that PostgreSQL has and that are not the user's."""
         names = [
             name for name in names if name.isprintable() and self.db.can_be_told(name)
         ]  # PostgreSQL has no row of a name that it cannot be told
-        if not names:
+        if not names or not self.catalog.keys[table.name]:
             return []
         sql = "SELECT {name} FROM {table} t WHERE {name} = ANY ({names}) AND ({owned}) IS NOT TRUE".format(
             name=self.row_name(table.name),
@@ -770,11 +775,15 @@ class Rows:
 
 
 class _Test(NamedTuple):
-    """A search for rows ``t`` by a reference: ``source`` is its FROM clause, ``column`` names a column of ``t``."""
+    """A search for rows ``t`` by a reference.
+
+    ``source`` is its FROM clause, ``column`` names a column of ``t``, ``row`` the row's identity.
+    """
 
     key: ForeignKey
     source: str
     column: Callable[[str], str]
+    row: str
 
 
 def _column(alias: str, name: str) -> str:

@@ -136,7 +136,10 @@ class CheckResult(NamedTuple):
 
 @dataclass
 class TableResult:
-    """Rows of one table in each place, None where it was not looked at, and what comparing its cells gave."""
+    """Rows of one table in each place, None where it was not looked at, and what comparing its cells gave.
+
+    ``columns``: how many are migrated; ``dropped``: those of the source that are not, and so are not compared.
+    """
 
     pg_count: Optional[int]
     bundle_count: Optional[int]
@@ -144,14 +147,22 @@ class TableResult:
     bytes: Optional[int] = None
     differences: int = 0
     cells: int = 0
+    columns: int = 0
+    dropped: List[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
     def match(self) -> bool:
+        """Whether all counts are the same and every cell was compared and is what it should be."""
         counts = {
             count for count in (self.pg_count, self.bundle_count, self.sqlite_count) if count is not None
         }
-        return self.sqlite_count is not None and len(counts) == 1 and not self.differences
+        return (
+            self.sqlite_count is not None
+            and len(counts) == 1
+            and not self.differences
+            and self.cells == self.sqlite_count * self.columns
+        )
 
 
 @dataclass
@@ -268,6 +279,8 @@ class Report:
                     "match": result.match,
                     "differences": result.differences,
                     "cells": result.cells,
+                    "columns": result.columns,
+                    "dropped": result.dropped,
                     "bytes": result.bytes,
                     "seconds": round(result.seconds, 3),
                 }

@@ -76,8 +76,8 @@ def _is_reusable(table: Table, settings: Settings, catalog: Catalog, schema: Sch
 
 
 def _key_type(table: Table, catalog: Catalog) -> Any:
-    """How the primary key is read from a record so that it sorts as in PostgreSQL; None where that is not simple."""
-    keys = catalog.primary_keys[table.name]
+    """How the key is read from a record so that it sorts as in PostgreSQL; None where that is not simple."""
+    keys = catalog.keys[table.name]
     kinds = {column.name: column.kind for column in catalog.columns[table.name]}
     return {"uuid": str, "integer": int}.get(kinds[keys[0]]) if len(keys) == 1 else None
 
@@ -111,7 +111,7 @@ class _Merged:
 
 @contextlib.contextmanager
 def merging(everybodys: Path, key: str, sink: Sink) -> Iterator[_Merged]:
-    """A sink for the user's own records of a table, by the primary key that is column ``key``."""
+    """A sink for the user's own records of a table, by the column that is the table's key."""
     with open_regular(everybodys) as file:
         merged = _Merged(_lines(file), key, sink)
         yield merged

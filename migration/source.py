@@ -877,6 +877,25 @@ def are_written_alike(*columns: Column) -> bool:
     return any(types <= alike for alike in _WRITTEN_ALIKE)
 
 
+# Unique indexes of columns alone that cannot be NULL, the best one of each table first. PostgreSQL 18 has constraints
+# against NULL that the rows from before need not fulfil; rows inserted in a transaction fulfil an immediate key only.
+_UNIQUE_KEYS = """
+SELECT i.indrelid::bigint,
+       ARRAY(SELECT a.attname::text FROM unnest(i.indkey) WITH ORDINALITY u (num, i)
+             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.num
+             WHERE u.i <= i.indnkeyatts ORDER BY u.i)
+FROM pg_index i
+JOIN pg_class c ON c.oid = i.indexrelid
+WHERE i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL
+  AND NOT EXISTS (SELECT FROM unnest(i.indkey) WITH ORDINALITY u (num, i)
+                  LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.num AND a.attnum > 0
+                  WHERE u.i <= i.indnkeyatts
+                    AND (a.attnotnull IS NOT TRUE
+                         OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = i.indrelid AND k.contype = 'n'
+                                    AND k.conkey = ARRAY[u.num] AND NOT k.convalidated)))
+ORDER BY i.indrelid, i.indisreplident DESC, i.indnkeyatts, c.relname
+"""
+
 # The types as their operator classes name them, then the operator; where there is none, numbers or text.
 _EQUALITY = """
 WITH RECURSIVE given (side, oid) AS (
@@ -951,10 +970,17 @@ def read_catalog(db: Snapshot) -> Catalog:
         foreign_keys.append(
             ForeignKey(names[oid], tuple(mine[:end]), names[parent], tuple(theirs[:end]), equalities[:end])
         )
+    keys = dict(primary_keys)
+    for oid, mine in db.rows(_UNIQUE_KEYS):
+        if oid in names:
+            keys.setdefault(names[oid], tuple(mine))
+    # No key holds for the rows of the tables that inherit from one.
+    parents = {parent for relation in relations.values() for parent in relation.parents}
     return Catalog(
         relations,
         {table: tuple(listed) for table, listed in columns.items()},
         primary_keys,
+        {name: () if relation.oid in parents else keys.get(name, ()) for name, relation in relations.items()},
         tuple(foreign_keys),
         tuple(sorted(unreadable)),
         values,
@@ -962,8 +988,9 @@ def read_catalog(db: Snapshot) -> Catalog:
 
 
 def select_json(db: Snapshot, catalog: Catalog, table: str, condition: str, ordered: bool = True) -> str:
-    """Query of one column, the rows of ``table`` as JSON objects, keys = columns, by primary key if ``ordered``.
+    """Query of one column, the rows of ``table`` as JSON objects, keys = columns.
 
+    If ``ordered``, by the table's key, or by the objects' text where it has none: always the same for the same rows.
     SQL NULL and JSON ``null`` are both ``null`` in JSON. A record with a JSON ``null`` in a column that
     could be NULL carries one more member, ``"$json_null": [columns]``, that tells them apart.
     """
@@ -978,21 +1005,27 @@ def select_json(db: Snapshot, catalog: Catalog, table: str, condition: str, orde
             nulls.append(
                 (column, "pg_catalog.{}_typeof(r.{}) = 'null'".format(column.kind, quote(column.name)))
             )
-    for key in catalog.primary_keys[table]:
+    for key in catalog.keys[table]:
         kind = next(c.kind for c in columns if c.name == key)
         order.append(
             "t." + quote(key) + (' COLLATE "C"' if kind == "text" and _collatable(columns, key) else "")
         )
     inner = "SELECT {} FROM {} t WHERE {}".format(", ".join(chosen), db.quoted(table), condition)
-    if ordered:
+    if ordered and order:
         inner += " ORDER BY " + ", ".join(order)
     line = "pg_catalog.row_to_json(r.*)"  # r alone could be a column
     if any(column.kind in ("json", "structure") for column in columns):
         # a json value keeps its white space; a newline in it would break the record's line
         for sign in ("n", "r"):
             line = "pg_catalog.replace({}::text, E'\\{}', ' ')".format(line, sign)
-    if not nulls:
-        return "SELECT " + line + " FROM (" + inner + ") r"
+    query = _marked(line, inner, nulls) if nulls else "SELECT " + line + " FROM (" + inner + ") r"
+    if ordered and not order:
+        return 'SELECT l.line FROM (%s) l (line) ORDER BY l.line::text COLLATE "C"' % query
+    return query
+
+
+def _marked(line: str, inner: str, nulls: Sequence[Tuple[Column, str]]) -> str:
+    """The query with the member ``"$json_null"`` in the records of which a test in ``nulls`` is true."""
     line += "::text"
     marks = ", ".join("CASE WHEN {} THEN {} END".format(test, literal(column.name)) for column, test in nulls)
     return (

@@ -162,13 +162,6 @@ def test_table_that_the_schema_lacks_is_named(database: Database, place: Place) 
     assert "CREATE TABLE" in (error.hint or "")
 
 
-def test_table_without_primary_key_is_refused(database: Database, place: Place) -> None:
-    database.execute("ALTER TABLE session_notes DROP CONSTRAINT session_notes_pkey")
-    with pytest.raises(MigrationError, match="no primary key on session_notes") as caught:
-        export(settings_of(database.url, place))
-    assert caught.value.exit_code == ExitCode.SOURCE
-
-
 # Columns
 
 

@@ -613,21 +613,6 @@ def test_key_that_ignores_case_pairs_rows_all_the_same(database: Database, place
     assert named(validate(settings)) == {("contents", "odd", "a", "v")}
 
 
-def test_table_without_a_key_is_counted_and_said_not_to_be_compared(settings: Settings) -> None:
-    connection = sqlite3.connect(str(settings.sqlite_path))
-    connection.executescript(
-        "PRAGMA foreign_keys = OFF; PRAGMA legacy_alter_table = ON;"
-        "CREATE TABLE made AS SELECT * FROM session_notes; DROP TABLE session_notes;"
-        "ALTER TABLE made RENAME TO session_notes;"
-        "DELETE FROM session_notes WHERE id = (SELECT min(id) FROM session_notes)"
-    )
-    connection.close()
-    report = validate(settings)
-    assert any(error.startswith("Row count mismatch in session_notes: PG=") for error in report.errors)
-    warning = "Difference: contents of session_notes were not compared: no primary key to pair rows by"
-    assert warning in report.warnings
-
-
 @pytest.mark.parametrize(("then", "now"), [("NULL", "'null'"), ("'null'", "NULL")])
 def test_null_of_json_that_became_one_of_sql_is_a_change(
     database: Database, place: Place, then: str, now: str
