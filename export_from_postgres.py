@@ -7,10 +7,10 @@ Reads in one REPEATABLE READ READ ONLY transaction; PostgreSQL is never changed.
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # what is imported below needs them
-    from migration import packages
+if __name__ == "__main__":  # before what may fail is imported
+    from migration import console
 
-    packages.require_or_exit()
+    console.begin()
 
 import collections
 import contextlib

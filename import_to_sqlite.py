@@ -7,10 +7,10 @@ The bundle is verified first, the old database backed up, and the new one publis
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # what is imported below needs them
-    from migration import packages
+if __name__ == "__main__":  # before what may fail is imported
+    from migration import console
 
-    packages.require_or_exit()
+    console.begin()
 
 import contextlib
 import itertools
@@ -236,7 +236,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     console.add_target(parser)
     console.add_schema(parser)
     console.add_backup(parser)
-    return console.run(lambda args: _main(console.settings(args, config)), parser.parse_args(argv), config)
+    return console.run(
+        lambda args: _main(console.settings(args, config, asks_postgres=False)),
+        parser.parse_args(argv),
+        config,
+    )
 
 
 def _main(settings: Settings) -> int:

@@ -12,6 +12,11 @@ Whatever ends a run, the old database or the new one is there, whole.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before what may fail is imported
+    from migration import console
+
+    console.begin(required=())
+
 import argparse
 import dataclasses
 import sys
@@ -76,7 +81,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             )
     if arguments.skip_export and arguments.skip_import and arguments.skip_validation:
         parser.error("every phase is skipped: nothing to do")
-    return console.run(lambda args: _main(args, console.settings(args, config)), arguments, config)
+    without = arguments.offline or arguments.restore is not None
+    without = without or (arguments.skip_export and arguments.skip_validation)
+    return console.run(
+        lambda args: _main(args, console.settings(args, config, asks_postgres=not without)), arguments, config
+    )
 
 
 def _main(arguments: argparse.Namespace, settings: Settings) -> int:

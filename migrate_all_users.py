@@ -11,10 +11,10 @@ All users are read at one instant. One that fails stops no other: the run ends w
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # what is imported below needs them
-    from migration import packages
+if __name__ == "__main__":  # before what may fail is imported
+    from migration import console
 
-    packages.require_or_exit()
+    console.begin()
 
 import argparse
 import contextlib

@@ -129,6 +129,7 @@ def show(made: Plan, settings: Settings) -> None:
         ("table", "rows", "bytes", "conversions", "dropped columns"),
         [(table.name, table.rows, table.bytes, table.conversions, table.dropped) for table in made.tables],
         even_if_quiet=True,
+        is_result=True,
     )
     console.summary(
         "Disk space, estimated",

@@ -8,10 +8,10 @@ Changes nothing else.
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # what is imported below needs them
-    from migration import packages
+if __name__ == "__main__":  # before what may fail is imported
+    from migration import console
 
-    packages.require_or_exit()
+    console.begin()
 
 import collections
 import contextlib
@@ -742,7 +742,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     console.add_validation(parser)
     arguments = parser.parse_args(argv)
     console.check_validation(parser, arguments)
-    return console.run(lambda args: _main(console.settings(args, config)), arguments, config)
+    return console.run(
+        lambda args: _main(console.settings(args, config, asks_postgres=not args.offline)), arguments, config
+    )
 
 
 def _main(settings: Settings) -> int:
@@ -751,8 +753,9 @@ def _main(settings: Settings) -> int:
 
 def conclude(made: Report, settings: Settings) -> int:
     """Print the verdict, or the report with ``--json``, and return the exit code."""
+    code = ExitCode.DONE if made.passed else ExitCode.DIFFERENCES
     if settings.json:
-        console.output(made.text())
+        console.output(made.text(), code)
     else:
         console.summary(
             "Validation: %s" % ("PASS" if made.passed else "FAIL, %d errors" % made.error_count),
@@ -770,7 +773,7 @@ def conclude(made: Report, settings: Settings) -> int:
                 for name, found in made.validation_results.items()
             ],
         )
-    return ExitCode.DONE if made.passed else ExitCode.DIFFERENCES
+    return code
 
 
 if __name__ == "__main__":

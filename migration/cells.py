@@ -11,7 +11,7 @@ import sqlite3
 from datetime import datetime
 from typing import Any, Callable, Collection, Iterator, Mapping, NamedTuple, Optional, Tuple
 
-from migration.content import printable
+from migration.content import brief
 from migration.encoding import STRUCTURED
 from migration.mapping import Copied, Mapped, TableMapping
 from migration.report import PREFIXES, Finding
@@ -64,7 +64,7 @@ def problems(
             else ()
         )
         for row, *values in rows:
-            shown = printable(str(row))
+            shown = brief(str(row))
             for rule, value in zip(some, values):
                 problem = rule.judge(value)
                 if problem and not (rule.check == "types" and by_itself(rule.pair.target.name, value)):

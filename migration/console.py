@@ -7,15 +7,17 @@ import contextlib
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 
 from migration import packages
 from migration.errors import ExitCode, MigrationError, lacking
+from migration.printing import LINES, LISTS, printable, say, silence
 from migration.settings import Settings
 from migration.tables import require_distinct, require_tuple
 
@@ -41,7 +43,7 @@ exit codes:
 
 def parser(description: str, data_dir: bool = True) -> argparse.ArgumentParser:
     """A parser with the options that every script has; ``data_dir``: also that for the bundle's folder."""
-    made = argparse.ArgumentParser(
+    made = _Parser(
         description=description,
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -58,6 +60,20 @@ def parser(description: str, data_dir: bool = True) -> argparse.ArgumentParser:
         "--quiet", "-q", action="store_true", help="print warnings and errors only (LOG_LEVEL=WARNING)"
     )
     return made
+
+
+class _Parser(argparse.ArgumentParser):
+    """Prints as ``run`` does."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is not sys.stdout:
+            say(message.rstrip("\n"), LINES)
+            return
+        try:
+            output(message)
+        except MigrationError as error:
+            _print_error(error)
+            sys.exit(int(error.exit_code))
 
 
 def add_user(made: argparse.ArgumentParser) -> None:
@@ -188,6 +204,9 @@ class _Lookup:
         return value
 
     def path(self, option: str, variable: str, default: str) -> Path:
+        """What has no option here is not used: its variable may hold anything."""
+        if option not in self.arguments:
+            return Path(str(getattr(self.config, default)))
         return expanded(self.text(option, variable, default))
 
 
@@ -205,25 +224,45 @@ def usage(message: str, hint: Optional[str] = None) -> MigrationError:
 
 def environment(base_dir: Path) -> Dict[str, str]:
     """The environment over the ``.env`` file beside config.py; values are taken as they stand."""
+    given = {name: value for name, value in os.environ.items() if not _is_of_kubernetes(name, value)}
     file = base_dir / ".env"
     if not file.is_file():
-        return dict(os.environ)
-    from dotenv import dotenv_values
-
+        return given
     try:
-        values = dotenv_values(str(file), interpolate=False, encoding="utf-8-sig")
+        from dotenv.parser import parse_stream
+    except ImportError:
+        raise usage(
+            "%s is there but python-dotenv is not" % file, "pip install -r requirements.txt"
+        ) from None
+    try:
+        lines = list(parse_stream(io.StringIO(file.read_bytes().decode("utf-8-sig"))))
     except (OSError, UnicodeDecodeError) as error:
         raise usage("cannot read %s: %s" % (file, getattr(error, "strerror", None) or "not UTF-8")) from error
-    found = {name: value for name, value in values.items() if value is not None}
-    if any(variable in os.environ for variable, name, _ in _POSTGRES if name != "password"):
-        found.pop("POSTGRES_URL", None)  # the environment's parts win over the file's whole
-    return {**found, **os.environ}
+    wrong = [line.original.line for line in lines if line.error]
+    if wrong:
+        raise usage(
+            "%s, line %d is no NAME=value" % (file, wrong[0]),
+            "correct the line; a quote that is opened needs its end",
+        )
+    found = {line.key: line.value for line in lines if line.key and line.value is not None}
+    return {**found, **given}
 
 
-def settings(arguments: argparse.Namespace, config: Any) -> Settings:
-    """Resolve everything that one run needs to know, in the body of ``run``. Raises MigrationError (exit 2)."""
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    """Whether it is what Kubernetes says to every container of a service called postgres, as tcp://10.96.0.10:5432.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+    """
+    return name == "POSTGRES_PORT" and re.match("(tcp|udp|sctp)://", value) is not None
+
+
+def settings(arguments: argparse.Namespace, config: Any, asks_postgres: bool = True) -> Settings:
+    """Resolve everything that one run needs to know, in the body of ``run``. Raises MigrationError (exit 2).
+
+    ``asks_postgres``: False where the run needs no PostgreSQL: what is said of it is not looked at then.
+    """
     found = _Lookup(arguments, arguments.environment, config)
-    postgres, fallback = _postgres(found)
+    postgres, fallback = _postgres(found) if asks_postgres else ({}, None)
     require_tuple("EXCLUDED_TABLES", config.EXCLUDED_TABLES)
     require_tuple("UNRELATED_TABLES", config.UNRELATED_TABLES)
     require_distinct(table.name for table in (config.USER, config.PREFERENCES, *config.TABLES))
@@ -272,17 +311,12 @@ def _postgres(found: _Lookup) -> Tuple[Dict[str, str], Optional[str]]:
         for variable, name, _ in _POSTGRES
         if found.environment.get(variable)
     }
-    for variable, name, _ in _POSTGRES:
-        if name != "password" and "://" in named.get(name, ""):
-            raise usage("%s holds a URL" % variable, "put it in POSTGRES_URL")
     if url:
-        from migration import argv, source
-
-        argv.hide(url)
-        given = source.parameters(url)
-        if "password" in named and "password" not in given:
-            given["password"] = named["password"]
-        return given, None
+        return _over(named, url, found), None
+    for variable, name, _ in _POSTGRES:
+        _refuse_url(variable, named.get(name))
+    if _is_of_kubernetes("POSTGRES_PORT", os.environ.get("POSTGRES_PORT", "")):
+        log.warning("POSTGRES_PORT is what Kubernetes makes it for a service called postgres: it is not used")
     if "PGSERVICE" in os.environ:
         return named, None
     for variable, name, libpq in _POSTGRES:
@@ -297,14 +331,53 @@ def _postgres(found: _Lookup) -> Tuple[Dict[str, str], Optional[str]]:
     return named, fallback
 
 
+def _over(named: Mapping[str, str], url: str, found: _Lookup) -> Dict[str, str]:
+    """The URL's parameters. Parts that are set in the environment win over a URL in ``.env``, one by one."""
+    from migration import argv, source
+
+    argv.hide(url)
+    given = source.parameters(url)
+    from_file = not getattr(found.arguments, "postgres_url", None) and not os.environ.get("POSTGRES_URL")
+    for variable, name, _ in _POSTGRES if from_file else ():
+        part = os.environ.get(variable)
+        if part and part != given.get(name) and not _is_of_kubernetes(variable, part):
+            _refuse_url(variable, part)
+            given[name] = part
+            if name == "host":
+                given.pop("hostaddr", None)
+            log.warning(
+                "%s in the environment takes the place of that part of POSTGRES_URL in .env", variable
+            )
+    if "password" in named and "password" not in given:
+        given["password"] = named["password"]
+    return given
+
+
+def _refuse_url(variable: str, value: Optional[str]) -> None:
+    if variable != "POSTGRES_PASSWORD" and "://" in (value or ""):
+        raise usage("%s holds a URL" % variable, "put it in POSTGRES_URL")
+
+
 # Running
+
+
+def begin(required: Sequence[str] = packages.FOR_ALL) -> None:
+    """For a script, before it imports what may fail: whatever ends it from here on has an exit code.
+
+    ``required``: the packages that it imports.
+    """
+    _open_standard_streams()
+    sys.excepthook = _end_of_script
+    packages.require(tuple(required))
+
+
+def _end_of_script(kind: Type[BaseException], error: BaseException, trace: object) -> None:
+    sys.exit(_failed(error) if isinstance(error, Exception) else _interrupted())
 
 
 def run(body: Callable[[argparse.Namespace], int], arguments: argparse.Namespace, config: Any) -> int:
     """Run a script's body: logging before, errors as messages and exit codes after."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by who started us
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    _open_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a sign is no reason to stop
     from migration import guard  # no need of it for --help
@@ -325,6 +398,14 @@ def run(body: Callable[[argparse.Namespace], int], arguments: argparse.Namespace
         return _interrupted()
 
 
+def _open_standard_streams() -> None:
+    """Those that were closed by who started us. Nothing is printed to a closed standard output: that is an error."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
 def _failed(error: Exception) -> int:
     """Say why a run ends, and with which exit code. An error that nobody expected is a bug and shows its traceback."""
     # Python makes a RuntimeError of an interrupt that falls into a thread's start, or into a class's before 3.12.
@@ -334,7 +415,9 @@ def _failed(error: Exception) -> int:
         return _interrupted()
     expected = lacking(error) or packages.lacking(error) or error
     if not isinstance(expected, MigrationError):
-        traceback.print_exception(type(error), error, error.__traceback__)
+        expected = _fault_of_config(error) or error
+    if not isinstance(expected, MigrationError):
+        say("".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip(), LINES)
         place = traceback.extract_tb(error.__traceback__)[-1]
         expected = MigrationError(
             "this is a bug in the program: %s in %s, line %d"
@@ -346,11 +429,30 @@ def _failed(error: Exception) -> int:
     return int(expected.exit_code)
 
 
+def _fault_of_config(error: Exception) -> Optional[MigrationError]:
+    """The error to report where config.py, which is the operator's, cannot be loaded or lacks a name; None for another."""
+    lacks = _NO_ATTRIBUTE.fullmatch(str(error)) if isinstance(error, AttributeError) else None
+    if lacks:
+        return usage(
+            "config.py has no %s" % lacks[1], "take it over from the config.py that this version came with"
+        )
+    if isinstance(error, SyntaxError):
+        file, line = error.filename or "", error.lineno
+    else:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
+        file, line = (frames[-1].filename, frames[-1].lineno) if frames else ("", 0)
+    if Path(file).name != "config.py":
+        return None
+    return usage("config.py, line %d: %s: %s" % (line or 0, type(error).__name__, error), "correct it")
+
+
+_NO_ATTRIBUTE = re.compile(r"module 'config' has no attribute '(\w+)'")
+
 INTERRUPTED = "error: interrupted; nothing is half done, run again when ready"
 
 
 def _interrupted() -> int:
-    _say(INTERRUPTED)
+    say(INTERRUPTED)
     return int(ExitCode.INTERRUPTED)
 
 
@@ -370,30 +472,16 @@ def _print_error(error: MigrationError) -> None:
     for handler in log.handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(log.makeRecord(log.name, logging.ERROR, "", 0, "%s", (error.logged,), None))
-    _say("error: " + error.message)
+    say("error: " + error.message)
     if error.hint:
-        _say("try: " + error.hint)
+        say("try: " + error.hint)
     if error.private_hint:
-        _say(error.private_hint)
-
-
-def _say(text: str) -> None:
-    """A line for the person at the terminal. Where nobody can read it, the exit code still tells."""
-    with contextlib.suppress(OSError):
-        print(printable(text), file=sys.stderr)
-        sys.stderr.flush()
-
-
-def printable(text: str) -> str:
-    """Text that shows what it holds and commands no terminal: control characters, and what turns a line's direction, escaped."""
-    if text.isprintable():
-        return text
-    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
+        say(error.private_hint)
 
 
 class _Printable(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        return printable(super().format(record), LISTS)
 
 
 class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]
@@ -407,11 +495,25 @@ class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]
     def stream(self, value: Any) -> None:
         pass
 
+    def handleError(self, record: logging.LogRecord) -> None:
+        if isinstance(sys.exc_info()[1], (OSError, ValueError)):
+            silence("stderr")
+        else:
+            super().handleError(record)
+
 
 class _LogFile(logging.FileHandler):
     """A log file that cannot be written any more is said once and stops no migration."""
 
     broken = False
+
+    def _open(self) -> Any:
+        """A new file is its owner's alone; a named pipe that nobody reads is an error, not waited for."""
+        patient = getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | patient, 0o600)
+        if patient:
+            os.set_blocking(descriptor, True)
+        return os.fdopen(descriptor, "a", encoding="utf-8")
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
@@ -419,7 +521,7 @@ class _LogFile(logging.FileHandler):
             super().handleError(record)
         elif not self.broken:
             self.broken = True
-            _say("warning: the log file %s cannot be written: %s" % (self.baseFilename, error.strerror))
+            say("warning: the log file %s cannot be written: %s" % (self.baseFilename, error.strerror))
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what could not be written is tried once more
@@ -459,8 +561,7 @@ def _logging(found: _Lookup) -> Iterator[None]:
 
 def _log_file(path: Path, level: int) -> logging.Handler:
     try:
-        os.close(os.open(str(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
-        handler = _LogFile(str(path), encoding="utf-8")
+        handler = _LogFile(str(path))
     except OSError as error:
         raise usage(
             "cannot write the log file %s: %s" % (path, error.strerror),
@@ -524,9 +625,15 @@ def quiet() -> bool:
 
 
 def summary(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], even_if_quiet: bool = False
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    even_if_quiet: bool = False,
+    is_result: bool = False,
 ) -> None:
     """Print a table to stdout, unless --quiet: names left, whole numbers as they are with a total below.
+
+    ``is_result``: the run is for this table: where it cannot be printed, that is an error (exit 2).
 
     A column headed ``bytes`` is shown in units, one with ``seconds`` in its head with two decimals.
     """
@@ -545,24 +652,31 @@ def summary(
         )
     for row in rows:
         shown.add_row(*(Text(printable(_cell(name, value))) for name, value in zip(columns, row)))
-    with _read_along():
+    with _read_along(ExitCode.USAGE if is_result else None):
         print(printable(title))
         Console(width=None if sys.stdout.isatty() else 100, highlight=False).print(shown)
 
 
-def output(text: str) -> None:
-    """Print a result that another program reads."""
-    with _read_along():
+def output(text: str, verdict: ExitCode = ExitCode.DONE) -> None:
+    """Print a result that another program reads. Where it cannot be, that is an error: with the verdict's exit code, else 2."""
+    with _read_along(verdict or ExitCode.USAGE):
         sys.stdout.write(text)
 
 
 @contextlib.contextmanager
-def _read_along() -> Iterator[None]:
+def _read_along(needed: Optional[ExitCode]) -> Iterator[None]:
+    """Print to stdout. Whoever read along may have gone, or their disk be full: a migration goes on."""
     try:
         yield
         sys.stdout.flush()
-    except OSError:  # whoever read along has gone, or their disk is full; the migration goes on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        silence("stdout")
+        if needed is not None:
+            raise MigrationError(
+                "the result cannot be printed to standard output: %s" % (error.strerror or "it is closed"),
+                hint="send it to a file that can be written",
+                exit_code=needed,
+            ) from error
 
 
 def _total(column: str, values: Sequence[object]) -> str:

@@ -30,6 +30,7 @@ import msgspec
 
 from migration.encoding import BLANKS, MOMENTS, NUMERIC_AFFINITIES, STRUCTURED, affinity, is_number
 from migration.mapping import Copied, TableMapping
+from migration.printing import printable
 from migration.schema import TargetColumn, quote
 from migration.tables import Column
 
@@ -282,7 +283,7 @@ class _Key(NamedTuple):
     of_row: Callable[[Row], Any]
 
     def shown(self, key: Any) -> str:
-        return printable(", ".join(str(part) for part in key) if isinstance(key, tuple) else str(key))
+        return brief(", ".join(str(part) for part in key) if isinstance(key, tuple) else str(key))
 
 
 def _less(one: Any, other: Any) -> bool:
@@ -511,12 +512,12 @@ def shortened(value: Any) -> str:
         text = str(value, "utf-8", "replace")
     else:
         text = _kind(value) + " " + repr(value)
-    return printable(text)
+    return brief(text)
 
 
-def printable(text: str) -> str:
-    """Text as a line of a log or a terminal can hold it: control characters escaped, and not too long."""
-    shown = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text[:SHOWN])
+def brief(text: str) -> str:
+    """Text as a part of a line can hold it."""
+    shown = printable(text[:SHOWN])
     return shown if len(text) <= SHOWN else "%s… (%d characters)" % (shown, len(text))
 
 

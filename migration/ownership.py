@@ -29,6 +29,7 @@ from migration.catalog import account_for_tables, apart_from, parent_key, read_w
 from migration.errors import ExitCode, MigrationError
 from migration.kinds import Type
 from migration.mapping import Mapped, everything, map_all, target_of
+from migration.printing import printable
 from migration.schema import Schema, quote
 from migration.settings import Settings
 from migration.shared import merging
@@ -188,7 +189,7 @@ def find_user(db: Snapshot, users: Singleton, email: str) -> User:
         if total <= LISTED_USERS
         else "the first %d of %d users:" % (LISTED_USERS, total)
     ]
-    lines += ["  " + str(address) for (address,) in listed]
+    lines += ["  " + printable(str(address)) for (address,) in listed]
     raise MigrationError(
         "user not found: " + email,
         logged="user not found",

@@ -37,15 +37,6 @@ def require(names: "tuple[str, ...]" = FOR_ALL) -> None:
                 raise lacking(error) or _broken(name, error) from error
 
 
-def require_or_exit() -> None:
-    """For a script, before it imports what imports them."""
-    try:
-        require()
-    except MigrationError as error:
-        print("error: %s\ntry: %s" % (error.message, error.hint), file=sys.stderr)
-        sys.exit(int(error.exit_code))
-
-
 def lacking(error: BaseException) -> Optional[MigrationError]:
     """The error to report where it is that one of the packages is missing; None for another."""
     name = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""

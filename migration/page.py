@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from migration.console import size
+from migration.printing import printable
 
 TEMPLATE = "validation_report.html.j2"
 
@@ -256,15 +257,9 @@ def _total(values: Sequence[Optional[float]]) -> Optional[float]:
 
 
 def _printable(value: Any) -> Any:
-    """What cannot be seen, or could reorder or break the text around it, as an escape such as ``\\x1b``."""
     if hasattr(value, "__html__"):  # the template's own markup
         return value
-    text = str(value)
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
-    )
+    return printable(str(value))
 
 
 def _number(value: float) -> str:

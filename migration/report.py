@@ -15,6 +15,7 @@ import msgspec
 from migration import page
 from migration.bundle import create_private, sync, sync_folder
 from migration.errors import ExitCode, MigrationError
+from migration.printing import printable_json
 
 # What the messages of each check begin with
 PREFIXES = {
@@ -321,7 +322,8 @@ class Report:
         }
 
     def text(self) -> str:
-        return msgspec.json.format(msgspec.json.encode(self.as_json())).decode("utf-8") + "\n"
+        text = msgspec.json.format(msgspec.json.encode(self.as_json())).decode("utf-8")
+        return printable_json(text) + "\n"
 
 
 def require_writable(folder: Path) -> None:
