@@ -10,11 +10,11 @@ import sys
 from typing import Any, Callable
 
 import pytest
+from conftest import SUITE, Place
 
 import config
 from migration import console
 from migration.errors import ExitCode, MigrationError
-from tests.conftest import SUITE, Place
 
 
 def _run(body: Callable[[Any], int]) -> int:
