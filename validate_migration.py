@@ -535,7 +535,7 @@ def _stranger(context: Context, table: Table, record: Any, number: int) -> Findi
     names = [column.name for column in columns]
     key = context.source_key(table, context.compared)
     parts = [str(_text(getattr(record, "c%d" % names.index(name)))) for name in key]
-    row = content.printable(", ".join(parts)) if key else "record %d" % number
+    row = content.brief(", ".join(parts)) if key else "record %d" % number
     message = "%s: %s %s belongs to another user" % (PREFIXES["isolation"], table.name, row)
     return Finding("isolation", message, table.name, row, table.owner)
 

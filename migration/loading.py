@@ -13,7 +13,7 @@ from typing import Any, Callable, Collection, Dict, Iterator, List, Mapping, Nam
 import msgspec
 
 from migration import bundle, encoding, mapping, target
-from migration.content import printable
+from migration.content import brief
 from migration.errors import ExitCode, MigrationError
 from migration.mapping import TableMapping
 from migration.schema import Schema, quote, read_schema
@@ -221,7 +221,7 @@ class Loader:
 
 def _key_part(value: Any) -> str:
     plain = str(value, "utf-8", "replace").strip('"') if isinstance(value, msgspec.Raw) else str(value)
-    return printable(plain)
+    return brief(plain)
 
 
 def _getters(columns: Sequence[Column], names: Sequence[str]) -> List[Callable[[Any], Any]]:

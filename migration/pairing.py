@@ -136,10 +136,10 @@ class _Names:
 
     def of(self, item: Item, values: Row) -> str:
         if self._places:
-            return content.printable(", ".join(_shown(values[place]) for place in self._places))
+            return content.brief(", ".join(_shown(values[place]) for place in self._places))
         if self._describe is self._fingerprints:
             return "row " + self._fingerprints.of(item.whole)
-        return content.printable("(%s)" % ", ".join(map(self._describe, values)))
+        return content.brief("(%s)" % ", ".join(map(self._describe, values)))
 
 
 def _shown(value: Any) -> str:
