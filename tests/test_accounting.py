@@ -21,11 +21,11 @@ from validate_migration import validate
 
 INVOICES = """
 CREATE TABLE invoices (id uuid PRIMARY KEY, user_id uuid NOT NULL REFERENCES users, amount numeric(9,2), paid bool);
-INSERT INTO invoices SELECT gen_random_uuid(), users.id, n + 0.5, n = 1 FROM users, generate_series(1, 3) n
+INSERT INTO invoices SELECT md5(random()::text)::uuid, users.id, n + 0.5, n = 1 FROM users, generate_series(1, 3) n
 """
 LINES = """
 CREATE TABLE invoice_lines (id uuid PRIMARY KEY, invoice_id uuid NOT NULL REFERENCES invoices, item text);
-INSERT INTO invoice_lines SELECT gen_random_uuid(), id, 'of ' || user_id FROM invoices
+INSERT INTO invoice_lines SELECT md5(random()::text)::uuid, id, 'of ' || user_id FROM invoices
 """
 
 

@@ -461,7 +461,7 @@ def test_changes_made_during_the_export_do_not_appear(
                 )
             ]
             database.execute(
-                "INSERT INTO {0} (id, {1}) SELECT gen_random_uuid(), {1} FROM {0}".format(
+                "INSERT INTO {0} (id, {1}) SELECT md5(random()::text)::uuid, {1} FROM {0}".format(
                     table, ", ".join(columns)
                 )
             )
@@ -687,7 +687,7 @@ def test_two_users_of_one_address_are_refused(database: Database, place: Place) 
 def test_two_rows_of_preferences_are_refused(database: Database, place: Place) -> None:
     without_unique(database, "user_preferences")
     database.execute(
-        "CREATE TEMP TABLE doubled AS SELECT * FROM user_preferences; UPDATE doubled SET id = gen_random_uuid();"
+        "CREATE TEMP TABLE doubled AS SELECT * FROM user_preferences; UPDATE doubled SET id = md5(random()::text)::uuid;"
         "INSERT INTO user_preferences SELECT * FROM doubled"
     )
     with pytest.raises(MigrationError, match="the user has 2 rows in user_preferences") as caught:

@@ -160,6 +160,9 @@ def test_changed_digit_of_the_source_is_found(
 def test_retyped_value_is_found(
     database: Database, place: Place, kind: str, target: str, value: str, damage: str
 ) -> None:
+    version = int(database.rows("SHOW server_version_num")[0][0])
+    if kind == "numeric" and "Infinity" in value and version < 140000:
+        pytest.skip("PostgreSQL has an infinite numeric since 14")
     settings = with_odd_values(database, place, kind, target, value)
     report = validate(settings)
     assert report.passed, report.errors
