@@ -330,13 +330,18 @@ def _compare(context: Context, made: Report, held: Dict[str, Digest]) -> Iterato
                 yield Finding("counts", message, table.name)
             asked = expected if context.against == "source" else None
             planned = mapping.map_columns(table, context.compared[table.name], context.schema)
+            columns = len(planned.copied) + len(planned.generated)
+            if found is not None and compared.cells != expected * columns:
+                message = "%s: of %s, %d of %d cells were compared"
+                given = PREFIXES["contents"], table.name, compared.cells, expected * columns
+                yield Finding("contents", message % given, table.name)
             result = TableResult(
                 asked,
                 None,
                 found,
                 differences=compared.differences,
                 cells=compared.cells,
-                columns=len(planned.copied) + len(planned.generated),
+                columns=columns,
                 dropped=[column.name for column in planned.dropped],
             )
             made.validation_results[table.name] = result
@@ -589,11 +594,10 @@ def _source_findings(context: Context, table: Table, made: Report) -> Iterator[F
         yield Finding("source", "%s %s" % (since, what % name), table.name, column=name)
     mapped = context.mapped(table, context.held)
     mapped = mapped._replace(copied=tuple(p for p in mapped.copied if p.source.name in names_now))
-    changes = _in_any_order(
-        table,
-        context.key(table, mapped, context.held).ordered,
-        functools.partial(_walk_changes, context, table, mapped),
+    ordered = all(
+        context.key(table, context.mapped(table, side), side).ordered for side in (context.held, now)
     )
+    changes = _in_any_order(table, ordered, functools.partial(_walk_changes, context, table, mapped))
     if changes:
         made.source_changes[table.name] = changes
         yield Finding("source", "%s %s; migrate again to take them over" % (since, changes), table.name)

@@ -348,9 +348,22 @@ def _plain(value: Any) -> Any:
 
 def _key_reader(pair: Copied) -> Callable[[Any], Any]:
     """A key's value as SQLite holds it: an integer in a TEXT column is text, and sorts as text."""
-    if pair.source.kind in ("integer", "undeclared") and affinity(pair.target.type) == "TEXT":
-        return _plain_text
-    return _plain
+    in_text = affinity(pair.target.type) == "TEXT"
+    if pair.source.kind == "undeclared":
+        return _undeclared_text if in_text else _undeclared
+    return _plain_text if pair.source.kind == "integer" and in_text else _plain
+
+
+def _undeclared(value: Any) -> Any:
+    """Raises Unordered where it is neither text nor an integer, as what SQLite has for it is not sure."""
+    plain = _plain(value)
+    if type(plain) not in (str, int, type(None)):
+        raise Unordered
+    return plain
+
+
+def _undeclared_text(value: Any) -> Any:
+    return _plain_text(_undeclared(value))
 
 
 def _plain_text(value: Any) -> Any:

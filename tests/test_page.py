@@ -48,6 +48,8 @@ def passing() -> Report:
                 "match": True,
                 "differences": 0,
                 "cells": rows * 10,
+                "columns": 10,
+                "dropped": ["user_id"] if table == "clients" else [],
                 "bytes": rows * 250,
                 "seconds": rows / 500,
             }
@@ -256,6 +258,11 @@ def test_tables_whose_cells_were_not_compared_are_named() -> None:
     assert begins(report).startswith("No differences found Rows were counted; no cell was compared:")
 
 
+def test_columns_that_are_not_compared_are_named() -> None:
+    text = Page(passing()).text
+    assert "Not migrated, and so not compared, as config.py says: clients: user_id" in text
+
+
 def test_rows_left_out_are_never_everything() -> None:
     report = {**passing(), "orphans_skipped": {"charts": 3, "clients": 1}}
     text = begins(report)
@@ -406,8 +413,8 @@ def test_hostile_text_is_shown_as_text() -> None:
     names = {name for _, attributes in parsed.elements for name in attributes}
     assert not [name for name in names if name.startswith("on") or name in ("src", "style")]
     # Message, table, row and column of the finding; table twice, environment twice, file, user, time of check and
-    # export thrice and twice, left out, changed table and its three ids.
-    assert parsed.text.count(HOSTILE) == 4 + 2 + 2 + 1 + 1 + 2 + 2 + 1 + 4
+    # export thrice and twice, left out, changed table and its three ids, table with a dropped column.
+    assert parsed.text.count(HOSTILE) == 4 + 2 + 2 + 1 + 1 + 2 + 2 + 1 + 4 + 1
 
 
 @pytest.mark.parametrize(
