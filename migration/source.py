@@ -672,6 +672,7 @@ _CHECK_ALL = "check host, port, database, user and password: POSTGRES_HOST and t
 _CONNECTION_EXCEPTION = "08"  # a class
 _ENDED = ("57P01", "57P02", "57P03", "57P05", "25P03", "25P04")  # by an administrator, a crash, a time limit
 _CANCELED = "57014"
+_NO_MEMORY = "53200"
 _CONFLICT = "40001"  # on a standby: with what it has to replay
 _NOT_IN_THE_ENCODING = ("22021", "22P05")
 _NO_PERMISSION = "42501"
@@ -710,6 +711,10 @@ def _explained(error: psycopg2.Error, settings: Settings, db: Optional[Snapshot]
         message, hint_ = _not_in_the_encoding(text, settings, db)
     elif code == _CANCELED:
         message, hint_ = "a query was cancelled in PostgreSQL: " + text, "run again; nothing was changed"
+    elif code == _NO_MEMORY:
+        hint_ = (
+            "free memory there; with thousands of partitions, raise the server's max_locks_per_transaction"
+        )
     elif code == _CONFLICT:
         hint_ = (
             "on a standby, ask the primary instead, or raise max_standby_streaming_delay; nothing was changed"

@@ -420,3 +420,37 @@ def test_everybody_has_everything_however_often_a_table_is_changed_meanwhile(
         "SELECT u.id::text, count(n.id) FROM users u LEFT JOIN session_notes n ON n.user_id = u.id GROUP BY 1"
     ):
         assert rows_of(output / user / "app.db", "SELECT count(*) FROM session_notes") == [(notes,)]
+
+
+def test_partition_that_is_being_detached_is_not_left_out_silently(
+    database: Database, place: Place, tmp_path: Path
+) -> None:
+    if database.rows("SELECT current_setting('server_version_num')::int < 140000") == [(True,)]:
+        pytest.skip("DETACH PARTITION … CONCURRENTLY is of version 14")
+    database.execute(
+        "CREATE TABLE anew (LIKE session_notes, PRIMARY KEY (id)) PARTITION BY RANGE (id);"
+        "CREATE TABLE notes_0 PARTITION OF anew FOR VALUES FROM (MINVALUE) TO ('80000000-0000-0000-0000-000000000000');"
+        "CREATE TABLE notes_1 PARTITION OF anew FOR VALUES FROM ('80000000-0000-0000-0000-000000000000') TO (MAXVALUE);"
+        "INSERT INTO anew SELECT * FROM session_notes; DROP TABLE session_notes;"
+        "ALTER TABLE anew RENAME TO session_notes;"
+    )
+    with holding(database, "SELECT FROM session_notes"), contextlib.closing(
+        psycopg2.connect(database.url)
+    ) as detaching:
+        detaching.autocommit = True
+
+        def detach() -> None:
+            with contextlib.suppress(psycopg2.Error):
+                detaching.cursor().execute("ALTER TABLE session_notes DETACH PARTITION notes_0 CONCURRENTLY")
+
+        thread = threading.Thread(target=detach)
+        thread.start()
+        until(
+            database, "SELECT FROM pg_inherits WHERE (to_jsonb(pg_inherits) ->> 'inhdetachpending')::boolean"
+        )
+        try:
+            with pytest.raises(MigrationError, match="notes_0"):
+                export(settings_of(database.url, place))
+        finally:
+            detaching.cancel()
+            thread.join()

@@ -86,6 +86,7 @@ def raised(place: Place, database: Database, code: str) -> MigrationError:
         ("42501", "PostgreSQL refuses: unbekannt"),
         ("55P03", "a table is locked by another session, and was not free within "),
         ("53100", "PostgreSQL refuses: unbekannt (SQLSTATE 53100)"),
+        ("53200", "PostgreSQL refuses: unbekannt (SQLSTATE 53200)"),
     ],
 )
 def test_code_and_not_text_tells_errors_apart(
