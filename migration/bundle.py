@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import io
@@ -32,6 +33,7 @@ from typing import (
     Mapping,
     Optional,
     Sequence,
+    Set,
     Tuple,
     TypeVar,
 )
@@ -259,17 +261,14 @@ def writing(folder: Path, files: Collection[str], check_utf8: bool = False) -> I
     Raises MigrationError (exit 4) where the folder cannot be written, is full or in use.
     """
     with _os_errors(folder), _locked(folder):
-        foreign = sorted(
-            path.name
-            for path in folder.glob("*.json")
-            if path.name not in {MANIFEST, USER_DATA, *REPORTS, *files}
-        )
+        ours = {MANIFEST, USER_DATA, *REPORTS, *files, *_named_by_manifest(folder)}
+        foreign = sorted(path.name for path in folder.glob("*.json") if path.name not in ours)
         if foreign:
             raise damaged(
                 "%s holds %s, which is no file of a bundle" % (folder, foreign[0]),
                 "choose a folder of its own with --data-dir",
             )
-        if {path.name for path in folder.iterdir()} <= {MANIFEST, USER_DATA, *REPORTS, *files, *_OURS}:
+        if {path.name for path in folder.iterdir()} <= {*ours, *_OURS}:
             os.chmod(
                 str(folder), 0o700
             )  # a folder that others use too keeps its mode; our files are 0600 anyway
@@ -304,10 +303,23 @@ def _roll_forward(folder: Path) -> None:
     complete = folder / _COMPLETE
     if complete.is_symlink() or not complete.is_dir():
         return
+    new = _named_by_manifest(complete)  # nothing once it has moved: all that is below has been done then
+    for name in _named_by_manifest(folder) - new if new else ():
+        if (folder / name).is_file() or (folder / name).is_symlink():
+            (folder / name).unlink()  # of a table that config no longer has
     for path in sorted(complete.iterdir(), key=lambda p: p.name == MANIFEST):  # the manifest last
         os.replace(str(path), str(folder / path.name))
     complete.rmdir()
     sync_folder(folder)
+
+
+def _named_by_manifest(folder: Path) -> Set[str]:
+    """The files of the bundle in a folder; none where its manifest cannot be read."""
+    try:
+        names = read_manifest(folder).checksums
+    except MigrationError:
+        return set()
+    return {name for name in names if os.path.basename(name) == name and name.endswith(".json")} - {*REPORTS}
 
 
 @contextlib.contextmanager
@@ -691,7 +703,7 @@ def reading(
 
 
 def _opened(folder: Path, tables: Mapping[str, str]) -> Reader:
-    """Check the manifest, and the names and sizes of the files."""
+    """Check the manifest, and the names and sizes of the files. A table that it does not count has an empty file."""
     manifest = read_manifest(folder)
     expected = {USER_DATA, *tables.values()}
     for name in sorted(set(manifest.checksums) - expected):
@@ -709,10 +721,15 @@ def _opened(folder: Path, tables: Mapping[str, str]) -> Reader:
     for name, size in sizes.items():
         if size != manifest.sizes.get(name, size):
             raise damaged("%s has %d bytes; the manifest says %d" % (name, size, manifest.sizes[name]))
-    for table in tables:
-        if table not in manifest.row_counts:
+    uncounted = {table: name for table, name in tables.items() if table not in manifest.row_counts}
+    for table, name in uncounted.items():  # other exporters count no rows where there are none
+        if sizes[name] > _EMPTY or _read(folder / name).split() not in ([b"[]"], [b"[", b"]"]):
             raise damaged("the manifest has no row count for %s" % table, "export again")
-    return Reader(folder, manifest, sizes)
+    counts = {**manifest.row_counts, **dict.fromkeys(uncounted, 0)}
+    return Reader(folder, dataclasses.replace(manifest, row_counts=counts), sizes)
+
+
+_EMPTY = 64  # bytes: more than any layout of an empty array has
 
 
 def _size(path: Path) -> int:

@@ -413,11 +413,16 @@ def changed_columns(
         for name in (pair.source.name for pair in pairs)
     ]
 
+    def marked_otherwise(name: str, record: Any, other: Any) -> bool:
+        """A bundle that was made elsewhere need not say which nulls are JSON's."""
+        marked, marked_now = name in record.json_nulls, name in other.json_nulls
+        return marked and not marked_now if kinds_then[name] == "undeclared" else marked is not marked_now
+
     def changed(record: Any, other: Any) -> List[str]:
         return [
             name
             for (name, same), mine, theirs in zip(tests, take(record), take_now(other))
-            if not same(mine, theirs) or (name in record.json_nulls) != (name in other.json_nulls)
+            if not same(mine, theirs) or marked_otherwise(name, record, other)
         ]
 
     return changed
@@ -465,14 +470,14 @@ def _foreign_test(kind: str) -> Same:
             return is_null(mine) and is_null(theirs)
         text = str(mine, "utf-8")
         now = str(theirs, "utf-8") if isinstance(theirs, msgspec.Raw) else json.dumps(theirs)
-        if _json_equal(text, now):
+        if _says_the_same(text, now):
             return True
         if text[0] == '"':
             inner = json.loads(text)
             if kind in MOMENTS and isinstance(theirs, str):
                 return _moment(inner) is not None and _moment(inner) == _moment(theirs)
             if kind in STRUCTURED:
-                return _json_equal(inner, now)
+                return _says_the_same(inner, now)
             text = inner
         return kind in ("numeric", "float") and _same_number(text.strip(BLANKS), now.strip('"'))
 
@@ -631,14 +636,28 @@ def _json_equal(text: str, found: Any) -> bool:
         return False
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str, by_value: bool = False) -> Any:
+    """``by_value``: as who reads JSON takes it, however numbers are spelled, and of repeated keys the last."""
+    number = _number_form if by_value else str
+
+    def members(pairs: List[Tuple[str, Any]]) -> Any:
+        kept = dict(pairs).items() if by_value else pairs
+        return ("object", sorted(kept, key=lambda pair: str(pair[0])))
+
     return json.loads(
         text,
-        parse_float=lambda digits: ("number", digits),
-        parse_int=lambda digits: ("number", digits),
+        parse_float=lambda digits: ("number", number(digits)),
+        parse_int=lambda digits: ("number", number(digits)),
         parse_constant=lambda name: ("constant", name),
-        object_pairs_hook=lambda pairs: ("object", sorted(pairs, key=lambda pair: str(pair[0]))),
+        object_pairs_hook=members,
     )
+
+
+def _says_the_same(text: str, now: str) -> bool:
+    try:
+        return bool(_parsed(text, True) == _parsed(now, True))
+    except (ValueError, RecursionError):
+        return text == now
 
 
 # Year, month and day, clock, fraction, zone, era: PostgreSQL's text and ISO 8601's alike.
@@ -816,8 +835,8 @@ def _spoken(kind: str) -> Form:
             text = str(value, "utf-8")
             plain = json.loads(text) if text[0] == '"' else text
             if kind in STRUCTURED:
-                inner = _json_form(plain)  # of JSON that was written as text
-                return inner if inner[0] == "j" else _json_form(text)
+                inner = _json_form(plain, True)  # of JSON that was written as text
+                return inner if inner[0] == "j" else _json_form(text, True)
         plain = str(plain).lower() if isinstance(plain, bool) else str(plain)
         if kind in MOMENTS:
             return _moment_form(plain)
@@ -860,10 +879,10 @@ def _moment_form(text: str) -> str:
     return _text_form(text) if parts is None else "m" + repr(parts)
 
 
-def _json_form(text: str) -> str:
+def _json_form(text: str, by_value: bool = False) -> str:
     if _is_shallow(text):
         try:
-            return "j" + repr(_parsed(text))
+            return "j" + repr(_parsed(text, by_value))
         except (ValueError, RecursionError):
             pass
     return "J" + text

@@ -240,16 +240,71 @@ def _text_in_numeric_column(value: str) -> str:
     return value
 
 
-def _json_text(not_null: bool, numeric_target: bool) -> Converter:
-    """JSON text as it stands in the bundle. A null is JSON's where the source column cannot be NULL."""
+def _json_text(not_null: bool, numeric_target: bool, laid_out: Callable[[str], str]) -> Converter:
+    """JSON text as PostgreSQL writes it. A null is JSON's where the source column cannot be NULL."""
 
     def convert(raw: msgspec.Raw) -> SqliteValue:
-        text = str(raw, "utf-8")
+        text = laid_out(str(raw, "utf-8"))
         if text == "null" and not not_null:
             return None
         return _text_in_numeric_column(text) if numeric_target else text
 
     return convert
+
+
+# The layout of JSON text: bundles that PostgreSQL did not write have line ends, other blanks, or none
+
+
+def _as_jsonb(text: str) -> str:
+    """One blank behind each comma and colon, as jsonb is written."""
+    if _JSONB_BEGINS.match(text) and not _LINE_END.search(text):
+        return text
+    return _laid_out(text, ", ", ": ")
+
+
+# What comes first of names and values, and what follows it: one layout tells of all the text
+_JSONB_BEGINS = re.compile(
+    r'[\[{]*(?:"[^"\\]*(?:\\.[^"\\]*)*"|[^"\[\]{},:\s]*)(?:[,:] (?! )|[\]}]|\Z)', re.DOTALL
+)
+_LINE_END = re.compile("[\n\r\t]")
+
+
+def _as_structure(text: str) -> str:
+    """No blanks, as row_to_json writes arrays and composites."""
+    return _laid_out(text, ",", ":") if _LINE_END.search(text) else text
+
+
+def _as_json(text: str) -> str:
+    """As it was written, but on one line: the export makes a blank of a line end."""
+    return text.replace("\n", " ").replace("\r", " ")
+
+
+def _as_jsonb_unescaped(text: str) -> str:
+    """The same of JSON that another program wrote: it may have escaped what is not ASCII."""
+    if "\\" not in text:
+        return _as_jsonb(text)
+    return _laid_out(text, ", ", ": ", _unescaped)
+
+
+_STRING = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
+
+
+def _laid_out(text: str, comma: str, colon: str, string: Callable[[str], str] = str) -> str:
+    """JSON text with these separators and no other white space between its tokens; digits and order stay."""
+    parts: List[str] = _STRING.split(text)
+    parts[::2] = ["".join(part.split()).replace(",", comma).replace(":", colon) for part in parts[::2]]
+    parts[1::2] = map(string, parts[1::2])
+    return "".join(parts)
+
+
+def _unescaped(string: str) -> str:
+    if "\\" not in string:
+        return string
+    plain = json.dumps(json.loads(string), ensure_ascii=False)
+    return plain if plain.isascii() or not _HALVES.search(plain) else string
+
+
+_HALVES = re.compile("[\ud800-\udfff]")  # of a pair that is not whole: no UTF-8
 
 
 def _bytes(value: str) -> bytes:
@@ -262,14 +317,14 @@ def _bytes(value: str) -> bytes:
 
 
 def _undeclared(not_null: bool, json_declared: bool, target: str) -> Converter:
-    """For bundles that do not say their column types: JSON's own types, text as it is."""
+    """For bundles that do not say their column types: JSON's own types, text as it is, JSON as jsonb is written."""
 
     def convert(raw: msgspec.Raw) -> SqliteValue:
         text = str(raw, "utf-8")
         if text == "null":
             return "null" if json_declared and not_null else None
         if json_declared or text[0] in "{[":
-            return text
+            return _as_jsonb_unescaped(text)
         if text in ("true", "false"):
             return int(text == "true")
         if text[0] == '"':
@@ -465,9 +520,10 @@ def converter(
     if kind == "float":
         return _float(target)
     if kind in ("json", "jsonb"):
-        return _json_text(column.not_null, numeric_target)
+        layout = _as_jsonb if kind == "jsonb" else _as_json
+        return _json_text(column.not_null, numeric_target, layout)
     if kind == "structure":
-        return _json_text(False, numeric_target)
+        return _json_text(False, numeric_target, _as_structure)
     if kind == "bytea" and target == "BLOB":
         return _bytes
     if kind in MOMENTS:
