@@ -449,7 +449,7 @@ def test_integer_that_sqlite_has_no_room_for_is_refused(digits: str, place: Plac
 
 
 def test_huge_numbers_inside_json_stay_as_they_are(place: Place, old: bytes) -> None:
-    document = '{"big":%s,"wide":1e400,"exact":1.10,"tiny":1e-99999999999999999999}' % ("9" * 5000)
+    document = '{"big": %s, "wide": 1e400, "exact": 1.10, "tiny": 1e-99999999999999999999}' % ("9" * 5000)
     rows = records(place, "charts")
     rows[0]["chart_data"] = "@@"
     rewrite(place.data, "charts.json", array(rows).replace(b'"@@"', document.encode()))
