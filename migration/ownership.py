@@ -574,8 +574,11 @@ class Rows:
 
     # Sets: the keys and references of the rows of a table that are the user's, each made once for a whole query
 
-    def _sets(self, tables: Collection[str]) -> str:
-        """WITH clause of the sets of these tables and of those that they belong to."""
+    def _sets(self, tables: Collection[str], identities: bool = False) -> str:
+        """WITH clause of the sets of these tables and of those that they belong to.
+
+        ``identities``: with column ``r`` in all of them. Reading it takes SELECT on the whole table, not on its columns.
+        """
         needed: Set[str] = set()
         for name in tables:
             way: Optional[ForeignKey]
@@ -586,11 +589,13 @@ class Rows:
                     break
                 name = way.parent
         return "WITH RECURSIVE %s " % ", ".join(
-            "%s AS (SELECT %s AS r, %s FROM %s t WHERE %s AND %s)"
+            "%s AS (SELECT %s FROM %s t WHERE %s AND %s)"
             % (
                 self._set(name),
-                _identity("t"),
-                ", ".join("%s AS %s" % (_column("t", c), self._place(name, c)) for c in self._kept(name)),
+                ", ".join(
+                    [_identity("t") + " AS r"] * (identities or not self.catalog.keys[name])
+                    + ["%s AS %s" % (_column("t", c), self._place(name, c)) for c in self._kept(name)]
+                ),
                 self.db.quoted(name),
                 self._within(name, "t"),
                 self._member(table),
@@ -616,7 +621,7 @@ class Rows:
             )
             starts.append("SELECT {}, t.r, {} FROM {}".format(child, number, self._dangling_from(key)))
         return (
-            self._sets(self.tables).rstrip()
+            self._sets(self.tables, identities=True).rstrip()
             + ", edge (n, r, k, parent_n, parent_r) AS (%s)" % " UNION ALL ".join(edges)
             + ", broken (n, r, k) AS ((%s) UNION SELECT e.n, e.r, e.k FROM edge e"
             " JOIN broken b ON b.n = e.parent_n AND b.r = e.parent_r) " % " UNION ALL ".join(starts)

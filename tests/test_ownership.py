@@ -643,3 +643,27 @@ def test_owner_that_refers_to_another_column_of_users_is_said(two_users: Databas
 
 def test_config_is_read_from_the_file(tmp_path: Path) -> None:
     assert config.UNRELATED_TABLES == ("alembic_version",)
+
+
+def test_right_to_read_columns_is_enough(server: Server, two_users: Database, place: Place) -> None:
+    two_users.execute("DROP ROLE IF EXISTS columns_only; CREATE ROLE columns_only LOGIN")
+    for table, columns in two_users.rows(
+        "SELECT attrelid::regclass::text, string_agg(quote_ident(attname), ', ') FROM pg_attribute"
+        " JOIN pg_class c ON c.oid = attrelid WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
+        " AND attnum > 0 AND NOT attisdropped GROUP BY 1"
+    ):
+        two_users.execute("GRANT SELECT (%s) ON %s TO columns_only" % (columns, table))
+    settings = settings_of(two_users.url.replace("//postgres@", "//columns_only@"), place, ONE)
+    try:
+        migrate(settings)
+    finally:
+        two_users.execute("DROP OWNED BY columns_only; DROP ROLE columns_only")
+
+
+def test_table_without_key_or_reference_goes_with_the_closure(two_users: Database, place: Place) -> None:
+    two_users.execute(f"CREATE TABLE words (user_id uuid, word text); INSERT INTO words VALUES ('{U}', 'a')")
+    words = Table("words", owned_by("user_id"))
+    for skip in (False, True):
+        migrate(
+            settings_with(two_users, place, (words,), "CREATE TABLE words (word TEXT)", skip_orphans=skip)
+        )
