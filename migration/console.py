@@ -396,6 +396,8 @@ def run(body: Callable[[argparse.Namespace], int], arguments: argparse.Namespace
                 return _failed(error)
     except KeyboardInterrupt:
         return _interrupted()
+    except Exception as error:  # noqa: BLE001  what surrounds the body, such as a thread that cannot be started
+        return _failed(error)
 
 
 def _open_standard_streams() -> None:

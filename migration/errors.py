@@ -52,6 +52,8 @@ class MigrationError(Exception):
         return functools.partial(type(self), self.message, **made), ()
 
 
+_NO_MEMORY = "no memory", "free some memory, or raise the limit (ulimit -v, a container's limit)"
+_NO_MAPPING = "failed to map segment"  # the dynamic linker's, of a library that finds no room
 _NO_THREAD = "can't start new thread"  # CPython's RuntimeError has no code
 
 
@@ -73,16 +75,19 @@ def lacking(error: BaseException) -> Optional[MigrationError]:
 
 def _missing(error: BaseException, outermost: bool) -> Optional[Tuple[str, str]]:
     """What is missing, and what to do. EAGAIN within another error is a lock that somebody holds."""
-    if isinstance(error, MemoryError):
-        return "no memory", "free some memory, or raise the limit (ulimit -v, a container's limit)"
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and _NO_MAPPING in str(error)):
+        return _NO_MEMORY
     if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
-        return "no further thread", "end other programs, or raise the limit of processes (ulimit -u)"
+        return (
+            "no further thread",
+            "end other programs, or raise the limit of processes (ulimit -u) or memory (ulimit -v)",
+        )
     if not isinstance(error, OSError):
         return None
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "no further open file", "end other programs, or raise the limit of open files (ulimit -n)"
     if error.errno == errno.ENOMEM:
-        return "no memory", "free some memory, or raise the limit (ulimit -v, a container's limit)"
+        return _NO_MEMORY
     if error.errno == errno.EAGAIN and outermost:
         return "no further process", "end other programs, or raise the limit of processes (ulimit -u)"
     return None
