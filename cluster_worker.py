@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import logging
+import os
 import socket
 import threading
 import time
@@ -21,8 +22,8 @@ from typing import Iterator, List, NamedTuple, Optional, Sequence
 import config
 from export_from_postgres import export
 from import_to_sqlite import import_
-from migration import console, ledger, origin, results, shared, source, target
-from migration.errors import ExitCode, MigrationError
+from migration import console, ledger, origin, results, shared, source
+from migration.errors import ExitCode, MigrationError, lacking
 from migration.ledger import INTERRUPTED, Outcome, Pending
 from migration.results import BUNDLE, DATABASE, folder_of
 from migration.schema import read_schema
@@ -31,6 +32,7 @@ from migration.source import Snapshot
 from validate_migration import validate
 
 ATTEMPTS = 3  # where the connection is lost
+GRACE = 20.0  # seconds that a user's work has to end, whose time is over
 IDLE = "1h"  # after which PostgreSQL ends the transaction of a worker that was left behind
 
 
@@ -41,7 +43,7 @@ class Errand(NamedTuple):
     run's snapshot; None: each user has one of their own. ``visible``: what ``Snapshot.visible()`` says under it.
     ``database``: which one it is, by ``origin.as_text``.
     ``agreement``: what ``agreement()`` gave to the coordinator.
-    ``keep_connection``: whether the connection may stay open between two users.
+    ``seconds``: that a user may take. ``keep_connection``: whether the connection may stay open between two users.
     """
 
     output: str
@@ -53,6 +55,7 @@ class Errand(NamedTuple):
     schema_path: Optional[str]
     skip_orphans: bool
     strict: bool
+    seconds: int
     keep_connection: bool = True
 
 
@@ -78,6 +81,8 @@ def migrate_user(errand: Errand, user: Pending) -> Outcome:
     """Migrate and validate one user. Raises nothing: whatever happens is in the outcome, without personal data."""
     user_id = user.user_id
     started = ledger.now()
+    if _mark_of(errand, user_id).exists():
+        return _failed(user_id, _too_long(errand))._replace(attempts=0)
     for attempt in range(1, ATTEMPTS + 1):
         failure: Optional[MigrationError] = None
         try:
@@ -89,9 +94,7 @@ def migrate_user(errand: Errand, user: Pending) -> Outcome:
             failure = error
             outcome = _failed(user_id, failure)
         except Exception as error:  # noqa: BLE001  a bug is one user's end, and its text may hold personal data
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            where = "%s, line %d" % (Path(place.filename).name, place.lineno or 0)
-            outcome = Outcome(user_id, None, "internal error: %s in %s" % (type(error).__name__, where))
+            outcome = _unexpected(user_id, error)
         # a lost connection: the snapshot may still be there for another one
         if not isinstance(failure, source.ConnectionLost) or attempt == ATTEMPTS:
             break
@@ -100,20 +103,79 @@ def migrate_user(errand: Errand, user: Pending) -> Outcome:
 
 
 def _failed(user_id: str, error: MigrationError) -> Outcome:
-    return Outcome(user_id, int(error.exit_code), error.logged, hint=error.hint)
+    hint = None if error.hint is None else results.of_output(error.hint)
+    return Outcome(user_id, int(error.exit_code), error.logged, hint=hint)
+
+
+def _unexpected(user_id: str, error: Exception) -> Outcome:
+    expected = lacking(error)
+    if expected is not None:
+        return _failed(user_id, expected)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = "%s, line %d" % (Path(place.filename).name, place.lineno or 0)
+    words = "internal error: %s in %s" % (type(error).__name__, where)
+    return Outcome(user_id, int(ExitCode.INTERNAL), words)
 
 
 def _attempt(errand: Errand, user: Pending) -> Outcome:
     settings = _settings(errand)
-    with _snapshot(errand, settings) as db:
+    with _snapshot(errand, settings) as db, _limited(errand, user.user_id, db):
         return phases(settings, user.user_id, db, user.database)
+
+
+@contextlib.contextmanager
+def _limited(errand: Errand, user_id: str, db: Snapshot) -> Iterator[None]:
+    """End what takes longer than a user may: the connection at once, and this process where that does not help.
+
+    The user is marked, so that no other worker begins with the same. Raises MigrationError (exit 70).
+    """
+    changing, done, over = threading.Lock(), threading.Event(), []
+
+    def end() -> None:
+        with changing:
+            if done.is_set():
+                return
+            over.append(True)
+        with contextlib.suppress(OSError):
+            _mark_of(errand, user_id).touch()
+        db.guard.fail(_too_long(errand))
+        if not done.wait(GRACE):
+            os._exit(1)
+
+    timer = threading.Timer(errand.seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Exception:
+        if over:
+            raise _too_long(errand) from None
+        raise
+    finally:
+        with changing:
+            done.set()
+        timer.cancel()
+    if over:  # the connection is of no use to the next user
+        raise _too_long(errand)
+
+
+def _mark_of(errand: Errand, user_id: str) -> Path:
+    return folder_of(Path(errand.common), user_id).with_suffix(".long")
+
+
+def _too_long(errand: Errand) -> MigrationError:
+    return MigrationError(
+        "the user took longer than %d s" % errand.seconds,
+        hint="see what it waits for: PostgreSQL's locks, the disk; or give it longer with --user-timeout",
+        exit_code=ExitCode.INTERNAL,
+    )
 
 
 def phases(settings: Settings, user_id: str, db: Snapshot, database: Optional[str] = INTERRUPTED) -> Outcome:
     """The three phases in a row, as migrate.py has them. ``database``: that of ``Pending``."""
     folder = folder_of(settings.data_dir, user_id)
     results.require_no_links(settings.data_dir, user_id)
-    with target.errors(folder):
+    with results.errors(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
     settings = dataclasses.replace(
         settings, user_id=user_id, sqlite_path=folder / DATABASE, data_dir=folder / BUNDLE

@@ -45,7 +45,6 @@ from migration import (
     shared,
     source,
     summary,
-    target,
 )
 from migration.cluster import Lost, Workers
 from migration.errors import ExitCode, MigrationError
@@ -65,6 +64,7 @@ LINE_SECONDS = 10.0  # between two lines of progress
 LISTED = 50  # failed users on the terminal; all are in the summary
 FEW = 5  # users in a line of the log
 WITHOUT_WORKERS = 60.0  # seconds
+IN_VAIN = 300.0  # seconds beyond the time limit of a task, until nothing is expected of its worker
 TASK_SECONDS = 0.5  # a task of several users takes about so long
 MOST_IN_TASK = 8  # users
 
@@ -97,7 +97,18 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     )
     where.add_argument("--scheduler", metavar="URL", help="the scheduler of a cluster, as tcp://host:8786")
     parser.add_argument(
-        "--worker-memory", metavar="SIZE", default="1GB", help="limit of each local worker (default: 1GB)"
+        "--worker-memory",
+        metavar="SIZE",
+        type=_memory,
+        default="1GB",
+        help="limit of each local worker (default: 1GB)",
+    )
+    parser.add_argument(
+        "--user-timeout",
+        metavar="SECONDS",
+        type=console.positive,
+        default=3600,
+        help="give up a user who takes longer (default: 3600)",
     )
     parser.add_argument(
         "--max-connections",
@@ -120,14 +131,24 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     return console.run(lambda args: _main(args, console.settings(args, config)), arguments, config)
 
 
+def _memory(text: str) -> int:
+    try:
+        return cluster.bytes_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _main(arguments: argparse.Namespace, settings: Settings) -> int:
     cluster.require()
+    if arguments.scheduler is None:
+        cluster.require_resources(_worker_count(arguments))
     output = console.expanded(arguments.output_dir).absolute()
-    with target.errors(output):
-        output.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with lock.held(output / ".lock", "the output folder %s" % output, ExitCode.TARGET), ledger.opened(
-        output / ledger.NAME
-    ) as book:
+    with contextlib.ExitStack() as stack:
+        with results.errors(output):
+            output.mkdir(parents=True, exist_ok=True, mode=0o700)
+            held = lock.held(output / ".lock", "the output folder %s" % output, ExitCode.TARGET)
+            stack.enter_context(held)
+        book = stack.enter_context(ledger.opened(output / ledger.NAME))
         return migrate_all(arguments, settings, output, book)
 
 
@@ -155,9 +176,10 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
             total = _choose(book, run, users, arguments, settings, output)
             if total:
                 log.info("run %d: %d users to migrate", run, total)
-                exported = shared.export_shared(
-                    db, settings if snapshot else dataclasses.replace(settings, tables=()), schema, common
-                )
+                with results.errors(common):
+                    exported = shared.export_shared(
+                        db, settings if snapshot else dataclasses.replace(settings, tables=()), schema, common
+                    )
                 estimate.require_space(db, settings, schema, exported, total, book.bytes_of(run), output)
                 errand = Errand(
                     str(output),
@@ -169,6 +191,7 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
                     arguments.schema_path,
                     settings.skip_orphans,
                     settings.strict,
+                    arguments.user_timeout,
                 )
                 with _workers(arguments) as workers:
                     _migrate(_Run(book, run, total, db, settings, workers, errand, arguments.max_connections))
@@ -311,7 +334,7 @@ def _require_all_ended(book: Ledger, run: int) -> None:
         raise MigrationError(
             "%d users have no outcome: this is a fault of the suite" % left,
             hint="run again with --resume",
-            exit_code=ExitCode.USAGE,
+            exit_code=ExitCode.INTERNAL,
         )
 
 
@@ -321,7 +344,7 @@ def _common_folder(output: Path) -> Iterator[Path]:
     common = output / COMMON
     results.require_no_link(common)
     shutil.rmtree(str(common), ignore_errors=True)
-    with target.errors(common):
+    with results.errors(common):
         folder = common / uuid.uuid4().hex
         folder.mkdir(parents=True, mode=0o700)
     try:
@@ -339,9 +362,13 @@ def _workers(arguments: argparse.Namespace) -> Iterator[Workers]:
             finally:
                 workers.everywhere(close_connections)  # they go on living, without our connections
         return
-    count = min(arguments.workers or cluster.cores(), arguments.max_connections - 1)
+    count = _worker_count(arguments)
     with _inherited(arguments.postgres_url), cluster.local(count, arguments.worker_memory) as workers:
         yield workers
+
+
+def _worker_count(arguments: argparse.Namespace) -> int:
+    return int(min(arguments.workers or cluster.cores(), arguments.max_connections - 1))
 
 
 @contextlib.contextmanager
@@ -379,6 +406,7 @@ def _migrate(run: _Run) -> None:
     waiting = _Waiting(run.book.pending(run.number))
     progress = _Progress(run.total)
     looked, with_workers, capacity = 0.0, time.monotonic(), 0
+    heard = time.monotonic()
     with console.progress("migrate", run.total, "users", remaining=True) as advance:
         while True:
             if time.monotonic() - looked >= TICK:
@@ -391,14 +419,17 @@ def _migrate(run: _Run) -> None:
                     run.workers.everywhere(close_connections)
                 looked = time.monotonic()
                 with_workers = looked if capacity else with_workers
+                if capacity < before:
+                    log.warning("%d of %d workers are left: their users are done by others", capacity, before)
                 if looked - with_workers > WITHOUT_WORKERS:
-                    raise cluster.unusable(
-                        "the scheduler has no worker any more", "start workers, then --resume"
-                    )
+                    raise run.workers.none_left
+                _require_progress(run, looked - heard)
             _hand_out(run, waiting, capacity, progress.seconds)
             if not run.workers.under_way and capacity:
                 return
             ended = run.workers.results(TICK)
+            if ended or not run.workers.under_way:
+                heard = time.monotonic()
             outcomes = [outcome for names, result in ended for outcome in _outcomes(names, result, waiting)]
             fatal = next((outcome for outcome in outcomes if outcome.fatal), None)
             run.book.finish(run.number, [outcome for outcome in outcomes if not outcome.fatal])
@@ -414,6 +445,18 @@ def _migrate(run: _Run) -> None:
                     fatal.error or "", hint=fatal.hint, exit_code=ExitCode(fatal.exit_code or ExitCode.USAGE)
                 )
             progress.say()
+
+
+def _require_progress(run: _Run, silent: float) -> None:
+    """Raises MigrationError (exit 70) where workers are there and none gives a result, though each has a time limit."""
+    limit = run.errand.seconds * max(1, run.workers.largest) + IN_VAIN
+    if silent > limit:
+        run.workers.cancel()
+        raise MigrationError(
+            "no worker has given a result for %d s" % silent,
+            hint="see what the workers wait for; end those that hang, then run again with --resume",
+            exit_code=ExitCode.INTERNAL,
+        )
 
 
 def _hand_out(run: _Run, waiting: _Waiting, capacity: int, seconds: float) -> None:
@@ -457,7 +500,7 @@ def _outcomes(users: Sequence[Pending], result: object, waiting: _Waiting) -> Li
     if result.hint is not None:
         return [Outcome(users[0].user_id, int(ExitCode.USAGE), result.message, fatal=True, hint=result.hint)]
     if len(users) == 1:
-        return [Outcome(users[0].user_id, None, result.message)]
+        return [Outcome(users[0].user_id, int(ExitCode.INTERNAL), result.message)]
     waiting.each_alone(users)
     return []
 

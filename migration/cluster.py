@@ -13,20 +13,29 @@ import importlib
 import importlib.util
 import itertools
 import logging
+import multiprocessing
 import queue
+import re
 import signal
+import tempfile
 import time
 import uuid
 import warnings
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from migration import packages
-from migration.errors import ExitCode, MigrationError
+from migration.errors import ExitCode, MigrationError, lacking
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment,unused-ignore]
 
 log = logging.getLogger("migration.cluster")
 
 CONNECT_SECONDS = 5
 CLOSE_SECONDS = 10
+GATHER_SECONDS = 30
 WORKER_SECONDS = 30  # until a scheduler has its first worker
 SAME = "scheduler and workers need the same Python, the suite's requirements and the suite's folder as PYTHONPATH"
 AHEAD = 1  # task that waits for each that runs, so that no worker waits for us
@@ -34,6 +43,10 @@ TOGETHER_SECONDS = 0.1  # what ends in this time is heard of together
 UNREACHABLE = (OSError, TimeoutError, asyncio.TimeoutError)  # before Python 3.11 the last two differ
 CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 DASHBOARD_PORT = 8787
+START_SECONDS = 60  # for a worker process on this machine
+SILENT_SECONDS = 60  # without a sign of life from one, until another takes its place
+LEAST_MEMORY = 200 * 10**6  # bytes: a worker takes some 100 MB
+FILES, FILES_OF_WORKER = 60, 20  # that the coordinator has open, and more for each worker
 
 
 class Lost(NamedTuple):
@@ -56,10 +69,57 @@ def require() -> None:
     packages.require(packages.FOR_MANY)
 
 
-class Workers:
-    """A client of a scheduler, with the tasks under way."""
+_UNITS = {"": 1, "k": 1, "M": 2, "G": 3, "T": 4}
 
-    def __init__(self, client: Any) -> None:
+
+def bytes_of(text: str) -> int:
+    """A size as ``1GB``, ``1.5 GiB`` or ``500 MB``. Raises ValueError, with words, where it is none or too little."""
+    found = re.fullmatch(
+        r"(\d{1,15}(?:\.\d{1,15})?) ?([kMGT]?)(i?)B?", text.strip(), re.IGNORECASE | re.ASCII
+    )
+    if found is None:
+        raise ValueError("%r is no size: a number with its unit, as 1GB" % text)
+    unit = found[2].upper().replace("K", "k")
+    size = float(found[1]) * (1024 if found[3] else 1000) ** (_UNITS[unit] if unit else 0)
+    if size < LEAST_MEMORY:
+        raise ValueError("%r is too little: a worker takes %d MB at least" % (text, LEAST_MEMORY // 10**6))
+    return int(size)
+
+
+def require_resources(workers: int) -> None:
+    """Raises MigrationError (exit 70) where this machine gives no room for so many worker processes."""
+    import dask
+
+    if resource is not None:
+        needed = FILES + FILES_OF_WORKER * workers
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY and soft < needed:
+            if hard != resource.RLIM_INFINITY and hard < needed:
+                raise MigrationError(
+                    "%d workers need %d open files, and no more than %d are allowed"
+                    % (workers, needed, hard),
+                    hint="raise the limit (ulimit -n), or start fewer with --workers",
+                    exit_code=ExitCode.INTERNAL,
+                )
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    try:
+        place = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
+        with tempfile.TemporaryDirectory(dir=place) as folder, tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+    except OSError as error:
+        raise MigrationError(
+            "there is no folder for temporary files: %s" % error,
+            hint="set TMPDIR to a folder that you may write, with some space in it",
+            exit_code=ExitCode.INTERNAL,
+        ) from None
+
+
+class Workers:
+    """A client of a scheduler, with the tasks under way. ``none_left``: what it means that there is no worker any more."""
+
+    def __init__(self, client: Any, none_left: MigrationError) -> None:
+        self.none_left = none_left
         self._client = client
         self._token = uuid.uuid4().hex[:8]  # a scheduler may know the tasks of other runs
         self._ended: "queue.Queue[Any]" = queue.Queue()
@@ -76,6 +136,11 @@ class Workers:
     @property
     def under_way(self) -> int:
         return len(self._tasks)
+
+    @property
+    def largest(self) -> int:
+        """How many names the largest task under way has."""
+        return max(map(len, self._tasks.values()), default=0)
 
     def submit(
         self, tasks: Sequence[Sequence[Any]], task: Callable[[Any, Sequence[Any]], object], common: object
@@ -98,18 +163,31 @@ class Workers:
             time.sleep(TOGETHER_SECONDS)
             while True:
                 ended.append(self._ended.get_nowait())
-        done = [future for future in ended if future.status == "finished"]
         results: Dict[Any, Any] = {future: _lost(future) for future in ended if future.status in FAILED}
+        done = [future for future in ended if future.status == "finished"]
+        results.update(self._gathered(done))
         for future in ended:
-            if (
-                future.status != "finished" and future not in results
-            ):  # it ended with a worker that has died since
+            if future not in results:  # it ended with a worker that has died since, and is begun again
                 future.add_done_callback(self._ended.put)
-        try:
-            results.update(zip(done, self._client.gather(done) if done else []))
-        except (*UNREACHABLE, *CANCELLED):
-            results.update((future, GONE) for future in done)
         return [(self._tasks.pop(future), result) for future, result in results.items()]
+
+    def _gathered(self, done: Sequence[Any]) -> Dict[Any, Any]:
+        """The results of tasks that have ended, of those that the workers still have."""
+        if not done:
+            return {}
+        try:
+            # A result that was lost with its worker is waited for.
+            found = self._client.sync(self._client._gather, done, callback_timeout=GATHER_SECONDS)
+            return dict(zip(done, found))
+        except (TimeoutError, asyncio.TimeoutError):
+            return {}
+        except (OSError, *CANCELLED):
+            return dict.fromkeys(done, GONE)
+        except Exception as error:
+            if not any(future.status in FAILED for future in done):
+                raise
+            log.debug("results were lost: %s", type(error).__name__)
+            return {future: _lost(future) for future in done if future.status in FAILED}
 
     def everywhere(self, function: Callable[[], None]) -> None:
         """Call a function in the process of each worker that can be reached."""
@@ -127,7 +205,7 @@ def _lost(future: Any) -> Lost:
         return GONE
     error = future.exception()
     if isinstance(error, KilledWorker):
-        return Lost("each worker process that migrated this user ended: out of memory?", None)
+        return Lost("each worker process that migrated this user ended, or was stopped: out of memory?", None)
     message = "%s: %s" % (type(error).__name__, str(error).split("\n")[0])
     return Lost("the cluster cannot do its work: " + message, SAME)
 
@@ -137,51 +215,86 @@ _CALM = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.in
 
 
 @contextlib.contextmanager
-def local(workers: int, memory: str) -> Iterator[Workers]:
-    """Worker processes of one thread each on this machine, with ``memory`` for each (as ``1GB``).
+def local(workers: int, memory: int) -> Iterator[Workers]:
+    """Worker processes of one thread each on this machine, with ``memory`` bytes for each.
 
     They are reached over the loopback interface, by TLS with a key of this run's own where ``cryptography`` is there:
-    whoever may connect to a scheduler may run code as its user.
+    whoever may connect to a scheduler may run code as its user. One that is silent for SILENT_SECONDS is ended, and
+    another takes its place. Raises MigrationError (exit 70) where they cannot be started.
     """
-    with _quiet():
+    with _quiet(), contextlib.ExitStack() as stack:
         import dask
-        from dask.utils import parse_bytes
         from distributed import Client, LocalCluster
 
-        try:
-            limit = parse_bytes(memory)
-        except ValueError:
-            raise unusable("--worker-memory is %r" % memory, "a number with its unit, as 1GB") from None
         has_dashboard = importlib.util.find_spec("bokeh") is not None
         encrypted = importlib.util.find_spec("cryptography") is not None
         if not encrypted:
             log.warning("the workers are reached without TLS: pip install cryptography")
-        with dask.config.set(_CALM), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a port that is taken: Dask takes another, and we say which
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                memory_limit=limit,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:%d" % (DASHBOARD_PORT if has_dashboard else 0),
-                security=True if encrypted else None,
-                silence_logs=logging.CRITICAL,
-            )
-        try:
-            with Client(cluster, set_as_default=False) as client:
-                # A terminal's Ctrl-C is for the coordinator, who then ends them in order.
-                ignore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
-                client.register_worker_callbacks(setup=ignore)
-                log.info("%d worker processes on this machine, %s each", workers, memory)
-                if has_dashboard:
-                    log.info("dashboard: %s", cluster.dashboard_link)
-                else:
-                    log.info("no dashboard: bokeh is not installed")
-                yield Workers(client)
-        finally:
-            with contextlib.suppress(*UNREACHABLE):  # what is left after that ends with this process
-                cluster.close(timeout=CLOSE_SECONDS)
+        stack.callback(_kill_children)
+        patience = {"distributed.scheduler.worker-ttl": "%ds" % SILENT_SECONDS}
+        with _starting():
+            with dask.config.set({**_CALM, **patience}), warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore"
+                )  # of a port that is taken: Dask takes another, and we say which
+                cluster = LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    memory_limit=memory,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:%d" % (DASHBOARD_PORT if has_dashboard else 0),
+                    security=True if encrypted else None,
+                    silence_logs=logging.CRITICAL,
+                    death_timeout=START_SECONDS,
+                )
+            stack.callback(
+                _close, cluster, timeout=CLOSE_SECONDS
+            )  # what is left after that ends with this process
+            client = Client(cluster, set_as_default=False)
+            stack.callback(_close, client)
+            # A terminal's Ctrl-C is for the coordinator, who then ends them in order.
+            ignore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+            client.register_worker_callbacks(setup=ignore)
+        log.info("%d worker processes on this machine, %d MB each", workers, memory // 10**6)
+        if has_dashboard:
+            log.info("dashboard: %s", cluster.dashboard_link)
+        else:
+            log.info("no dashboard: bokeh is not installed")
+        none_left = MigrationError(
+            "the worker processes end, one after another",
+            hint="give them more memory with --worker-memory, or start fewer with --workers; then run again with --resume",
+            exit_code=ExitCode.INTERNAL,
+        )
+        yield Workers(client, none_left)
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    """Whatever Dask makes of a worker process that ends before it has begun, as one error."""
+    try:
+        yield
+    except Exception as error:  # Dask has many
+        if lacking(error) or isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise
+        log.debug("while workers were started: %s: %s", type(error).__name__, error)
+        raise MigrationError(
+            "the worker processes cannot be started: one ended, or gave no sign of life for %d s"
+            % START_SECONDS,
+            hint="see what ends or stops them: too little memory, or somebody; then run again with --resume",
+            exit_code=ExitCode.INTERNAL,
+        ) from error
+
+
+def _kill_children() -> None:
+    """End worker processes that did not hear that they should: Python would wait for them at its own end."""
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
+def _close(what: Any, **how: Any) -> None:
+    with contextlib.suppress(*UNREACHABLE, *CANCELLED, RuntimeError):
+        what.close(**how)
 
 
 @contextlib.contextmanager
@@ -220,7 +333,9 @@ def remote(scheduler: str, module: str) -> Iterator[Workers]:
             log.info("%d workers with %d threads at %s", len(found), sum(found.values()), scheduler)
             if any("dashboard" in service for service in client.scheduler_info().get("services", {})):
                 log.info("dashboard: %s", client.dashboard_link)
-            yield Workers(client)
+            yield Workers(
+                client, unusable("the scheduler has no worker any more", "start workers, then --resume")
+            )
 
 
 @contextlib.contextmanager
@@ -228,7 +343,9 @@ def _quiet() -> Iterator[None]:
     """Dask's own log says in many lines what we say in one."""
     importlib.import_module("distributed")  # which sets its loggers up
     names = [
-        name for name in logging.root.manager.loggerDict if name.split(".")[0] in ("distributed", "tornado")
+        name
+        for name in logging.root.manager.loggerDict
+        if name.split(".")[0] in ("distributed", "tornado", "asyncio")
     ]
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]

@@ -14,11 +14,12 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Opt
 
 from migration import origin, results, target
 from migration.bundle import create_private
-from migration.errors import ExitCode, MigrationError
+from migration.errors import ExitCode
 from migration.origin import Origin
 from migration.results import Made
 
 NAME = "ledger.db"
+BUSY_SECONDS = 30.0
 PAGE = 500  # users read at a time
 
 SCHEMA = """
@@ -50,7 +51,7 @@ CREATE TABLE IF NOT EXISTS users (
     validation_seconds REAL,
     rows INTEGER,
     bytes INTEGER,                -- bundle, reports and database
-    exit_code INTEGER,            -- that of migrate.py; NULL where there is none: a worker died, or a bug
+    exit_code INTEGER,            -- that of migrate.py; 70: a worker died, no time was left, or a bug
     error TEXT,
     database_sha256 TEXT,         -- of app.db as it was made; NULL: never, or by a version that did not note it
     bundle_sha256 TEXT,           -- of the list of the bundle's files with their own
@@ -130,11 +131,11 @@ class Ledger:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with errors(self._path), self._db:
+        with results.errors(self._path), self._db:
             yield self._db
 
     def _read(self, sql: str, parameters: Sequence[object] = ()) -> List[Any]:
-        with errors(self._path):
+        with results.errors(self._path):
             return self._db.execute(sql, parameters).fetchall()
 
     def begin(
@@ -322,29 +323,17 @@ def made_of(user: Mapping[str, Any]) -> Optional[Made]:
 
 
 @contextlib.contextmanager
-def errors(path: Path) -> Iterator[None]:
-    """SQLite's and the system's refusals of the ledger, apart from those of any other file."""
-    try:
-        with target.errors(path):
-            yield
-    except MigrationError as error:
-        raise MigrationError(
-            "the ledger cannot be kept: " + error.message,
-            hint="see to the output folder, or choose another --output-dir; then run again with --resume",
-            exit_code=ExitCode.TARGET,
-        ) from error
-
-
-@contextlib.contextmanager
 def opened(path: Path) -> Iterator[Ledger]:
     """The ledger at ``path``, made where there is none. Raises MigrationError (exit 5)."""
     for end in ("", *results.COMPANIONS):
         results.require_no_link(path.with_name(path.name + end))
     with contextlib.ExitStack() as stack:
-        with errors(path):
+        with results.errors(path):
             if not path.exists():
                 create_private(path, exclusive=True).close()
-            connection = stack.enter_context(contextlib.closing(sqlite3.connect(str(path), timeout=30)))
+            connection = stack.enter_context(
+                contextlib.closing(sqlite3.connect(str(path), timeout=BUSY_SECONDS))
+            )
             _bring_up_to_date(connection, path)
         yield Ledger(connection, path)
 
@@ -355,7 +344,7 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
         table: {row[1] for row in connection.execute("PRAGMA table_info(%s)" % table)} for table in ADDED
     }
     if tables and not ({"run", "instant"} <= there["runs"] and {"user_id", "wanted"} <= there["users"]):
-        raise target.failed("%s is a database of another program" % path)
+        raise target.failed("%s is a database of another program" % path, "choose another --output-dir")
     connection.executescript(SCHEMA)
     for table, columns in ADDED.items():
         for column in columns if there[table] else ():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Iterator, Mapping, NamedTuple, Optional
@@ -14,20 +15,15 @@ from migration import target
 from migration.bundle import BLOCK, MANIFEST, REPORTS, create_private, sync_folder
 from migration.errors import ExitCode, MigrationError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment,unused-ignore]
-
 DATABASE = "app.db"
 BUNDLE = "bundle"
 BACKUPS = "backups"  # only where a database was replaced that somebody has written to since
 COMPANIONS = ("-wal", "-shm", "-journal")
 LONGEST_NAME = 200  # of 255 bytes that file systems allow
+BUSY_SECONDS = 2.0
 CHANGED = "the database was changed or replaced"
 
 _ASIDE = "app_%Y%m%d_%H%M%S.db"  # local time
-_LOCKED = (0x40000000, 512)  # the bytes of a file that SQLite locks: https://www.sqlite.org/src/file/src/os.h
 
 
 class Made(NamedTuple):
@@ -43,6 +39,25 @@ def folder_of(output: Path, user_id: str) -> Path:
     if len(name) > LONGEST_NAME:
         name = name[: LONGEST_NAME - 65] + "~" + hashlib.sha256(user_id.encode("utf-8")).hexdigest()
     return output / name
+
+
+@contextlib.contextmanager
+def errors(path: Path) -> Iterator[None]:
+    """As ``target.errors``, for a file in the output folder."""
+    try:
+        with target.errors(path):
+            yield
+    except MigrationError as error:
+        if error.hint is None:
+            raise
+        raise MigrationError(
+            error.message, hint=of_output(error.hint), exit_code=error.exit_code, logged=error.logged
+        ) from error
+
+
+def of_output(hint: str) -> str:
+    """A hint of the phases with the option that a run of many users has in the place of theirs."""
+    return re.sub(r"--(sqlite-path|backup-dir|data-dir)( (and|or) --backup-dir)?", "--output-dir", hint)
 
 
 def require_no_links(output: Path, user_id: str) -> None:
@@ -115,13 +130,9 @@ def aside(folder: Path) -> Iterator[None]:
     """
     database, backups = folder / DATABASE, folder / BACKUPS
     moved = []
-    with target.errors(database), open(str(database), "r+b") as file:
-        if fcntl is not None:
-            try:
-                start, length = _LOCKED
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
-            except BlockingIOError:
-                raise target.in_use(database) from None
+    with errors(database):
+        if target.is_locked(database, BUSY_SECONDS):
+            raise target.in_use(database)
         backups.mkdir(mode=0o700, exist_ok=True)
         name = _free_name(backups)
         for end in (*COMPANIONS, ""):

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, Iterator, List
 
-from migration import ledger, page, target
+from migration import ledger, page, results
 from migration.bundle import create_private, sync
 from migration.ledger import Ledger
 
@@ -29,7 +29,7 @@ def write(book: Ledger, output: Path, folder_of: Callable[[str], str]) -> List[P
     for name, fill in ((SUMMARY, _fill_json), (PAGE, _fill_page)):
         path = output / name
         partial = path.with_name("." + name + ".partial")
-        with target.errors(path):
+        with results.errors(path):
             try:
                 with create_private(partial) as file:
                     fill(file, about, book, folder_of)

@@ -386,7 +386,13 @@ def test_script_starts_without_dask(script: str) -> None:
         (("--max-connections", "1"), "--max-connections is at least 2"),
         (("--workers", "0"), "is not a number from 1 up"),
         (("--workers", "1", "--scheduler", "tcp://127.0.0.1:1"), "not allowed with argument"),
-        (("--worker-memory", "much"), "--worker-memory is 'much'"),
+        (("--worker-memory", "much"), "--worker-memory: 'much' is no size: a number with its unit, as 1GB"),
+        (
+            ("--worker-memory", "30MB"),
+            "--worker-memory: '30MB' is too little: a worker takes 200 MB at least",
+        ),
+        (("--worker-memory", "-1"), "--worker-memory: '-1' is no size"),
+        (("--user-timeout", "0"), "--user-timeout: '0' is not a number from 1 up"),
     ],
 )
 def test_wrong_option_is_refused(

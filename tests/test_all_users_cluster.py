@@ -211,7 +211,7 @@ def test_result_that_is_lost_with_its_worker_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "TOGETHER_SECONDS", 0.5)  # before we ask for it
-    with cluster.local(1, "1GB") as workers:
+    with cluster.local(1, 10**9) as workers:
         workers.submit([["one"]], end_worker_afterwards, str(tmp_path / "marker"))
         results: list = []
         for _ in range(60):
@@ -228,7 +228,7 @@ def end_worker(common: object, names: object) -> None:
 
 @pytest.mark.slow
 def test_user_that_ends_each_worker_is_given_up() -> None:
-    with cluster.local(1, "1GB") as workers:
+    with cluster.local(1, 10**9) as workers:
         workers.submit([["one"]], end_worker, None)
         results: list = []
         for _ in range(60):

@@ -175,6 +175,7 @@ def errand(
         str(settings.schema_path),
         False,
         False,
+        60,
     )
     cluster_worker.close_connections()
 
@@ -277,7 +278,7 @@ def test_bug_is_one_users_end_and_tells_no_value(
 
     monkeypatch.setattr(cluster_worker, "import_", broken)
     outcome = migrate_user(errand, Pending(ids(database)[ANNA], None))
-    assert (outcome.exit_code, outcome.fatal) == (None, False)
+    assert (outcome.exit_code, outcome.fatal) == (70, False)
     assert str(outcome.error).startswith("internal error: KeyError in test_shared_snapshot.py, line ")
 
 
