@@ -19,6 +19,7 @@ from migration.mapping import Mapped, TableMapping
 from migration.report import PREFIXES, Finding, Listing
 from migration.schema import TargetColumn, quote
 from migration.settings import Settings
+from migration.sqlite_errors import INTERRUPT, code_of
 from migration.tables import Singleton, Table
 from migration.workers import THREADS, Job, at_work
 
@@ -65,7 +66,7 @@ def integrity(look: Job[List[str]], context: Context) -> Iterator[Finding]:
     try:
         problems = look(context.database)
     except sqlite3.OperationalError as error:
-        if "interrupted" in str(error):
+        if code_of(error) == INTERRUPT:
             raise
         # an index of the application's may need its own collation or function
         message = "%s: SQLite cannot look through the whole file here: %s"
@@ -189,7 +190,7 @@ def _readable(findings: Iterator[Finding]) -> Iterator[Finding]:
     try:
         yield from findings
     except sqlite3.Error as error:
-        if "interrupted" in str(error):
+        if code_of(error) == INTERRUPT:
             raise
         yield Finding("integrity", "%s: SQLite refuses: %s" % (PREFIXES["integrity"], error))
 
