@@ -30,6 +30,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import (
     Any,
+    BinaryIO,
     Callable,
     Dict,
     Iterator,
@@ -46,7 +47,7 @@ from typing import (
 import msgspec
 
 import config
-from migration import bundle, checks, console, content, encoding, mapping, pairing, report, target
+from migration import bundle, checks, console, content, encoding, mapping, old_files, pairing, report, target
 from migration.context import Context, context_of, is_bundle_needed
 from migration.errors import ExitCode, MigrationError
 from migration.mapping import TableMapping
@@ -106,11 +107,12 @@ def _validated(settings: Settings, db: Optional[Snapshot], sound: Optional[targe
         stack.enter_context(target.errors(settings.sqlite_path))
         _fold_log(settings.sqlite_path)
         file = target.stamp(settings.sqlite_path)
+        raw = _raw(settings.sqlite_path, stack)
         database, others = stack.enter_context(target.opened(settings.sqlite_path, 1))
         known = sound is not None and sound == file == target.stamp(settings.sqlite_path)
         context = stack.enter_context(context_of(database, settings, expected, db, sound is not None))
         # While the cells are compared here, SQLite looks through its file and PostgreSQL adds up its digests.
-        hasher = stack.enter_context(ThreadPoolExecutor(1)).submit(_sha256, settings.sqlite_path, file)
+        hasher = stack.enter_context(ThreadPoolExecutor(1)).submit(_sha256, settings.sqlite_path, file, raw)
         pool = stack.enter_context(ThreadPoolExecutor(1))
         digests = _digests(context, pool)
         made = _new_report(context, timestamp, file)
@@ -183,23 +185,38 @@ def _tell_checks(context: Context, made: Report, done: Mapping[str, checks.Check
 def _fold_log(path: Path) -> None:
     """Have SQLite take a write-ahead log into its file, where no program has it open: then the file is the database."""
     found = target.stamp(path)
-    if found is not None and found.logged:
-        with contextlib.closing(target.open_to_read(path)) as database:
+    if found is not None and found.logged and old_files.trouble(path) is None:
+        with target.reading(path) as connect, contextlib.closing(connect()) as database:
             database.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
-def _sha256(path: Path, file: Optional[target.Stamp]) -> Optional[str]:
+def _raw(path: Path, stack: contextlib.ExitStack) -> Optional[BinaryIO]:
+    """The file, to be closed behind SQLite's connections: closing it takes their locks away.
+
+    Source: https://www.sqlite.org/howtocorrupt.html (section 2.2)
+    """
+    with contextlib.suppress(OSError):  # said where SQLite opens it
+        if path.is_file():
+            return stack.enter_context(open(str(path), "rb"))
+    return None
+
+
+def _sha256(path: Path, file: Optional[target.Stamp], raw: Optional[BinaryIO]) -> Optional[str]:
     """Of the file and the write-ahead log behind it; None where it is not the file that is checked, or is written.
 
     While we read a database without a log, nobody can change its file; and with 2 GB/s it is cheap.
     """
+    if raw is None:
+        return None
     digest = hashlib.sha256()
     try:
-        for each in (path, path.with_name(path.name + "-wal")):
-            if each == path or (file is not None and file.logged):
-                with open(str(each), "rb") as content:
-                    for block in iter(lambda: content.read(bundle.BLOCK), b""):
-                        digest.update(block)
+        with contextlib.ExitStack() as stack:
+            parts = [raw]
+            if file is not None and file.logged:
+                parts.append(stack.enter_context(open(str(target.resolved(path)) + "-wal", "rb")))
+            for part in parts:
+                for block in iter(functools.partial(part.read, bundle.BLOCK), b""):
+                    digest.update(block)
     except OSError:
         return None
     now = target.stamp(path)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import sqlite3
 import tempfile
 from pathlib import Path
-from typing import Iterator, List, Optional, Tuple
+from typing import Iterator, Optional
 
 from migration.errors import ExitCode, MigrationError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment,unused-ignore]
+
 # Result codes: https://www.sqlite.org/rescode.html
 ERROR, BUSY, LOCKED, NOMEM, READONLY, INTERRUPT = 1, 5, 6, 7, 8, 9
-IOERR, CORRUPT, FULL, CANTOPEN, CONSTRAINT, NOTADB = 10, 11, 13, 14, 19, 26
+IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, CONSTRAINT, NOTADB = 10, 11, 13, 14, 15, 19, 26
 
 # Python before 3.11 gives no code. These are SQLite's own words for one, which hold no name of a constraint or table;
 # all others are told apart by the exception's class.
@@ -28,6 +34,7 @@ _WORDS = {
     "database disk image is malformed": CORRUPT,
     "database or disk is full": FULL,
     "unable to open database file": CANTOPEN,
+    "locking protocol": PROTOCOL,
     "file is not a database": NOTADB,
 }
 
@@ -46,6 +53,13 @@ def failed(message: str, hint: Optional[str] = None) -> MigrationError:
     return MigrationError(message, hint=hint, exit_code=ExitCode.TARGET)
 
 
+def unsound(path: Path, problem: str) -> MigrationError:
+    return failed(
+        "%s is not a sound SQLite database: %s" % (path, problem),
+        "move it away, and what lies beside it (-wal, -journal), or choose another file with --sqlite-path",
+    )
+
+
 def in_use(path: Path) -> MigrationError:
     return failed(
         "%s is open in another program (database is locked)" % path,
@@ -54,36 +68,39 @@ def in_use(path: Path) -> MigrationError:
 
 
 @contextlib.contextmanager
-def errors(path: Path) -> Iterator[None]:
+def errors(path: Path, option: str = "--sqlite-path") -> Iterator[None]:
     """SQLite's and the system's refusals, as ones that name the file and say what to do.
 
+    ``option``: chooses another place for the file.
     To be left before the database is closed: closing frees the room whose lack is to be found out.
     """
     try:
         yield
     except sqlite3.Error as error:
-        raise _of_sqlite(error, path) from error
+        raise _of_sqlite(error, path, option) from error
     except OSError as error:
-        raise of_system(error, path) from error
+        raise of_system(error, path, option) from error
 
 
-def _of_sqlite(error: sqlite3.Error, path: Path) -> MigrationError:
+def _of_sqlite(error: sqlite3.Error, path: Path, option: str) -> MigrationError:
     code = code_of(error)
     text = str(error).partition(" with text ")[0]  # which would be quoted
-    if code in (BUSY, LOCKED):
+    if code in (BUSY, LOCKED, PROTOCOL):
         return in_use(path)
     if code in (FULL, IOERR):
-        return _of_disk(path, full=code == FULL)
+        return _of_disk(path, option, full=code == FULL)
+    if code == CANTOPEN and len(os.fsencode(str(path.absolute()))) > _LONGEST:
+        return failed("the path of %s is too long for SQLite" % path, "choose a shorter one with " + option)
     if code in (READONLY, CANTOPEN):
+        refusal = _refusal(_folder(path))
+        if refusal is not None:
+            return of_system(refusal, path, option)
         return failed(
             "%s cannot be written: %s" % (path, text),
-            "check the permissions of the file and its folder, or set --sqlite-path",
+            "check the permissions of the file and its folder, or set " + option,
         )
     if code in (NOTADB, CORRUPT):
-        return failed(
-            "%s is not a sound SQLite database: %s" % (path, text),
-            "move it away, or choose another file with --sqlite-path",
-        )
+        return unsound(path, text)
     if code == NOMEM:
         return MigrationError(
             "SQLite gets no memory for %s" % path,
@@ -93,26 +110,33 @@ def _of_sqlite(error: sqlite3.Error, path: Path) -> MigrationError:
     return failed("SQLite refuses %s: %s" % (path, text))
 
 
-def _of_disk(path: Path, full: bool) -> MigrationError:
+def _of_disk(path: Path, option: str, full: bool) -> MigrationError:
     """SQLite does not say which file could not be written, nor why: the system is asked by writing a little to each place."""
-    places = [path.parent, _temporary_folder()]
-    found: List[Tuple[Path, OSError]] = []
-    for place in places:
-        refusal = _refusal(place, path)
-        if refusal is not None:
-            found.append((place, refusal))
-    for place, refusal in found:
-        if place == places[0]:
-            return of_system(refusal, path)
-        return of_system(refusal, place, "choose another folder for temporary files with SQLITE_TMPDIR")
+    place, temporary = _folder(path), _temporary_folder()
+    refusal = _refusal(place)
+    if refusal is not None:
+        return of_system(refusal, path, option)
+    refusal = _refusal(temporary)
+    if refusal is not None:
+        return of_system(refusal, temporary, TEMPORARY)
+    if full and _has_less_room(temporary, place):  # what was sorted there has gone by now
+        return of_system(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), temporary, TEMPORARY)
     if full:
-        return failed(
-            "no space left for %s" % path, "free some space, or choose another place with --sqlite-path"
-        )
+        return of_system(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path, option)
+    if _is_limited():
+        return of_system(OSError(errno.EFBIG, os.strerror(errno.EFBIG)), path, option)
     return failed(
-        "%s cannot be written or read: the disk reports an error" % path,
-        "look at the system's log (dmesg) and check the disk, or choose another place with --sqlite-path",
+        "%s cannot be written or read: the disk reports an error, or has a quota" % path,
+        "look at the system's log (dmesg) and the quota (quota -s), there and of %s; or choose another place with %s"
+        % (temporary, option),
     )
+
+
+def _folder(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
+
+
+TEMPORARY = "SQLITE_TMPDIR (a folder for temporary files)"
 
 
 def _temporary_folder() -> Path:
@@ -121,34 +145,52 @@ def _temporary_folder() -> Path:
     return next((Path(place) for place in places if place and os.access(place, os.W_OK)), Path("."))
 
 
+def _has_less_room(temporary: Path, place: Path) -> bool:
+    try:
+        if os.stat(str(temporary)).st_dev == os.stat(str(place)).st_dev:
+            return False
+        return shutil.disk_usage(str(temporary)).free < shutil.disk_usage(str(place)).free
+    except OSError:
+        return False
+
+
+def _is_limited() -> bool:
+    """Whether files may not be larger than a limit of this process (``ulimit -f``)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return False
+    return resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
+
+
 _TRIED = 1 << 18  # bytes
 
 
-def _refusal(folder: Path, path: Path) -> Optional[OSError]:
-    """Why a little more cannot be written to a folder, None where it can."""
-    try:
-        import resource
-
-        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-        sizes = [file.stat().st_size for file in folder.glob("." + path.name + ".staging*")]
-        if limit != resource.RLIM_INFINITY and max(sizes, default=0) + 65536 > limit:
-            return OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-    except (ImportError, OSError):  # Windows
-        pass
+def _refusal(folder: Path) -> Optional[OSError]:
+    """Why a little more cannot be written to a folder, or locked there; None where it can."""
     try:
         with tempfile.TemporaryFile(dir=str(folder)) as file:
             file.write(b"\0" * _TRIED)
             file.flush()
             os.fsync(file.fileno())
+            if fcntl is not None:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return error
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise  # not the place's fault
+        return OSError(error.errno, error.strerror)
     return None
 
 
-def of_system(error: OSError, path: Path, elsewhere: Optional[str] = None) -> MigrationError:
-    """The system's refusal to write, or read, at a path. ``elsewhere``: how to choose another place."""
-    where = path if error.filename is None or elsewhere is not None else error.filename
-    elsewhere = elsewhere or "choose another place with --sqlite-path or --backup-dir"
+def of_system(error: OSError, path: Path, option: str = "--sqlite-path") -> MigrationError:
+    """The system's refusal to write, or read, at a path. ``option``: chooses another place for it."""
+    where = path
+    # Of two files it is the second that is written. Hidden ones are ours, which nobody knows.
+    for name in (error.filename2, error.filename):
+        if isinstance(name, str):
+            where = path if os.path.basename(name).startswith(".") else Path(name)
+            break
+    elsewhere = "choose another place with " + option
     if error.errno == errno.ENOSPC:
         return failed("no space left for %s" % where, "free some space, or " + elsewhere)
     if error.errno == getattr(errno, "EDQUOT", None):
@@ -158,14 +200,16 @@ def of_system(error: OSError, path: Path, elsewhere: Optional[str] = None) -> Mi
     if error.errno == errno.EFBIG:
         return failed(
             "the file %s would be larger than is allowed" % where,
-            "raise the limit (ulimit -f), or " + elsewhere + " on a file system that holds such files",
+            "raise the limit (ulimit -f), or " + elsewhere + ", on a file system that holds such files",
         )
     if error.errno == errno.EROFS:
         return failed("%s cannot be written: %s" % (where, error.strerror), elsewhere)
     if error.errno in (errno.EBUSY, errno.EXDEV):
+        return mounted(path, option)
+    if error.errno in _NO_LOCKS:
         return failed(
-            "%s cannot be replaced: it is a mount point, or in use by the system" % where,
-            "mount the folder that holds the file, not the file itself, or " + elsewhere,
+            "the file system of %s has no locks: %s" % (where, error.strerror),
+            elsewhere + ", on a local disk",
         )
     if error.errno == errno.EIO:
         return failed(
@@ -173,8 +217,19 @@ def of_system(error: OSError, path: Path, elsewhere: Optional[str] = None) -> Mi
             "look at the system's log (dmesg) and check the disk, or " + elsewhere,
         )
     if error.errno == errno.ENAMETOOLONG:
-        return failed("the name of %s is too long" % where, "choose a shorter one")
+        return failed("the name of %s is too long" % path, "choose a shorter one")
     return failed(
         "%s cannot be written: %s" % (where, error.strerror or error),
-        "check the permissions of the file and its folder, or set --sqlite-path and --backup-dir",
+        "check the permissions of the file and its folder, or set " + option,
     )
+
+
+def mounted(path: Path, option: str = "--sqlite-path") -> MigrationError:
+    return failed(
+        "%s cannot be replaced: it is a mount point, or in use by the system" % path,
+        "mount the folder that holds the file, not the file itself, or choose another place with " + option,
+    )
+
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, getattr(errno, "EOPNOTSUPP", errno.ENOSYS))
+_LONGEST = 400  # bytes of a path that every SQLite takes, with the names of ours that go with it

@@ -3,46 +3,45 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import itertools
 import logging
 import os
 import re
-import shutil
 import sqlite3
 import tempfile
-import time
-import zlib
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Callable, Collection, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Type
+from typing import Callable, Collection, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from migration import lock
+from migration import lock, old_files
 from migration.bundle import create_private, make_folder, sync, sync_folder, sync_path
 from migration.errors import ExitCode
 from migration.schema import Schema, quote
-from migration.sqlite_errors import CORRUPT, ERROR, NOTADB, code_of
+from migration.sqlite_errors import (
+    CANTOPEN,
+    CORRUPT,
+    ERROR,
+    IOERR,
+    NOTADB,
+    READONLY,
+    code_of,
+    mounted,
+    unsound,
+)
 from migration.sqlite_errors import errors as errors
 from migration.sqlite_errors import failed as failed
 from migration.sqlite_errors import in_use as in_use
 from migration.workers import FOR_THREADS, Job
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment,unused-ignore]
-
 log = logging.getLogger("migration.target")
 
 _BACKUP_NAME = "theprogram_backup_%Y%m%d_%H%M%S.db"  # local time
-_ASIDE_NAME = "theprogram_damaged_%Y%m%d_%H%M%S.db"
 LISTED = 10
 CACHE = 8192  # kilobytes of pages that SQLite keeps: more would not stay in the processor's own cache
 TOGETHER = 16  # rows that are inserted by one statement
 VARIABLES = 999  # that a statement may have before SQLite 3.32
 _BUSY_SECONDS = 2.0
-_COMPANIONS = ("-wal", "-shm", "-journal")
 
 
 def resolved(path: Path) -> Path:
@@ -54,41 +53,72 @@ def resolved(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, aside: Optional[Path] = None, probe: bool = True) -> Iterator[Path]:
+def replacing(path: Path, backup_dir: Optional[Path] = None, probe: bool = True) -> Iterator[Path]:
     """Hold the target's lock; the block builds the file that is yielded and then calls ``publish``.
 
     What is left of it when the block ends is removed: the old database stands as it was.
     Raises MigrationError (exit 5) where the target cannot be replaced: found before any work is done.
-    ``aside``: a folder that the files of an unsound old database are copied to before SQLite opens them.
+    ``backup_dir``: where the old files are kept as they are if SQLite cannot take all that is in them.
     ``probe``: False where the block looks at the old database itself.
     """
     with errors(path):
         target = resolved(path)
         if not target.parent.is_dir():
             raise failed("the folder of %s does not exist" % path, "create it, or set --sqlite-path")
-        _require_regular(target, path)
-        staged = target.with_name("." + target.name + ".staging")
-        both = (staged, beside(staged))
-        with lock.held(target.with_name("." + target.name + ".lock"), str(path), ExitCode.TARGET):
-            for left in both:
-                _remove(left)
+        _require_replaceable(target, path)
+        staged = _ours(target, ".staging")
+        ours = (staged, beside(staged), looked_at(staged))
+        with lock.held(_ours(target, ".lock"), str(path), ExitCode.TARGET):
+            for left in ours:
+                old_files.remove(left)
+            if backup_dir is not None and backup_dir.is_dir():
+                with errors(backup_dir, "--backup-dir"):
+                    old_files.clear(target, backup_dir)
             if probe:
-                _probe(target, aside)
+                _probe(target, looked_at(staged), backup_dir)
             try:
                 yield staged
             finally:
-                for left in both:
-                    _remove(left)
+                for left in ours:
+                    old_files.remove(left)
 
 
-def _require_regular(target: Path, path: Path) -> None:
-    """Nothing but a file is replaced: no folder, device, pipe or socket."""
+def _require_replaceable(target: Path, path: Path) -> None:
+    """Nothing but a file is replaced: no folder, device, pipe or socket, and no file that is mounted there."""
     if target.is_dir():
         raise failed("%s is a folder" % path, "name a file with --sqlite-path")
     if target.exists() and not target.is_file():
         raise failed(
             "%s is a device, a pipe or a socket, not a file" % path, "name a file with --sqlite-path"
         )
+    if len(os.fsencode(target.name + "-journal")) > _NAME:
+        raise failed("the name of %s is too long for SQLite" % path, "choose a shorter one")
+    if _is_mounted(target):
+        raise mounted(path)
+
+
+_NAME = 255  # bytes that a file's name may have
+
+
+def _is_mounted(target: Path) -> bool:
+    """Source: https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html"""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:  # no Linux: the replacing will tell
+        return False
+    points = (re.sub(rb"\\([0-7]{3})", _unescaped, mount.split(b" ")[4]) for mount in mounts)
+    return os.fsencode(str(target)) in points
+
+
+def _unescaped(found: "re.Match[bytes]") -> bytes:
+    return bytes([int(found[1], 8)])
+
+
+def _ours(target: Path, end: str) -> Path:
+    """A file of ours beside the database, whose name leaves room for what SQLite adds to it."""
+    name = "." + target.name + end
+    fits = len(os.fsencode(name + "-2-journal")) <= _NAME
+    return target.with_name(name if fits else "." + old_files.token(target) + end)
 
 
 def beside(staged: Path) -> Path:
@@ -96,46 +126,88 @@ def beside(staged: Path) -> Path:
     return staged.with_name(staged.name + "-2")
 
 
-def _probe(target: Path, aside: Optional[Path]) -> None:
+def looked_at(staged: Path) -> Path:
+    """A copy of the old database, for SQLite to look at."""
+    return staged.with_name(staged.name + "-o")
+
+
+def _probe(target: Path, copied: Path, backup_dir: Optional[Path]) -> None:
     """Refuse early what ``publish`` would have to refuse after all the work."""
-    left = [target.name + end for end in _COMPANIONS if _size(Path(str(target) + end))]
-    if left and not _size(target):
-        raise failed(
-            "%s lies in %s without its database" % (left[0], target.parent)
-            if not target.exists()
-            else "%s is empty, and %s beside it is not" % (target, left[0]),
-            "it may hold the last changes of a database that was moved or cut off: put that back beside it, or move"
-            " all of these files away",
-        )
-    if not target.exists():
-        return
+    logs = old_files.logs_of(target)
+    if logs and not target.exists():
+        raise failed("%s lies in %s without its database" % (logs[0].name, target.parent), _LOST)
+    if logs and not old_files.size(target):
+        raise failed(old_files.trouble(target) or "", _LOST)
+    if logs:
+        _require_writable(target)
+        problems = _problems_in(target, copied)
+        if problems:
+            raise unsound(target, problems[0])
+    _make_way(target, backup_dir)
+
+
+def _make_way(target: Path, backup_dir: Optional[Path]) -> None:
+    """Nobody has a sound database open, and it holds what its logs did."""
+    if target.exists():
+        _require_writable(target)
+        _keep_what_sqlite_leaves(target, backup_dir)
+        _exclusive(target).close()
+
+
+def _require_writable(target: Path) -> None:
     if target.stat().st_size and not os.access(str(target), os.W_OK):
         raise failed(
             "%s cannot be written: permission denied" % target,
             "check its permissions, or set --sqlite-path",
         )
-    # What SQLite finds beside a database it plays back or folds in, and removes.
-    copies = None
-    if left and aside is not None:
-        if is_locked(target, _BUSY_SECONDS):
-            raise in_use(target)
-        copies = _copy_aside(target, aside)
+
+
+_LOST = (
+    "it may hold the last changes of a database that was moved or cut off: put that back beside it, or move all of"
+    " these files away"
+)
+
+
+def _problems_in(target: Path, copied: Path) -> List[str]:
+    """What SQLite finds wrong with a database; where it has logs, with a copy, as they would be gone afterwards."""
+    if not old_files.logs_of(target):
+        if not old_files.size(target):
+            return []
+        problems = _problems_at(target)
+        if problems and old_files.is_locked(target, 0):
+            raise in_use(target)  # a file that is being written
+        return problems
+    if old_files.is_locked(target, _BUSY_SECONDS):
+        raise in_use(target)
+    if not old_files.size(target):
+        return [old_files.trouble(target) or "%s does not exist" % target]
     try:
-        _exclusive(target).close()
-    except sqlite3.DatabaseError as error:
-        if copies is not None and code_of(error) in (CORRUPT, NOTADB):
-            _keep_aside(copies, target)
-            copies = None
-        raise
+        old_files.copy(target, copied)
+        return _problems_at(copied)
     finally:
-        if copies is not None:
-            _remove(copies)
-            with contextlib.suppress(OSError):  # there are backups in it
-                copies.parent.rmdir()
+        old_files.remove(copied)
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def _problems_at(path: Path) -> List[str]:
+    try:
+        with contextlib.closing(_connected(path, "rw")) as connection:
+            return _problems_of_old(connection)
+    except sqlite3.DatabaseError as error:
+        if code_of(error) in (CORRUPT, NOTADB):
+            return [str(error)]
+        raise
+
+
+def _keep_what_sqlite_leaves(target: Path, backup_dir: Optional[Path]) -> None:
+    """Keep the files of a sound database as they are where SQLite is going to throw a part of its logs away."""
+    trouble = old_files.trouble(target)
+    if trouble is None:
+        return
+    if backup_dir is None:
+        log.warning("%s: changes to the old database may be lost", trouble)
+    else:
+        aside = old_files.set_aside(target, backup_dir)
+        log.warning("%s: the old database's files are kept as they were as %s", trouble, aside)
 
 
 def _exclusive(target: Path) -> sqlite3.Connection:
@@ -152,12 +224,6 @@ def _exclusive(target: Path) -> sqlite3.Connection:
     return connection
 
 
-def _remove(path: Path) -> None:
-    for end in ("", *_COMPANIONS):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(str(path) + end)
-
-
 def any_text(content: bytes) -> str:
     """For ``text_factory``: text that is not UTF-8, too."""
     return content.decode("utf-8", "surrogateescape")
@@ -171,8 +237,8 @@ def opened(path: Path, more: int = 0) -> Iterator[Tuple[sqlite3.Connection, List
     """
     if not path.is_file():
         raise failed("no database at %s" % path, "run import_to_sqlite.py first, or set --sqlite-path")
-    with contextlib.closing(open_to_read(path)) as one:
-        others = [open_to_read(path) for _ in range(more if path.stat().st_size > FOR_THREADS else 0)]
+    with reading(path) as connect, contextlib.closing(connect()) as one:
+        others = [connect() for _ in range(more if path.stat().st_size > FOR_THREADS else 0)]
         try:
             for connection in (one, *others):
                 connection.execute("PRAGMA cache_size = %d" % -CACHE)
@@ -203,60 +269,70 @@ def is_unwritten(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("PRAGMA data_version").fetchone() == version)
 
 
-def open_to_read(path: Path) -> sqlite3.Connection:
-    """A connection that changes no row. As the last one it folds a write-ahead log in and leaves no file behind.
+Connect = Callable[[], sqlite3.Connection]
 
-    In a folder that cannot be written, SQLite could neither play a journal back nor share a log: where there is one,
-    a private copy of the files is read, else the file alone.
+
+@contextlib.contextmanager
+def reading(path: Path, untouched: bool = False) -> Iterator[Connect]:
+    """What connects to a database to read it, and loses nothing of its files.
+
+    A connection that is the last one folds a sound write-ahead log in and leaves no file behind. A private copy of the
+    files is read where SQLite could not take all that is in the logs, where it may not play a journal back, or where
+    the files are to stay ``untouched``. Raises MigrationError (exit 5) for an empty database with a log.
     """
-    path = path.resolve()
-    if os.access(str(path.parent), os.W_OK):
-        connection = _connected(path, "rw")
-    elif any(_size(Path(str(path) + end)) for end in _COMPANIONS):
-        connection = _copied(path)
-    else:
-        connection = _connected(path, "ro&immutable=1")
+    path = resolved(path)
+    logs, trouble = old_files.logs_of(path), old_files.trouble(path)
+    if logs and not old_files.size(path):
+        raise failed(trouble or "", _LOST)
+    mode = "rw" if os.access(str(path.parent), os.W_OK) else "ro"
+    with contextlib.ExitStack() as stack:
+        if logs and (untouched or trouble is not None) and not old_files.is_locked(path, 0):
+            if trouble is not None:
+                log.warning("%s: the last changes may be missing; the files stay as they are", trouble)
+            path, mode = stack.enter_context(_copied(path)), "rw"
+        elif not _is_readable(path, mode):
+            # Without a log, nobody has it open in a folder where we cannot make one.
+            path, mode = (stack.enter_context(_copied(path)), "rw") if logs else (path, "ro&immutable=1")
+        yield lambda: _to_read(path, mode)
+
+
+def _is_readable(path: Path, mode: str) -> bool:
+    try:
+        with contextlib.closing(_connected(path, mode)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        return code_of(error) not in (READONLY, CANTOPEN, IOERR)
+    except sqlite3.DatabaseError:
+        pass  # whoever reads it will say so
+    return True
+
+
+def _to_read(path: Path, mode: str) -> sqlite3.Connection:
+    connection = _connected(path, mode)
     connection.execute("PRAGMA query_only = ON")
     return connection
 
 
-def _connected(
-    path: Path, mode: str, factory: Type[sqlite3.Connection] = sqlite3.Connection
-) -> sqlite3.Connection:
+def _connected(path: Path, mode: str) -> sqlite3.Connection:
     return sqlite3.connect(
         path.as_uri() + "?mode=" + mode,
         uri=True,
         isolation_level=None,
         timeout=_BUSY_SECONDS,
         check_same_thread=False,
-        factory=factory,
     )
 
 
-class _OfCopy(sqlite3.Connection):
-    """A connection to a copy that goes with it."""
-
-    folder: Optional["tempfile.TemporaryDirectory[str]"] = None
-
-    def close(self) -> None:
-        super().close()
-        if self.folder is not None:
-            self.folder.cleanup()
-
-
-def _copied(path: Path) -> sqlite3.Connection:
-    folder = tempfile.TemporaryDirectory(prefix="migration-")  # for its owner alone
-    try:
-        for end in ("", *_COMPANIONS):
-            if Path(str(path) + end).exists():
-                shutil.copyfile(str(path) + end, str(Path(folder.name, "copy" + end)))
-        connection = _connected(Path(folder.name, "copy"), "rw", _OfCopy)
-        assert isinstance(connection, _OfCopy)
-        connection.folder = folder
-    except BaseException:
-        folder.cleanup()
-        raise
-    return connection
+@contextlib.contextmanager
+def _copied(path: Path) -> Iterator[Path]:
+    """A private copy of a database's files, for the block."""
+    with tempfile.TemporaryDirectory(prefix="migration-") as folder:  # for its owner alone
+        copied = Path(folder, "copy.db")
+        with errors(Path(folder).parent, "TMPDIR (a folder for temporary files)"):
+            old_files.copy(path, copied)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(str(copied) + "-shm")  # of the other one's log
+        yield copied
 
 
 # Building
@@ -400,15 +476,52 @@ def integrity_problems(
     return [] if found == ["ok"] else found[:LISTED]
 
 
-def _problems_of_old(connection: sqlite3.Connection, what: str) -> List[str]:
-    """``integrity_problems`` of a database that we have not made: it may need what only its application has."""
-    try:
-        return integrity_problems(connection)
-    except sqlite3.OperationalError as error:
-        if code_of(error) != ERROR:
-            raise
-        log.warning("%s is kept as it is, but not looked through: %s", what, error)
-        return []
+# What rules of its application's, that we lack or that it has instead of SQLite's, make of a sound file.
+_OF_RULES = re.compile(r"(?:CHECK constraint failed|\S+ value) in ")
+_OF_INDEX = re.compile(
+    r"(?:row \d+ (?:missing|values differ) from|wrong # of entries in|non-unique entry in) index (.*)",
+    re.DOTALL,
+)
+
+
+def _is_of_rules(connection: sqlite3.Connection, problem: str) -> bool:
+    """Whether a problem may be one only because we have not the rules of the application."""
+    index = _OF_INDEX.fullmatch(problem)
+    if index is None:
+        return _OF_RULES.match(problem) is not None
+    columns = connection.execute("PRAGMA index_xinfo(%s)" % quote(index[1])).fetchall()
+    return any(number == -2 or collation != "BINARY" for _, number, _, _, collation, _ in columns)
+
+
+def _problems_of_old(connection: sqlite3.Connection, what: Optional[str] = None) -> List[str]:
+    """``integrity_problems`` of a database that we have not made: it may need what only its application has.
+
+    ``what``: the database, for a warning of what does not count.
+    """
+    unseen: List[str] = []
+    found: List[str] = []
+    for check in (
+        "integrity_check(%d)" % LISTED,
+        "quick_check(%d)" % LISTED,
+    ):  # which leaves the indexes' content out
+        try:
+            found = integrity_problems(connection, check)
+            break
+        except sqlite3.OperationalError as error:
+            if code_of(error) != ERROR:
+                raise
+            unseen.append(str(error))
+    remarks = [problem for problem in found if _is_of_rules(connection, problem)]
+    if what is not None and (unseen or remarks):
+        log.warning(
+            "%s is kept as it is; %s: %s",
+            what,
+            "its rows and indexes do not agree as SQLite sees them"
+            if remarks
+            else "not all of it can be looked at",
+            (remarks or unseen)[0],
+        )
+    return [problem for problem in found if problem not in remarks]
 
 
 def integrity_checks(connection: sqlite3.Connection, in_parts: bool) -> List[Job[List[str]]]:
@@ -519,24 +632,20 @@ def _keep_owner(target: Path, staged: Path) -> None:
 
 def back_up(database: sqlite3.Connection, of: Path, folder: Path) -> Path:
     """Copy the database ``of`` with SQLite's backup API, write-ahead log included, verify the copy and return its path."""
-    with errors(folder):
+    with errors(folder, "--backup-dir"):
         make_folder(folder)
         # One name for one database, whose lock we hold: so the next run removes what a killed one left.
-        partial = folder / (".backup_%s.partial" % _token(of))
-        _remove(partial)
+        partial = folder / (".backup_%s.partial" % old_files.token(of))
+        old_files.remove(partial)
         try:
             create_private(partial, exclusive=True).close()
             copy(database, partial, "the old database")
             name = _name_backup(partial, folder)
         finally:
-            _remove(partial)
+            old_files.remove(partial)
         _note_owner(name, of)
         sync_folder(folder)
         return name
-
-
-def _token(of: Path) -> str:
-    return "%08x" % zlib.crc32(os.fsencode(str(of)))
 
 
 _OWNERS = ".databases"  # in a backup folder, a line for each backup: its name, and the database that it is of
@@ -585,33 +694,11 @@ def copy(database: sqlite3.Connection, path: Path, what: str) -> None:
 
 def _name_backup(partial: Path, folder: Path) -> Path:
     """Give a finished copy a name behind all other backups', in one step; two at the same moment must not meet."""
-
-    def take(name: Path) -> None:
-        try:
-            os.link(str(partial), str(name))
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links: reserve the name, then take it
-            create_private(name, exclusive=True).close()
-            os.replace(str(partial), str(name))
-
     when = datetime.now()
     for newest in backups(folder)[-1:]:  # clocks may have gone back
         with contextlib.suppress(OverflowError):  # the end of all years
             when = max(when, datetime.strptime(newest.name, _BACKUP_NAME) + timedelta(seconds=1))
-    return _take_name(folder, _BACKUP_NAME, when, take)
-
-
-def _take_name(folder: Path, form: str, when: datetime, take: Callable[[Path], object]) -> Path:
-    """Take the name of a second, or of the next that is free: ``take`` raises FileExistsError where it is not."""
-    while True:
-        name = folder / when.strftime(form)
-        try:
-            take(name)
-        except FileExistsError:
-            when += timedelta(seconds=1)
-        else:
-            return name
+    return old_files.take_name(folder, _BACKUP_NAME, when, functools.partial(old_files.link, partial))
 
 
 def backups(folder: Path) -> List[Path]:
@@ -679,143 +766,39 @@ def restore(backup: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Pa
             "%s is the database itself, not a backup of it" % backup, "name a file from the backup folder"
         )
     target = resolved(path)
-    with contextlib.closing(_open_backup(backup)) as source, replacing(path, probe=False) as staged:
-        unsound = _copies_if_unsound(target, backup_dir)
+    with _open_backup(backup) as source, replacing(path, backup_dir, probe=False) as staged:
+        problems = _problems_in(target, looked_at(staged))
+        if not problems:
+            _make_way(target, backup_dir)
+        create_private(staged, exclusive=True).close()
+        copy(source, staged, "the backup %s" % backup)
+        if not problems:
+            return publish(staged, path, backup_dir)
+        if backup_dir is not None:
+            aside = old_files.set_aside(target, backup_dir)
+            log.warning("%s is no sound database: its files are set aside as %s", target, aside)
+        for companion in list(old_files.all_of(target))[1:]:  # they are of the unsound one
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(str(companion))
+        if target.exists():
+            _keep_owner(target, staged)
+        os.replace(str(staged), str(target))
+        sync_folder(target.parent)
+        return None
+
+
+@contextlib.contextmanager
+def _open_backup(backup: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to a backup, whose files stay as they are."""
+    with errors(backup), reading(backup, untouched=True) as connect, contextlib.closing(connect()) as source:
         try:
-            if unsound is None:
-                _probe(target, backup_dir)
-            create_private(staged, exclusive=True).close()
-            copy(source, staged, "the backup %s" % backup)
-            if unsound is None:
-                return publish(staged, path, backup_dir)
-            if backup_dir is not None:
-                _keep_aside(unsound, target)
-            for end in _COMPANIONS:  # they are of the unsound one
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(str(target) + end)
-            os.replace(str(staged), str(target))
-            sync_folder(target.parent)
-            return None
-        finally:
-            if unsound is not None:
-                _remove(unsound)
-
-
-def _open_backup(backup: Path) -> sqlite3.Connection:
-    source = open_to_read(backup)
-    try:
-        empty = source.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
-        problems = _problems_of_old(source, "the backup %s" % backup)
-    except (sqlite3.Error, OSError) as error:
-        problems, empty = [str(error)], False
-    if problems or empty:
-        source.close()
-        raise failed(
-            "the backup %s is damaged: %s" % (backup, problems[0] if problems else "it holds no table"),
-            "restore another one: --restore FILE",
-        )
-    return source
-
-
-# What is no sound database: its files as they are
-
-
-def _copies_if_unsound(target: Path, folder: Optional[Path]) -> Optional[Path]:
-    """Copies of the target's files where they are no sound database; None where they are, or where there are none.
-
-    It is the copies that SQLite opens, as it changes what it opens. A database in use may look unsound when it is
-    copied: that one is refused.
-    """
-    folder = target.parent if folder is None else folder
-    if not any(_size(Path(str(target) + end)) for end in _COMPANIONS):
-        if not _size(target) or _is_sound(target):  # SQLite finds nothing to play back or to fold in
-            return None
-        if is_locked(target):
-            raise in_use(target)
-        return _copy_aside(target, folder)
-    copies = _copy_aside(target, folder)
-    tried = copies.with_name(copies.name + "-tried")
-    sound = True
-    try:
-        for end in ("", *_COMPANIONS):
-            if Path(str(copies) + end).exists():
-                shutil.copyfile(str(copies) + end, str(tried) + end)
-        sound = _is_sound(tried)
-        if not sound and is_locked(target):
-            sound = True  # for all that can be said while others write it
-            raise in_use(target)
-    finally:
-        _remove(tried)
-        if sound:
-            _remove(copies)
-    return None if sound else copies
-
-
-def _is_sound(copy: Path) -> bool:
-    if not _size(copy):
-        return False  # companions without a database
-    try:
-        with contextlib.closing(open_to_read(copy)) as connection:
-            return not _problems_of_old(connection, "the old database")
-    except sqlite3.DatabaseError as error:
-        if code_of(error) in (CORRUPT, NOTADB):
-            return False
-        raise
-
-
-_LOCK_BYTES = (
-    0x40000000,
-    512,
-)  # where SQLite's locks are: https://www.sqlite.org/fileformat2.html#the_lock_byte_page
-
-
-def is_locked(target: Path, seconds: float = 0.0) -> bool:
-    """Whether another process holds one of SQLite's locks, for so long; the file is not opened as a database."""
-    if fcntl is None or not target.exists():
-        return False
-    end = time.monotonic() + seconds
-    while True:
-        with open(str(target), "r+b") as file:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, _LOCK_BYTES[1], _LOCK_BYTES[0])
-                return False
-            except OSError as error:
-                if error.errno not in (errno.EACCES, errno.EAGAIN):
-                    return False  # no locks here: SQLite will say so
-        if time.monotonic() >= end:
-            return True
-        time.sleep(0.02)
-
-
-def _copy_aside(target: Path, folder: Path) -> Path:
-    """Copy the files of a database byte for byte, for ``_keep_aside`` or ``_remove``. A killed run's are replaced."""
-    with errors(folder):
-        make_folder(folder)
-        copies = folder / (".damaged_%s.partial" % _token(target))
-        _remove(copies)
-        try:
-            for end in ("", *_COMPANIONS):
-                if Path(str(target) + end).exists():
-                    create_private(Path(str(copies) + end), exclusive=True).close()
-                    shutil.copyfile(str(target) + end, str(copies) + end)
-                    sync_path(Path(str(copies) + end))
-        except BaseException:
-            _remove(copies)
-            raise
-        return copies
-
-
-def _keep_aside(copies: Path, target: Path) -> None:
-    """Give copies of an unsound database's files their name: something may still be rescued from them."""
-    with errors(copies.parent):
-        name = _take_name(
-            copies.parent,
-            _ASIDE_NAME,
-            datetime.now(),
-            lambda name: create_private(name, exclusive=True).close(),
-        )
-        for end in (*_COMPANIONS, ""):
-            if Path(str(copies) + end).exists():
-                os.replace(str(copies) + end, str(name) + end)
-        sync_folder(copies.parent)
-        log.warning("%s is no sound database: its files are set aside as %s", target, name)
+            empty = source.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+            problems = _problems_of_old(source)
+        except (sqlite3.Error, OSError) as error:
+            problems, empty = [str(error)], False
+        if problems or empty:
+            raise failed(
+                "the backup %s is damaged: %s" % (backup, problems[0] if problems else "it holds no table"),
+                "restore another one: --restore FILE",
+            )
+        yield source

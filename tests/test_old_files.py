@@ -9,12 +9,23 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict
+from typing import Any, Dict
 
 import pytest
-from conftest import OLD_ROWS, SCHEMA, Place, Run, extended_schema, make_old_database, rows_of
+from conftest import (
+    NOWHERE,
+    OLD_ROWS,
+    SCHEMA,
+    Place,
+    Run,
+    extended_schema,
+    make_old_database,
+    rows_of,
+    settings_of,
+)
 
-from migration import lock, sqlite_errors
+import validate_migration
+from migration import lock, old_files, sqlite_errors
 from migration.errors import ExitCode, MigrationError
 
 ENDS = ("", "-wal", "-shm", "-journal")
@@ -29,6 +40,8 @@ database = sqlite3.connect(path, isolation_level=None)
 database.execute("PRAGMA journal_mode = " + mode)
 database.execute("PRAGMA wal_autocheckpoint = 0")
 database.execute("CREATE TABLE old (note)")
+if mode == "WAL":
+    database.execute("PRAGMA wal_checkpoint")
 database.executemany("INSERT INTO old VALUES (?)", [("committed",)] * rows)
 if mode == "DELETE":
     database.execute("PRAGMA cache_size = 2")
@@ -39,6 +52,12 @@ os._exit(0)
 """
     subprocess.run([sys.executable, "-c", code, str(path), mode, str(rows)], check=True)
     assert Path(str(path) + ("-wal" if mode == "WAL" else "-journal")).stat().st_size
+
+
+def damage(path: Path, at: int, content: bytes = b"\xee\xee\xee\xee") -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(content)
 
 
 def files(path: Path) -> Dict[str, bytes]:
@@ -75,13 +94,13 @@ def test_restore_sets_an_unsound_databases_files_aside_as_they_were(place: Place
     assert "its files are set aside as %s" % aside in done.err
 
 
-@pytest.mark.parametrize("damage", ["header", "page"])
+@pytest.mark.parametrize("what", ["header", "page"])
 def test_unsound_database_with_a_log_is_set_aside_before_sqlite_opens_it(
-    damage: str, bundle: Path, place: Place, run: Run
+    what: str, bundle: Path, place: Place, run: Run
 ) -> None:
     crashed(place.app, "WAL")
     with place.app.open("r+b") as file:
-        if damage == "header":
+        if what == "header":
             file.write(b"no database at all")
         else:
             file.seek(0, os.SEEK_END)
@@ -91,14 +110,10 @@ def test_unsound_database_with_a_log_is_set_aside_before_sqlite_opens_it(
     before = files(place.app)
     backup = place.folder / "saved.db"
     make_old_database(backup)
-    leftover = place.backups / ".damaged_leftover.partial"
     done = run("migrate.py", "--restore", backup)
     assert done.code == 0, done.err
-    if list(place.backups.glob("theprogram_damaged_*.db")):
-        (aside,) = place.backups.glob("theprogram_damaged_*.db")
-        kept = files(aside)
-        assert {end: kept[end] for end in ("", "-wal")} == {end: before[end] for end in ("", "-wal")}
-    assert not leftover.exists()
+    (aside,) = place.backups.glob("theprogram_damaged_*.db")
+    assert files(aside) == before
     assert not list(place.backups.glob(".*.partial*"))
 
 
@@ -109,6 +124,166 @@ def test_committed_rows_of_a_log_are_in_the_backup(bundle: Path, place: Place, r
     (backup,) = place.backups.glob("theprogram_backup_*.db")
     assert rows_of(backup, "SELECT count(*) FROM old WHERE note = 'committed'") == [(50,)]
     assert not list(place.backups.glob(".damaged*"))
+
+
+# Logs that SQLite cannot take whole, and throws away
+
+FRAME = 24 + 4096
+DAMAGED_LOGS = {
+    "wal header": ("WAL", "-wal", 0),
+    "wal salt": ("WAL", "-wal", 17),
+    "wal frame": ("WAL", "-wal", 32 + 5 * FRAME + 100),
+    "wal frame's salt": ("WAL", "-wal", 32 + 5 * FRAME + 8),
+    "journal header": ("DELETE", "-journal", 0),
+    "journal page size": ("DELETE", "-journal", 24),
+    "journal page": ("DELETE", "-journal", 512 + 4 + 4096 - 200),
+}
+
+
+@pytest.mark.parametrize("mode, end, at", DAMAGED_LOGS.values(), ids=list(DAMAGED_LOGS))
+def test_old_database_whose_log_is_damaged_is_kept_as_it_was(
+    mode: str, end: str, at: int, bundle: Path, place: Place, run: Run
+) -> None:
+    crashed(place.app, mode)
+    damage(Path(str(place.app) + end), at)
+    before = files(place.app)
+    done = run("validate_migration.py", "--offline")
+    assert done.code == 1
+    assert "app.db%s is damaged: the last changes may be missing" % end in done.err
+    assert files(place.app) == before
+    done = run("import_to_sqlite.py")
+    assert done.code == 0, done.err
+    (aside,) = place.backups.glob("theprogram_damaged_*.db")
+    assert files(aside) == before
+    assert (
+        "app.db%s is damaged: the old database's files are kept as they were as %s" % (end, aside) in done.err
+    )
+    assert not [name for name in os.listdir(place.backups) if name.startswith(".damaged")]
+
+
+def test_log_that_a_crash_cut_off_is_no_damaged_one(place: Place) -> None:
+    crashed(place.app, "WAL")
+    (log,) = old_files.logs_of(place.app)
+    whole = log.read_bytes()
+    for length in (0, 20, 31, 32, 300, len(whole) - 1, len(whole)):
+        log.write_bytes(whole[:length])
+        assert old_files.is_whole(log)
+
+
+def test_journal_that_is_cut_off_behind_its_header_is_damaged(place: Place) -> None:
+    """It was synced before the database was written."""
+    crashed(place.app, "DELETE")
+    (log,) = old_files.logs_of(place.app)
+    whole = log.read_bytes()
+    for length in (0, 20, 27, 28, 600, 5000, len(whole)):
+        log.write_bytes(whole[:length])
+        assert old_files.is_whole(log) == (length < 28 or length == len(whole))
+
+
+def test_log_that_is_used_again_is_no_damaged_one(place: Place) -> None:
+    """Behind the frames of this round, those of the one before are left."""
+    with contextlib.closing(sqlite3.connect(str(place.app), isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE old (note)")
+        database.executemany("INSERT INTO old VALUES (?)", [("x" * 3000,)] * 40)
+        database.execute("PRAGMA wal_checkpoint")
+        database.execute("INSERT INTO old VALUES ('of the next round')")
+        log = Path(str(place.app) + "-wal")
+        assert old_files.is_whole(log)
+        damage(log, 32 + 100)
+        assert not old_files.is_whole(log)
+
+
+@pytest.mark.parametrize("mode", ["PERSIST", "TRUNCATE"])
+def test_journal_that_is_not_in_use_is_no_damaged_one(mode: str, place: Place) -> None:
+    with contextlib.closing(sqlite3.connect(str(place.app), isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode = " + mode)
+        database.execute("CREATE TABLE old (note)")
+        database.execute("INSERT INTO old VALUES ('committed')")
+    assert old_files.trouble(place.app) is None
+
+
+@pytest.mark.parametrize("mode, hurt", [("WAL", "header"), ("WAL", "cut off"), ("DELETE", "cut off")])
+def test_check_of_a_database_takes_no_log_away(
+    mode: str, hurt: str, bundle: Path, place: Place, run: Run
+) -> None:
+    crashed(place.app, mode)
+    if hurt == "header":
+        damage(place.app, 0)
+    else:
+        os.truncate(str(place.app), 0)
+    before = files(place.app)
+    for words in (
+        ("validate_migration.py", "--offline"),
+        ("migrate.py", "--skip-export", "--offline"),
+        ("migrate.py", "--restore", place.app, "--sqlite-path", place.folder / "other.db"),
+    ):
+        done = run(*words)
+        assert done.code == 5, done.err
+        assert files(place.app) == before
+    assert not (place.folder / "other.db").exists()
+
+
+def test_backup_with_a_log_is_restored_and_stays(place: Place, run: Run) -> None:
+    for mode in ("WAL", "DELETE"):
+        backup = place.folder / (mode + ".db")
+        crashed(backup, mode)
+        before = files(backup)
+        assert run("migrate.py", "--restore", backup).code == 0
+        assert rows_of(place.app, "SELECT count(*) FROM old WHERE note = 'committed'") == [(50,)]
+        assert files(backup) == before
+
+
+def test_unsound_database_is_refused_with_its_log_before_any_work(
+    bundle: Path, place: Place, run: Run
+) -> None:
+    crashed(place.app, "WAL", 5000)
+    with contextlib.closing(sqlite3.connect(str(place.app))) as database:
+        database.execute("PRAGMA wal_checkpoint")
+    crashed_again = "import os, sqlite3, sys; d = sqlite3.connect(sys.argv[1], isolation_level=None);"
+    crashed_again += " d.execute('CREATE TABLE more (note)'); os._exit(0)"
+    subprocess.run([sys.executable, "-c", crashed_again, str(place.app)], check=True)
+    damage(place.app, 3 * 4096, b"\xee" * 4096)
+    before = files(place.app)
+    assert before["-wal"]
+    for words in (("import_to_sqlite.py",), ("import_to_sqlite.py", "--no-backup")):
+        done = run(*words)
+        assert done.code == 5
+        assert "app.db is not a sound SQLite database: " in done.err
+        assert files(place.app) == before
+        assert not place.backups.exists() or not place.in_backups()
+
+
+@pytest.mark.parametrize("after", ["link", "replace", "unlink"])
+def test_what_a_killed_run_has_set_aside_by_half_is_cleared_by_the_next(
+    after: str, place: Place, run: Run
+) -> None:
+    crashed(place.app, "WAL")
+    os.truncate(str(place.app), 0)
+    before = files(place.app)
+    backup = place.folder / "saved.db"
+    make_old_database(backup)
+    code = """
+import os, signal, sys
+from pathlib import Path
+from migration import old_files
+real = getattr(os, sys.argv[3])
+def kill(*words):
+    if sys.argv[3] == "unlink" and "damaged" not in words[0]:
+        return real(*words)
+    real(*words)
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(os, sys.argv[3], kill)
+old_files.set_aside(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+    killed = subprocess.run([sys.executable, "-c", code, str(place.app), str(place.backups), after])
+    assert killed.returncode == -9
+    assert files(place.app) == before
+    assert run("migrate.py", "--restore", backup).code == 0
+    found = {path.name: files(path) for path in place.backups.glob("theprogram_damaged_*.db")}
+    assert list(found.values()) == [before] * len(found)
+    assert len(found) == (2 if after == "unlink" else 1)
+    assert not [name for name in os.listdir(place.backups) if name.startswith(".damaged")]
 
 
 # A journal in a folder that cannot be written
@@ -211,7 +386,7 @@ def test_database_that_needs_its_application_is_backed_up_and_restored(
     before = rows_of(place.app, "SELECT note || '' FROM old ORDER BY n")
     done = run("import_to_sqlite.py")
     assert done.code == 0, done.err
-    assert "the old database is kept as it is, but not looked through: " in done.err
+    assert "the old database is kept as it is; not all of it can be looked at: " in done.err
     done = run("migrate.py", "--restore")
     assert done.code == 0, done.err
     assert rows_of(place.app, "SELECT note || '' FROM old ORDER BY n") == before == OLD_ROWS
@@ -339,3 +514,26 @@ def test_new_folders_name_is_synced_into_its_parent(place: Place, monkeypatch: p
     monkeypatch.setattr(bundle_files, "sync_folder", synced.append)
     bundle_files.make_folder(place.folder / "a" / "b")
     assert set(synced) == {place.folder, place.folder / "a"}
+
+
+# SQLite's locks
+
+
+def test_validation_keeps_its_lock_while_it_reads(
+    migrated: Place, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To close a file takes away all locks that this process has on it, SQLite's too."""
+    with contextlib.closing(sqlite3.connect(str(place.app))) as database:
+        database.execute("PRAGMA journal_mode = DELETE")
+    code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN EXCLUSIVE')"
+    hashed, written = validate_migration._sha256, []
+
+    def look(*words: Any) -> Any:
+        found = hashed(*words)
+        written.append(subprocess.run([sys.executable, "-c", code, str(place.app)], capture_output=True))
+        return found
+
+    monkeypatch.setattr(validate_migration, "_sha256", look)
+    made = validate_migration.validate(settings_of(NOWHERE, place, offline=True))
+    assert made.passed and made.database.sha256
+    assert [b"database is locked" in each.stderr for each in written] == [True]
