@@ -5,6 +5,8 @@ The comparison is written from the type contract and shares no conversion with t
 
 from __future__ import annotations
 
+import decimal
+import functools
 import hashlib
 import json
 import math
@@ -637,6 +639,11 @@ def _json_equal(text: str, found: Any) -> bool:
 
 
 def _parsed(text: str, by_value: bool = False) -> Any:
+    return _json_decoder(by_value).decode(text)
+
+
+@functools.lru_cache(maxsize=None)
+def _json_decoder(by_value: bool) -> json.JSONDecoder:
     """``by_value``: as who reads JSON takes it, however numbers are spelled, and of repeated keys the last."""
     number = _number_form if by_value else str
 
@@ -644,8 +651,7 @@ def _parsed(text: str, by_value: bool = False) -> Any:
         kept = dict(pairs).items() if by_value else pairs
         return ("object", sorted(kept, key=lambda pair: str(pair[0])))
 
-    return json.loads(
-        text,
+    return json.JSONDecoder(
         parse_float=lambda digits: ("number", number(digits)),
         parse_int=lambda digits: ("number", number(digits)),
         parse_constant=lambda name: ("constant", name),
@@ -739,7 +745,11 @@ def _forms(pair: Copied, declared_json: bool) -> Tuple[Form, Form]:
     kind, target = pair.source.kind, affinity(pair.target.type)
     if kind in ("boolean", "integer"):
         number = _text_form if target == "TEXT" else _number_form
-        return lambda value: number(str(int(value))), _cell_form(target)
+        other = int if target == "REAL" else float
+        return (
+            lambda value: number(str(int(value))),
+            lambda found: _other_form(found) if type(found) is other else _cell_form(found),
+        )
     if kind in ("numeric", "float"):
 
         def of_number(value: Any) -> str:
@@ -748,7 +758,7 @@ def _forms(pair: Copied, declared_json: bool) -> Tuple[Form, Form]:
                 return NULL
             return _text_form(digits) if target == "TEXT" else _number_form(digits)
 
-        return of_number, _cell_form(target)
+        return of_number, _cell_form
     if kind in STRUCTURED:
         never_null = kind != "structure" and pair.source.not_null
 
@@ -763,14 +773,14 @@ def _forms(pair: Copied, declared_json: bool) -> Tuple[Form, Form]:
             lambda found: (
                 _moment_form(found)
                 if type(found) is str and _ISO_MOMENT.fullmatch(found)
-                else _cell_form(target)(found)
+                else _cell_form(found)
             ),
         )
     if kind == "bytea" and target == "BLOB":
-        return lambda value: "b" + value[2:], _cell_form(target)
+        return lambda value: "b" + value[2:], _cell_form
     if kind == "undeclared":
         return _undeclared_forms(target, declared_json, pair.target.not_null)
-    return _text_form, _cell_form(target)
+    return _text_form, _cell_form
 
 
 def _undeclared_forms(target: str, declared_json: bool, not_null: bool) -> Tuple[Form, Form]:
@@ -797,22 +807,19 @@ def _undeclared_forms(target: str, declared_json: bool, not_null: bool) -> Tuple
     def of_cell(found: Any) -> str:
         if type(found) is str:
             return _json_form(found) if is_json(found) else plain(found)
-        return _cell_form(target)(found)
+        return _cell_form(found)
 
     return of_value, of_cell
 
 
-def _cell_form(target: str) -> Form:
-    def of_cell(found: Any) -> str:
-        if type(found) is str:
-            return _text_form(found)
-        if type(found) is int:
-            return _number_form(str(found))
-        if type(found) is float and math.isfinite(found):
-            return _number_form(repr(found))
-        return "b" + found.hex() if type(found) is bytes else _other_form(found)
-
-    return of_cell
+def _cell_form(found: Any) -> str:
+    if type(found) is str:
+        return _text_form(found)
+    if type(found) is int:
+        return _number_form(str(found))
+    if type(found) is float and math.isfinite(found):
+        return _number_form(repr(found))
+    return "b" + found.hex() if type(found) is bytes else _other_form(found)
 
 
 def _written(value: Any) -> str:
@@ -865,13 +872,13 @@ def _number_form(digits: str) -> str:
     if not is_number(digits):
         return _text_form(digits)
     try:
-        sign, figures, exponent = Decimal(digits).as_tuple()
+        number = Decimal(digits).normalize(_EXACT)
     except InvalidOperation:
         return _text_form(digits)
-    text = "".join(map(str, figures)).lstrip("0")
-    significant = text.rstrip("0")
-    power = int(exponent) + len(text) - len(significant)
-    return "n%s%se%d" % ("-" if sign else "", significant, power) if significant else "n0"
+    return "n%s" % number if number else "n0"
+
+
+_EXACT = decimal.Context(prec=decimal.MAX_PREC, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
 
 
 def _moment_form(text: str) -> str:

@@ -36,7 +36,7 @@ ONE, OTHER = 0, 1  # sides of a sorter
 
 
 class Item(NamedTuple):
-    """``key`` and ``whole``: hashes of its key and of all of it."""
+    """``key`` and ``whole``: hashes of its key and of all of it, b"" where the key alone tells items apart."""
 
     key: bytes
     whole: bytes
@@ -109,23 +109,30 @@ def sorting() -> Iterator[Sorter]:
         yield Sorter(database)
 
 
-def _item(
-    forms: Sequence[Form], places: Sequence[int], values: Row, nulls: Sequence[int], text: bytes
-) -> Item:
-    """``places``: of the key's values, none for a table without one; ``nulls``: of those that are null in JSON."""
-    parts = [content.NULL if value is None else form(value) for form, value in zip(forms, values)]
-    for place in nulls:
-        parts[place] = content.JSON_NULL
-    return Item(_hash([parts[place] for place in places]), _hash(parts), text)
+class _Items:
+    """Makes the items of one side. ``names``: of the columns, in the order of their values and ``forms``."""
+
+    def __init__(self, key: Key, names: Sequence[str], forms: Sequence[Form]) -> None:
+        self.places = [names.index(name) for name in key.columns]
+        self._unique = key.unique
+        self._names = names
+        self._forms = forms
+
+    def of(self, values: Row, json_nulls: Sequence[str], text: bytes) -> Item:
+        """``json_nulls``: the columns whose null is JSON's."""
+        if self._unique and not any(content.is_null(values[place]) for place in self.places):
+            return Item(_hash([self._forms[place](values[place]) for place in self.places]), b"", text)
+        parts = [content.NULL if value is None else form(value) for form, value in zip(self._forms, values)]
+        for name in json_nulls:
+            if name in self._names:
+                parts[self._names.index(name)] = content.JSON_NULL
+        return Item(_hash([parts[place] for place in self.places]), _hash(parts), text)
 
 
 def _hash(parts: Sequence[str]) -> bytes:
-    made = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        text = part.encode("utf-8", "surrogatepass")
-        made.update(b"%d:" % len(text))
-        made.update(text)
-    return made.digest()
+    texts = [part.encode("utf-8", "surrogatepass") for part in parts]
+    lengths = b",".join([b"%d" % len(text) for text in texts])
+    return hashlib.blake2b(b"".join([lengths, b":", *texts]), digest_size=16).digest()
 
 
 class _Names:
@@ -152,10 +159,6 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def _nulls(record: Any, names: Sequence[str]) -> List[int]:
-    return [names.index(name) for name in record.json_nulls if name in names] if record.json_nulls else []
-
-
 class SortedComparison:
     """Holds the records of a table against its rows, in whatever order either come: as ``content.OrderedComparison``."""
 
@@ -179,10 +182,11 @@ class SortedComparison:
         self._sorter = sorter
         self._describe = describe
         self._compared = Cells(mapped, columns, json_columns)
-        self._columns = [pair.source.name for pair in self._compared.pairs]
-        self._places = [self._columns.index(name) for name in key.columns]
+        names = [pair.source.name for pair in self._compared.pairs]
+        of_records, of_rows = content.forms(self._compared.pairs, json_columns)
+        self._records, self._rows = _Items(key, names, of_records), _Items(key, names, of_rows)
+        self._places = self._records.places
         self._names = _Names(self._places, fingerprints, describe)
-        self._of_records, self._of_rows = content.forms(self._compared.pairs, json_columns)
 
     def begin(self) -> None:
         """There is nothing to make sure of."""
@@ -190,22 +194,16 @@ class SortedComparison:
     def block(self, texts: Sequence[bytes]) -> Tuple[List[Any], Iterator[Difference]]:
         """The records, decoded; what is different comes at the end. Raises msgspec.DecodeError where a text is no record."""
         records = [self._decode(text) for text in texts]
-        take, columns = self._compared.take, self._columns
+        take, make = self._compared.take, self._records.of
         self._sorter.add(
-            ONE,
-            (
-                _item(self._of_records, self._places, take(record), _nulls(record, columns), text)
-                for record, text in zip(records, texts)
-            ),
+            ONE, (make(take(record), record.json_nulls, text) for record, text in zip(records, texts))
         )
-        self.cells += len(records) * len(columns)
+        self.cells += len(records) * len(self._compared.pairs)
         return records, iter(())
 
     def end(self) -> Iterator[Difference]:
         rows = self._database.execute(content.select(self._table, self._compared.pairs))
-        self._sorter.add(
-            OTHER, (_item(self._of_rows, self._places, row, (), marshal.dumps(row)) for row in rows)
-        )
+        self._sorter.add(OTHER, (self._rows.of(row, (), marshal.dumps(row)) for row in rows))
         for match in self._sorter.matches(self._repeatable):
             if match.ones == match.others:
                 yield from self._unequal(match)
@@ -256,16 +254,16 @@ def changes(
 ) -> Iterator[Tuple[str, str]]:
     """As ``content.changes``, of records in whatever order. Of two equal ones one alone may have been added."""
     names = [pair.source.name for pair in mapped.copied]
-    places = [names.index(name) for name in key.columns]
+    made = _Items(key, names, content.record_forms(mapped.copied, then.columns, now.columns))
+    places = made.places
     shown = _Names(places, fingerprints, fingerprints)
     takes = [content.fields(mapped.copied, side.columns) for side in (then, now)]
     marked = all(column.kind != "undeclared" for column in then.columns)  # which nulls are JSON's
-    forms = content.record_forms(mapped.copied, then.columns, now.columns)
 
     def items(of: Texts, take: Callable[[Any], Row]) -> Iterator[Item]:
         for text in of.texts:
             record = of.decode(text)
-            yield _item(forms, places, take(record), _nulls(record, names) if marked else (), text)
+            yield made.of(take(record), record.json_nulls if marked else (), text)
 
     sorter.add(ONE, items(then, takes[ONE]))
     sorter.add(OTHER, items(now, takes[OTHER]))

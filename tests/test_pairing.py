@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import random
@@ -10,19 +11,34 @@ import sqlite3
 from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 
 import pytest
-from conftest import Database, Place, Server, array, extended_schema, forget_types, rewrite, settings_of
+from conftest import (
+    ANNA,
+    BRUNO,
+    Database,
+    Place,
+    Server,
+    array,
+    extended_schema,
+    forget_types,
+    rewrite,
+    settings_of,
+)
 from test_mutations import lawless
 
 import config
 from export_from_postgres import export
 from import_to_sqlite import import_
+from migration import content, encoding, mapping, source
 from migration.errors import ExitCode, MigrationError
 from migration.report import Report, TableResult
+from migration.schema import TargetColumn, read_schema
 from migration.settings import Settings
-from migration.tables import Table, shared
+from migration.shared import export_shared
+from migration.tables import Column, Table, owned_by, shared
 from validate_migration import validate
 
 TYPES = """
+CREATE EXTENSION citext;
 CREATE TYPE mood AS ENUM ('sad', 'glad', 'calm', 'odd', 'new');
 CREATE TYPE spot AS (x int, y text);
 CREATE DOMAIN grade AS numeric(4, 1);
@@ -100,18 +116,21 @@ KEYS = [
     ),
     _case('text COLLATE "C"', "TEXT", "'a'|'B'|''|'é'", "x", "'new'"),
     _case("char(3)", "TEXT", "'a'|'b'|'abc'|''", "x", "'new'"),
+    _case("citext", "TEXT", "'b'|'A'|'c'|'é'", "x", "'new'"),
+    _case("text", "TEXT COLLATE NOCASE", "'é'|'😀'|'z'|''", "x", "'new'"),
     _case("text", "BLOB", "'a'|'B'|''|'1'", "x", "'new'"),
 ]
 
 
 def migrated(
-    database: Database, place: Place, source: str, target: str, rows: str, more: str = ""
+    database: Database, place: Place, source: str, target: str, rows: str, more: str = "", head: str = ""
 ) -> Settings:
     """A migration with one more table, ``odd``."""
     database.execute(TYPES + "CREATE TABLE odd (%s)" % source)
     if rows:
         database.execute("INSERT INTO odd VALUES " + rows)
-    schema = extended_schema(place.folder, "CREATE TABLE odd (%s)%s;" % (target, more))
+    schema = extended_schema(place.folder, "CREATE TABLE odd (%s)%s\n;" % (target, more))
+    schema.write_text(head + schema.read_text(encoding="utf-8"), encoding="utf-8")
     made = settings_of(
         database.url,
         place,
@@ -278,33 +297,58 @@ def test_change_of_the_source_is_named_by_keys_of_any_type(own_keyed: Settings, 
         assert not against.validation_results["k%d" % number].match
 
 
-@pytest.mark.parametrize("columns", [2, 3, 10])
-def test_rows_are_paired_by_keys_of_several_columns_in_another_order(
-    database: Database, place: Place, columns: int
+def test_cells_of_rows_of_a_key_of_many_types_are_named(database: Database, place: Place) -> None:
+    source = (
+        "a numeric, b date, c bytea, d bool, e text, f float8, g int, h uuid, i timestamptz, j interval, x text,"
+        " PRIMARY KEY (f, a, b, c, d, e, g, h, i, j)"
+    )
+    target = (
+        "a REAL, b TEXT, c BLOB, d INTEGER, e TEXT, f REAL, g INTEGER, h TEXT, i TEXT, j TEXT, x TEXT,"
+        " PRIMARY KEY (j, i, h, g, f, e, d, c, b, a)"
+    )
+    row = (
+        "({0} % 3, '2025-01-01'::date + {0}, decode(md5('{0}'), 'hex'), {0} % 2 = 0, 'e{0}', {0} / 3.0, {0},"
+        " md5('{0}')::uuid, '2025-01-01 00:00+00'::timestamptz + {0} * interval '1 h', {0} * interval '1 d', 'x{0}')"
+    )
+    settings = migrated(database, place, source, target, ", ".join(map(row.format, range(1, 41))))
+    require_all_compared(validate(settings), 11)
+    edit(
+        settings,
+        *("UPDATE odd SET %s = 'other' WHERE g = %d" % pair for pair in zip("abcdefhijx", range(1, 11))),
+    )
+    differences = found(validate(settings))
+    assert sorted(column or message for _, column, message in differences) == (
+        ["is in SQLite alone"] * 9 + ["is missing in SQLite"] * 9 + ["x"]
+    )
+
+
+@pytest.mark.parametrize(
+    "target", ["k TEXT, v TEXT PRIMARY KEY", "k TEXT PRIMARY KEY, v TEXT) WITHOUT ROWID; --"]
+)
+def test_sqlites_key_need_not_be_the_sources(database: Database, place: Place, target: str) -> None:
+    rows = ", ".join("('%s0000000-0000-4000-8000-000000000000', 'v%s')" % (sign, sign) for sign in "f1a2")
+    settings = migrated(database, place, "k uuid PRIMARY KEY, v text", target, rows)
+    require_all_compared(validate(settings), 2)
+    edit(settings, "UPDATE odd SET k = k || 'x' WHERE v = 'v1'", "UPDATE odd SET v = 'x' WHERE v = 'v2'")
+    assert len(found(validate(settings))) == 3
+
+
+@pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
+def test_database_of_another_encoding_is_compared_alike(
+    database: Database, place: Place, encoding: str
 ) -> None:
-    kinds = ("date", "numeric", "text", "boolean", "bytea")
-    names = ["k%d" % i for i in range(columns)]
-    source = ", ".join("%s %s" % (name, kinds[i % 5]) for i, name in enumerate(names))
-    target = ", ".join(
-        "%s %s NOT NULL" % (name, ("TEXT", "REAL", "TEXT", "INTEGER", "BLOB")[i % 5])
-        for i, name in enumerate(names)
-    )
-    values = ("'2021-02-0%d'", "%d.5", "'t%d'", "%d > 1", "'\\x0%d'")
-    rows = [
-        "(%s, 'v%d')" % (", ".join(values[i % 5] % row for i in range(columns)), row) for row in (1, 2, 3)
-    ]
+    signs = [chr(code) for code in (*range(97, 127), *range(161, 1500))] + ["\U0001f600", "\uffee"]
+    rows = ", ".join("('%s', %d)" % (sign, number) for number, sign in enumerate(signs))
+    head = "PRAGMA encoding = '%s';\n" % encoding
     settings = migrated(
-        database,
-        place,
-        "%s, v text, PRIMARY KEY (%s)" % (source, ", ".join(names)),
-        "%s, v TEXT, PRIMARY KEY (%s)" % (target, ", ".join(reversed(names))),
-        ", ".join(rows),
-        " WITHOUT ROWID",
+        database, place, "k text PRIMARY KEY, v int", "k TEXT PRIMARY KEY, v INTEGER", rows, head=head
     )
-    require_all_compared(validate(settings), columns + 1)
-    edit(settings, "UPDATE odd SET v = 'x' WHERE v = 'v2'")
-    ((row, column, _),) = found(validate(settings))
-    assert (column, (row or "").count(", ")) == ("v", columns - 1)
+    with contextlib.closing(sqlite3.connect(str(place.app))) as connection:
+        assert connection.execute("PRAGMA encoding").fetchone() == (encoding,)
+    for against in ("bundle", "source"):
+        require_all_compared(validate(dataclasses.replace(settings, against=against)), 2)
+    edit(settings, "UPDATE odd SET v = 0 WHERE k = 'é'")
+    assert [(row, column) for row, column, _ in found(validate(settings))] == [("é", "v")]
 
 
 @pytest.mark.parametrize(
@@ -586,6 +630,131 @@ def test_rows_of_heirs_are_told_apart_as_a_whole(database: Database, place: Plac
     assert export(settings).manifest.keys["odd"] == ()
     import_(settings)
     require_all_compared(validate(settings), 2)
+
+
+TAGS = """
+CREATE TABLE places (name text, n int);
+INSERT INTO places SELECT 'place ' || n % 3, n % 2 FROM generate_series(1, 12) n;
+CREATE TABLE tags (user_id uuid REFERENCES users, client_id uuid REFERENCES clients, tag text);
+INSERT INTO tags SELECT c.user_id, c.id, 'tag ' || n % 2 FROM clients c, generate_series(1, 3) n;
+INSERT INTO tags SELECT NULL, NULL, 'shared ' || n % 2 FROM generate_series(1, 4) n;
+"""
+TAGS_IN_SQLITE = """
+CREATE TABLE places (name TEXT, n INTEGER);
+CREATE TABLE tags (client_id TEXT REFERENCES clients (id), tag TEXT);
+"""
+
+
+@pytest.fixture()
+def tagged(database: Database, place: Place) -> Settings:
+    """Tables without a key that are the users' and everybody's."""
+    database.execute(TAGS)
+    tables = (*config.TABLES, Table("places", shared()), Table("tags", owned_by("user_id", or_shared=True)))
+    schema = extended_schema(place.folder, TAGS_IN_SQLITE)
+    return settings_of(database.url, place, schema_path=schema, tables=tables)
+
+
+def test_tables_without_a_key_are_the_same_where_shared_rows_are_read_once(
+    tagged: Settings, place: Place
+) -> None:
+    export(tagged)
+    alone = {name: (tagged.data_dir / name).read_bytes() for name in ("tags.json", "places.json")}
+    common = place.folder / "common"
+    common.mkdir()
+    with source.snapshot(tagged) as db:
+        exported = export_shared(db, tagged, read_schema(tagged.schema_path), common)
+        assert "places" in exported and "tags" not in exported
+        with source.snapshot(tagged, db.share(), exported) as other:
+            export(tagged, other)
+            import_(tagged)
+            report = validate(tagged, other)
+    assert {name: (tagged.data_dir / name).read_bytes() for name in alone} == alone
+    require_all_compared(report, 2, "tags")
+    require_all_compared(report, 2, "places")
+    assert report.passed
+
+
+def test_row_without_a_key_that_refers_to_anothers_row_is_named_by_its_place(
+    tagged: Settings, database: Database
+) -> None:
+    database.execute(
+        "UPDATE tags SET client_id = (SELECT c.id FROM clients c JOIN users u ON u.id = c.user_id WHERE u.email = %s LIMIT 1)"
+        " WHERE ctid = (SELECT min(t.ctid) FROM tags t JOIN users u ON u.id = t.user_id WHERE u.email = %s)",
+        BRUNO,
+        ANNA,
+    )
+    with pytest.raises(MigrationError, match=r"tags ctid \(\d+,\d+\): client_id leads to no exported row"):
+        export(tagged)
+    skipping = dataclasses.replace(tagged, skip_orphans=True)
+    assert export(skipping).manifest.orphans_skipped == {"tags": 1}
+    import_(skipping)
+    require_all_compared(validate(skipping), 2, "tags")
+
+
+def test_record_of_another_user_without_a_key_is_named_by_its_place(tagged: Settings) -> None:
+    export(tagged)
+    import_(tagged)
+    records = json.loads((tagged.data_dir / "tags.json").read_text(encoding="utf-8"))
+    records[1]["user_id"] = "99999999-9999-4999-8999-999999999999"
+    rewrite(tagged.data_dir, "tags.json", array(records))
+    strange = [f.row for f in validate(tagged).findings if f.check == "isolation"]
+    assert strange == ["record 2"]
+
+
+# The texts that pair
+
+RECORDED = {
+    "boolean": [True, False],
+    "integer": [0, 1, -1, 100, 2**53 + 1],
+    "numeric": [b"1.50", b"1.5", b"100", b"100.00", b"0", b"-1", b'"NaN"', b'"Infinity"', b"1" + b"0" * 30, b"null"],
+    "float": [1.5, 0.0, -0.0, 100.0, 1e300, "NaN", "-Infinity"],
+    "jsonb": [b'{"a": 1, "b": 2.0}', b'{"b": 2.0, "a": 1}', b'{"a": "1"}', b"[1]", b'"x"', b"null", b"1", b"1.0", b"true"],
+    "structure": [b"[1,2]", b"null", b'{"x": null}', b"[null]"],
+    "date": ["2021-02-28", "0044-03-15 BC", "infinity", "12025-01-01"],
+    "time": ["08:00:00", "08:00:00.5", "24:00:00"],
+    "timestamp": ["2021-02-28T08:00:00", "2021-02-28T08:00:00.5", "infinity", "0044-03-15T00:00:00 BC"],
+    "timestamptz": ["2021-02-28T08:00:00+00:00", "2021-02-28T08:00:00.123456+00:00", "-infinity"],
+    "bytea": ["\\x", "\\x31", "\\x00ff"],
+    "text": ["", "1", "1.0", "a", "null", "true", '{"a": 1}', "infinity", "\\x31"],
+    "undeclared": [b"1", b"1.50", b"100", b'"1"', b'"1.0"', b'" 1"', b'"a"', b"true", b"false", b"null", b'{"a":1,"b":2.0}']
+    + [b"[1]", b'"2021-02-28"', b'""'],
+}  # fmt: skip
+CELLS = [
+    None, 0, 1, -1, 100, 2**53 + 1, 1.5, 100.0, -0.0, 1e300, 2.5, "NaN", "Infinity", "-Infinity", "1.50", "1.5", "100", "1", "0",
+    " 1", "1.0", "-0.0", "a", "", "null", "true", "True", "infinity", "-infinity", "2021-02-28", "-0043-03-15", "0044-03-15",
+    "+12025-01-01", "08:00:00", "08:00:00.500000", "08:00:00.5", "24:00:00", "2021-02-28T08:00:00", "2021-02-28 08:00:00",
+    "2021-02-28T08:00:00.500000", "-0043-03-15T00:00:00", "2021-02-28T08:00:00+00:00", "2021-02-28T08:00:00.123456+00:00",
+    "2021-02-28T09:00:00+01:00", b"", b"1", b"\x00\xff", "\\x", "\\x31", "\\x00ff", '{"a": 1, "b": 2.0}', '{"b":2.0,"a":1}',
+    '{"a": 1}', '{"a": "1"}', "[1]", "[1,2]", '"x"', "[null]", '{"x": null}', "1" + "0" * 30, 1e30,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        (kind, target)
+        for kind in RECORDED
+        for target in ("TEXT", "INTEGER", "REAL", "NUMERIC", "BLOB")
+        if (kind, target) != ("undeclared", "BLOB")  # 1 may be "1" there, and "1" may be 1
+    ],
+)
+def test_texts_that_pair_are_equal_where_the_values_are(kind: str, target: str) -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE cells (v %s)" % target)
+        connection.executemany("INSERT INTO cells VALUES (?)", [(cell,) for cell in CELLS])
+        cells = [cell for (cell,) in connection.execute("SELECT v FROM cells")]
+    pair = mapping.Copied(Column("v", "", kind, False), TargetColumn("v", target, False, False, None, 0))
+    ((of_value,), (of_cell,)) = content.forms([pair], ())
+    compared = content.Cells(mapping.TableMapping("t", "t", (pair,), ()), [pair.source])
+    decode = encoding.record_decoder([pair.source])
+    for value in RECORDED[kind]:
+        text = value if isinstance(value, bytes) else json.dumps(value).encode("utf-8")
+        record = decode(b'{"v":%s}' % text)
+        (held,) = compared.take(record)
+        for cell in cells:
+            same = not list(compared.unequal(record, (held,), (cell,), repr))
+            alike = (of_value(held)) == (content.NULL if cell is None else of_cell(cell))
+            assert alike is same, (value, cell)
 
 
 # The verdict of a table
