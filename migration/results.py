@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Iterator, Mapping, NamedTuple, Optional
 from urllib.parse import quote
 
-from migration import target
+from migration import old_files, target
 from migration.bundle import BLOCK, MANIFEST, REPORTS, create_private, sync_folder
 from migration.errors import ExitCode, MigrationError
 
@@ -131,7 +131,7 @@ def aside(folder: Path) -> Iterator[None]:
     database, backups = folder / DATABASE, folder / BACKUPS
     moved = []
     with errors(database):
-        if target.is_locked(database, BUSY_SECONDS):
+        if old_files.is_locked(database, BUSY_SECONDS):
             raise target.in_use(database)
         backups.mkdir(mode=0o700, exist_ok=True)
         name = _free_name(backups)
