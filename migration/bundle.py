@@ -36,6 +36,7 @@ from typing import (
     Set,
     Tuple,
     TypeVar,
+    Union,
 )
 
 import msgspec
@@ -120,6 +121,10 @@ class Sink:
 
     def write(self, line: bytes) -> None:
         """Take one record, as COPY hands it over: JSON text that ends in a newline."""
+        if len(line) > BLOCK:  # not copied: one value may be as large as a gigabyte
+            self.flush()
+            self._put_records([memoryview(line)[:-1]])
+            return
         self._pending.append(line[:-1])
         self._pending_size += len(line)
         if self._pending_size >= BLOCK:
@@ -127,14 +132,17 @@ class Sink:
 
     def flush(self) -> None:
         if self._pending:
-            if self._check_utf8:
-                _require_utf8(self._pending, self._table)
-            block = b",\n".join(self._pending)
-            self.put((b",\n" if self.rows else b"[\n") + block)
-            self.rows += len(self._pending)
-            self._advance(len(self._pending))
+            self._put_records(self._pending)
             self._pending = []
             self._pending_size = 0
+
+    def _put_records(self, records: "Sequence[Union[bytes, memoryview]]") -> None:
+        if self._check_utf8:
+            _require_utf8(records, self._table)
+        self.put(b",\n" if self.rows else b"[\n")
+        self.put(records[0] if len(records) == 1 else b",\n".join(records))
+        self.rows += len(records)
+        self._advance(len(records))
 
     def take(self, path: Path, rows: int, size: int, checksum: str) -> None:
         """Take a whole file that has been written, counted and hashed before, by an earlier sink."""
@@ -143,7 +151,7 @@ class Sink:
         self.rows, self.size, self._known = rows, size, checksum
         self._advance(rows)
 
-    def put(self, data: bytes) -> None:
+    def put(self, data: "Union[bytes, memoryview]") -> None:
         self._hash.update(data)
         self._file.write(data)
         self.size += len(data)
@@ -165,16 +173,16 @@ class Sink:
         return self._known or self._hash.hexdigest()
 
 
-def _require_utf8(records: Sequence[bytes], table: str) -> None:
+def _require_utf8(records: "Sequence[Union[bytes, memoryview]]", table: str) -> None:
     with contextlib.suppress(UnicodeDecodeError):
         b",".join(records).decode("utf-8")
         return
     for record in records:
-        column = undecodable.column_of(record, "utf-8")
+        column = undecodable.column_of(bytes(record), "utf-8")
         if column is not None:
             raise MigrationError(
                 "%s: the database's encoding is SQL_ASCII and this text is not UTF-8"
-                % undecodable.place(record, table, column, ["id"]),
+                % undecodable.place(bytes(record), table, column, ["id"]),
                 hint="restore a dump of it into a database with the right encoding, and export that",
                 exit_code=ExitCode.SOURCE,
             )
@@ -458,15 +466,18 @@ class Reader:
                         raise
                     except msgspec.DecodeError:
                         break  # not one record a line, from here on at least
-                    yield made
                     number += len(texts)
-                    texts = []
+                    texts = []  # a record may be large: it is held as short as can be
                     layout.accept()
+                    yield made
+                    del made
                 texts = []
                 for texts in [] if layout.ended else in_blocks(_legibly(file_name, _scanned(file, layout))):
-                    yield process(texts)
+                    made = process(texts)
                     number += len(texts)
                     texts = []
+                    yield made
+                    del made
             except _DAMAGES as error:
                 sound, damage = _first_damage(texts, decode)
                 damage = damage or error
@@ -536,12 +547,12 @@ class _Lines:
         self.digest.update(head)
         size = min(LINES, _block_size(file.fileno()))
         while True:
-            block = file.read(size)
-            block += file.readline()
-            if not block.endswith(b",\n"):
-                block += file.read(
-                    len(_END)
-                )  # the last record's line has been read, but not what ends the array
+            # The last record's line has to be read whole, and what ends the array behind it.
+            parts = [file.read(size), file.readline()]
+            if (parts[0][-1:] + parts[1][-2:])[-2:] != b",\n":
+                parts.append(file.read(len(_END)))
+            block = b"".join(parts)
+            del parts
             digest = self.digest.copy()
             digest.update(block)
             self._read = len(block), digest
@@ -556,11 +567,12 @@ class _Lines:
                     return
             elif not block.endswith(b",\n"):
                 return
-            body = block[: -len(_END) if closed else -2]
-            texts = body.split(b",\n")
-            if body.count(b"\n") != len(texts) - 1:
+            lines = block.count(b"\n")
+            found = [block[: -len(_END) if closed else -2].split(b",\n")]
+            del block
+            if lines != len(found[0]) + closed:
                 return
-            yield texts
+            yield found.pop()  # and keep nothing of it: a record may be large
             if closed:
                 self.ended = True
                 return

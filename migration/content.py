@@ -54,6 +54,8 @@ class Unordered(Exception):
     """The records and SQLite's rows do not come in the same order, by keys that nothing has twice."""
 
 
+MANY_BYTES = 16 << 20  # of records: SQLite would hold more copies of them than it is worth
+
 MISSING = "is missing in SQLite"
 EXTRA = "is in SQLite alone"
 
@@ -131,7 +133,8 @@ class OrderedComparison:
         condition, limits = self._between(after, last)
         self._after = last
         self.cells += len(texts) * len(self._cells.pairs)
-        if self._row_as_record is not None and self._are_records(texts, condition, limits):
+        quick = self._row_as_record is not None and sum(map(len, texts)) < MANY_BYTES
+        if quick and self._are_records(texts, condition, limits):
             return None
         records = [self._decode(text) for text in texts]
         return records, self._differences(records, self._rows(condition, limits), after)

@@ -246,6 +246,9 @@ def _load(
             except _REFUSALS as error:
                 rejected = _first_rejected(database, loader, values, database.total_changes - before)
                 name = loader.name(records[rejected], loaded + rejected + 1)
+                if isinstance(error, sqlite3.DataError):
+                    row = {column: of[rejected] for column, of in zip(loader.columns, values)}
+                    raise target.too_large("%s %s" % (loader.mapped.table, name), row, error) from error
                 raise target.failed(
                     "%s %s is rejected by SQLite: %s" % (loader.mapped.table, name, error),
                     "correct the row in PostgreSQL and export again, or the constraint in the schema file",

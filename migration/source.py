@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 import logging
 import os
 import queue
@@ -198,7 +199,8 @@ class Snapshot:
         with ThreadPoolExecutor(1) as pool, open(read, "rb", buffering=PIPE) as lines:
             copied = pool.submit(copy)
             for line in lines:
-                yield line[:-1]
+                text, line = line[:-1], b""  # a record may be large: one copy is enough
+                yield text
             copied.result()
 
     def digest(self, query: str) -> Digest:
@@ -676,6 +678,9 @@ _NO_MEMORY = "53200"
 _CONFLICT = "40001"  # on a standby: with what it has to replay
 _NOT_IN_THE_ENCODING = ("22021", "22P05")
 _NO_PERMISSION = "42501"
+_LIMIT_EXCEEDED = "54000"
+_ELOG = "XX000"  # of messages that are never translated
+_NO_SUCH_SIZE = "invalid memory alloc request size"
 
 
 class ConnectionLost(MigrationError):
@@ -709,6 +714,8 @@ def _explained(error: psycopg2.Error, settings: Settings, db: Optional[Snapshot]
         message, hint_ = _no_permission(text, settings, db)
     elif code in _NOT_IN_THE_ENCODING:
         message, hint_ = _not_in_the_encoding(text, settings, db)
+    elif code == _LIMIT_EXCEEDED or (code == _ELOG and _NO_SUCH_SIZE in text):
+        message, hint_ = _too_large(text, settings, db)
     elif code == _CANCELED:
         message, hint_ = "a query was cancelled in PostgreSQL: " + text, "run again; nothing was changed"
     elif code == _NO_MEMORY:
@@ -793,8 +800,7 @@ def _not_in_the_encoding(text: str, settings: Settings, db: Snapshot) -> Tuple[s
         text,
     )
     advice = "correct the value in PostgreSQL, then run again; nothing was changed"
-    read = {db.asked.find(sql): name for sql, name in _declared(db, settings).items() if sql in db.asked}
-    table = read[min(read)] if read else ""
+    table = _table_read(db.asked, settings, db)
     if db.reading is not None:
         records = _asked(
             db,
@@ -811,6 +817,47 @@ def _not_in_the_encoding(text: str, settings: Settings, db: Snapshot) -> Tuple[s
     if table:
         message = "table %s: %s" % (table, message)
     return message, advice
+
+
+def _too_large(text: str, settings: Settings, db: Snapshot) -> Tuple[str, str]:
+    """Name the largest value of the records that were read: the server says that one is too large, and not which."""
+    advice = "make it smaller in PostgreSQL, or leave its table behind; nothing was changed"
+    query = db.reading or db.asked
+    table = _table_read(query, settings, db)
+    for found in _asked(db, _largest(query, table, db.catalog)) if _ROWS in query and table else ():
+        *key, column, size = json.loads(found)
+        row = "row %s, " % ", ".join(map(str, key)) if key else ""
+        return (
+            "table %s, %scolumn %s: PostgreSQL cannot write a record as JSON that is larger than a gigabyte; "
+            "this value has %d bytes before that: %s" % (table, row, column, size, text)
+        ), advice
+    return (
+        "table %s: " % table if table else ""
+    ) + "PostgreSQL cannot handle so large a record: " + text, advice
+
+
+def _largest(query: str, table: str, catalog: Catalog) -> str:
+    """SQL: a JSON array of key, column and size of the largest value in a query of ``select_json``."""
+    rows = query[query.index(_ROWS) : query.rindex(") r")]
+    sizes = []
+    for column in catalog.columns[table]:
+        name = "r." + quote(column.name)
+        size = {
+            "text": "pg_catalog.octet_length(%s::pg_catalog.text)",  # of what it is unpacked
+            "bytea": "pg_catalog.octet_length(%s)",
+        }.get(column.kind, "pg_catalog.pg_column_size(%s)")
+        sizes.append("(%s, (%s)::pg_catalog.int8)" % (literal(column.name), size % name))
+    key = "".join("r.%s::pg_catalog.text, " % quote(name) for name in catalog.primary_keys.get(table, ()))
+    return (
+        "SELECT pg_catalog.json_build_array({}c.name, c.size)::text FROM ({}) r, LATERAL (VALUES {}) c (name, size)"
+        " WHERE c.size IS NOT NULL ORDER BY c.size DESC LIMIT 1"
+    ).format(key, rows, ", ".join(sizes))
+
+
+def _table_read(query: str, settings: Settings, db: Snapshot) -> str:
+    """The table that a query names first, as config calls it."""
+    read = {query.find(sql): name for sql, name in _declared(db, settings).items() if sql in query}
+    return read[min(read)] if read else ""
 
 
 def _codec(encoding: str) -> str:
@@ -1015,7 +1062,7 @@ def select_json(db: Snapshot, catalog: Catalog, table: str, condition: str, orde
         order.append(
             "t." + quote(key) + (' COLLATE "C"' if kind == "text" and _collatable(columns, key) else "")
         )
-    inner = "SELECT {} FROM {} t WHERE {}".format(", ".join(chosen), db.quoted(table), condition)
+    inner = _ROWS + "SELECT {} FROM {} t WHERE {}".format(", ".join(chosen), db.quoted(table), condition)
     if ordered and order:
         inner += " ORDER BY " + ", ".join(order)
     line = "pg_catalog.row_to_json(r.*)"  # r alone could be a column
@@ -1027,6 +1074,9 @@ def select_json(db: Snapshot, catalog: Catalog, table: str, condition: str, orde
     if ordered and not order:
         return 'SELECT l.line FROM (%s) l (line) ORDER BY l.line::text COLLATE "C"' % query
     return query
+
+
+_ROWS = "/* rows */ "  # by which ``_largest`` finds them again
 
 
 def _marked(line: str, inner: str, nulls: Sequence[Tuple[Column, str]]) -> str:

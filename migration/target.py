@@ -12,11 +12,11 @@ import sqlite3
 import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Callable, Collection, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Collection, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from migration import lock, old_files
 from migration.bundle import create_private, make_folder, sync, sync_folder, sync_path
-from migration.errors import ExitCode
+from migration.errors import ExitCode, MigrationError
 from migration.schema import Schema, quote
 from migration.sqlite_errors import (
     CANTOPEN,
@@ -430,6 +430,13 @@ def insert(
 
 def fill_singleton(connection: sqlite3.Connection, table: str, values: Sequence[Tuple[str, object]]) -> None:
     """Set columns of row 1, which the schema may have made already."""
+    try:
+        _fill_singleton(connection, table, values)
+    except sqlite3.DataError as error:
+        raise too_large("%s of the user" % table, dict(values), error) from error
+
+
+def _fill_singleton(connection: sqlite3.Connection, table: str, values: Sequence[Tuple[str, object]]) -> None:
     names = ", ".join(quote(name) for name, _ in values)
     if connection.execute("SELECT count(*) FROM %s WHERE id = 1" % quote(table)).fetchone() == (0,):
         connection.execute(
@@ -445,6 +452,25 @@ def fill_singleton(connection: sqlite3.Connection, table: str, values: Sequence[
             ),
             [value for _, value in values],
         )
+
+
+def too_large(row: str, values: Mapping[str, object], error: sqlite3.DataError) -> MigrationError:
+    """The error for a row that SQLite has no room for: neither a value nor a row may have more than a billion bytes.
+
+    Source: https://www.sqlite.org/limits.html (1)
+    """
+    sizes = {
+        column: len(value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value)
+        for column, value in values.items()
+        if isinstance(value, (str, bytes))
+    }
+    column = max(sizes, key=lambda name: sizes[name])
+    return MigrationError(
+        "%s, column %s: SQLite has no room for this value of %d bytes: %s"
+        % (row, column, sizes[column], error),
+        hint="make it smaller in PostgreSQL, or leave the column behind: dropped=(...) of its table in config.py",
+        exit_code=ExitCode.SOURCE,
+    )
 
 
 class Violation(NamedTuple):
