@@ -575,6 +575,11 @@ def test_rows_without_a_key_are_shown_by_fingerprints_alone(keyless: Settings) -
     assert "secret" in shown.text()
 
 
+def test_text_that_is_not_utf8_is_a_difference_in_a_table_without_a_key(keyless: Settings) -> None:
+    edit(keyless, "UPDATE odd SET a = CAST(x'53ff' AS TEXT) WHERE a = 'y'")
+    assert [column for _, column, _ in found(validate(keyless))] == ["a"]
+
+
 def test_change_of_a_source_without_a_key_is_told(keyless: Settings, database: Database) -> None:
     database.execute("INSERT INTO odd SELECT * FROM odd WHERE a = 'z'; DELETE FROM odd WHERE a = 'x'")
     changes = validate(keyless).source_changes["odd"]
