@@ -101,10 +101,13 @@ class Context:
         return mapping.key_of(table, columns[table.name], {**live, **held})
 
     def key(self, table: Table, mapped: TableMapping, columns: Columns) -> content.Key:
-        """How rows and records of a table are paired."""
+        """How rows and records of a table are paired; a column that holds the user's key in all of them is not needed."""
         in_sqlite = self.columns_in_sqlite(mapped.target).values()
         (encoding,) = self.database.execute("PRAGMA encoding").fetchone()
-        return content.pairing_key(in_sqlite, mapped, self.source_key(table, columns), encoding == "UTF-8")
+        known = self.source_key(table, columns)
+        if not table.ownership.or_shared:
+            known = tuple(name for name in known if name != table.owner)
+        return content.pairing_key(in_sqlite, mapped, known, encoding == "UTF-8")
 
 
 @contextlib.contextmanager

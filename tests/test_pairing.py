@@ -697,6 +697,25 @@ def test_row_without_a_key_that_refers_to_anothers_row_is_named_by_its_place(
     assert report.passed and report.validation_results["tags"].match
 
 
+def test_rows_are_paired_by_what_the_sources_key_has_beside_the_user(
+    database: Database, place: Place
+) -> None:
+    database.execute(
+        "CREATE TABLE odd (user_id uuid REFERENCES users, k date, v text, PRIMARY KEY (user_id, k));"
+        "INSERT INTO odd SELECT id, '2021-01-01'::date + n, 'v' FROM users, generate_series(0, 4) n"
+    )
+    schema = extended_schema(place.folder, "CREATE TABLE odd (k TEXT, v TEXT);")
+    tables = (*config.TABLES, Table("odd", owned_by("user_id")))
+    settings = settings_of(database.url, place, schema_path=schema, tables=tables)
+    export(settings)
+    import_(settings)
+    require_all_compared(validate(settings), 2)
+    edit(settings, "UPDATE odd SET v = 'x'")
+    assert sorted(row for row, _, _ in found(validate(settings)) if row) == [
+        "2021-01-0%d" % day for day in range(1, 6)
+    ]
+
+
 def test_record_of_another_user_without_a_key_is_named_by_its_place(tagged: Settings) -> None:
     export(tagged)
     import_(tagged)
