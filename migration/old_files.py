@@ -10,7 +10,6 @@ import contextlib
 import errno
 import logging
 import os
-import shutil
 import struct
 import time
 import zlib
@@ -168,6 +167,7 @@ def _is_page_size(number: int) -> bool:
 _LOCK_BYTES = 512
 _LOCK_START = 0x40000000  # https://www.sqlite.org/fileformat2.html#the_lock_byte_page
 _TRIES = 5
+_BLOCK = 1 << 20  # bytes
 
 
 def is_locked(path: Path, seconds: float) -> bool:
@@ -194,13 +194,32 @@ def copy(path: Path, to: Path) -> None:
         remove(to)
         before = _state(path)
         for each in _existing(path):
-            copied = str(to) + _end(each, path)
-            create_private(Path(copied), exclusive=True).close()
-            shutil.copyfile(str(each), copied)
+            _copy_file(each, Path(str(to) + _end(each, path)))
         if _state(path) == before:
             return
     remove(to)
     raise in_use(path)
+
+
+def _copy_file(path: Path, to: Path) -> None:
+    """Copy a file. An OSError names the one that it is about."""
+    with open(str(path), "rb") as file, create_private(to, exclusive=True) as copied:
+        while True:
+            with _named(path):
+                block = file.read(_BLOCK)
+            if not block:
+                return
+            with _named(to):
+                copied.write(block)
+                copied.flush()
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _state(path: Path) -> List[Tuple[int, int, int]]:

@@ -68,31 +68,36 @@ def in_use(path: Path) -> MigrationError:
 
 
 @contextlib.contextmanager
-def errors(path: Path, option: str = "--sqlite-path") -> Iterator[None]:
+def errors(path: Path, option: str = "--sqlite-path", source: Optional[Path] = None) -> Iterator[None]:
     """SQLite's and the system's refusals, as ones that name the file and say what to do.
 
-    ``option``: chooses another place for the file.
+    ``option``: chooses another place for the file. ``source``: the database that is read, if it is another file.
     To be left before the database is closed: closing frees the room whose lack is to be found out.
     """
     try:
         yield
     except sqlite3.Error as error:
-        raise _of_sqlite(error, path, option) from error
+        raise _of_sqlite(error, path, option, path if source is None else source) from error
     except OSError as error:
         raise of_system(error, path, option) from error
 
 
-def _of_sqlite(error: sqlite3.Error, path: Path, option: str) -> MigrationError:
+def _of_sqlite(error: sqlite3.Error, path: Path, option: str, source: Path) -> MigrationError:
     code = code_of(error)
     text = str(error).partition(" with text ")[0]  # which would be quoted
     if code in (BUSY, LOCKED, PROTOCOL):
-        return in_use(path)
+        refusal = _refusal(path)  # without locks at all, SQLite says so too
+        return of_system(refusal, path, option) if refusal and refusal.errno in _NO_LOCKS else in_use(path)
+    if code in (IOERR, CORRUPT, NOTADB):  # CORRUPT is what SQLite makes of a sector that cannot be read
+        refusal = _unreadable(source)
+        if refusal is not None:
+            return of_system(refusal, source, option)
     if code in (FULL, IOERR):
         return _of_disk(path, option, full=code == FULL)
     if code == CANTOPEN and len(os.fsencode(str(path.absolute()))) > _LONGEST:
         return failed("the path of %s is too long for SQLite" % path, "choose a shorter one with " + option)
     if code in (READONLY, CANTOPEN):
-        refusal = _refusal(_folder(path))
+        refusal = _refusal(path)
         if refusal is not None:
             return of_system(refusal, path, option)
         return failed(
@@ -100,7 +105,7 @@ def _of_sqlite(error: sqlite3.Error, path: Path, option: str) -> MigrationError:
             "check the permissions of the file and its folder, or set " + option,
         )
     if code in (NOTADB, CORRUPT):
-        return unsound(path, text)
+        return unsound(source, text)
     if code == NOMEM:
         return MigrationError(
             "SQLite gets no memory for %s" % path,
@@ -113,7 +118,7 @@ def _of_sqlite(error: sqlite3.Error, path: Path, option: str) -> MigrationError:
 def _of_disk(path: Path, option: str, full: bool) -> MigrationError:
     """SQLite does not say which file could not be written, nor why: the system is asked by writing a little to each place."""
     place, temporary = _folder(path), _temporary_folder()
-    refusal = _refusal(place)
+    refusal = _refusal(path)
     if refusal is not None:
         return of_system(refusal, path, option)
     refusal = _refusal(temporary)
@@ -166,10 +171,11 @@ def _is_limited() -> bool:
 _TRIED = 1 << 18  # bytes
 
 
-def _refusal(folder: Path) -> Optional[OSError]:
-    """Why a little more cannot be written to a folder, or locked there; None where it can."""
+def _refusal(path: Path) -> Optional[OSError]:
+    """Why a little more cannot be written where a file is, or into a folder, or locked there; None where it can."""
+    prefix = ".tried-" if path.is_dir() else ".%s.tried-" % path.name[:100]
     try:
-        with tempfile.TemporaryFile(dir=str(folder)) as file:
+        with tempfile.NamedTemporaryFile(dir=str(_folder(path)), prefix=prefix) as file:
             file.write(b"\0" * _TRIED)
             file.flush()
             os.fsync(file.fileno())
@@ -178,6 +184,18 @@ def _refusal(folder: Path) -> Optional[OSError]:
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise  # not the place's fault
+        return OSError(error.errno, error.strerror)
+    return None
+
+
+def _unreadable(path: Path) -> Optional[OSError]:
+    """Why a file cannot be read to its end, None where it can."""
+    try:
+        if path.is_file():
+            with open(str(path), "rb") as file:
+                while file.read(1 << 20):
+                    pass
+    except OSError as error:
         return OSError(error.errno, error.strerror)
     return None
 

@@ -658,7 +658,7 @@ def _keep_owner(target: Path, staged: Path) -> None:
 
 def back_up(database: sqlite3.Connection, of: Path, folder: Path) -> Path:
     """Copy the database ``of`` with SQLite's backup API, write-ahead log included, verify the copy and return its path."""
-    with errors(folder, "--backup-dir"):
+    with errors(folder, "--backup-dir", source=of):
         make_folder(folder)
         # One name for one database, whose lock we hold: so the next run removes what a killed one left.
         partial = folder / (".backup_%s.partial" % old_files.token(of))
@@ -797,7 +797,8 @@ def restore(backup: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Pa
         if not problems:
             _make_way(target, backup_dir)
         create_private(staged, exclusive=True).close()
-        copy(source, staged, "the backup %s" % backup)
+        with errors(path, source=backup):
+            copy(source, staged, "the backup %s" % backup)
         if not problems:
             return publish(staged, path, backup_dir)
         if backup_dir is not None:

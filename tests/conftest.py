@@ -436,6 +436,41 @@ def migrated(annas_run: Place, bundle: Path, place: Place) -> Place:
     return place
 
 
+KIB = 1024
+Mount = Callable[..., None]
+
+
+@pytest.fixture()
+def mount() -> Iterator[Mount]:
+    """Mount a small tmpfs on a folder, or a file on another, or change a mode; unmounted at the end, whatever happens."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("mounting takes root on Linux")
+    mounted = []
+
+    def mount_(
+        place: Path, size: int | None = None, read_only: bool = False, bind: Path | None = None
+    ) -> None:
+        if bind is not None:
+            command = ["mount", "--bind", str(bind), str(place)]
+        elif place in mounted:
+            command = ["mount", "-o", "remount,ro" if read_only else "remount,rw,size=%d" % size, str(place)]
+        else:
+            place.mkdir(parents=True, exist_ok=True)
+            command = ["mount", "-t", "tmpfs", "-o", "size=%d,mode=0755" % size, "tmpfs", str(place)]
+        done = subprocess.run(command, stderr=subprocess.PIPE)
+        if done.returncode != 0 and place not in mounted:
+            pytest.skip("cannot mount here: " + done.stderr.decode("utf-8", "replace"))
+        assert done.returncode == 0, done.stderr
+        if place not in mounted:
+            mounted.append(place)
+
+    try:
+        yield mount_
+    finally:
+        for place in reversed(mounted):
+            subprocess.run(["umount", "-l", str(place)], check=True)
+
+
 FIVE_KEYS = ("export_timestamp", "user_email", "user_id", "row_counts", "checksums")
 
 

@@ -9,14 +9,15 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable, Iterator
 
 import pytest
 from conftest import (
     ANNA,
     CARLA,
+    KIB,
     OLD_ROWS,
     Database,
+    Mount,
     Place,
     Result,
     Run,
@@ -29,36 +30,6 @@ from conftest import (
 import import_to_sqlite
 from migration import loading
 from migration.errors import MigrationError
-
-KIB = 1024
-Mount = Callable[..., None]
-
-
-@pytest.fixture()
-def mount() -> Iterator[Mount]:
-    """Mount a small tmpfs on a folder, or change its mode; unmounted at the end, whatever happens."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("mounting takes root on Linux")
-    mounted = []
-
-    def mount_(folder: Path, size: int | None = None, read_only: bool = False) -> None:
-        if folder in mounted:
-            command = ["mount", "-o", "remount,ro" if read_only else "remount,rw,size=%d" % size, str(folder)]
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            command = ["mount", "-t", "tmpfs", "-o", "size=%d,mode=0755" % size, "tmpfs", str(folder)]
-        done = subprocess.run(command, stderr=subprocess.PIPE)
-        if done.returncode != 0 and folder not in mounted:
-            pytest.skip("cannot mount here: " + done.stderr.decode("utf-8", "replace"))
-        assert done.returncode == 0, done.stderr
-        if folder not in mounted:
-            mounted.append(folder)
-
-    try:
-        yield mount_
-    finally:
-        for folder in reversed(mounted):
-            subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def fill_up(folder: Path, leave: int = 0) -> Path:
