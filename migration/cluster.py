@@ -35,7 +35,7 @@ log = logging.getLogger("migration.cluster")
 
 CONNECT_SECONDS = 5
 CLOSE_SECONDS = 10
-GATHER_SECONDS = 30
+ANSWER_SECONDS = 60
 WORKER_SECONDS = 30  # until a scheduler has its first worker
 SAME = "scheduler and workers need the same Python, the suite's requirements and the suite's folder as PYTHONPATH"
 AHEAD = 1  # task that waits for each that runs, so that no worker waits for us
@@ -129,7 +129,7 @@ class Workers:
     def threads(self) -> int:
         """How many tasks can run at once. Raises MigrationError (exit 2) where the scheduler has gone."""
         try:
-            return sum(self._client.nthreads().values())
+            return sum(_asked(self._client, self._client.scheduler.ncores).values())
         except UNREACHABLE as error:
             raise unusable("the connection to the scheduler is lost: %s" % error) from None
 
@@ -177,7 +177,7 @@ class Workers:
             return {}
         try:
             # A result that was lost with its worker is waited for.
-            found = self._client.sync(self._client._gather, done, callback_timeout=GATHER_SECONDS)
+            found = self._client.sync(self._client._gather, done, callback_timeout=ANSWER_SECONDS)
             return dict(zip(done, found))
         except (TimeoutError, asyncio.TimeoutError):
             return {}
@@ -191,11 +191,23 @@ class Workers:
 
     def everywhere(self, function: Callable[[], None]) -> None:
         """Call a function in the process of each worker that can be reached."""
-        with contextlib.suppress(*UNREACHABLE):
-            self._client.run(function, on_error="ignore")
+        with contextlib.suppress(MigrationError, *UNREACHABLE):
+            _asked(self._client, self._client._run, function, on_error="ignore")
 
     def cancel(self) -> None:
-        self._client.cancel(list(self._tasks))
+        with contextlib.suppress(MigrationError, *UNREACHABLE):
+            _asked(self._client, self._client._cancel, list(self._tasks))
+
+
+def _asked(client: Any, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """What scheduler or workers answer. Raises MigrationError (exit 2) where they do not: they may be frozen."""
+    try:
+        return client.sync(function, *arguments, callback_timeout=ANSWER_SECONDS, **named)
+    except (TimeoutError, asyncio.TimeoutError):
+        raise unusable(
+            "the scheduler, or one of its workers, has not answered for %d s" % ANSWER_SECONDS,
+            "start them again, then --resume",
+        ) from None
 
 
 def _lost(future: Any) -> Lost:
@@ -322,14 +334,14 @@ def remote(scheduler: str, module: str) -> Iterator[Workers]:
                     "dask worker %s --nthreads 1" % scheduler,
                 ) from None
             # A lambda is sent as it is, for workers that have nothing of ours.
-            able = client.run(lambda: importlib.util.find_spec(module) is not None)
+            able = _asked(client, client._run, lambda: importlib.util.find_spec(module) is not None)
             unable = [address for address, is_there in able.items() if not is_there]
             if unable:
                 raise unusable(
                     "the worker at %s does not find the suite (%s)" % (unable[0], module),
                     SAME,
                 )
-            found = client.nthreads()
+            found = _asked(client, client.scheduler.ncores)
             log.info("%d workers with %d threads at %s", len(found), sum(found.values()), scheduler)
             if any("dashboard" in service for service in client.scheduler_info().get("services", {})):
                 log.info("dashboard: %s", client.dashboard_link)

@@ -24,6 +24,7 @@ from demo import sample
 from demo.postgres import tcp_url, temp_postgres
 from migration import cluster
 from migration.cluster import Lost
+from migration.errors import ExitCode, MigrationError
 
 # The part of the password that no repr and no encoding changes, as it is and in a URL.
 SECRETS = (PASSWORD[:15], quote(PASSWORD[:15], safe=""))
@@ -220,6 +221,21 @@ def test_result_that_is_lost_with_its_worker_is_made_again(
                 break
     assert results == [(["one"], "done")]
     assert (tmp_path / "marker").exists()
+
+
+def test_frozen_scheduler_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with started(tmp_path, [[]], {}) as running, cluster.remote(running.address, "cluster_worker") as workers:
+        assert workers.threads() == 1
+        monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.5)
+        scheduler = running.processes[0].pid
+        os.kill(scheduler, signal.SIGSTOP)
+        workers.everywhere(time.time)
+        with pytest.raises(MigrationError) as refused:
+            workers.threads()
+        workers.cancel()
+        os.kill(scheduler, signal.SIGCONT)
+    assert refused.value.exit_code == ExitCode.USAGE
+    assert refused.value.message == "the scheduler, or one of its workers, has not answered for 0 s"
 
 
 def end_worker(common: object, names: object) -> None:

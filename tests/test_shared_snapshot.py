@@ -14,6 +14,7 @@ from conftest import (
     DORA,
     Database,
     Place,
+    Server,
     connections,
     connections_become,
     contents,
@@ -268,6 +269,23 @@ def test_worker_that_does_not_see_the_folder_stops_the_run(
     outcome = migrate_user(elsewhere, Pending(ids(database)[ANNA], None))
     assert (outcome.exit_code, outcome.fatal) == (2, True)
     assert "does not see %s" % (tmp_path / "elsewhere") in str(outcome.error)
+
+
+@pytest.mark.parametrize(("shared_snapshot", "code"), [(True, 3), (False, 2)])
+def test_worker_whose_settings_name_another_database_stops_the_run(
+    shared_snapshot: bool, code: int, server: Server, errand: Errand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shared snapshot is one database's alone; without one, nothing else would tell."""
+    errand = errand if shared_snapshot else errand._replace(snapshot=None)
+    with server.new_database() as other:
+        monkeypatch.setenv("POSTGRES_URL", other.url)
+        user = ids(other)[ANNA]
+        cluster_worker._settings.cache_clear()
+        outcome = migrate_user(errand, Pending(user, None))
+    assert (outcome.exit_code, outcome.fatal) == (code, True), outcome.error
+    if not shared_snapshot:
+        assert "reads another database than the coordinator" in str(outcome.error)
+    assert list(Path(errand.output).iterdir()) == []
 
 
 def test_bug_is_one_users_end_and_tells_no_value(
