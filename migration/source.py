@@ -867,9 +867,13 @@ def _codec(encoding: str) -> str:
 
 # The catalog
 
+# PostgreSQL 18 has NOT NULL constraints that the rows from before, or those of heirs, need not fulfil.
 _COLUMNS = """
 SELECT c.oid::bigint, a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid::bigint,
-       CASE WHEN t.oid < 16384 THEN t.typname::text ELSE '' END, a.attnotnull, has_column_privilege(c.oid, a.attnum, 'SELECT')
+       CASE WHEN t.oid < 16384 THEN t.typname::text ELSE '' END,
+       a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'n'
+                                    AND k.conkey = ARRAY[a.attnum] AND NOT (k.convalidated AND NOT k.connoinherit)),
+       has_column_privilege(c.oid, a.attnum, 'SELECT')
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -929,8 +933,7 @@ def are_written_alike(*columns: Column) -> bool:
     return any(types <= alike for alike in _WRITTEN_ALIKE)
 
 
-# Unique indexes of columns alone that cannot be NULL, the best one of each table first. PostgreSQL 18 has constraints
-# against NULL that the rows from before need not fulfil; rows inserted in a transaction fulfil an immediate key only.
+# Unique indexes of all rows, by columns alone, the best one of each table first
 _UNIQUE_KEYS = """
 SELECT i.indrelid::bigint,
        ARRAY(SELECT a.attname::text FROM unnest(i.indkey) WITH ORDINALITY u (num, i)
@@ -938,13 +941,7 @@ SELECT i.indrelid::bigint,
              WHERE u.i <= i.indnkeyatts ORDER BY u.i)
 FROM pg_index i
 JOIN pg_class c ON c.oid = i.indexrelid
-WHERE i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL
-  AND NOT EXISTS (SELECT FROM unnest(i.indkey) WITH ORDINALITY u (num, i)
-                  LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.num AND a.attnum > 0
-                  WHERE u.i <= i.indnkeyatts
-                    AND (a.attnotnull IS NOT TRUE
-                         OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = i.indrelid AND k.contype = 'n'
-                                    AND k.conkey = ARRAY[u.num] AND NOT k.convalidated)))
+WHERE i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
 ORDER BY i.indrelid, i.indisreplident DESC, i.indnkeyatts, c.relname
 """
 
@@ -1024,7 +1021,8 @@ def read_catalog(db: Snapshot) -> Catalog:
         )
     keys = dict(primary_keys)
     for oid, mine in db.rows(_UNIQUE_KEYS):
-        if oid in names:
+        never_null = {column.name for column in columns.get(names.get(oid, ""), ()) if column.not_null}
+        if set(mine) <= never_null:
             keys.setdefault(names[oid], tuple(mine))
     # No key holds for the rows of the tables that inherit from one.
     parents = {parent for relation in relations.values() for parent in relation.parents}
