@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
-from conftest import ANNA, BRUNO, CARLA, DORA, Database, contents
+from conftest import ANNA, BRUNO, CARLA, DORA, Database, Mount, contents
 from test_all_users import Output, command, ids, migrate_all
-from test_disk_full import Mount
-from test_disk_full import mount as mount  # a fixture
 
 from migration import cluster, ledger, origin, results
 from migration.errors import ExitCode, MigrationError
