@@ -14,6 +14,7 @@ import operator
 import os
 import re
 import sqlite3
+from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import (
     Any,
@@ -480,7 +481,7 @@ def _foreign_test(kind: str) -> Same:
         if text[0] == '"':
             inner = json.loads(text)
             if kind in MOMENTS and isinstance(theirs, str):
-                return _moment(inner) is not None and _moment(inner) == _moment(theirs)
+                return _moment(inner) is not None and _instant(inner, kind) == _instant(theirs, kind)
             if kind in STRUCTURED:
                 return _says_the_same(inner, now)
             text = inner
@@ -703,6 +704,21 @@ def _moment(text: str) -> Optional[Row]:
     return (counted, day, clock, (fraction or "").rstrip("0"), offset)
 
 
+def _instant(text: str, kind: str) -> Any:
+    """The parts of a moment; of one with a zone in UTC, whichever zone another exporter's session had."""
+    parts = _moment(text)
+    if kind != "timestamptz" or parts is None or None in parts[:3] or not 1 < parts[0] < 9999:
+        return parts
+    year, day, clock, fraction, offset = parts
+    try:
+        local = datetime.strptime("%04d-%s %s" % (year, day, clock), "%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        return parts
+    hours, minutes, seconds = (int(part) for part in ((offset or "+0")[1:] + ":0:0").split(":")[:3])
+    east = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    return local + east if offset and offset[0] == "-" else local - east, fraction
+
+
 def _undeclared_test(declared_json: bool, not_null: bool) -> Same:
     """A bundle that names no types: the JSON value decides, and what config declares to be JSON."""
 
@@ -849,7 +865,7 @@ def _spoken(kind: str) -> Form:
                 return inner if inner[0] == "j" else _json_form(text, True)
         plain = str(plain).lower() if isinstance(plain, bool) else str(plain)
         if kind in MOMENTS:
-            return _moment_form(plain)
+            return _text_form(plain) if _moment(plain) is None else "m" + repr(_instant(plain, kind))
         return (
             _number_form(plain.strip(BLANKS))
             if kind in ("numeric", "float", "integer")

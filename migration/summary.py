@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Callable, Dict, Iterator, List
 from migration import ledger, page, results
 from migration.bundle import create_private, sync
 from migration.ledger import Ledger
+from migration.printing import printable_json
 
 SUMMARY = "summary.json"
 PAGE = "summary.html"
@@ -64,11 +65,11 @@ def _users(book: Ledger, folder_of: Callable[[str], str], **of: Any) -> Iterator
 
 def _fill_json(file: BinaryIO, about: Dict[str, Any], book: Ledger, folder_of: Callable[[str], str]) -> None:
     """One user a line."""
-    head = json.dumps(about, indent=2, ensure_ascii=False)
+    head = printable_json(json.dumps(about, indent=2, ensure_ascii=False))
     file.write(head[: -len("\n}")].encode("utf-8") + b',\n  "users": [')
     separator = "\n    "
     for user in _users(book, folder_of):
-        file.write((separator + json.dumps(user, ensure_ascii=False)).encode("utf-8"))
+        file.write((separator + printable_json(json.dumps(user, ensure_ascii=False))).encode("utf-8"))
         separator = ",\n    "
     file.write(b"\n  ]\n}\n")
 

@@ -10,6 +10,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
+import msgspec
 import psycopg2
 import psycopg2.extras
 import pytest
@@ -25,7 +26,7 @@ from conftest import (
 
 from export_from_postgres import export
 from import_to_sqlite import import_
-from migration import encoding
+from migration import content, encoding
 from migration.errors import ExitCode, MigrationError
 from validate_migration import validate
 
@@ -73,8 +74,8 @@ def other_export(url: str, folder: Path, email: str = ANNA, **layout: Any) -> No
     counts = {name: len(found) for name, found in contents.items() if found and name != "user_data"}
     checksums = {}
     folder.mkdir()
-    for name, content in contents.items():
-        text = json.dumps(content, default=plain, **layout)
+    for name, rows_ in contents.items():
+        text = json.dumps(rows_, default=plain, **layout)
         (folder / (name + ".json")).write_text(text, encoding="utf-8")
         checksums[name + ".json"] = hashlib.sha256(text.encode("utf-8")).hexdigest()
     manifest = {
@@ -136,6 +137,23 @@ def test_another_value_is_a_change(database: Database, place: Place) -> None:
     for now, same in NOW.items():
         database.execute("UPDATE charts SET chart_data = %s::jsonb", now)
         assert validate(settings).passed is same, now
+
+
+@pytest.mark.parametrize(
+    ("theirs", "now", "same"),
+    [
+        ("2025-03-30T02:30:00.500000+02:00", "2025-03-30T00:30:00.5+00:00", True),
+        ("2024-12-31T20:00:00-05:30", "2025-01-01T01:30:00+00:00", True),
+        ("2025-01-01T00:00:00Z", "2025-01-01T00:00:00+00:00", True),
+        ("2025-01-01T00:00:00+00:00", "2025-01-01T00:00:01+00:00", False),
+        ("2025-01-01T00:00:00.1+00:00", "2025-01-01T00:00:00+00:00", False),
+        ("2025-13-01T00:00:00+00:00", "2025-01-01T00:00:00+00:00", False),
+    ],
+)
+def test_an_instant_is_the_same_in_another_zone(theirs: str, now: str, same: bool) -> None:
+    assert content._foreign_test("timestamptz")(msgspec.Raw(json.dumps(theirs).encode()), now) is same
+    form = content._spoken("timestamptz")
+    assert (form(msgspec.Raw(json.dumps(theirs).encode())) == form(now)) is same
 
 
 def test_own_bundles_tell_every_digit(database: Database, place: Place) -> None:
