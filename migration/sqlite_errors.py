@@ -234,6 +234,8 @@ def of_system(error: OSError, path: Path, option: str = "--sqlite-path") -> Migr
             "%s: the disk reports an error" % where,
             "look at the system's log (dmesg) and check the disk, or " + elsewhere,
         )
+    if error.errno == errno.ELOOP:
+        return failed("%s is a symbolic link" % (error.filename or path), "remove the link, or " + elsewhere)
     if error.errno == errno.ENAMETOOLONG:
         return failed("the name of %s is too long" % path, "choose a shorter one")
     return failed(

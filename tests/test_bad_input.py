@@ -479,9 +479,7 @@ def read_only(permissions_count: None, place: Place) -> Iterator[Path]:
 
 def test_target_folder_not_writable(bundle: Path, read_only: Path, run: Run) -> None:
     done = run("import_to_sqlite.py", "--sqlite-path", read_only / "app.db", ordinary=True)
-    assert_refused(
-        done, 5, "%s/.app.db.lock cannot be written: Permission denied\n" % read_only, "permissions"
-    )
+    assert_refused(done, 5, "%s/app.db cannot be written: Permission denied\n" % read_only, "permissions")
 
 
 def test_old_database_in_a_folder_that_is_not_writable(
