@@ -23,6 +23,7 @@ import config
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration import console, ledger, origin, results, shared, source
+from migration.bundle import make_folder
 from migration.errors import ExitCode, MigrationError, lacking
 from migration.ledger import INTERRUPTED, Outcome, Pending
 from migration.results import BUNDLE, DATABASE, folder_of
@@ -176,7 +177,7 @@ def phases(settings: Settings, user_id: str, db: Snapshot, database: Optional[st
     folder = folder_of(settings.data_dir, user_id)
     results.require_no_links(settings.data_dir, user_id)
     with results.errors(folder):
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_folder(folder)
     settings = dataclasses.replace(
         settings, user_id=user_id, sqlite_path=folder / DATABASE, data_dir=folder / BUNDLE
     )

@@ -46,6 +46,7 @@ from migration import (
     source,
     summary,
 )
+from migration.bundle import make_folder
 from migration.cluster import Lost, Workers
 from migration.errors import ExitCode, MigrationError
 from migration.ledger import Ledger, Outcome, Pending
@@ -145,7 +146,7 @@ def _main(arguments: argparse.Namespace, settings: Settings) -> int:
     output = console.expanded(arguments.output_dir).absolute()
     with contextlib.ExitStack() as stack:
         with results.errors(output):
-            output.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(output)
             held = lock.held(output / ".lock", "the output folder %s" % output, ExitCode.TARGET)
             stack.enter_context(held)
         book = stack.enter_context(ledger.opened(output / ledger.NAME))

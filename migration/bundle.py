@@ -293,7 +293,7 @@ def writing(folder: Path, files: Collection[str], check_utf8: bool = False) -> I
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(folder)
     with lock.held(folder / ".lock", "the data folder %s" % folder, ExitCode.BUNDLE):
         _roll_forward(folder)
         yield

@@ -12,7 +12,7 @@ from typing import Iterator, Mapping, NamedTuple, Optional
 from urllib.parse import quote
 
 from migration import old_files, target
-from migration.bundle import BLOCK, MANIFEST, REPORTS, create_private, sync_folder
+from migration.bundle import BLOCK, MANIFEST, REPORTS, create_private, make_folder, sync_folder
 from migration.errors import ExitCode, MigrationError
 
 DATABASE = "app.db"
@@ -133,7 +133,7 @@ def aside(folder: Path) -> Iterator[None]:
     with errors(database):
         if old_files.is_locked(database, BUSY_SECONDS):
             raise target.in_use(database)
-        backups.mkdir(mode=0o700, exist_ok=True)
+        make_folder(backups)
         name = _free_name(backups)
         for end in (*COMPANIONS, ""):
             here, there = str(database) + end, str(name) + end

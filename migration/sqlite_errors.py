@@ -56,8 +56,16 @@ def failed(message: str, hint: Optional[str] = None) -> MigrationError:
 def unsound(path: Path, problem: str) -> MigrationError:
     return failed(
         "%s is not a sound SQLite database: %s" % (path, problem),
-        "move it away, and what lies beside it (-wal, -journal), or choose another file with --sqlite-path",
+        "move it away, and what lies beside it (-wal, -journal), or choose another file with --sqlite-path"
+        + of_newer(problem),
     )
+
+
+def of_newer(problem: str) -> str:
+    """Advice for a schema that this SQLite cannot read."""
+    if not problem.startswith("malformed database schema"):
+        return ""
+    return "; it may be a newer SQLite's: this one is %s" % sqlite3.sqlite_version
 
 
 def in_use(path: Path) -> MigrationError:

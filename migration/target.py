@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Callable, Collection, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from migration import lock, old_files
-from migration.bundle import create_private, make_folder, sync, sync_folder, sync_path
+from migration.bundle import create_private, make_folder, sync_folder, sync_path
 from migration.errors import ExitCode, MigrationError
 from migration.schema import Schema, quote
 from migration.sqlite_errors import (
@@ -27,6 +27,7 @@ from migration.sqlite_errors import (
     READONLY,
     code_of,
     mounted,
+    of_newer,
     unsound,
 )
 from migration.sqlite_errors import errors as errors
@@ -353,7 +354,9 @@ def create(staged: Path, schema: Schema) -> sqlite3.Connection:
     Until it is published nobody needs it after a crash: it is synced once, at the end.
     """
     create_private(staged, exclusive=True).close()
-    connection = sqlite3.connect(str(staged), isolation_level=None)
+    connection = sqlite3.connect(
+        staged.as_uri(), uri=True, isolation_level=None
+    )  # merge attaches by URI, too
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("PRAGMA journal_mode = MEMORY")
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as made:
@@ -398,7 +401,7 @@ def merge(connection: sqlite3.Connection, side: Path, tables: Sequence[str]) -> 
     SQLite moves the records of tables and indexes as they are, which is many times as fast as to insert rows.
     Source: xferOptimization in https://www.sqlite.org/src/file/src/insert.c
     """
-    connection.execute("ATTACH ? AS side", (str(side),))
+    connection.execute("ATTACH ? AS side", (side.as_uri(),))  # a path of any bytes
     for table in tables:
         described = connection.execute("PRAGMA table_xinfo(%s)" % quote(table)).fetchall()
         generated = any(column[6] for column in described)
@@ -538,15 +541,10 @@ def _problems_of_old(connection: sqlite3.Connection, what: Optional[str] = None)
                 raise
             unseen.append(str(error))
     remarks = [problem for problem in found if _is_of_rules(connection, problem)]
-    if what is not None and (unseen or remarks):
-        log.warning(
-            "%s is kept as it is; %s: %s",
-            what,
-            "its rows and indexes do not agree as SQLite sees them"
-            if remarks
-            else "not all of it can be looked at",
-            (remarks or unseen)[0],
-        )
+    if what is not None and remarks:
+        log.warning("%s is kept as it is, though SQLite finds: %s", what, remarks[0])
+    elif what is not None and unseen:
+        log.warning("%s is kept as it is; not all of it can be looked at: %s", what, unseen[0])
     return [problem for problem in found if problem not in remarks]
 
 
@@ -679,21 +677,24 @@ _OWNERS = ".databases"  # in a backup folder, a line for each backup: its name, 
 
 def _note_owner(backup: Path, of: Path) -> None:
     """A line is appended in one write: runs on other databases may do so at the same moment."""
-    descriptor = os.open(str(backup.with_name(_OWNERS)), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(b"%s %s\n" % (os.fsencode(backup.name), _line(of)))
-        sync(file)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(str(backup.with_name(_OWNERS)), flags, 0o600), "rb+", buffering=0) as file:
+        written = os.fstat(file.fileno()).st_size
+        file.seek(max(0, written - 1))
+        begun = file.read(1) not in (b"", b"\n")  # by a run that had no room for more
+        file.write(b"%s%s %s\n" % (b"\n" * begun, os.fsencode(backup.name), _line(of)))
+        os.fsync(file.fileno())
 
 
 def _line(of: Path) -> bytes:
-    return os.fsencode(str(of)).replace(b"\n", b"\\n")
+    return os.fsencode(str(of)).replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
 
 
 def is_backup_of(backup: Path, path: Path) -> Optional[bool]:
     """Whether a backup is one of the database at ``path``; None where nothing tells, as of one that was copied here."""
     try:
         lines = backup.with_name(_OWNERS).read_bytes().split(b"\n")
-    except FileNotFoundError:
+    except OSError:
         return None
     known = [
         of for name, _, of in (line.partition(b" ") for line in lines) if name == os.fsencode(backup.name)
@@ -729,7 +730,9 @@ def _name_backup(partial: Path, folder: Path) -> Path:
 
 def backups(folder: Path) -> List[Path]:
     """The backups in a folder, oldest first."""
-    return sorted(path for path in folder.glob("*.db") if _is_backup(path.name)) if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.glob("*.db") if _is_backup(path.name) and path.is_file())
 
 
 def _is_backup(name: str) -> bool:
@@ -826,6 +829,6 @@ def _open_backup(backup: Path) -> Iterator[sqlite3.Connection]:
         if problems or empty:
             raise failed(
                 "the backup %s is damaged: %s" % (backup, problems[0] if problems else "it holds no table"),
-                "restore another one: --restore FILE",
+                "restore another one: --restore FILE" + of_newer("".join(problems[:1])),
             )
         yield source
