@@ -24,7 +24,7 @@ import warnings
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from migration import packages
-from migration.errors import ExitCode, MigrationError, lacking
+from migration.errors import ExitCode, MigrationError
 
 try:
     import resource
@@ -44,6 +44,7 @@ UNREACHABLE = (OSError, TimeoutError, asyncio.TimeoutError)  # before Python 3.1
 CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 DASHBOARD_PORT = 8787
 START_SECONDS = 60  # for a worker process on this machine
+SETTLED_SECONDS = 3  # without one that is still starting
 SILENT_SECONDS = 60  # without a sign of life from one, until another takes its place
 LEAST_MEMORY = 200 * 10**6  # bytes: a worker takes some 100 MB
 FILES, FILES_OF_WORKER = 60, 20  # that the coordinator has open, and more for each worker
@@ -118,8 +119,11 @@ def require_resources(workers: int) -> None:
 class Workers:
     """A client of a scheduler, with the tasks under way. ``none_left``: what it means that there is no worker any more."""
 
-    def __init__(self, client: Any, none_left: MigrationError) -> None:
+    def __init__(
+        self, client: Any, none_left: MigrationError, look: Callable[[], None] = lambda: None
+    ) -> None:
         self.none_left = none_left
+        self._look = look  # what is done now and then
         self._client = client
         self._token = uuid.uuid4().hex[:8]  # a scheduler may know the tasks of other runs
         self._ended: "queue.Queue[Any]" = queue.Queue()
@@ -128,6 +132,7 @@ class Workers:
 
     def threads(self) -> int:
         """How many tasks can run at once. Raises MigrationError (exit 2) where the scheduler has gone."""
+        self._look()
         try:
             return sum(_asked(self._client, self._client.scheduler.ncores).values())
         except UNREACHABLE as error:
@@ -223,7 +228,12 @@ def _lost(future: Any) -> Lost:
 
 
 # Looking at what a worker does a hundred times a second, and whether it is there fifty times, costs a tenth of its time.
-_CALM = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
+# Whether a worker on this machine is there we see to ourselves: Dask before 2024 leaves a stopped one, with its locks.
+_CALM = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.scheduler.worker-ttl": None,
+}
 
 
 @contextlib.contextmanager
@@ -232,7 +242,7 @@ def local(workers: int, memory: int) -> Iterator[Workers]:
 
     They are reached over the loopback interface, by TLS with a key of this run's own where ``cryptography`` is there:
     whoever may connect to a scheduler may run code as its user. One that is silent for SILENT_SECONDS is ended, and
-    another takes its place. Raises MigrationError (exit 70) where they cannot be started.
+    another takes its place. Raises MigrationError (exit 70) where none can be started.
     """
     with _quiet(), contextlib.ExitStack() as stack:
         import dask
@@ -243,32 +253,26 @@ def local(workers: int, memory: int) -> Iterator[Workers]:
         if not encrypted:
             log.warning("the workers are reached without TLS: pip install cryptography")
         stack.callback(_kill_children)
-        patience = {"distributed.scheduler.worker-ttl": "%ds" % SILENT_SECONDS}
-        with _starting():
-            with dask.config.set({**_CALM, **patience}), warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # of a port that is taken: Dask takes another, and we say which
-                cluster = LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    memory_limit=memory,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:%d" % (DASHBOARD_PORT if has_dashboard else 0),
-                    security=True if encrypted else None,
-                    silence_logs=logging.CRITICAL,
-                    death_timeout=START_SECONDS,
-                )
-            stack.callback(
-                _close, cluster, timeout=CLOSE_SECONDS
-            )  # what is left after that ends with this process
-            client = Client(cluster, set_as_default=False)
-            stack.callback(_close, client)
+        with dask.config.set(_CALM), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a port that is taken: Dask takes another, and we say which
+            cluster = LocalCluster(
+                n_workers=0,  # its own way to start them has no end where one is stopped meanwhile
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=memory,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:%d" % (DASHBOARD_PORT if has_dashboard else 0),
+                security=True if encrypted else None,
+                silence_logs=logging.CRITICAL,
+            )
+            stack.callback(_close, cluster, timeout=CLOSE_SECONDS)
+            client = stack.enter_context(contextlib.closing(Client(cluster, set_as_default=False)))
             # A terminal's Ctrl-C is for the coordinator, who then ends them in order.
             ignore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
             client.register_worker_callbacks(setup=ignore)
-        log.info("%d worker processes on this machine, %d MB each", workers, memory // 10**6)
+            cluster.scale(workers)
+            started = _started(cluster.scheduler, workers)
+        log.info("%d worker processes on this machine, %d MB each", started, memory // 10**6)
         if has_dashboard:
             log.info("dashboard: %s", cluster.dashboard_link)
         else:
@@ -278,24 +282,48 @@ def local(workers: int, memory: int) -> Iterator[Workers]:
             hint="give them more memory with --worker-memory, or start fewer with --workers; then run again with --resume",
             exit_code=ExitCode.INTERNAL,
         )
-        yield Workers(client, none_left)
+        yield Workers(client, none_left, functools.partial(_kill_silent, cluster.scheduler, {}))
 
 
-@contextlib.contextmanager
-def _starting() -> Iterator[None]:
-    """Whatever Dask makes of a worker process that ends before it has begun, as one error."""
-    try:
-        yield
-    except Exception as error:  # Dask has many
-        if lacking(error) or isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
-            raise
-        log.debug("while workers were started: %s: %s", type(error).__name__, error)
+def _started(scheduler: Any, workers: int) -> int:
+    """Wait until the worker processes are there; returns how many are. Those that take too long are ended."""
+    end, without = time.monotonic() + START_SECONDS, 0.0
+    while len(scheduler.workers) < workers and time.monotonic() < end and without < SETTLED_SECONDS:
+        is_one_starting = len(multiprocessing.active_children()) > len(scheduler.workers)
+        without = 0.0 if is_one_starting else without + 0.05
+        time.sleep(0.05)
+    there = {worker.pid for worker in list(scheduler.workers.values())}
+    if not there:
         raise MigrationError(
-            "the worker processes cannot be started: one ended, or gave no sign of life for %d s"
+            "no worker process could be started: each ended, or gave no sign of life for %d s"
             % START_SECONDS,
             hint="see what ends or stops them: too little memory, or somebody; then run again with --resume",
             exit_code=ExitCode.INTERNAL,
-        ) from error
+        )
+    if len(there) < workers:
+        log.warning("%d of %d worker processes could not be started", workers - len(there), workers)
+        for process in multiprocessing.active_children():
+            if process.pid not in there:
+                process.kill()
+    return len(there)
+
+
+def _kill_silent(scheduler: Any, seen: Dict[int, Tuple[float, float]]) -> None:
+    """End workers that are stopped or hang: their locks go with them, and others take their tasks.
+
+    ``seen``: process → its last sign of life, and when we first saw that one, by a clock that a sleeping machine stops.
+    """
+    now = time.monotonic()
+    children = {process.pid: process for process in multiprocessing.active_children()}
+    for worker in list(scheduler.workers.values()):
+        if seen.get(worker.pid, (None,))[0] != worker.last_seen:
+            seen[worker.pid] = (worker.last_seen, now)
+        silent = now - seen[worker.pid][1]
+        if silent > SILENT_SECONDS and worker.pid in children:
+            log.warning(
+                "a worker has given no sign of life for %d s and is ended: others do its users", silent
+            )
+            children[worker.pid].kill()
 
 
 def _kill_children() -> None:
@@ -305,7 +333,7 @@ def _kill_children() -> None:
 
 
 def _close(what: Any, **how: Any) -> None:
-    with contextlib.suppress(*UNREACHABLE, *CANCELLED, RuntimeError):
+    with contextlib.suppress(Exception):  # Dask has many; what is left ends with this process
         what.close(**how)
 
 

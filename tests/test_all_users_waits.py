@@ -73,16 +73,17 @@ def test_stopped_worker_is_replaced_and_its_task_done_by_another(
         stopped = children()
         workers.submit([["one"]], stopped_once, str(tmp_path / "marker"))
         results: list = []
-        until(lambda: results.extend(workers.results(0.5)) or results)
+        until(lambda: workers.threads() < 0 or results.extend(workers.results(0.5)) or results)
     assert results == [(["one"], "done")]
     until(lambda: all(map(gone, stopped)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_worker_that_ends_or_stops_while_it_starts_is_an_error_with_words(
+def test_workers_that_end_or_stop_while_they_start_are_an_error_with_words(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "START_SECONDS", 2)
+    monkeypatch.setattr(cluster, "SETTLED_SECONDS", 0.5)
     struck: list = []
 
     def strike() -> None:
@@ -95,17 +96,27 @@ def test_worker_that_ends_or_stops_while_it_starts_is_an_error_with_words(
         pass
     thread.join()
     assert refused.value.exit_code == ExitCode.INTERNAL
-    assert refused.value.message.startswith("the worker processes cannot be started: ")
+    assert refused.value.message.startswith("no worker process could be started: ")
     until(lambda: all(map(gone, struck)))  # none is left that Python would wait for at its end
 
 
-def test_run_whose_worker_is_killed_at_its_start_says_so(
+def test_worker_that_is_killed_while_it_starts_is_missed_and_the_run_goes_on(
+    some: Database, output: Output, going: Callable[..., Going]
+) -> None:
+    run = going(some.url, "--workers", 2)
+    os.kill(until(run.children)[0], signal.SIGKILL)
+    assert run.wait() == 0, run.text
+    assert "WARNING 1 of 2 worker processes could not be started\n" in run.text
+    assert "30 users, 0 failed" in run.text
+
+
+def test_run_whose_only_worker_is_killed_at_its_start_says_so(
     some: Database, output: Output, going: Callable[..., Going]
 ) -> None:
     run = going(some.url, "--workers", 1)
     os.kill(until(run.children)[0], signal.SIGKILL)
     assert run.wait() == 70
-    assert "error: the worker processes cannot be started: one ended, or gave no sign of life" in run.text
+    assert "error: no worker process could be started: each ended, or gave no sign of life" in run.text
     assert "Traceback" not in run.text
     assert output.query("SELECT exit_code FROM runs") == [(70,)]
 
