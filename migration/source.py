@@ -895,10 +895,11 @@ WHERE c.relkind IN ('r', 'p', 'f') AND NOT c.relispartition AND c.relpersistence
 ORDER BY n.nspname, c.relname
 """
 
+# A key that only some partitions have is their table's; those that PostgreSQL makes of one for partitions are left out.
 # The operators of a foreign key are those that PostgreSQL itself checks it with (left the key, right the reference),
 # in the key's collation. The period of a temporal key is left out: there, references are not equal but contained.
 _KEYS = """
-SELECT k.contype::text, k.conrelid::bigint,
+SELECT k.contype::text, coalesce(pg_partition_root(k.conrelid), k.conrelid)::bigint,
        ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u (num, i)
              JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY u.i),
        p.oid::bigint,
@@ -914,9 +915,9 @@ SELECT k.contype::text, k.conrelid::bigint,
              LEFT JOIN pg_namespace s ON s.oid = l.collnamespace ORDER BY u.i),
        coalesce((to_jsonb(k.*) ->> 'conperiod')::boolean, false)
 FROM pg_constraint k
-JOIN pg_class c ON c.oid = k.conrelid AND NOT c.relispartition
+JOIN pg_class c ON c.oid = k.conrelid
 LEFT JOIN pg_class p ON p.oid = coalesce(pg_partition_root(k.confrelid), k.confrelid)
-WHERE k.contype IN ('p', 'f')
+WHERE k.contype = 'p' AND NOT c.relispartition OR k.contype = 'f' AND k.conparentid = 0
 ORDER BY c.relname, k.conrelid, k.conname
 """
 
@@ -1031,7 +1032,7 @@ def read_catalog(db: Snapshot) -> Catalog:
         {table: tuple(listed) for table, listed in columns.items()},
         primary_keys,
         {name: () if relation.oid in parents else keys.get(name, ()) for name, relation in relations.items()},
-        tuple(foreign_keys),
+        tuple(dict.fromkeys(foreign_keys)),
         tuple(sorted(unreadable)),
         values,
     )

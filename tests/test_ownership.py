@@ -446,6 +446,26 @@ def test_references_of_heirs_count(two_users: Database, place: Place) -> None:
     assert "docs 4: chart refers to a row of the user in charts" in error.message
 
 
+@pytest.mark.parametrize("key", ["parts", "parts_1"], ids=["of the table", "of one partition"])
+def test_references_of_partitions_count(two_users: Database, place: Place, key: str) -> None:
+    two_users.execute(
+        f"""
+        CREATE TABLE parts (id int, user_id uuid REFERENCES users, chart uuid, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+        CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (9);
+        CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (9) TO (99);
+        ALTER TABLE {key} ADD FOREIGN KEY (chart) REFERENCES charts;
+        INSERT INTO parts VALUES (1, '{U}', '{H1}'), (2, '{V}', '{H1}'), (10, '{U}', NULL), (11, '{V}', NULL);
+        """
+    )
+    lite = "CREATE TABLE parts (id INTEGER PRIMARY KEY, chart TEXT)"
+    parts = Table("parts", owned_by("user_id"))
+    error = refused(settings_with(two_users, place, (parts,), lite))
+    assert "parts 2: chart refers to a row of the user in charts" in error.message
+    two_users.execute("UPDATE parts SET chart = NULL WHERE id = 2")
+    migrate(settings_with(two_users, place, (parts,), lite))
+    assert rows(place, "SELECT id FROM parts ORDER BY 1") == [(1,), (10,)]
+
+
 # Names
 
 
