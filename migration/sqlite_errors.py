@@ -46,7 +46,8 @@ def code_of(error: sqlite3.Error) -> int:
         return code & 0xFF
     if isinstance(error, sqlite3.IntegrityError):
         return CONSTRAINT
-    return _WORDS.get(str(error), ERROR)
+    # What has no class of its own is a damaged file, or a schema that SQLite cannot read.
+    return _WORDS.get(str(error), CORRUPT if type(error) is sqlite3.DatabaseError else ERROR)
 
 
 def failed(message: str, hint: Optional[str] = None) -> MigrationError:
