@@ -58,6 +58,7 @@ def import_(settings: Settings) -> Imported:
     4 for the bundle, 5 for SQLite. In each case the old database is as it was.
     """
     schema, started = read_schema(settings.schema_path), time.perf_counter()
+    mapping.require_own_targets(settings, schema)
     with bundle.reading(settings.data_dir, bundle.files(settings.tables), settings.user_email) as export:
         log.debug(
             "import: bundle of %s, %d files, verified in %.2f s",

@@ -50,6 +50,22 @@ def target_of(table: Mapped, schema: Schema) -> str:
     return name
 
 
+def require_own_targets(settings: Settings, schema: Schema) -> None:
+    """Two tables cannot become one of SQLite. Raises MigrationError (exit 2)."""
+    known: Dict[str, str] = {}
+    for table in everything(settings):
+        target = target_of(table, schema)
+        other = known.setdefault(target, table.name)
+        if other != table.name:
+            raise MigrationError(
+                "tables %s and %s of config.py would both become table %s of SQLite"
+                % (other, table.name, target),
+                hint="give each its own CREATE TABLE in %s: a table of another schema is called schema_table there"
+                % schema.path,
+                exit_code=ExitCode.USAGE,
+            )
+
+
 def map_columns(table: Mapped, columns: Sequence[Column], schema: Schema) -> TableMapping:
     """Pair the columns by name. Raises MigrationError (exit 2) naming each that is not accounted for."""
     return _map_columns(table, tuple(columns), schema)
@@ -122,7 +138,8 @@ def _map_columns(table: Mapped, columns: Tuple[Column, ...], schema: Schema) -> 
 def map_all(
     settings: Settings, columns: Mapping[str, Sequence[Column]], schema: Schema
 ) -> "Tuple[TableMapping, ...]":
-    """The mappings of USER, PREFERENCES and TABLES, in this order."""
+    """The mappings of USER, PREFERENCES and TABLES, in this order. Raises MigrationError (exit 2)."""
+    require_own_targets(settings, schema)
     return tuple(map_columns(table, columns[table.name], schema) for table in everything(settings))
 
 
