@@ -24,6 +24,13 @@ class Relation(NamedTuple):
     extension: bool = False
 
 
+class Collation(NamedTuple):
+    """Of a column of text: its name in SQL, and whether only equal texts are equal by it."""
+
+    name: str
+    deterministic: bool
+
+
 @dataclass(frozen=True)
 class Catalog:
     """What PostgreSQL says of its tables. Tables outside the schema appear as ``schema.table``.
@@ -31,6 +38,7 @@ class Catalog:
     ``keys``: the columns that tell the rows of a table apart: its primary key, else a unique key that cannot be
     NULL, else (). Then only the whole row does, and several rows may be equal.
     ``values``: table → column → its type, where that has to be rendered in a way of its own, or asked about.
+    ``collations``: table → column → its collation, where it has one.
     """
 
     relations: Mapping[str, Relation]
@@ -40,9 +48,13 @@ class Catalog:
     foreign_keys: Tuple[ForeignKey, ...]
     unreadable: Tuple[str, ...]
     values: Mapping[str, Mapping[str, Type]] = field(default_factory=dict)
+    collations: Mapping[str, Mapping[str, Collation]] = field(default_factory=dict)
 
     def column(self, table: str, name: str) -> Column:
         return next(column for column in self.columns[table] if column.name == name)
+
+    def collation(self, table: str, column: str) -> Optional[Collation]:
+        return self.collations.get(table, {}).get(column)
 
     def has(self, table: str, columns: Sequence[str]) -> bool:
         return set(columns) <= {column.name for column in self.columns.get(table, ())}
@@ -66,6 +78,11 @@ class Catalog:
                     waiting.append(heir)
         return found
 
+    def own_columns(self, heir: str, table: str) -> List[str]:
+        """The columns that a table has beside those that it inherits from another."""
+        inherited = {column.name for column in self.columns.get(table, ())}
+        return [column.name for column in self.columns.get(heir, ()) if column.name not in inherited]
+
 
 # Accounting for tables
 
@@ -80,7 +97,8 @@ def account_for_tables(settings: Settings, catalog: Catalog) -> None:
     if missing:
         raise MigrationError(
             "PostgreSQL has no table %s in schema %s" % (", ".join(missing), settings.postgres_schema),
-            hint="check the database's name and POSTGRES_SCHEMA; take a table that your deployment never had out of config.TABLES",
+            hint="check the database's name and POSTGRES_SCHEMA; name the table itself, not a view of it; take a table"
+            " that your deployment never had, or that has no columns, out of config.TABLES",
             exit_code=ExitCode.SOURCE,
         )
     unreadable = [name for name in declared if name in catalog.unreadable]
@@ -123,7 +141,10 @@ def _require_one_declaration(settings: Settings) -> None:
 
 
 def _require_declarations(settings: Settings, catalog: Catalog) -> None:
-    """Every table of the database is migrated, left behind on purpose, or nobody's."""
+    """Every table of the database is migrated, left behind on purpose, or nobody's.
+
+    What inherits from such a table is that, too, unless it has more columns: those would stand nowhere.
+    """
     declared = set(declared_tables(settings))
     known = declared | {
         name
@@ -132,9 +153,14 @@ def _require_declarations(settings: Settings, catalog: Catalog) -> None:
         or is_listed(name, settings.excluded_tables)
         or is_listed(name, settings.unrelated_tables)
     }
-    inherited = {heir for name in known for heir in catalog.heirs(name)}
+    inherited = {
+        heir
+        for name in known
+        for heir in catalog.heirs(name)
+        if name in declared or not catalog.own_columns(heir, name)
+    }
     unknown = [name for name in sorted(catalog.relations) if name not in known | inherited]
-    users = user_tables(catalog, settings.user.name)
+    users = user_tables(catalog, settings)
     theirs = [name for name in unknown if name in users]
     if theirs:
         raise _usage(
@@ -148,16 +174,21 @@ def _require_declarations(settings: Settings, catalog: Catalog) -> None:
         )
 
 
-def user_tables(catalog: Catalog, users: str) -> Set[str]:
-    """Tables with a foreign-key path to ``users``, or with a ``user_id`` column and no key to tell."""
-    found = {users}
-    while True:
-        more = {key.table for key in catalog.foreign_keys if key.parent in found} - found
-        if not more:
-            break
+def user_tables(catalog: Catalog, settings: Settings) -> Set[str]:
+    """Tables that are users' by config or by a ``user_id`` column, those with a foreign-key path to them, and their heirs."""
+    found = {table.name for table in settings.tables if table.ownership.columns}
+    found |= {settings.user.name, settings.preferences.name}
+    found |= {name for name in catalog.columns if catalog.has(name, ("user_id",))}
+    children: Dict[str, Set[str]] = {}
+    for key in catalog.foreign_keys:
+        children.setdefault(key.parent, set()).add(key.table)
+    waiting = list(found)
+    while waiting:
+        name = waiting.pop()
+        more = (children.get(name, set()) | catalog.heirs(name)) - found
         found |= more
-    found |= {name for name, columns in catalog.columns.items() if any(c.name == "user_id" for c in columns)}
-    return found - {users}
+        waiting.extend(more)
+    return found - {settings.user.name}
 
 
 def _advice(table: str, settings: Settings, catalog: Catalog) -> str:
@@ -188,7 +219,7 @@ def ownership_advice(table: str, settings: Settings, catalog: Catalog) -> Option
             return 'owned_by("%s")' % key.columns[0]
     if catalog.has(table, ("user_id",)) and not any(key.columns == ("user_id",) for key in keys):
         return 'owned_by("user_id")'
-    users = user_tables(catalog, settings.user.name) | {settings.user.name}
+    users = user_tables(catalog, settings) | {settings.user.name}
     for key in sorted(keys, key=lambda key: key.parent not in declared_tables(settings)):
         if key.parent in users:
             return child_advice(key)
@@ -202,15 +233,19 @@ def child_advice(key: ForeignKey) -> str:
 
 def _require_unrelated(settings: Settings, catalog: Catalog) -> None:
     """What config says to be nobody's has no key to users, and nothing that is migrated refers to it."""
-    unrelated = [name for name in catalog.relations if is_listed(name, settings.unrelated_tables)]
-    users = user_tables(catalog, settings.user.name)
+    listed = [name for name in catalog.relations if is_listed(name, settings.unrelated_tables)]
+    users = user_tables(catalog, settings)
     declared = {table.name: set(table.dropped) for table in settings.tables}
-    for name in unrelated:
-        if name in settings.excluded_tables:
+    with_heirs = {heir: name for name in reversed(listed) for heir in (*catalog.heirs(name), name)}
+    for name, named in with_heirs.items():
+        if name in declared or is_listed(name, settings.excluded_tables):
             continue
         if name in users:
             raise _usage(
-                "config.UNRELATED_TABLES names %s, which is users' data" % name,
+                "config.UNRELATED_TABLES names %s, which is users' data" % name
+                if name == named
+                else "table %s is users' data; it inherits from %s, which config.UNRELATED_TABLES names"
+                % (name, named),
                 _advice(name, settings, catalog),
             )
         for key in catalog.foreign_keys:
@@ -224,11 +259,18 @@ def _require_unrelated(settings: Settings, catalog: Catalog) -> None:
 
 
 def _require_whole_heirs(settings: Settings, catalog: Catalog) -> None:
-    """A table that inherits from a migrated one and stands nowhere in config is read with it: it may have no more columns."""
+    """A table that inherits from a migrated one and stands nowhere in config is read with it, if it has no more columns."""
+    known: Dict[str, str] = {}
     for name in declared_tables(settings):
-        own = {column.name for column in catalog.columns[name]}
         for heir in sorted(read_with(settings, catalog, name)):
-            more = [column.name for column in catalog.columns.get(heir, ()) if column.name not in own]
+            other = known.setdefault(heir, name)
+            if other != name:
+                raise _usage(
+                    "table %s inherits from %s and from %s: its rows would be migrated twice"
+                    % (heir, other, name),
+                    'add Table("%s", …) to config.TABLES, or "%s" to config.EXCLUDED_TABLES' % (heir, heir),
+                )
+            more = catalog.own_columns(heir, name)
             if more:
                 raise _usage(
                     "table %s inherits from %s and has columns of its own: %s"
@@ -295,10 +337,7 @@ def _ownership_problem(
         return None
     if rule.parent not in before:
         return "its parent %s must stand before it" % rule.parent, correct
-    if not any(
-        (key.table, key.columns, key.parent) == (table.name, rule.columns, rule.parent)
-        for key in catalog.foreign_keys
-    ):
+    if _declared_key(table, catalog) is None:
         primary = catalog.primary_keys.get(rule.parent, ())
         if len(primary) != len(rule.columns):
             what = "no foreign key says which columns of %s are meant by %s, and it has %s" % (
@@ -319,7 +358,17 @@ def parent_key(table: Table, catalog: Catalog) -> ForeignKey:
     """The reference by which a ``child_of`` table belongs to its parent: a foreign key, else to the primary key."""
     rule = table.ownership
     assert rule.parent is not None
+    return _declared_key(table, catalog) or ForeignKey(
+        table.name, rule.columns, rule.parent, catalog.primary_keys[rule.parent]
+    )
+
+
+def _declared_key(table: Table, catalog: Catalog) -> Optional[ForeignKey]:
+    """The foreign key that a ``child_of`` entry means, in whatever order it names the columns."""
+    rule = table.ownership
     for key in catalog.foreign_keys:
-        if (key.table, key.columns, key.parent) == (table.name, rule.columns, rule.parent):
+        if (key.table, key.parent) == (table.name, rule.parent) and sorted(key.columns) == sorted(
+            rule.columns
+        ):
             return key
-    return ForeignKey(table.name, rule.columns, rule.parent, catalog.primary_keys[rule.parent])
+    return None

@@ -33,8 +33,17 @@ from migration.printing import printable
 from migration.schema import Schema, quote
 from migration.settings import Settings
 from migration.shared import merging
-from migration.source import Digest, Snapshot, are_written_alike, literal, select_json, texts
-from migration.tables import Column, ForeignKey, Singleton, Table
+from migration.source import (
+    Digest,
+    Snapshot,
+    are_written_alike,
+    everybody,
+    literal,
+    select_json,
+    texts,
+    without_key,
+)
+from migration.tables import Column, Equality, ForeignKey, Singleton, Table
 
 LISTED_USERS = 20
 LISTED_ORPHANS = 20
@@ -76,9 +85,9 @@ def rows_of_user(
         )
     account_for(db, settings, schema)
     if settings.user_id is not None:
-        user = user_of_id(db, settings.user, settings.user_id)
+        user = user_of_id(db, settings, settings.user_id)
     else:
-        user = find_user(db, settings.user, str(email))
+        user = find_user(db, settings, str(email))
     return Rows(db, settings, user, schema, skip_orphans)
 
 
@@ -142,14 +151,15 @@ def _require_one_currency(db: Snapshot, table: Mapped, column: Column) -> None:
             )
 
 
-def user_of_id(db: Snapshot, users: Singleton, user_id: str) -> User:
+def user_of_id(db: Snapshot, settings: Settings, user_id: str) -> User:
     """The user of this id. Raises MigrationError (exit 3) where there is none."""
+    users = settings.user
     key = db.catalog.column(users.name, users.owner)
     rows = db.rows(
-        "SELECT {id}::text, {name}::text FROM {users} t WHERE {is_it}".format(
+        "SELECT {id}::text, {name}::text FROM {users} WHERE {is_it}".format(
             id=_column("t", users.owner),
             name=_column("t", users.named_by),
-            users=db.quoted(users.name),
+            users=everybody(db, settings),
             is_it=db.equality(key, key).sql(
                 _column("t", users.owner), "{}::{}".format(literal(user_id), key.type)
             ),
@@ -160,9 +170,10 @@ def user_of_id(db: Snapshot, users: Singleton, user_id: str) -> User:
     return User(*rows[0])
 
 
-def find_user(db: Snapshot, users: Singleton, email: str) -> User:
+def find_user(db: Snapshot, settings: Settings, email: str) -> User:
     """The user of exactly this name. Raises MigrationError (exit 3) where there is none."""
-    name, source = _column("t", users.named_by) + '::text COLLATE "C"', db.quoted(users.name) + " t"
+    users, source = settings.user, everybody(db, settings)
+    name = _column("t", users.named_by) + '::text COLLATE "C"'
     wanted = literal(email) if db.can_be_told(email) else "NULL"
     rows = db.rows(
         "SELECT {}::text, {} FROM {} WHERE {} = {}".format(
@@ -170,6 +181,8 @@ def find_user(db: Snapshot, users: Singleton, email: str) -> User:
         )
     )
     if len(rows) == 1:
+        if rows[0][0] is None:
+            raise without_key(settings)
         return User(*rows[0])
     if rows:
         raise MigrationError(
@@ -235,10 +248,11 @@ class Rows:
             key = parent_key(table, self.catalog)
         elif table.owner is not None:
             key = ForeignKey(table.name, (table.owner,), users.name, (users.owner,))
-            key = next((known for known in self.catalog.foreign_keys if known[:4] == key[:4]), key)
         else:
             return None
-        return self._comparable(key)
+        return self._comparable(
+            next((known for known in self._source_references if known[:4] == key[:4]), key)
+        )
 
     def _references(self, schema: Schema) -> List[ForeignKey]:
         """The foreign keys of both databases and of config, between exported tables, by columns that SQLite has."""
@@ -249,7 +263,7 @@ class Rows:
             if way is not None and way.columns != (self.tables[name].owner,)
         ]
         found: Dict[Tuple[object, ...], ForeignKey] = {}
-        for key in (*self._source_references(), *declared, *self._target_references(schema)):
+        for key in (*self._source_references, *declared, *self._target_references(schema)):
             if (
                 key.table in self.tables
                 and key.parent in self.tables
@@ -265,12 +279,18 @@ class Rows:
         """The tables that are read with the one that they inherit from → that one."""
         return {heir: name for name in self.tables for heir in read_with(self.settings, self.catalog, name)}
 
-    def _source_references(self) -> Iterator[ForeignKey]:
-        """PostgreSQL's foreign keys; those of tables that are read with another are that one's."""
+    @functools.cached_property
+    def _source_references(self) -> Sequence[ForeignKey]:
+        """PostgreSQL's foreign keys, each once; those of tables that are read with another are that one's."""
+        relations, families = self.catalog.relations, set(self._heirs.values())
+        found: Dict[Tuple[object, ...], ForeignKey] = {}
         for key in self.catalog.foreign_keys:
-            yield key._replace(
-                table=self._heirs.get(key.table, key.table), parent=self._heirs.get(key.parent, key.parent)
-            )
+            table, parent = (self._heirs.get(name, name) for name in (key.table, key.parent))
+            exact = ((relations[key.table].oid, relations[key.parent].oid),) if parent in families else ()
+            ours = key._replace(table=table, parent=parent)
+            known = found.setdefault(ours[:4], ours)
+            found[ours[:4]] = known._replace(exact=known.exact + exact)
+        return list(found.values())
 
     def _target_references(self, schema: Schema) -> Iterator[ForeignKey]:
         """SQLite's foreign keys, by the names that tables and columns have in PostgreSQL: there, case counts."""
@@ -293,10 +313,17 @@ class Rows:
         if key.equalities:
             return key
         pairs = [
-            self.db.equality(self.catalog.column(key.parent, theirs), self.catalog.column(key.table, mine))
+            self._equality(key.parent, theirs, key.table, mine)
             for theirs, mine in zip(key.parent_columns, key.columns)
         ]
         return key._replace(equalities=tuple(pairs))
+
+    def _equality(self, parent: str, theirs: str, table: str, mine: str) -> Equality:
+        found = self.db.equality(self.catalog.column(parent, theirs), self.catalog.column(table, mine))
+        known, other = self.catalog.collation(parent, theirs), self.catalog.collation(table, mine)
+        if known is not None and other is not None and known != other:
+            return found._replace(collation=known.name)  # as for a foreign key
+        return found
 
     # Conditions
 
@@ -338,9 +365,12 @@ class Rows:
         return "EXISTS (SELECT FROM {} {} WHERE {} AND {})".format(
             self.db.quoted(key.parent),
             parent,
-            " AND ".join(
-                equality.sql(_column(parent, theirs), _column(alias, mine))
-                for equality, theirs, mine in zip(key.equalities, key.parent_columns, key.columns)
+            _matches(
+                key,
+                functools.partial(_column, parent),
+                functools.partial(_column, alias),
+                parent + ".tableoid",
+                alias + ".tableoid",
             ),
             self.owned(self.tables[key.parent], parent),
         )
@@ -371,7 +401,7 @@ class Rows:
         """Every reference from a row that is not exported to one that is the user's own: their rows by another way."""
         tests = [
             _Test(key, self._left_behind_from(key), functools.partial(_column, "t"), _identity("t"))
-            for key in self._source_references()
+            for key in self._source_references
             if self._may_be_left_behind(key)
         ]
         tables = {name for test in tests for name in (test.key.table, test.key.parent)}
@@ -381,7 +411,7 @@ class Rows:
         """Rows of the user by a reference to a table that config leaves behind: ``table (columns) → parent`` → rows."""
         keys = [
             key
-            for key in dict.fromkeys(self._source_references())
+            for key in self._source_references
             if key.table in self.tables
             and key.parent not in self.tables
             and not set(self.tables[key.table].all_dropped) & set(key.columns)
@@ -500,10 +530,7 @@ class Rows:
                 self.db.quoted(key.table),
                 _present(_column("t", name) for name in key.columns),
                 self._set(key.parent),
-                " AND ".join(
-                    equality.sql("p." + self._place(key.parent, theirs), _column("t", mine))
-                    for equality, theirs, mine in zip(key.equalities, key.parent_columns, key.columns)
-                ),
+                self._named_by(key),
                 self._is_own(self.tables[key.parent], "p"),
                 self._within(key.table, "t"),
                 self._member(self.tables[key.table]),
@@ -579,6 +606,7 @@ class Rows:
 
         ``identities``: with column ``r`` in all of them. Reading it takes SELECT on the whole table, not on its columns.
         """
+        families = {name for key in self._source_references if key.exact for name in (key.table, key.parent)}
         needed: Set[str] = set()
         for name in tables:
             way: Optional[ForeignKey]
@@ -594,6 +622,7 @@ class Rows:
                 self._set(name),
                 ", ".join(
                     [_identity("t") + " AS r"] * (identities or not self.catalog.keys[name])
+                    + ["t.tableoid AS o"] * (name in families)
                     + ["%s AS %s" % (_column("t", c), self._place(name, c)) for c in self._kept(name)]
                 ),
                 self.db.quoted(name),
@@ -634,13 +663,7 @@ class Rows:
             return "true"
         if way.columns == (table.owner,):
             return self._is_owner(table, "t")
-        return "EXISTS (SELECT FROM {} p WHERE {})".format(
-            self._set(way.parent),
-            " AND ".join(
-                equality.sql("p." + self._place(way.parent, theirs), _column("t", mine))
-                for equality, theirs, mine in zip(way.equalities, way.parent_columns, way.columns)
-            ),
-        )
+        return "EXISTS (SELECT FROM {} p WHERE {})".format(self._set(way.parent), self._named_by(way))
 
     def _number(self, table: str) -> int:
         return list(self.tables).index(table)
@@ -659,7 +682,7 @@ class Rows:
         """The columns that a set has: those of keys and references."""
         keys = [
             *self.references,
-            *self._source_references(),
+            *self._source_references,
             *(way for way in self._ways.values() if way is not None),
         ]
         kept = set(self.catalog.keys[table])
@@ -669,12 +692,22 @@ class Rows:
 
     def _joined(self, key: ForeignKey, parent: str = "p", child: str = "t") -> str:
         """SQL condition: a row of a set is referred to by a row of another."""
-        return " AND ".join(
-            equality.sql(
-                "%s.%s" % (parent, self._place(key.parent, theirs)),
-                "%s.%s" % (child, self._place(key.table, mine)),
-            )
-            for equality, theirs, mine in zip(key.equalities, key.parent_columns, key.columns)
+        return _matches(
+            key,
+            lambda column: "%s.%s" % (parent, self._place(key.parent, column)),
+            lambda column: "%s.%s" % (child, self._place(key.table, column)),
+            parent + ".o",
+            child + ".o",
+        )
+
+    def _named_by(self, key: ForeignKey) -> str:
+        """SQL condition: row ``p`` of a set is referred to by row ``t`` of a table."""
+        return _matches(
+            key,
+            lambda column: "p." + self._place(key.parent, column),
+            functools.partial(_column, "t"),
+            "p.o",
+            "t.tableoid",
         )
 
     @functools.cached_property
@@ -699,7 +732,10 @@ class Rows:
         """Whether equal values of a column, and of the users' key, are the same text."""
         users = self.settings.user
         key = self.catalog.column(users.name, users.owner)
-        return are_written_alike(key, self.catalog.column(table, column))
+        collations = (self.catalog.collation(users.name, users.owner), self.catalog.collation(table, column))
+        return are_written_alike(key, self.catalog.column(table, column)) and all(
+            collation is None or collation.deterministic for collation in collations
+        )
 
     def row_name(self, table: str) -> str:
         """SQL expression: the row's key as text."""
@@ -794,6 +830,30 @@ class _Test(NamedTuple):
 
 def _column(alias: str, name: str) -> str:
     return alias + "." + quote(name)
+
+
+def _matches(
+    key: ForeignKey,
+    parent: Callable[[str], str],
+    child: Callable[[str], str],
+    parent_table: str,
+    child_table: str,
+) -> str:
+    """SQL condition: a row names another by a key. Given are names of columns of both, and of the oids of their tables."""
+    tests = [
+        equality.sql(parent(theirs), child(mine))
+        for equality, theirs, mine in zip(key.equalities, key.parent_columns, key.columns)
+    ]
+    if key.exact:
+        tests.append(
+            "({child} NOT IN ({oids}) OR ({child}, {parent}) IN ({pairs}))".format(
+                child=child_table,
+                parent=parent_table,
+                oids=", ".join(str(oid) for oid, _ in key.exact),
+                pairs=", ".join("(%d, %d)" % pair for pair in key.exact),
+            )
+        )
+    return " AND ".join(tests)
 
 
 def _next_alias(alias: str) -> str:

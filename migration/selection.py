@@ -11,7 +11,7 @@ from typing import Dict, Iterator, List, Optional, Set
 from migration.errors import ExitCode, MigrationError
 from migration.schema import quote
 from migration.settings import Settings
-from migration.source import Snapshot, texts
+from migration.source import Snapshot, everybody, texts, without_key
 
 ACTIVE = "is_active"  # column of the users' table
 LISTED = 20
@@ -24,8 +24,8 @@ def users(db: Snapshot, settings: Settings, file: Optional[str], active: bool) -
     """
     if file is not None:
         return iter(_named(db, settings, Path(file).expanduser()))
-    sql = "SELECT pg_catalog.to_json(t.{id}::text) FROM {users} t".format(
-        id=quote(settings.user.owner), users=db.quoted(settings.user.name)
+    sql = "SELECT pg_catalog.to_json(t.{id}::text) FROM {users}".format(
+        id=quote(settings.user.owner), users=everybody(db, settings)
     )
     if active:
         if ACTIVE not in {column.name for column in db.catalog.columns[settings.user.name]}:
@@ -40,11 +40,9 @@ def users(db: Snapshot, settings: Settings, file: Optional[str], active: bool) -
 
 def _id(user: bytes, settings: Settings) -> str:
     if not user:  # SQL NULL
-        raise MigrationError(
-            "a user in table %s has no %s" % (settings.user.name, settings.user.owner),
-            hint="give that user one, or name the others with --users-from",
-            exit_code=ExitCode.SOURCE,
-        )
+        error = without_key(settings)
+        error.hint = "%s; or name the others with --users-from" % error.hint
+        raise error
     return str(json.loads(user.decode("utf-8")))
 
 
@@ -55,20 +53,22 @@ def _named(db: Snapshot, settings: Settings, file: Path) -> List[str]:
     told = [name for name in names if db.can_be_told(name)]
     written = list(map(_as_uuid, told)) if is_uuid else told  # as PostgreSQL writes it
     sql = (
-        "SELECT w.name, u.{id}::text FROM {users} u"
+        "SELECT w.name, t.{id}::text FROM {users}"
         ' JOIN unnest({names}, {ids}) w (name, id) ON {by} COLLATE "C" = {of}'
     )
     found: Dict[str, Set[str]] = {}
     for by, of in ((settings.user.named_by, "w.name"), (key, "w.id")):
         query = sql.format(
             id=quote(key),
-            users=db.quoted(settings.user.name),
-            by="u.%s::text" % quote(by),
+            users=everybody(db, settings),
+            by="t.%s::text" % quote(by),
             of=of,
             names=texts(told),
             ids=texts(written),
         )
         for name, user in db.rows(query):
+            if user is None:
+                raise without_key(settings)
             found.setdefault(name, set()).add(user)
     _require(
         [names[name] for name in names if name not in found],

@@ -41,7 +41,7 @@ import psycopg2.extensions
 from psycopg2 import errors as pg
 
 from migration import guard, kinds, table_locks, undecodable
-from migration.catalog import Catalog, Relation, declared_tables
+from migration.catalog import Catalog, Collation, Relation, apart_from, declared_tables, within
 from migration.errors import ExitCode, MigrationError
 from migration.guard import Guard
 from migration.kinds import Type, read_types
@@ -873,11 +873,14 @@ SELECT c.oid::bigint, a.attname, format_type(a.atttypid, a.atttypmod), a.atttypi
        CASE WHEN t.oid < 16384 THEN t.typname::text ELSE '' END,
        a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'n'
                                     AND k.conkey = ARRAY[a.attnum] AND NOT (k.convalidated AND NOT k.connoinherit)),
-       has_column_privilege(c.oid, a.attnum, 'SELECT')
+       has_column_privilege(c.oid, a.attnum, 'SELECT'),
+       quote_ident(s.nspname) || '.' || quote_ident(l.collname), l.collisdeterministic
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_collation l ON l.oid = a.attcollation
+LEFT JOIN pg_namespace s ON s.oid = l.collnamespace
 WHERE c.relkind IN ('r', 'p', 'f') AND NOT c.relispartition
   AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'
 ORDER BY n.nspname, c.relname, a.attnum
@@ -995,10 +998,11 @@ def read_catalog(db: Snapshot) -> Catalog:
 
     columns: Dict[str, List[Column]] = {}
     values: Dict[str, Dict[str, Type]] = {}
+    collations: Dict[str, Dict[str, Collation]] = {}
     unreadable: Set[str] = set()
     found = [row for row in db.rows(_COLUMNS) if row[0] in names]
     types = read_types(db.rows, {row[3] for row in found if row[4] not in kinds.PLAIN})
-    for oid, column, shown, type_oid, known, not_null, readable in found:
+    for oid, column, shown, type_oid, known, not_null, readable, collation, deterministic in found:
         name, kind = names[oid], kinds.PLAIN.get(known)
         if kind is None:
             kind = kinds.kind(types[type_oid])
@@ -1006,16 +1010,18 @@ def read_catalog(db: Snapshot) -> Catalog:
         columns.setdefault(name, []).append(Column(column, shown, kind, not_null))
         if not readable:
             unreadable.add(name)
+        if deterministic is not None:
+            collations.setdefault(name, {})[column] = Collation(collation, deterministic)
 
     primary_keys: Dict[str, Tuple[str, ...]] = {}
     foreign_keys: List[ForeignKey] = []
-    for contype, oid, mine, parent, theirs, operators, collations, temporal in db.rows(_KEYS):
+    for contype, oid, mine, parent, theirs, operators, collated, temporal in db.rows(_KEYS):
         if oid not in names or (contype == "f" and parent not in names):
             continue
         if contype == "p":
             primary_keys[names[oid]] = tuple(mine)
             continue
-        equalities = tuple(Equality(*pair) for pair in zip(operators, [""] * len(mine), collations))
+        equalities = tuple(Equality(*pair) for pair in zip(operators, [""] * len(mine), collated))
         end = len(mine) - 1 if temporal else len(mine)
         foreign_keys.append(
             ForeignKey(names[oid], tuple(mine[:end]), names[parent], tuple(theirs[:end]), equalities[:end])
@@ -1035,6 +1041,23 @@ def read_catalog(db: Snapshot) -> Catalog:
         tuple(dict.fromkeys(foreign_keys)),
         tuple(sorted(unreadable)),
         values,
+        collations,
+    )
+
+
+def everybody(db: Snapshot, settings: Settings) -> str:
+    """FROM clause: the users, as ``t``, without those of tables that inherit from theirs and are tables of their own."""
+    users = settings.user.name
+    apart = apart_from(settings, db.catalog, users)
+    table = db.quoted(users) + " t"
+    return "(SELECT * FROM {} WHERE {}) t".format(table, within("t", apart)) if apart else table
+
+
+def without_key(settings: Settings) -> MigrationError:
+    return MigrationError(
+        "a user in table %s has no %s" % (settings.user.name, settings.user.owner),
+        hint="give that user one in PostgreSQL; without it, nothing there is theirs",
+        exit_code=ExitCode.SOURCE,
     )
 
 

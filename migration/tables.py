@@ -183,7 +183,9 @@ class Equality(NamedTuple):
 class ForeignKey(NamedTuple):
     """Columns of ``table`` that name a row of ``parent``; tables are unqualified inside the schema.
 
-    ``equalities``: of each pair of columns; none where nobody has asked PostgreSQL.
+    ``equalities``: of each pair of columns; none where nobody has asked PostgreSQL. ``exact``: where tables that
+    inherit from the parent are read with it, of rows of which table (by its oid) rows of which one are named; rows of
+    others may name any.
     """
 
     table: str
@@ -191,3 +193,4 @@ class ForeignKey(NamedTuple):
     parent: str
     parent_columns: Tuple[str, ...]
     equalities: Tuple[Equality, ...] = ()
+    exact: Tuple[Tuple[int, int], ...] = ()
