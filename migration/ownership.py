@@ -231,7 +231,30 @@ class Rows:
         self.skip_orphans = skip_orphans
         self._ways = {name: self._way(table) for name, table in self.tables.items()}
         self.references = self._references(schema)
-        self.skipped: Mapping[str, int] = self._skipped() if skip_orphans else {}
+        self._broken = self._broken_references() if skip_orphans else []
+        left_out: Dict[str, Dict[str, None]] = {}
+        for number, row in self._broken:
+            left_out.setdefault(self.references[number].table, {})[row] = None
+        self._left_out = {name: tuple(left_out[name]) for name in self.tables if name in left_out}
+        if settings.user.name in self._left_out:
+            raise self._user_left_out()
+
+    def _user_left_out(self) -> MigrationError:
+        keys = [self.references[number] for number, _ in self._broken]
+        key = next(key for key in keys if key.table == self.settings.user.name)
+        columns = ", ".join(key.columns)
+        return MigrationError(
+            "the user's own row cannot be left out: %s leads to no exported row of %s"
+            % (columns, key.parent),
+            hint="correct it in PostgreSQL, or add %s to dropped=(...) of %s in config.py and take it out of the SQLite schema"
+            % (", ".join('"%s"' % name for name in key.columns), key.table),
+            exit_code=ExitCode.SOURCE,
+        )
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Rows that ``skip_orphans`` leaves out, by table."""
+        return {name: len(rows) for name, rows in self._left_out.items()}
 
     def seen_by(self, db: Snapshot) -> Rows:
         """The same rows, read through another connection."""
@@ -377,25 +400,36 @@ class Rows:
 
     def condition(self, table: Mapped) -> str:
         """SQL condition on alias ``t``: the row is to be exported."""
-        if table.name not in self.skipped:
+        if table.name not in self._left_out:
             return self.owned(table)
-        return "{} AND NOT EXISTS (SELECT FROM ({}SELECT n, r FROM broken) b WHERE b.n = {} AND b.r = {})".format(
-            self.owned(table), self._closure, self._number(table.name), _identity("t")
-        )
+        return "{} AND NOT {}".format(self.owned(table), _among(self._left_out[table.name], _identity("t")))
 
     # Rows that refer to rows that are not exported, and the other way round
 
     def orphans(self) -> List[Orphans]:
         """Every reference from an owned row to a row that is not exported, table by table, parents first."""
+        if self.skip_orphans:
+            rows: Dict[int, List[str]] = {}
+            for number, row in self._broken:
+                rows.setdefault(number, []).append(row)
+            sources = {
+                number: "%s t WHERE %s" % (self._set(self.references[number].table), _among(listed, "t.r"))
+                for number, listed in rows.items()
+            }
+        else:
+            sources = {
+                number: self._dangling_from(key)
+                for number, key in enumerate(self.references)
+                if key != self._ways[key.table]
+            }
+        keys = {number: self.references[number] for number in sources}
         tests = [
-            _Test(key, self._orphans_from(number, key), self._set_columns(key.table), "t.r")
-            for number, key in enumerate(self.references)
-            if self.skip_orphans or key != self._ways[key.table]
+            _Test(key, sources[number], self._set_columns(key.table), "t.r") for number, key in keys.items()
         ]
         order = list(self.tables)
         tests.sort(key=lambda test: order.index(test.key.table))
         tables = {name for test in tests for name in (test.key.table, test.key.parent)}
-        return self._found(self._closure if self.skip_orphans else self._sets(tables), tests)
+        return self._found(self._sets(tables, identities=self.skip_orphans), tests)
 
     def left_behind(self) -> List[Orphans]:
         """Every reference from a row that is not exported to one that is the user's own: their rows by another way."""
@@ -498,22 +532,50 @@ class Rows:
                 ]
         return found
 
-    def _skipped(self) -> Dict[str, int]:
-        """Rows that ``skip_orphans`` leaves out, by table."""
-        if not self.references:
-            return {}
-        names = list(self.tables)
-        counts = self.db.rows(self._closure + "SELECT n, count(DISTINCT r) FROM broken GROUP BY n ORDER BY n")
-        return {names[number]: int(rows) for number, rows in counts}
+    def _broken_references(self) -> List[Tuple[int, str]]:
+        """The references by which rows do not belong to what is exported, however far up: their number, and the row.
 
-    def _orphans_from(self, number: int, key: ForeignKey) -> str:
-        """FROM clause on the sets: owned rows ``t`` whose reference leads to no exported row."""
-        if self.skip_orphans:
-            return "%s t WHERE t.r IN (SELECT b.r FROM broken b WHERE b.k = %d)" % (
-                self._set(key.table),
-                number,
+        A row is met once for each reference, so a cycle has an end.
+        """
+        if not self.references:
+            return []
+        dangling = self.db.value(
+            "{}SELECT sum(n) FROM ({}) counted (n)".format(
+                self._sets(self.tables),
+                " UNION ALL ".join(
+                    "SELECT count(*) FROM " + self._dangling_from(key) for key in self.references
+                ),
             )
-        return self._dangling_from(key)
+        )
+        if not dangling:
+            return []
+        edges, starts = [], []
+        for number, key in enumerate(self.references):
+            edges.append(
+                "SELECT {}, {}, unnest(a.r), {}, unnest(a.p)"
+                " FROM (SELECT array_agg(t.r), array_agg(p.r) FROM {} t JOIN {} p ON {}) a (r, p)".format(
+                    number,
+                    self._number(key.table),
+                    self._number(key.parent),
+                    self._set(key.table),
+                    self._set(key.parent),
+                    self._joined(key),
+                )
+            )
+            starts.append(
+                "SELECT {}, {}, t.r FROM {}".format(number, self._number(key.table), self._dangling_from(key))
+            )
+        # The planner is made to expect few edges, and many rows that come from somewhere: so it hashes the edges, once.
+        starts.append("SELECT 0, 0, '' FROM (SELECT json_each('{}') FROM %s) j" % _MANY)
+        with self.db.hashing():
+            return self.db.rows(
+                "{}, edge (k, n, r, parent_n, parent_r) AS MATERIALIZED ({}), broken (k, n, r) AS (({}) UNION SELECT e.k, e.n, e.r"
+                " FROM edge e JOIN broken b ON b.n = e.parent_n AND b.r = e.parent_r) SELECT k, r FROM broken".format(
+                    self._sets(self.tables, identities=True).rstrip(),
+                    " UNION ALL ".join(edges),
+                    " UNION ALL ".join(starts),
+                )
+            )
 
     def _dangling_from(self, key: ForeignKey) -> str:
         return "{} t WHERE {} AND NOT EXISTS (SELECT FROM {} p WHERE {})".format(
@@ -604,6 +666,8 @@ class Rows:
     def _sets(self, tables: Collection[str], identities: bool = False) -> str:
         """WITH clause of the sets of these tables and of those that they belong to.
 
+        The planner is made to expect some rows in each: of one row, which it may expect where a user is newer than
+        its statistics, it would look through the others once for each that is there.
         ``identities``: with column ``r`` in all of them. Reading it takes SELECT on the whole table, not on its columns.
         """
         families = {name for key in self._source_references if key.exact for name in (key.table, key.parent)}
@@ -616,45 +680,23 @@ class Rows:
                 if way is None or way.parent == name:
                     break
                 name = way.parent
-        return "WITH RECURSIVE %s " % ", ".join(
-            "%s AS (SELECT %s FROM %s t WHERE %s AND %s)"
-            % (
-                self._set(name),
-                ", ".join(
-                    [_identity("t") + " AS r"] * (identities or not self.catalog.keys[name])
-                    + ["t.tableoid AS o"] * (name in families)
-                    + ["%s AS %s" % (_column("t", c), self._place(name, c)) for c in self._kept(name)]
-                ),
-                self.db.quoted(name),
-                self._within(name, "t"),
-                self._member(table),
-            )
-            for name, table in self.tables.items()
-            if name in needed
-        )
-
-    @functools.cached_property
-    def _closure(self) -> str:
-        """WITH clause that adds ``broken`` to the sets of all tables.
-
-        These are the rows that refer to a row that is not exported, however far up: their table's number, their
-        identity, and the number of that reference. A row is met once for each reference, so a cycle has an end.
-        """
-        edges, starts = [], []
-        for number, key in enumerate(self.references):
-            child, parent = self._number(key.table), self._number(key.parent)
-            edges.append(
-                "SELECT {}, t.r, {}, {}, p.r FROM {} t JOIN {} p ON {}".format(
-                    child, number, parent, self._set(key.table), self._set(key.parent), self._joined(key)
+        made = []
+        for name, table in self.tables.items():
+            if name in needed:
+                columns = ["%s AS %s" % (_column("t", c), self._place(name, c)) for c in self._kept(name)]
+                if identities or not self.catalog.keys[name]:
+                    columns.append(_identity("t") + " AS r")
+                if name in families:
+                    columns.append("t.tableoid AS o")
+                rows = "SELECT %s FROM %s t WHERE %s AND %s" % (
+                    ", ".join(columns),
+                    self.db.quoted(name),
+                    self._within(name, "t"),
+                    self._member(table),
                 )
-            )
-            starts.append("SELECT {}, t.r, {} FROM {}".format(child, number, self._dangling_from(key)))
-        return (
-            self._sets(self.tables, identities=True).rstrip()
-            + ", edge (n, r, k, parent_n, parent_r) AS (%s)" % " UNION ALL ".join(edges)
-            + ", broken (n, r, k) AS ((%s) UNION SELECT e.n, e.r, e.k FROM edge e"
-            " JOIN broken b ON b.n = e.parent_n AND b.r = e.parent_r) " % " UNION ALL ".join(starts)
-        )
+                nulls = ", ".join(["NULL"] * len(columns))
+                made.append("%s AS (%s UNION ALL SELECT %s FROM %s)" % (self._set(name), rows, nulls, _MANY))
+        return "WITH RECURSIVE %s " % ", ".join(made)
 
     def _member(self, table: Mapped) -> str:
         """As ``owned``, on alias ``t``, by the set of the table's parent."""
@@ -859,6 +901,15 @@ def _matches(
 def _next_alias(alias: str) -> str:
     """Of the row that the row of an alias refers to: t, t1, t2 …"""
     return "%s%d" % (alias[0], int(alias[1:] or 0) + 1)
+
+
+def _among(rows: Sequence[str], row: str) -> str:
+    """SQL condition: an identity is one of many."""
+    listed = literal(" ".join(rows))
+    return "EXISTS (SELECT FROM unnest(string_to_array(%s, ' ')) b (r) WHERE b.r = %s)" % (listed, row)
+
+
+_MANY = "json_each('{}')"  # no rows, of which the planner expects a hundred
 
 
 def _present(columns: Iterable[str]) -> str:

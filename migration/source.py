@@ -78,6 +78,9 @@ PINNED = {
 }
 
 
+_HASHING = {"enable_nestloop": "off", "enable_mergejoin": "off", "work_mem": "256MB"}
+
+
 class Digest(NamedTuple):
     """Of a set of records, in whatever order: how many, and the sum of the first 64 bits of each one's SHA256.
 
@@ -281,6 +284,15 @@ class Snapshot:
         with self._lock:  # never under the hands of a thread that an interrupt left behind
             self.connection.close()
         self.guard.close()
+
+    @contextlib.contextmanager
+    def hashing(self) -> Iterator[None]:
+        """Join by hash tables alone meanwhile: linear, whatever the planner expects of what it cannot know."""
+        set_ = "SELECT %s" % ", ".join("set_config('%s', %%s, true)" % name for name in _HASHING)
+        before = self.rows("SELECT %s" % ", ".join("current_setting('%s')" % name for name in _HASHING))[0]
+        self.rows(set_, list(_HASHING.values()))
+        yield
+        self.rows(set_, before)
 
     def quoted(self, table: str) -> str:
         """The SQL name of a table that the catalog lists."""

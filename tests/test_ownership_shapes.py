@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import pytest
 from conftest import Database, Place
 from test_ownership import (
     C1,
+    C2,
     ONE,
     U,
     V,
@@ -24,6 +26,8 @@ from test_ownership import two_users as two_users  # a fixture
 from import_to_sqlite import import_
 from migration import selection, source
 from migration.errors import ExitCode, MigrationError
+from migration.ownership import rows_of_user
+from migration.schema import read_schema
 from migration.tables import Table, child_of, owned_by
 
 OWNED = owned_by("user_id")
@@ -167,6 +171,20 @@ def test_two_users_of_one_key_are_refused(two_users: Database, place: Place) -> 
     )
 
 
+def test_the_users_own_row_is_not_left_out(two_users: Database, place: Place) -> None:
+    two_users.execute(
+        f"ALTER TABLE users ADD main uuid REFERENCES clients; UPDATE users SET main = '{C2}' WHERE id = '{U}'"
+    )
+    settings = settings_with(two_users, place, (), "ALTER TABLE app_config ADD main TEXT", skip_orphans=True)
+    error = refused(settings)
+    assert error.message == (
+        "the user's own row cannot be left out: main leads to no exported row of clients"
+    )
+    two_users.execute(f"UPDATE users SET main = '{C1}' WHERE id = '{U}'")
+    migrate(settings)
+    assert rows(place, "SELECT main FROM app_config") == [(C1,)]
+
+
 # Comparing
 
 
@@ -244,3 +262,37 @@ def test_table_called_as_the_users_row_is_in_sqlite_is_refused(two_users: Databa
     assert error.message == (
         "tables users and app_config of config.py would both become table app_config of SQLite"
     )
+
+
+# Time
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+@pytest.mark.parametrize("skip", [False, True])
+def test_long_chains_take_time_in_proportion(
+    two_users: Database, place: Place, skip: bool, analyzed: bool
+) -> None:
+    """Whatever the planner's statistics say, and here, without a word of this user's rows, they are of no use."""
+    length = 20_000
+    two_users.execute(
+        f"""
+        CREATE TABLE posts (id int PRIMARY KEY, user_id uuid, prev int) WITH (autovacuum_enabled = off);
+        INSERT INTO posts VALUES (0, '{V}', NULL);
+        INSERT INTO posts SELECT -n, md5(n::text)::uuid, NULL FROM generate_series(1, 2000) n;
+        {"ANALYZE posts" if not analyzed else ""};
+        INSERT INTO posts SELECT n, '{U}', CASE WHEN n > 1 THEN n - 1 {"ELSE 0" if skip else ""} END FROM generate_series(1, {length}) n;
+        {"ANALYZE posts" if analyzed else ""};
+        ALTER TABLE posts ADD FOREIGN KEY (prev) REFERENCES posts;
+        """
+    )
+    lite = "CREATE TABLE posts (id INTEGER PRIMARY KEY, prev INTEGER)"
+    settings = settings_with(two_users, place, (Table("posts", OWNED),), lite, skip_orphans=skip)
+    started = time.perf_counter()
+    with source.snapshot(settings) as db:
+        db.rows("SELECT set_config('statement_timeout', '10s', true)")
+        found = rows_of_user(db, settings, read_schema(settings.schema_path), ONE, skip)
+        assert [orphans.rows for orphans in found.orphans()] == ([length] if skip else [])
+        assert found.count(settings.tables[-1]) == (0 if skip else length)
+        assert found.skipped == ({"posts": length} if skip else {})
+        assert db.value("SELECT current_setting('enable_nestloop')") == "on"
+    assert time.perf_counter() - started < 10
