@@ -140,11 +140,19 @@ def check_resumed(output: Output, url: str) -> None:
 
 
 def check_whole(folder: Path) -> None:
-    assert {path.name for path in folder.iterdir()} == {"app.db", "bundle"}
+    backups = (
+        folder / "backups"
+    )  # where a kill came after the database was there and before the ledger said so
+    assert {path.name for path in folder.iterdir()} - {backups.name} == {"app.db", "bundle"}
+    for made in [folder / "app.db", *backups.glob("*.db")]:
+        check_database(made)
     assert not [path.name for path in (folder / "bundle").iterdir() if path.name.startswith(".")]
     report = json.loads((folder / "bundle" / "validation_report.json").read_text(encoding="utf-8"))
     assert report["overall_status"] == "PASS"
-    database = sqlite3.connect(str(folder / "app.db"))
+
+
+def check_database(path: Path) -> None:
+    database = sqlite3.connect(str(path))
     try:
         assert database.execute("PRAGMA quick_check").fetchall() == [("ok",)]
         assert database.execute("SELECT count(*) FROM transit_events").fetchone() == (
