@@ -22,14 +22,16 @@ from typing import Iterator, List, NamedTuple, Optional, Sequence
 import config
 from export_from_postgres import export
 from import_to_sqlite import import_
-from migration import console, ledger, origin, results, shared, source
 from migration.bundle import make_folder
-from migration.errors import ExitCode, MigrationError, lacking
-from migration.ledger import INTERRUPTED, Outcome, Pending
-from migration.results import BUNDLE, DATABASE, folder_of
-from migration.schema import read_schema
+from migration.cli import console
+from migration.errors import ExitCode, MigrationError, ResourceError, UsageError, lacking
+from migration.fleet import ledger, origin, results
+from migration.fleet.ledger import INTERRUPTED, Outcome, Pending
+from migration.fleet.results import BUNDLE, DATABASE, folder_of
+from migration.postgres import shared_rows, source
+from migration.postgres.source import Snapshot
 from migration.settings import Settings
-from migration.source import Snapshot
+from migration.sqlite.schema import read_schema
 from validate_migration import validate
 
 ATTEMPTS = 3  # where the connection is lost
@@ -165,10 +167,9 @@ def _mark_of(errand: Errand, user_id: str) -> Path:
 
 
 def _too_long(errand: Errand) -> MigrationError:
-    return MigrationError(
+    return ResourceError(
         "the user took longer than %d s" % errand.seconds,
-        hint="see what it waits for: PostgreSQL's locks, the disk; or give it longer with --user-timeout",
-        exit_code=ExitCode.INTERNAL,
+        "see what it waits for: PostgreSQL's locks, the disk; or give it longer with --user-timeout",
     )
 
 
@@ -238,17 +239,15 @@ def _settings(errand: Errand) -> Settings:
             console.settings(arguments, config), backup=False, data_dir=Path(errand.output)
         )
         if agreement(settings) != errand.agreement:
-            raise MigrationError(
+            raise UsageError(
                 "the suite, its config.py or the SQLite schema is another on worker %s"
                 % socket.gethostname(),
-                hint="install the same version and the same files on every machine",
-                exit_code=ExitCode.USAGE,
+                "install the same version and the same files on every machine",
             )
-        if not (Path(errand.common) / shared.INDEX).is_file():
-            raise MigrationError(
+        if not (Path(errand.common) / shared_rows.INDEX).is_file():
+            raise UsageError(
                 "worker %s does not see %s" % (socket.gethostname(), errand.common),
-                hint="put --output-dir on storage that every machine has at the same path",
-                exit_code=ExitCode.USAGE,
+                "put --output-dir on storage that every machine has at the same path",
             )
         return settings
     except MigrationError as error:
@@ -271,10 +270,9 @@ def _require_same_database(errand: Errand, db: Snapshot) -> None:
     """A snapshot that is shared is one database's alone; without one, a worker's settings may name another."""
     if not origin.database_of(db).is_same(origin.from_text(errand.database)):
         raise RunStopped(
-            MigrationError(
+            UsageError(
                 "worker %s reads another database than the coordinator" % socket.gethostname(),
-                hint="set the same POSTGRES_URL, or its parts, on every machine",
-                exit_code=ExitCode.USAGE,
+                "set the same POSTGRES_URL, or its parts, on every machine",
             )
         )
 
@@ -335,7 +333,7 @@ def _open(errand: Errand, settings: Settings) -> _Kept:
     """Connect and adopt the run's snapshot. Raises RunStopped: what stops this user stops all."""
     closing = contextlib.ExitStack()
     try:
-        exported = shared.exported_shared(Path(errand.common))
+        exported = shared_rows.exported_shared(Path(errand.common))
         db = closing.enter_context(source.snapshot(settings, errand.snapshot, exported))
         with source.opened(settings, db):
             if db.visible() != errand.visible:  # a server that has crashed gives the same ids out again

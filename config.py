@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from migration.tables import Singleton, Table, child_of, owned_by, shared
+from migration.model import Singleton, Table, child_of, owned_by, shared
 
 BASE_DIR = Path(__file__).resolve().parent
 

@@ -8,7 +8,7 @@ Reads in one REPEATABLE READ READ ONLY transaction; PostgreSQL is never changed.
 from __future__ import annotations
 
 if __name__ == "__main__":  # before what may fail is imported
-    from migration import console
+    from migration.cli import console
 
     console.begin()
 
@@ -23,14 +23,17 @@ from datetime import datetime, timezone
 from typing import Deque, Dict, Iterator, List, Mapping, Optional, Sequence
 
 import config
-from migration import bundle, console, mapping, source
+from migration import bundle
 from migration.bundle import Manifest
-from migration.errors import ExitCode, MigrationError
-from migration.ownership import LISTED_ORPHANS, Orphans, Rows, rows_of_user
-from migration.schema import read_schema
+from migration.cli import console
+from migration.errors import ExitCode, MigrationError, SourceError
+from migration.model import Table
+from migration.postgres import source
+from migration.postgres.rows import LISTED_ORPHANS, Orphans, Rows, rows_of_user
+from migration.postgres.source import Snapshot
 from migration.settings import Settings
-from migration.source import Snapshot
-from migration.tables import Table
+from migration.sqlite import mapping
+from migration.sqlite.schema import read_schema
 
 log = logging.getLogger("migration.export")
 
@@ -176,11 +179,10 @@ def _orphans(rows: Rows, settings: Settings) -> Dict[str, int]:
     if not found:
         return {}
     if not settings.skip_orphans:
-        raise MigrationError(
+        raise SourceError(
             "rows of the user refer to rows that are not exported: "
             + _counted(found, "leads to no exported row of"),
-            hint="correct them in PostgreSQL, or leave these rows out with --orphans skip",
-            exit_code=ExitCode.SOURCE,
+            "correct them in PostgreSQL, or leave these rows out with --orphans skip",
         )
     for line in _lines(found, "leads to no exported row of"):
         log.warning("left out: %s", line)
@@ -193,13 +195,12 @@ def _left_behind(rows: Rows) -> Dict[str, int]:
     undeclared = [orphans for orphans in found if not rows.declared_left_behind(orphans)]
     if undeclared:
         first = undeclared[0]
-        raise MigrationError(
+        raise SourceError(
             "rows that are not exported refer to rows of the user: "
             + _counted(undeclared, "refers to a row of the user in"),
-            hint="if they are the user's, correct %s's entry in config.TABLES or the rows in PostgreSQL; if they are"
+            "if they are the user's, correct %s's entry in config.TABLES or the rows in PostgreSQL; if they are"
             " to stay there, add left_behind=(%s,) to that entry"
             % (first.table, ", ".join('"%s"' % name for name in first.columns)),
-            exit_code=ExitCode.SOURCE,
         )
     for orphans in found:
         log.info(

@@ -8,7 +8,7 @@ The bundle is verified first, the old database backed up, and the new one publis
 from __future__ import annotations
 
 if __name__ == "__main__":  # before what may fail is imported
-    from migration import console
+    from migration.cli import console
 
     console.begin()
 
@@ -25,13 +25,16 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import msgspec
 
 import config
-from migration import bundle, console, mapping, report, target
+from migration import bundle
 from migration.bundle import Manifest, sync_path
+from migration.cli import console
 from migration.errors import ExitCode, MigrationError
-from migration.loading import Filled, Loader, bring_back, check_rows, fill, fill_apart, tables_apart
-from migration.schema import Schema, read_schema
+from migration.model import Column, Table
 from migration.settings import Settings
-from migration.tables import Column, Table
+from migration.sqlite import mapping, target
+from migration.sqlite.loading import Filled, Loader, bring_back, check_rows, fill, fill_apart, tables_apart
+from migration.sqlite.schema import Schema, read_schema
+from migration.validation import report
 from migration.workers import THREADS, Failed, at_work, in_a_process
 
 log = logging.getLogger("migration.import")

@@ -13,7 +13,7 @@ Whatever ends a run, the old database or the new one is there, whole.
 from __future__ import annotations
 
 if __name__ == "__main__":  # before what may fail is imported
-    from migration import console
+    from migration.cli import console
 
     console.begin(required=())
 
@@ -23,7 +23,7 @@ import sys
 from typing import TYPE_CHECKING, Dict, List, Optional, Sequence
 
 import config
-from migration import console, packages
+from migration.cli import console, packages
 from migration.errors import ExitCode
 from migration.settings import Settings
 
@@ -93,9 +93,9 @@ def _main(arguments: argparse.Namespace, settings: Settings) -> int:
         return _restore(arguments.restore, settings)
     packages.require()  # and not when the database is replaced already
     if arguments.dry_run:
-        import plan_migration
+        from migration.cli import plan as dry_run
 
-        plan_migration.show(plan_migration.plan(settings), settings)
+        dry_run.show(dry_run.plan(settings), settings)
         return ExitCode.DONE
     return migrate(settings, arguments)
 
@@ -107,8 +107,8 @@ def migrate(settings: Settings, arguments: argparse.Namespace) -> int:
         from export_from_postgres import export
 
         if not arguments.skip_import:
-            from migration import target
-            from migration.schema import read_schema
+            from migration.sqlite import target
+            from migration.sqlite.schema import read_schema
 
             read_schema(settings.schema_path)
             with target.replacing(
@@ -119,7 +119,7 @@ def migrate(settings: Settings, arguments: argparse.Namespace) -> int:
         # A bundle that another run put there meanwhile is not ours to import.
         settings = dataclasses.replace(settings, user_email=exported.manifest.user_email)
     elif not (arguments.skip_import or arguments.skip_validation or settings.offline):
-        from migration.context import require_source
+        from migration.validation.inputs import require_source
 
         require_source(settings)  # what would stop the validation stops us before the database is replaced
     if not arguments.skip_import:
@@ -169,7 +169,7 @@ def _summarize(exported: Optional[Exported], imported: Optional[Imported], setti
 
 
 def _restore(name: str, settings: Settings) -> int:
-    from migration import target
+    from migration.sqlite import target
 
     backup = (
         target.newest_backup(settings.backup_dir, settings.sqlite_path)

@@ -12,7 +12,7 @@ All users are read at one instant. One that fails stops no other: the run ends w
 from __future__ import annotations
 
 if __name__ == "__main__":  # before what may fail is imported
-    from migration import console
+    from migration.cli import console
 
     console.begin()
 
@@ -33,29 +33,20 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Opt
 
 import config
 from cluster_worker import Errand, agreement, close_connections, migrate_users
-from migration import (
-    cluster,
-    console,
-    estimate,
-    ledger,
-    lock,
-    origin,
-    results,
-    selection,
-    shared,
-    source,
-    summary,
-)
+from migration import lock
 from migration.bundle import make_folder
-from migration.cluster import Lost, Workers
-from migration.errors import ExitCode, MigrationError
-from migration.ledger import Ledger, Outcome, Pending
-from migration.origin import Origin
-from migration.ownership import account_for
-from migration.results import folder_of
-from migration.schema import read_schema
+from migration.cli import console
+from migration.errors import ExitCode, MigrationError, ResourceError, SourceError, TargetError, error_of
+from migration.fleet import cluster, ledger, origin, results, room, selection, summary
+from migration.fleet.cluster import Lost, Workers
+from migration.fleet.ledger import Ledger, Outcome, Pending
+from migration.fleet.origin import Origin
+from migration.fleet.results import folder_of
+from migration.postgres import shared_rows, source
+from migration.postgres.rows import account_for
+from migration.postgres.source import Snapshot
 from migration.settings import Settings
-from migration.source import Snapshot
+from migration.sqlite.schema import read_schema
 
 log = console.log.getChild("all_users")
 
@@ -147,7 +138,7 @@ def _main(arguments: argparse.Namespace, settings: Settings) -> int:
     with contextlib.ExitStack() as stack:
         with results.errors(output):
             make_folder(output)
-            held = lock.held(output / ".lock", "the output folder %s" % output, ExitCode.TARGET)
+            held = lock.held(output / ".lock", "the output folder %s" % output, TargetError)
             stack.enter_context(held)
         book = stack.enter_context(ledger.opened(output / ledger.NAME))
         return migrate_all(arguments, settings, output, book)
@@ -178,10 +169,10 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
             if total:
                 log.info("run %d: %d users to migrate", run, total)
                 with results.errors(common):
-                    exported = shared.export_shared(
+                    exported = shared_rows.export_shared(
                         db, settings if snapshot else dataclasses.replace(settings, tables=()), schema, common
                     )
-                estimate.require_space(db, settings, schema, exported, total, book.bytes_of(run), output)
+                room.require_space(db, settings, schema, exported, total, book.bytes_of(run), output)
                 errand = Errand(
                     str(output),
                     str(common),
@@ -269,15 +260,14 @@ def _choose(
 ) -> int:
     """Enter the users in the ledger; returns how many are to be migrated. Raises MigrationError (exit 3) for none."""
     if not book.want(users, run, arguments.resume):
-        raise MigrationError(
+        raise SourceError(
             "no %susers in table %s of %s"
             % (
                 "active " if arguments.where_active else "",
                 settings.user.name,
                 source.masked(settings.postgres),
             ),
-            hint="check the database and its schema: --postgres-url, and POSTGRES_SCHEMA in config.py",
-            exit_code=ExitCode.SOURCE,
+            "check the database and its schema: --postgres-url, and POSTGRES_SCHEMA in config.py",
         )
     alike = book.alike(run) if results.ignores_case(output) else []
     if alike:
@@ -332,10 +322,8 @@ def _reason_to_repeat(user: Mapping[str, Any], settings: Settings, output: Path)
 def _require_all_ended(book: Ledger, run: int) -> None:
     left = sum(book.count(run, state) for state in ("pending", "running"))
     if left:
-        raise MigrationError(
-            "%d users have no outcome: this is a fault of the suite" % left,
-            hint="run again with --resume",
-            exit_code=ExitCode.INTERNAL,
+        raise ResourceError(
+            "%d users have no outcome: this is a fault of the suite" % left, "run again with --resume"
         )
 
 
@@ -442,9 +430,7 @@ def _migrate(run: _Run) -> None:
             if fatal is not None:
                 run.workers.cancel()
                 _require_snapshot(run)  # which says why, if it is gone
-                raise MigrationError(
-                    fatal.error or "", hint=fatal.hint, exit_code=ExitCode(fatal.exit_code or ExitCode.USAGE)
-                )
+                raise error_of(ExitCode(fatal.exit_code or ExitCode.USAGE))(fatal.error or "", fatal.hint)
             progress.say()
 
 
@@ -453,10 +439,9 @@ def _require_progress(run: _Run, silent: float) -> None:
     limit = run.errand.seconds * max(1, run.workers.largest) + IN_VAIN
     if silent > limit:
         run.workers.cancel()
-        raise MigrationError(
+        raise ResourceError(
             "no worker has given a result for %d s" % silent,
-            hint="see what the workers wait for; end those that hang, then run again with --resume",
-            exit_code=ExitCode.INTERNAL,
+            "see what the workers wait for; end those that hang, then run again with --resume",
         )
 
 
@@ -512,11 +497,10 @@ def _require_snapshot(run: _Run) -> None:
         with source.opened(run.settings, run.db):
             run.db.value("SELECT 1")
     except MigrationError as error:
-        raise MigrationError(
+        raise SourceError(
             "the run is stopped, as the connection that held the snapshot of all users has ended: "
             + error.message,
-            hint="check the server, then run again with --resume: who is done stays done",
-            exit_code=ExitCode.SOURCE,
+            "check the server, then run again with --resume: who is done stays done",
         ) from error
 
 

@@ -9,7 +9,7 @@ Changes nothing else.
 from __future__ import annotations
 
 if __name__ == "__main__":  # before what may fail is imported
-    from migration import console
+    from migration.cli import console
 
     console.begin()
 
@@ -47,16 +47,30 @@ from typing import (
 import msgspec
 
 import config
-from migration import bundle, checks, console, content, encoding, mapping, old_files, pairing, report, target
-from migration.context import Context, context_of, is_bundle_needed
+from migration import bundle, conversion
+from migration.cli import console
 from migration.errors import ExitCode, MigrationError
-from migration.mapping import TableMapping
-from migration.rendering import rendered
-from migration.report import PREFIXES, Changes, CheckResult, Database, Finding, Listing, Report, TableResult
-from migration.schema import quote, read_schema
+from migration.model import Column, Singleton, Table
+from migration.postgres.source import Digest, Digester, Snapshot
+from migration.printing import brief
 from migration.settings import Settings
-from migration.source import Digest, Digester, Snapshot
-from migration.tables import Column, Singleton, Table
+from migration.sql import quote
+from migration.sqlite import mapping, old_files, target
+from migration.sqlite.mapping import TableMapping
+from migration.sqlite.schema import read_schema
+from migration.validation import equality, file_checks, pairing, report
+from migration.validation.inputs import Context, context_of, is_bundle_needed
+from migration.validation.rendering import rendered
+from migration.validation.report import (
+    PREFIXES,
+    Changes,
+    CheckResult,
+    Database,
+    Finding,
+    Listing,
+    Report,
+    TableResult,
+)
 from migration.workers import in_a_process, is_room_for_two
 
 log = logging.getLogger("migration.validate")
@@ -122,7 +136,7 @@ def _validated(settings: Settings, db: Optional[Snapshot], sound: Optional[targe
                 compared = _listed("contents", _compare(context, made, held))
                 changed = _listed("source", _source_changes(context, digests, held, made))
                 own = _listed("user", _singletons(context, made))
-                of_file = checks.together(checked())
+                of_file = file_checks.together(checked())
         except BaseException:
             for digest in digests.values():
                 digest.cancel()
@@ -138,13 +152,13 @@ def _validated(settings: Settings, db: Optional[Snapshot], sound: Optional[targe
     return made
 
 
-def _listed(name: str, findings: Iterator[Finding]) -> checks.Checked:
+def _listed(name: str, findings: Iterator[Finding]) -> file_checks.Checked:
     started = time.perf_counter()
     found = list(findings)
-    return checks.Checked(name, 0, time.perf_counter() - started, found)
+    return file_checks.Checked(name, 0, time.perf_counter() - started, found)
 
 
-def _tell_checks(context: Context, made: Report, done: Mapping[str, checks.Checked]) -> None:
+def _tell_checks(context: Context, made: Report, done: Mapping[str, file_checks.Checked]) -> None:
     """Fill ``made.checks``: each check of ``report.CHECKS``, with what it looked at and what it found."""
     tables, export = context.settings.tables, context.export
     by_check: Dict[str, List[Finding]] = {}
@@ -232,7 +246,7 @@ def _sha256(path: Path, file: Optional[target.Stamp], raw: Optional[BinaryIO]) -
 @contextlib.contextmanager
 def _checks(
     context: Context, known: bool, file: Optional[target.Stamp], others: List[sqlite3.Connection]
-) -> Iterator[Callable[[], List[checks.Checked]]]:
+) -> Iterator[Callable[[], List[file_checks.Checked]]]:
     """Have the checks of the file done, where it is large by a process beside; yields what waits for what they found.
 
     That process has to read the very file and state that is compared here; where it does not, or cannot be
@@ -252,7 +266,7 @@ def _checks(
                 context.fresh,
             )
             try:
-                answer = stack.enter_context(in_a_process(checks.side_by_side, *given))
+                answer = stack.enter_context(in_a_process(file_checks.side_by_side, *given))
                 answer()
             except MigrationError as error:
                 log.info("no second process checks the file: %s", error)
@@ -264,7 +278,7 @@ def _checks(
             yield answer
             return
         stack.close()
-        jobs = checks.all_checks(context, known, False)
+        jobs = file_checks.all_checks(context, known, False)
         yield lambda: [job(context.database) for job in jobs]
 
 
@@ -384,11 +398,11 @@ def _count(context: Context, table: str) -> Optional[int]:
 def _in_any_order(table: Table, ordered: bool, walk: Callable[[bool], Result]) -> Result:
     """``walk(True)`` takes rows and records in key order, as far as they have one; ``walk(False)`` sorts them first."""
     if ordered:
-        with contextlib.suppress(content.Unordered):
+        with contextlib.suppress(equality.Unordered):
             return walk(True)
     try:
         return walk(False)
-    except content.Unordered:
+    except equality.Unordered:
         raise bundle.damaged("%s has two records of the same primary key" % table.name) from None
 
 
@@ -406,16 +420,16 @@ def _legibly(context: Context, walk: Callable[[], Result]) -> Result:
 def _compare_table(context: Context, table: Table, advance: Callable[[int], None], ordered: bool) -> Compared:
     settings, columns = context.settings, context.compared[table.name]
     mapped = context.mapped(table, context.compared)
-    decode, digester = encoding.deep(encoding.record_decoder(columns)), Digester()
+    decode, digester = conversion.deep(conversion.record_decoder(columns)), Digester()
     is_strange = _strange(context, table)
     strange = Listing("isolation", table.name, settings.max_differences)
     listing = Listing("contents", table.name, settings.max_differences)
     extra: List[str] = []
 
-    def take(differences: Iterator[content.Difference]) -> None:
+    def take(differences: Iterator[equality.Difference]) -> None:
         for difference in differences:
             listing.add(_difference(table.name, difference))
-            if difference.message == content.EXTRA and len(extra) < LOOKED_UP:
+            if difference.message == equality.EXTRA and len(extra) < LOOKED_UP:
                 extra.append(difference.row)
 
     with _comparison(context, table, mapped, decode, ordered) as comparison:
@@ -454,10 +468,10 @@ class _Uncompared:
     def begin(self) -> None:
         pass
 
-    def block(self, texts: Sequence[bytes]) -> Tuple[List[Any], Iterator[content.Difference]]:
+    def block(self, texts: Sequence[bytes]) -> Tuple[List[Any], Iterator[equality.Difference]]:
         return [self._decode(text) for text in texts], iter(())
 
-    def end(self) -> Iterator[content.Difference]:
+    def end(self) -> Iterator[equality.Difference]:
         return iter(())
 
 
@@ -468,15 +482,15 @@ def _comparison(
     mapped: TableMapping,
     decode: Callable[[bytes], Any],
     ordered: bool,
-) -> Iterator[Union[content.OrderedComparison, pairing.SortedComparison, _Uncompared]]:
+) -> Iterator[Union[equality.OrderedComparison, pairing.SortedComparison, _Uncompared]]:
     key, columns = context.key(table, mapped, context.compared), context.compared[table.name]
-    describe = content.shortened if context.settings.show_values else context.fingerprint
+    describe = equality.shortened if context.settings.show_values else context.fingerprint
     if not mapped.copied:
         yield _Uncompared(decode)
     elif ordered:
         # whose a row of these is, SQLite does not say
         quick = not table.ownership.or_shared
-        yield content.OrderedComparison(
+        yield equality.OrderedComparison(
             context.database,
             mapped,
             key.columns,
@@ -517,18 +531,18 @@ def _blocks(
 
 def _bundle_digest(context: Context, table: Table) -> Digest:
     digester = Digester()
-    decode = encoding.record_decoder(context.held[table.name])
+    decode = conversion.record_decoder(context.held[table.name])
 
     def look(texts: Sequence[bytes]) -> None:
         decode.many(texts)
         digester.add(texts)
 
     assert context.export is not None
-    collections.deque(context.export.blocks(table.file, look, encoding.deep(decode)), maxlen=0)
+    collections.deque(context.export.blocks(table.file, look, conversion.deep(decode)), maxlen=0)
     return digester.digest
 
 
-def _difference(table: str, difference: content.Difference) -> Finding:
+def _difference(table: str, difference: equality.Difference) -> Finding:
     cell = ", column %s" % difference.column if difference.column else ""
     message = "%s: %s %s%s: %s" % (PREFIXES["contents"], table, difference.row, cell, difference.message)
     return Finding("contents", message, table, difference.row, difference.column)
@@ -557,7 +571,7 @@ def _stranger(context: Context, table: Table, record: Any, number: int) -> Findi
     names = [column.name for column in columns]
     key = context.source_key(table, context.compared)
     parts = [str(_text(getattr(record, "c%d" % names.index(name)))) for name in key]
-    row = content.brief(", ".join(parts)) if key else "record %d" % number
+    row = brief(", ".join(parts)) if key else "record %d" % number
     message = "%s: %s %s belongs to another user" % (PREFIXES["isolation"], table.name, row)
     return Finding("isolation", message, table.name, row, table.owner)
 
@@ -629,13 +643,15 @@ def _walk_changes(context: Context, table: Table, mapped: TableMapping, ordered:
     assert export is not None and live is not None
     key = context.key(table, mapped, context.held)
     columns, columns_now = context.held[table.name], live.catalog.columns[table.name]
-    decode, decode_now = (encoding.deep(encoding.record_decoder(listed)) for listed in (columns, columns_now))
+    decode, decode_now = (
+        conversion.deep(conversion.record_decoder(listed)) for listed in (columns, columns_now)
+    )
     made = Changes()
     with contextlib.ExitStack() as stack:
         texts = stack.enter_context(contextlib.closing(live.records(table)))
         if ordered:
             then = columns, export.records(table.file, decode)
-            found = content.changes(key.columns, mapped, then, (columns_now, map(decode_now, texts)))
+            found = equality.changes(key.columns, mapped, then, (columns_now, map(decode_now, texts)))
         else:
             sorter = stack.enter_context(pairing.sorting())
             held = export.records(table.file, _checked_by(decode))
@@ -692,7 +708,7 @@ def _singleton_differences(context: Context, singleton: Singleton, prefix: str) 
         yield Finding("isolation", message, singleton.name, column=singleton.owner)
     if not mapped.copied:
         return
-    compared = content.Cells(mapped, columns, singleton.json_types)
+    compared = equality.Cells(mapped, columns, singleton.json_types)
     names = ", ".join(quote(pair.target.name) for pair in compared.pairs)
     row = context.database.execute(
         "SELECT %s FROM %s WHERE id = 1" % (names, quote(mapped.target))
@@ -704,7 +720,7 @@ def _singleton_differences(context: Context, singleton: Singleton, prefix: str) 
     default = {
         pair.target.name
         for pair, value in zip(compared.pairs, values)
-        if content.is_null(value) and pair.target.not_null and pair.source.name not in record.json_nulls
+        if equality.is_null(value) and pair.target.not_null and pair.source.name not in record.json_nulls
     }  # left to the schema
     for column, message in compared.unequal(
         record, values, row, context.fingerprint
@@ -727,7 +743,7 @@ def _singleton_changes(context: Context, singleton: Singleton, made: Report) -> 
         what = str(changes)
     else:
         held, today = context.held[singleton.name], live.catalog.columns[singleton.name]
-        changed = content.changed_columns(context.mapped(singleton, context.held), held, today)
+        changed = equality.changed_columns(context.mapped(singleton, context.held), held, today)
         columns = changed(_decoded(held, then), _decoded(today, now))
         if not columns:
             return
@@ -742,7 +758,7 @@ def _singleton_changes(context: Context, singleton: Singleton, made: Report) -> 
 
 def _decoded(columns: Sequence[Column], text: bytes) -> Any:
     try:
-        return encoding.record_decoder(columns)(text)
+        return conversion.record_decoder(columns)(text)
     except msgspec.DecodeError as error:
         raise bundle.damaged("%s is damaged: %s" % (bundle.USER_DATA, error)) from error
 

@@ -23,10 +23,12 @@ import cluster_worker
 import config
 from benchmarks import crowd, results
 from demo.postgres import temp_postgres
-from migration import console, selection, shared, source
-from migration.ledger import Outcome
-from migration.schema import read_schema
+from migration.cli import console
+from migration.fleet import selection
+from migration.fleet.ledger import Outcome
+from migration.postgres import shared_rows, source
 from migration.settings import Settings
+from migration.sqlite.schema import read_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 README = results.README
@@ -161,7 +163,7 @@ def _loop(url: str, output: Path) -> int:
     common = output / "common"
     common.mkdir()
     with source.snapshot(settings) as db:
-        exported = shared.export_shared(db, settings, read_schema(settings.schema_path), common)
+        exported = shared_rows.export_shared(db, settings, read_schema(settings.schema_path), common)
         users = list(selection.users(db, settings, None, active=False))
         with source.snapshot(settings, db.share(), exported) as own:
             for user in users:

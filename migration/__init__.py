@@ -1,1 +1,1 @@
-"""What the three phases share: one noun per module. Imports neither the scripts nor config."""
+"""What the phases share, in rooms by concern. Imports neither config nor, but for the fleet, the scripts."""

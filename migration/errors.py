@@ -1,11 +1,11 @@
-"""The one error type of the suite, and the exit codes that it carries."""
+"""Expected failures, one class for each exit code."""
 
 from __future__ import annotations
 
 import enum
 import errno
 import functools
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Optional, Tuple, Type
 
 
 class ExitCode(enum.IntEnum):
@@ -22,34 +22,68 @@ class ExitCode(enum.IntEnum):
 
 
 class MigrationError(Exception):
-    """An expected failure: what went wrong, what to try, and the exit code.
+    """An expected failure: what went wrong, and what to try. Each exit code has its own subclass.
 
     ``private_hint`` holds advice with personal data in it (e-mail addresses): it is shown to the
     person at the terminal and never written to a log file. ``logged`` stands there for a message that names
     a person.
     """
 
+    exit_code: ExitCode
+
     def __init__(
         self,
         message: str,
-        *,
-        exit_code: ExitCode,
         hint: Optional[str] = None,
+        *,
         private_hint: Optional[str] = None,
         logged: Optional[str] = None,
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.exit_code = exit_code
         self.hint = hint
         self.private_hint = private_hint
         self.logged = message if logged is None else logged
 
     def __reduce__(self) -> Tuple[Any, ...]:
         """So that it can come from another process."""
-        made: Dict[str, Any] = {"exit_code": self.exit_code, "hint": self.hint}
-        made.update(private_hint=self.private_hint, logged=self.logged)
-        return functools.partial(type(self), self.message, **made), ()
+        named = {"private_hint": self.private_hint, "logged": self.logged}
+        return functools.partial(type(self), self.message, self.hint, **named), ()
+
+
+class UsageError(MigrationError):
+    """An option, an environment variable, config.py or the SQLite schema file is not as it must be."""
+
+    exit_code = ExitCode.USAGE
+
+
+class SourceError(MigrationError):
+    """PostgreSQL cannot be reached, refuses, or holds what cannot be represented; or the user is not in it."""
+
+    exit_code = ExitCode.SOURCE
+
+
+class BundleError(MigrationError):
+    """The export bundle is missing, damaged or of another user, or its folder cannot be used."""
+
+    exit_code = ExitCode.BUNDLE
+
+
+class TargetError(MigrationError):
+    """The SQLite database cannot be read, written or replaced, or refuses the rows."""
+
+    exit_code = ExitCode.TARGET
+
+
+class ResourceError(MigrationError):
+    """The machine lacks memory, threads, processes or open files."""
+
+    exit_code = ExitCode.INTERNAL
+
+
+def error_of(code: ExitCode) -> Type[MigrationError]:
+    """The class of an exit code that came from elsewhere, another process for example."""
+    return next(kind for kind in MigrationError.__subclasses__() if kind.exit_code is code)
 
 
 _NO_MEMORY = "no memory", "free some memory, or raise the limit (ulimit -v, a container's limit)"
@@ -66,9 +100,7 @@ def lacking(error: BaseException) -> Optional[MigrationError]:
     while first is not None:
         what = _missing(first, first is error)
         if what is not None:
-            return MigrationError(
-                "the machine has too few resources: " + what[0], hint=what[1], exit_code=ExitCode.INTERNAL
-            )
+            return ResourceError("the machine has too few resources: " + what[0], what[1])
         first = first.__cause__ or first.__context__
     return None
 

@@ -6,9 +6,9 @@ import contextlib
 import errno
 import os
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Type
 
-from migration.errors import ExitCode, MigrationError
+from migration.errors import MigrationError
 
 try:
     import fcntl
@@ -20,16 +20,16 @@ _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # the la
 
 
 @contextlib.contextmanager
-def held(path: Path, what: str, exit_code: ExitCode) -> Iterator[None]:
+def held(path: Path, what: str, error: Type[MigrationError]) -> Iterator[None]:
     """Hold the lock file ``path`` for the block, or refuse and say who holds it.
 
     The kernel's flock goes with its process, so a file left by a killed run does not block.
-    ``what``: the thing that is locked, for the message. Raises MigrationError with ``exit_code``.
+    ``what``: the thing that is locked, for the message. Raises ``error``.
     """
     while True:
         descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
         try:
-            _take(descriptor, what, exit_code)
+            _take(descriptor, what, error)
             # The last holder may have removed the file between our open and our lock.
             if _same_file(descriptor, path):
                 break
@@ -51,7 +51,7 @@ def held(path: Path, what: str, exit_code: ExitCode) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(descriptor: int, what: str, exit_code: ExitCode) -> None:
+def _take(descriptor: int, what: str, error: Type[MigrationError]) -> None:
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,19 +62,17 @@ def _take(descriptor: int, what: str, exit_code: ExitCode) -> None:
             os.lseek(descriptor, 1 << 20, os.SEEK_SET)
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
             os.lseek(descriptor, 0, os.SEEK_SET)
-    except OSError as error:
-        if error.errno not in _HELD:
-            raise MigrationError(
-                "%s cannot be locked: %s" % (what, error.strerror or error),
-                hint="its file system has no locks that keep two runs apart: choose a place on a local disk",
-                exit_code=exit_code,
-            ) from error
+    except OSError as refusal:
+        if refusal.errno not in _HELD:
+            raise error(
+                "%s cannot be locked: %s" % (what, refusal.strerror or refusal),
+                "its file system has no locks that keep two runs apart: choose a place on a local disk",
+            ) from refusal
         os.lseek(descriptor, 0, os.SEEK_SET)
         holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
-        raise MigrationError(
+        raise error(
             "%s is in use by another migration%s" % (what, " (process %s)" % holder if holder else ""),
-            hint="wait until it has ended, then run again",
-            exit_code=exit_code,
+            "wait until it has ended, then run again",
         ) from None
 
 

@@ -61,3 +61,12 @@ def silence(name: str) -> None:
     finally:
         with contextlib.suppress(OSError):
             os.close(nowhere)
+
+
+SHOWN = 100  # characters of a value
+
+
+def brief(text: str) -> str:
+    """Text as a part of a line can hold it."""
+    shown = printable(text[:SHOWN])
+    return shown if len(text) <= SHOWN else "%s… (%d characters)" % (shown, len(text))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Mapping, Optional, Tuple
 
-from migration.tables import Singleton, Table
+from migration.model import Singleton, Table
 
 
 @dataclass(frozen=True)

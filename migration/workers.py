@@ -15,7 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, Callable, Deque, Dict, Iterator, List, Optional, Sequence, TypeVar
 
-from migration.errors import ExitCode, MigrationError, lacking
+from migration.errors import MigrationError, ResourceError, lacking
 
 FOR_THREADS = 16 << 20  # bytes: less is looked through before threads or another process have begun
 THREADS = 2
@@ -75,7 +75,7 @@ def is_room_for_two() -> bool:
     return processors > 1 and not multiprocessing.current_process().daemon
 
 
-class Failed(MigrationError):
+class Failed(ResourceError):
     """The second process cannot be started, or has ended before it had answered."""
 
 
@@ -101,7 +101,6 @@ def in_a_process(function: Callable[..., Iterator[Any]], *arguments: Any) -> Ite
         raise Failed(
             "a second process cannot be started: %s" % error,
             hint="free some memory, or end other programs; then run again",
-            exit_code=ExitCode.INTERNAL,
         ) from error
     assert process.stdin is not None and process.stdout is not None
     questions, answers = process.stdin, process.stdout
@@ -113,7 +112,6 @@ def in_a_process(function: Callable[..., Iterator[Any]], *arguments: Any) -> Ite
             raise Failed(
                 "the second process ended early (exit code %s)" % process.wait(),
                 hint="see what is said above, or free some memory; then run again",
-                exit_code=ExitCode.INTERNAL,
             ) from None
         if error is not None:
             raise error

@@ -26,8 +26,9 @@ from demo import sample
 from demo.postgres import temp_postgres
 from export_from_postgres import export
 from import_to_sqlite import import_
-from migration import source, target
+from migration.postgres import source
 from migration.settings import Settings
+from migration.sqlite import target
 
 SUITE = Path(__file__).resolve().parent.parent
 ANNA = "anna@example.com"

@@ -37,8 +37,8 @@ import config
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration import bundle as bundles
-from migration import target
 from migration.errors import MigrationError
+from migration.sqlite import target
 from validate_migration import validate
 
 # A writer in PostgreSQL

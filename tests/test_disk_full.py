@@ -28,8 +28,8 @@ from conftest import (
 )
 
 import import_to_sqlite
-from migration import loading
 from migration.errors import MigrationError
+from migration.sqlite import loading
 
 
 def fill_up(folder: Path, leave: int = 0) -> Path:

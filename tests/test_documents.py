@@ -19,10 +19,11 @@ import pytest
 from conftest import ANNA, BRUNO, SCHEMA, SUITE, Database, Guarded, Place, Result, Run, Server
 
 import config
-from migration import console, lock
+from migration import lock
 from migration.bundle import MANIFEST, USER_DATA, Manifest
-from migration.errors import ExitCode
-from migration.tables import Singleton
+from migration.cli import console
+from migration.errors import BundleError, ExitCode
+from migration.model import Singleton
 
 README = (SUITE / "README.md").read_text(encoding="utf-8")
 CLUSTER = (SUITE / "CLUSTER.md").read_text(encoding="utf-8")
@@ -361,7 +362,7 @@ def open_elsewhere(scene: Scene) -> Result:
 
 def two_runs(scene: Scene) -> Result:
     scene.migrated()
-    with lock.held(scene.place.data / ".lock", "the data folder", ExitCode.BUNDLE):
+    with lock.held(scene.place.data / ".lock", "the data folder", BundleError):
         return scene.run("import_to_sqlite.py")
 
 
@@ -445,15 +446,21 @@ SITUATIONS: dict[str, Callable[[Scene], Result]] = {
 
 # Their text is in the source; other tests fill disks, wait for locks and change tables meanwhile.
 IN_SOURCE = {
-    "no space left for …": ("sqlite_errors.py", "no space left for %s"),
+    "no space left for …": ("sqlite/errors.py", "no space left for %s"),
     "table … is locked, and was not free within …: …": (
-        "source.py",
+        "postgres/source.py",
         "table %s is locked, and was not free within %s: %s",
     ),
-    "PostgreSQL at … has not answered for …": ("guard.py", "PostgreSQL at %s has not answered for %s"),
-    "stopped, as … waits to change table …": ("source.py", "stopped, as %s waits to change table %s"),
+    "PostgreSQL at … has not answered for …": (
+        "postgres/waits.py",
+        "PostgreSQL at %s has not answered for %s",
+    ),
+    "stopped, as … waits to change table …": (
+        "postgres/source.py",
+        "stopped, as %s waits to change table %s",
+    ),
     "changed in PostgreSQL while it was read: table …": (
-        "source.py",
+        "postgres/source.py",
         "changed in PostgreSQL while it was read: table %s",
     ),
 }

@@ -13,7 +13,7 @@ from conftest import NOWHERE, Database, Place, contents, make_old_database, sett
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
-from migration.report import REPORT
+from migration.validation.report import REPORT
 from validate_migration import validate
 
 Synced = Dict[int, int]  # inode → size when it was synced last

@@ -13,10 +13,11 @@ from conftest import ANNA, SCHEMA, SUITE, Database, Place, make_old_database, se
 
 from export_from_postgres import export
 from import_to_sqlite import import_
-from migration import source, target
 from migration.errors import ExitCode, MigrationError
-from migration.ownership import rows_of_user
-from migration.schema import read_schema
+from migration.postgres import source
+from migration.postgres.rows import rows_of_user
+from migration.sqlite import target
+from migration.sqlite.schema import read_schema
 
 MEGABYTES = 30
 OWN = 70  # megabytes that a run takes with small values, at most

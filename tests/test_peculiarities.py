@@ -16,8 +16,8 @@ import config
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.errors import MigrationError
+from migration.model import Table, child_of
 from migration.settings import Settings
-from migration.tables import Table, child_of
 from validate_migration import validate
 
 

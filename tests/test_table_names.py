@@ -15,8 +15,8 @@ from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.bundle import MANIFEST, REPORTS, USER_DATA
 from migration.errors import ExitCode, MigrationError
-from migration.schema import quote
-from migration.tables import Table, file_name, owned_by, require_distinct
+from migration.model import Table, file_name, owned_by, require_distinct
+from migration.sql import quote
 from validate_migration import validate
 
 STRANGE = (

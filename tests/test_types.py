@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 import config
 from export_from_postgres import export
 from import_to_sqlite import import_
-from migration import encoding
+from migration import conversion
 from migration.errors import ExitCode, MigrationError
+from migration.model import Column, Table, owned_by
 from migration.settings import Settings
-from migration.tables import Column, Table, owned_by
 from validate_migration import validate
 
 TYPES = """
@@ -625,7 +625,7 @@ def one_by_one(convert: Any, values: List[Any]) -> Any:
     """None where one of them cannot be converted."""
     try:
         return [None if bytes_of(value) == b"null" else convert(value) for value in values]
-    except encoding.Unrepresentable:
+    except conversion.Unrepresentable:
         return None
 
 
@@ -633,7 +633,7 @@ def bytes_of(value: Any) -> Any:
     return bytes(value) if isinstance(value, msgspec.Raw) else value
 
 
-@pytest.mark.parametrize("kind", encoding.MOMENTS)
+@pytest.mark.parametrize("kind", conversion.MOMENTS)
 @given(data=st.data())
 @hypothesis_settings(max_examples=300, deadline=None, derandomize=True, database=None)
 def test_dates_and_times_converted_together_are_those_converted_one_by_one(
@@ -642,8 +642,8 @@ def test_dates_and_times_converted_together_are_those_converted_one_by_one(
     usual = st.one_of(MOMENTS_AS_TEXT[kind], MOMENTS_AS_TEXT[kind].map(lambda text: text.replace(" ", "T")))
     texts = data.draw(st.lists(st.one_of(usual, usual, usual, _STRAY), min_size=1, max_size=5))
     column = Column("c", kind, kind, True)
-    convert = encoding.converter(column, "TEXT", False, True)
-    many = encoding.many_converter(column, "TEXT")
+    convert = conversion.converter(column, "TEXT", False, True)
+    many = conversion.many_converter(column, "TEXT")
     assert convert is not None and many is not None
     together = many(texts)
     assert together is None or list(together) == one_by_one(convert, texts)
@@ -666,8 +666,8 @@ def test_dates_and_times_converted_together_are_those_converted_one_by_one(
 @hypothesis_settings(max_examples=500, deadline=None, derandomize=True, database=None)
 def test_numbers_converted_together_are_those_converted_one_by_one(texts: List[str]) -> None:
     column = Column("c", "numeric", "numeric", False)
-    convert = encoding.converter(column, "REAL", False, False)
-    many = encoding.many_converter(column, "REAL")
+    convert = conversion.converter(column, "REAL", False, False)
+    many = conversion.many_converter(column, "REAL")
     assert convert is not None and many is not None
     raws = [msgspec.Raw(text.encode()) for text in texts]
     together = many(raws)
@@ -686,12 +686,12 @@ def test_numbers_converted_together_are_those_converted_one_by_one(texts: List[s
     ],
 )
 def test_what_is_no_moment_is_refused(kind: str, value: str) -> None:
-    with pytest.raises(encoding.Unrepresentable):
-        encoding.moment(kind)(value)
+    with pytest.raises(conversion.Unrepresentable):
+        conversion.moment(kind)(value)
 
 
 def test_newline_in_a_date_does_not_move_others_to_other_rows() -> None:
-    many = encoding.many_converter(Column("c", "date", "date", True), "TEXT")
+    many = conversion.many_converter(Column("c", "date", "date", True), "TEXT")
     assert many is not None
     assert many(["2024-01-01\n2024-01-02", "2024-01-03"]) is None
 
@@ -705,13 +705,13 @@ def test_newline_in_a_date_does_not_move_others_to_other_rows() -> None:
     ],
 )
 def test_value_that_is_none_of_its_kind_is_refused(kind: str, target: str, value: Any) -> None:
-    convert = encoding.converter(Column("c", kind, kind, False), target, False, False)
+    convert = conversion.converter(Column("c", kind, kind, False), target, False, False)
     assert convert is not None
-    with pytest.raises(encoding.Unrepresentable):
+    with pytest.raises(conversion.Unrepresentable):
         convert(value)
 
 
 def test_undeclared_null_of_json_stays_one_where_the_target_takes_no_null() -> None:
-    convert = encoding.converter(Column("c", "", "undeclared", False), "TEXT", True, True)
+    convert = conversion.converter(Column("c", "", "undeclared", False), "TEXT", True, True)
     assert convert is not None
     assert convert(msgspec.Raw(b"null")) == "null"

@@ -1,0 +1,168 @@
+"""What a migration would do, for `migrate.py --dry-run`: read from PostgreSQL, nothing written."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Sequence, Tuple
+
+from migration import conversion
+from migration.cli import console
+from migration.postgres import source
+from migration.postgres.rows import Orphans, rows_of_user
+from migration.settings import Settings
+from migration.sqlite import mapping
+from migration.sqlite.loading import tables_apart
+from migration.sqlite.mapping import TableMapping
+from migration.sqlite.schema import read_schema
+
+# Of the JSON. SQLite takes a little less than that for long texts and more for short rows with indexes.
+SQLITE_SHARE = 1.4
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """Rows and bytes of JSON that an export would write, and what becomes of the columns."""
+
+    name: str
+    rows: int
+    bytes: int
+    conversions: str
+    dropped: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``left_behind``: and whether config lets them stay. ``needs``: what for, folder, bytes that it takes, bytes free there."""
+
+    user_id: str
+    tables: Tuple[TablePlan, ...]
+    orphans: Tuple[Orphans, ...]
+    left_behind: Tuple[Tuple[Orphans, bool], ...]
+    needs: Tuple[Tuple[str, Path, int, int], ...]
+    suspects: Tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        return all(needed <= free for _, _, needed, free in self.needs)
+
+
+def plan(settings: Settings) -> Plan:
+    """Look at everything that a migration of ``settings`` would move. Raises MigrationError as the export does."""
+    schema = read_schema(settings.schema_path)
+    tables: List[TablePlan] = []
+    with source.opened(settings) as db:
+        rows = rows_of_user(
+            db, settings, schema, settings.user_email or settings.default_email, settings.skip_orphans
+        )
+        rows.require_kept()
+        for table in mapping.everything(settings):
+            mapped = mapping.map_columns(table, rows.catalog.columns[table.name], schema)
+            count, size = db.rows(
+                "SELECT count(*), coalesce(sum(octet_length(j.line::text) + 2), 0)::bigint FROM (%s) j (line)"
+                % rows.as_json(table)
+            )[0]
+            tables.append(
+                TablePlan(
+                    mapped.table, count, size, _conversions(mapped), ", ".join(c.name for c in mapped.dropped)
+                )
+            )
+        orphans = tuple(rows.orphans())
+        left_behind = tuple((found, rows.declared_left_behind(found)) for found in rows.left_behind())
+        suspects = tuple(rows.suspects())
+        user_id = rows.user.id
+    return Plan(user_id, tuple(tables), orphans, left_behind, _needs(settings, tables), suspects)
+
+
+# These are the same in both and not worth a word.
+_KEPT = {("text", "TEXT"), ("integer", "INTEGER"), ("float", "REAL")}
+
+
+def _conversions(mapped: TableMapping) -> str:
+    """Source type → SQLite type, with the number of columns where it is more than one."""
+    counts: Dict[Tuple[str, str], int] = {}
+    for pair in mapped.copied:
+        kind = pair.source.kind if pair.source.kind != "structure" else pair.source.type
+        change = (kind, conversion.affinity(pair.target.type))
+        if change not in _KEPT:
+            counts[change] = counts.get(change, 0) + 1
+    return ", ".join(
+        "%s→%s" % change + (" ×%d" % number if number > 1 else "") for change, number in counts.items()
+    )
+
+
+def _needs(settings: Settings, tables: Sequence[TablePlan]) -> Tuple[Tuple[str, Path, int, int], ...]:
+    database = settings.sqlite_path.resolve()
+    exported = sum(table.bytes for table in tables)
+    names = {table.name for table in settings.tables}
+    sizes = {table.name: table.bytes for table in tables if table.name in names}
+    # For a while what a second process loads is there twice.
+    apart = tables_apart({table.name: table.rows for table in tables}, sizes)
+    twice = sum(sizes[name] for name in apart)
+    wanted = [
+        ("bundle", settings.data_dir, exported),
+        ("database", database.parent, int((exported + twice) * SQLITE_SHARE)),
+    ]
+    if settings.backup and database.is_file():
+        wanted.append(("backup", settings.backup_dir, database.stat().st_size))
+    disks: Dict[int, int] = {}
+    needs = []
+    for what, folder, needed in wanted:
+        there = _existing(folder)
+        device = there.stat().st_dev
+        disks[device] = disks.get(device, 0) + needed
+        # what is free for this one is what those before it on the same disk leave
+        needs.append((what, folder, needed, shutil.disk_usage(str(there)).free - disks[device] + needed))
+    return tuple(needs)
+
+
+def _existing(folder: Path) -> Path:
+    folder = folder.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def show(made: Plan, settings: Settings) -> None:
+    """Print the plan to stdout."""
+    console.summary(
+        "Dry run: user %s from %s to %s; nothing was written"
+        % (made.user_id, source.masked(settings.postgres), settings.sqlite_path),
+        ("table", "rows", "bytes", "conversions", "dropped columns"),
+        [(table.name, table.rows, table.bytes, table.conversions, table.dropped) for table in made.tables],
+        even_if_quiet=True,
+        is_result=True,
+    )
+    console.summary(
+        "Disk space, estimated",
+        ("for", "folder", "needed", "free"),
+        [
+            (what, str(folder), console.size(needed), console.size(free))
+            for what, folder, needed, free in made.needs
+        ],
+    )
+    for line in made.suspects:
+        console.log.warning("%s", line)
+    for orphans in made.orphans:
+        console.log.warning(
+            "%d rows of %s refer by %s to rows of %s that are not the user's: the migration %s",
+            orphans.rows,
+            orphans.table,
+            ", ".join(orphans.columns),
+            orphans.parent,
+            "leaves them out" if settings.skip_orphans else "will stop there, unless --orphans skip is given",
+        )
+    for orphans, declared in made.left_behind:
+        console.log.warning(
+            "%d rows of %s that are not exported refer by %s to rows of the user in %s: %s",
+            orphans.rows,
+            orphans.table,
+            ", ".join(orphans.columns),
+            orphans.parent,
+            "they stay, as config.py says"
+            if declared
+            else "the migration will stop there, unless left_behind in config.py says that they may stay",
+        )
+    if not made.fits:
+        console.log.warning("not enough disk space")

@@ -1,0 +1,544 @@
+"""The type contract: what a value is in PostgreSQL, in the bundle's JSON, and in SQLite.
+
+A value reaches SQLite exactly, or its conversion raises ``Unrepresentable`` and nothing is imported.
+``schema_design/migration_mapping.md`` is this module in prose.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import sys
+from decimal import Decimal, InvalidOperation
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar, Union
+
+import msgspec
+
+from migration.model import Column
+
+SqliteValue = Union[None, int, float, str, bytes]
+Converter = Callable[[Any], SqliteValue]
+Many = Callable[[Sequence[Any]], Optional[Sequence[SqliteValue]]]
+
+JSON_NULLS = "$json_null"  # the bundle's own member: which nulls of a record are JSON's, not SQL's
+STRUCTURED = ("json", "jsonb", "structure")
+NUMERIC_AFFINITIES = ("INTEGER", "REAL", "NUMERIC")
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+
+
+DEEPEST = 10000  # levels of JSON; PostgreSQL's max_stack_depth ends earlier
+Decoded = TypeVar("Decoded")
+
+
+class Unrepresentable(ValueError):
+    """A value that SQLite would change, or that is not of its column's type. Says which rule, not the value."""
+
+
+def affinity(declared_type: str) -> str:
+    """SQLite's affinity of a declared column type. Source: https://www.sqlite.org/datatype3.html#determination_of_column_affinity"""
+    shown = declared_type.upper()
+    if "INT" in shown:
+        return "INTEGER"
+    if "CHAR" in shown or "CLOB" in shown or "TEXT" in shown:
+        return "TEXT"
+    if "BLOB" in shown or not shown:
+        return "BLOB"
+    if "REAL" in shown or "FLOA" in shown or "DOUB" in shown:
+        return "REAL"
+    return "NUMERIC"
+
+
+# Dates and times. Everything is what Python's isoformat() writes, but for what it cannot say:
+# years are astronomical (1 BC is 0000, 2 BC -0001; beyond 9999 a plus sign, as ISO 8601 has it),
+# infinity and 24:00:00 stay as they are.
+
+_DATE, _CLOCK = "[0-9]{4}-[0-9][0-9]-[0-9][0-9]", r"[0-9][0-9]:[0-9][0-9]:[0-9][0-9](?:\.[0-9]{6})?"
+_PLAIN = {  # what needs no conversion
+    "date": _DATE,
+    "time": "(?!24)" + _CLOCK,
+    "timetz": "(?!24)" + _CLOCK + "[+-][0-9][0-9]:[0-9][0-9]",
+    "timestamp": _DATE + "T" + _CLOCK,
+    "timestamptz": _DATE + "T" + _CLOCK + r"\+00:00",
+}
+MOMENTS = tuple(_PLAIN)
+_MOMENT = re.compile(
+    r"(?:(?P<year>\d{4,})-(?P<day>\d\d-\d\d))?(?P<between>[T ])?"
+    r"(?:(?P<clock>\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,6}))?(?P<zone>[+-]\d\d(?::?\d\d)?(?::\d\d)?|Z)?)?"
+    r"(?P<bc> BC)?",
+    re.ASCII,
+)
+_PARTS = {  # what each kind must and must not have: date, clock, zone
+    "date": (True, False, False),
+    "time": (False, True, False),
+    "timetz": (False, True, True),
+    "timestamp": (True, True, False),
+    "timestamptz": (True, True, True),
+}
+
+
+def moment(kind: str) -> Converter:
+    """Converter of a date or time of ``kind`` from ISO text as PostgreSQL renders it."""
+    plain, parts = re.compile(_PLAIN[kind]).fullmatch, _PARTS[kind]
+
+    def convert(text: str) -> str:
+        if plain(text):
+            return text
+        if text in ("infinity", "-infinity") and parts[0]:
+            return text
+        found = _MOMENT.fullmatch(text)
+        has = found and (found["year"] is not None, found["clock"] is not None, found["zone"] is not None)
+        if not found or has != parts or (found["between"] is not None) != (parts[0] and parts[1]):
+            raise Unrepresentable("not a " + kind)
+        date = _year(found["year"], found["bc"] is not None) + "-" + found["day"] if parts[0] else ""
+        clock = found["clock"] or ""
+        if found["fraction"] and int(found["fraction"]):
+            clock += "." + found["fraction"].ljust(6, "0")
+        return date + ("T" if parts[0] and parts[1] else "") + clock + _offset(found["zone"])
+
+    return convert
+
+
+_CUT_FRACTION = re.compile(r"\.[0-9]{0,4}[1-9](?=[\n+-])")  # PostgreSQL leaves its last zeros out
+
+
+def _many_moments(kind: str) -> Many:
+    plain = re.compile("(?:%s\n)*" % _PLAIN[kind]).fullmatch
+
+    def convert(texts: Sequence[str]) -> Optional[Sequence[str]]:
+        joined = "\n".join(texts) + "\n"
+        if not plain(joined):
+            joined = _CUT_FRACTION.sub(lambda found: found[0].ljust(7, "0"), joined)
+            if not plain(joined):
+                return None
+        converted = joined.split("\n")[:-1]
+        return converted if len(converted) == len(texts) else None
+
+    return convert
+
+
+def _year(digits: str, before_christ: bool) -> str:
+    year = 1 - int(digits) if before_christ else int(digits)
+    if year > 9999:
+        return "+%d" % year
+    return "%05d" % year if year < 0 else "%04d" % year
+
+
+def _offset(zone: Optional[str]) -> str:
+    if zone is None:
+        return ""
+    if zone == "Z":
+        return "+00:00"
+    digits = zone[1:].replace(":", "")
+    return zone[0] + digits[:2] + ":" + (digits[2:4] or "00") + (":" + digits[4:] if digits[4:] else "")
+
+
+# Numbers
+
+
+def _exact_float(digits: str) -> float:
+    """The double whose shortest decimal form is this number, or Unrepresentable."""
+    value = float(digits)
+    if value in (float("inf"), float("-inf")) or Decimal(repr(value)) != _decimal(digits):
+        raise Unrepresentable("a double cannot hold its digits; declare the SQLite column TEXT to keep them")
+    return value
+
+
+def _decimal(digits: str) -> Decimal:
+    try:
+        return Decimal(digits)
+    except InvalidOperation:
+        raise Unrepresentable("its exponent is beyond all numbers") from None
+
+
+_DIGITS = "-0123456789"  # what a JSON number begins with
+_SURE = 16  # characters with a point: every decimal of 15 digits comes back from its double as it was
+
+
+def _is_short(digits: str) -> bool:
+    """Whether a number without exponent has so few digits that a double surely holds them."""
+    return len(digits) < _SURE or (len(digits) == _SURE and "." in digits)
+
+
+def _numeric(target: str) -> Converter:
+    real = target == "REAL"
+
+    def convert(raw: msgspec.Raw) -> SqliteValue:
+        digits = str(raw, "utf-8")
+        if real and _is_short(digits) and digits[0] in _DIGITS and "e" not in digits and "E" not in digits:
+            return float(digits)
+        if digits == "null":
+            return None
+        if digits.startswith('"'):
+            digits = digits[1:-1]
+            if digits in NOT_FINITE:
+                return digits
+        if not is_number(digits):
+            raise Unrepresentable("not a number")
+        if target == "TEXT":
+            return digits
+        if target in ("INTEGER", "NUMERIC"):
+            number = _decimal(digits)
+            if number == number.to_integral_value() and -(2**63) <= number < 2**63:
+                return int(number)
+        return _exact_float(digits)
+
+    return convert
+
+
+# Of at most 15 digits: 15 characters, or 16 with a point among them
+_SHORT_NUMBERS = re.compile(
+    rb"(?:(?=[^\n]{1,%d}\n|[^\n.]*\.[^\n]*\n)(?=[^\n]{1,%d}\n)-?[0-9]+(?:\.[0-9]+)?\n|null\n)*"
+    % (_SURE - 1, _SURE)
+)
+
+
+def _many_numbers(raws: Sequence[msgspec.Raw]) -> Optional[Sequence[Optional[float]]]:
+    joined = b"\n".join(raws) + b"\n"
+    if not _SHORT_NUMBERS.fullmatch(joined):
+        return None
+    digits = joined.split()
+    if b"null" in digits:
+        return [None if text == b"null" else float(text) for text in digits]
+    return list(map(float, digits))
+
+
+def _float(target: str) -> Converter:
+    def convert(value: Union[float, str]) -> SqliteValue:
+        if isinstance(value, str):
+            if value not in NOT_FINITE:
+                raise Unrepresentable("not a number")
+            return value
+        return repr(value) if target == "TEXT" else value
+
+    return convert
+
+
+def _integer_as_real(value: int) -> int:
+    if int(float(value)) != value:
+        raise Unrepresentable("a double cannot hold its digits; declare the SQLite column INTEGER")
+    return value
+
+
+# Text and JSON
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+BLANKS = " \t\n\v\f\r"  # what SQLite passes over around a number in a text
+
+
+def is_number(text: str) -> bool:
+    """Whether SQLite reads all of a text as a number; Python reads more: other scripts' digits, blanks, underscores."""
+    return _NUMBER.fullmatch(text) is not None
+
+
+def _text_in_numeric_column(value: str) -> str:
+    """Text that reads as a number would become one: '007' → 7."""
+    if is_number(value.strip(BLANKS)):
+        raise Unrepresentable("the SQLite column turns text that reads as a number into one; declare it TEXT")
+    return value
+
+
+def _json_text(not_null: bool, numeric_target: bool, laid_out: Callable[[str], str]) -> Converter:
+    """JSON text as PostgreSQL writes it. A null is JSON's where the source column cannot be NULL."""
+
+    def convert(raw: msgspec.Raw) -> SqliteValue:
+        text = laid_out(str(raw, "utf-8"))
+        if text == "null" and not not_null:
+            return None
+        return _text_in_numeric_column(text) if numeric_target else text
+
+    return convert
+
+
+# The layout of JSON text: bundles that PostgreSQL did not write have line ends, other blanks, or none
+
+
+def _as_jsonb(text: str) -> str:
+    """One blank behind each comma and colon, as jsonb is written."""
+    if _JSONB_BEGINS.match(text) and not _LINE_END.search(text):
+        return text
+    return _laid_out(text, ", ", ": ")
+
+
+# What comes first of names and values, and what follows it: one layout tells of all the text
+_JSONB_BEGINS = re.compile(
+    r'[\[{]*(?:"[^"\\]*(?:\\.[^"\\]*)*"|[^"\[\]{},:\s]*)(?:[,:] (?! )|[\]}]|\Z)', re.DOTALL
+)
+_LINE_END = re.compile("[\n\r\t]")
+
+
+def _as_structure(text: str) -> str:
+    """No blanks, as row_to_json writes arrays and composites."""
+    return _laid_out(text, ",", ":") if _LINE_END.search(text) else text
+
+
+def _as_json(text: str) -> str:
+    """As it was written, but on one line: the export makes a blank of a line end."""
+    return text.replace("\n", " ").replace("\r", " ")
+
+
+def _as_jsonb_unescaped(text: str) -> str:
+    """The same of JSON that another program wrote: it may have escaped what is not ASCII."""
+    if "\\" not in text:
+        return _as_jsonb(text)
+    return _laid_out(text, ", ", ": ", _unescaped)
+
+
+_STRING = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
+
+
+def _laid_out(text: str, comma: str, colon: str, string: Callable[[str], str] = str) -> str:
+    """JSON text with these separators and no other white space between its tokens; digits and order stay."""
+    parts: List[str] = _STRING.split(text)
+    parts[::2] = ["".join(part.split()).replace(",", comma).replace(":", colon) for part in parts[::2]]
+    parts[1::2] = map(string, parts[1::2])
+    return "".join(parts)
+
+
+def _unescaped(string: str) -> str:
+    if "\\" not in string:
+        return string
+    plain = json.dumps(json.loads(string), ensure_ascii=False)
+    return plain if plain.isascii() or not _HALVES.search(plain) else string
+
+
+_HALVES = re.compile("[\ud800-\udfff]")  # of a pair that is not whole: no UTF-8
+
+
+def _bytes(value: str) -> bytes:
+    try:
+        if not value.startswith("\\x"):
+            raise ValueError
+        return bytes.fromhex(value[2:])
+    except ValueError:
+        raise Unrepresentable("not bytes in hex form") from None
+
+
+def _undeclared(not_null: bool, json_declared: bool, target: str) -> Converter:
+    """For bundles that do not say their column types: JSON's own types, text as it is, JSON as jsonb is written."""
+
+    def convert(raw: msgspec.Raw) -> SqliteValue:
+        text = str(raw, "utf-8")
+        if text == "null":
+            return "null" if json_declared and not_null else None
+        if json_declared or text[0] in "{[":
+            return _as_jsonb_unescaped(text)
+        if text in ("true", "false"):
+            return int(text == "true")
+        if text[0] == '"':
+            return str(msgspec.json.decode(text.encode()))
+        return _numeric(target)(raw)
+
+    return convert
+
+
+# From a record to a row
+
+
+def undeclared(names: Sequence[str]) -> Tuple[Column, ...]:
+    """Columns of a bundle that names no types."""
+    return tuple(Column(name, "", "undeclared", False) for name in names)
+
+
+_JSON_TYPES: Dict[str, Any] = {
+    "boolean": Optional[bool],
+    "integer": Optional[int],
+    "float": Union[float, str, None],
+    "numeric": msgspec.Raw,
+    "json": msgspec.Raw,
+    "jsonb": msgspec.Raw,
+    "structure": msgspec.Raw,
+    "undeclared": msgspec.Raw,
+}
+
+
+def record_decoder(columns: Sequence[Column]) -> RecordDecoder:
+    return _record_decoder(tuple(columns))
+
+
+class RecordDecoder:
+    """Decoder of records with exactly these columns, each once.
+
+    Yields structures whose fields ``c0, c1 …`` are the columns in order and ``json_nulls`` names
+    the columns whose null is JSON's. JSON and decimal numbers stay raw, so that no digit is touched.
+    Raises msgspec.ValidationError where the record is another, msgspec.DecodeError where it is no JSON.
+    """
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._fields: List[Any] = [
+            ("c%d" % i, _JSON_TYPES.get(column.kind, Optional[str])) for i, column in enumerate(columns)
+        ]
+        self._names = {"c%d" % i: column.name for i, column in enumerate(columns)}
+        self._type = msgspec.defstruct(
+            "Record",
+            [*self._fields, ("json_nulls", Tuple[str, ...], ())],
+            rename={**self._names, "json_nulls": JSON_NULLS},
+            forbid_unknown_fields=True,
+            omit_defaults=True,
+            gc=False,
+        )
+        self._decoder = msgspec.json.Decoder(self._type)
+        self._encoder = msgspec.json.Encoder()
+
+    def __call__(self, text: bytes) -> Any:
+        """One record."""
+        try:
+            record = self._decoder.decode(text)
+        except msgspec.ValidationError:
+            raise
+        except (msgspec.DecodeError, RecursionError) as error:
+            # A json column may hold an escaped half of a surrogate pair, which PostgreSQL and SQLite take,
+            # and be deeper than Python 3.12 lets C code go.
+            try:
+                members = split_members(text)
+            except ValueError:
+                raise error from None
+            nulls_text = members.pop(JSON_NULLS, b"[]")
+            if set(members) != set(self._names.values()):
+                raise msgspec.ValidationError("it has other members than its table has columns") from error
+            values = [_member(field, members[self._names[field[0]]]) for field in self._fields]
+            nulls = msgspec.json.decode(nulls_text, type=Tuple[str, ...])
+            return self._type(*values, nulls)
+        if (
+            self._encoder.encode(record) != text
+        ):  # laid out in another way, or a key twice, of which the last would win
+            reject_duplicates(text)
+        return record
+
+    def many(self, texts: Sequence[bytes]) -> List[Any]:
+        """As many records: at once where all of them are written as we write them, else one by one."""
+        lines = b"\n".join(texts)
+        try:
+            records: List[Any] = self._decoder.decode_lines(lines)
+            written = self._encoder.encode_lines(records)
+            # a newline longer; a sum of the two would be a copy more of what may be large
+            if len(records) == len(texts) and len(written) == len(lines) + 1 and written.startswith(lines):
+                return records
+        except (msgspec.DecodeError, RecursionError):
+            pass
+        decode = deep(self)
+        return [decode(text) for text in texts]
+
+
+_record_decoder = functools.lru_cache(maxsize=64)(RecordDecoder)
+
+
+def _member(field: Tuple[str, Any], raw: bytes) -> Any:
+    return msgspec.Raw(raw) if field[1] is msgspec.Raw else msgspec.json.decode(raw, type=field[1])
+
+
+def refuse_constant(name: str) -> None:
+    """For ``parse_constant``: NaN and Infinity, which Python would read."""
+    raise ValueError("%s is not JSON" % name)
+
+
+_READER = json.JSONDecoder(parse_constant=refuse_constant)
+# The same in Python alone, whose depth sys.setrecursionlimit sets in every version.
+_DEEP_READER = json.JSONDecoder(parse_constant=refuse_constant)
+_DEEP_READER.scan_once = json.scanner.py_make_scanner(_DEEP_READER)  # type: ignore[attr-defined]
+
+
+def value_at(text: str, position: int) -> Tuple[Any, int]:
+    """The JSON value at a position, and where it ends. Raises ValueError, RecursionError."""
+    try:
+        return _READER.raw_decode(text, position)
+    except RecursionError:
+        if sys.getrecursionlimit() < DEEPEST:
+            raise  # for ``deep``: Python 3.8 may end at a second overflow right after the first
+        return _DEEP_READER.raw_decode(text, position)
+
+
+def deep(decode: Callable[..., Decoded]) -> Callable[..., Decoded]:
+    """The decoder for JSON that is nested deeper than Python's recursion limit: PostgreSQL takes some thousand levels."""
+
+    def patient(*arguments: Any) -> Decoded:
+        try:
+            return decode(*arguments)
+        except RecursionError:
+            limit = sys.getrecursionlimit()
+            sys.setrecursionlimit(limit + DEEPEST)
+            try:
+                return decode(*arguments)
+            finally:
+                sys.setrecursionlimit(limit)
+
+    return patient
+
+
+def split_members(record: bytes) -> Dict[str, bytes]:
+    """The members of a JSON object as JSON text, taken apart by Python's own reader. Raises ValueError."""
+    text = record.decode("utf-8")
+    members: Dict[str, bytes] = {}
+    sign, position = "{", 0
+    while True:
+        position = _after(text, position, sign)
+        name, position = value_at(text, position)
+        start = _after(text, position, ":")
+        _, position = value_at(text, start)
+        if not isinstance(name, str) or name in members:
+            raise ValueError("a member is there twice")
+        members[name] = text[start:position].encode("utf-8")
+        if text[position:].strip(_BLANKS) == "}":
+            return members
+        sign = ","
+
+
+_BLANKS = " \t\n\r"
+
+
+def _after(text: str, position: int, sign: str) -> int:
+    """Where the next token begins behind ``sign``."""
+    rest = text[position:].lstrip(_BLANKS)
+    if not rest.startswith(sign):
+        raise ValueError("%s is missing" % sign)
+    return len(text) - len(rest[1:].lstrip(_BLANKS))
+
+
+def reject_duplicates(record: bytes) -> None:
+    """Raise msgspec.ValidationError where a record has a member twice."""
+    pairs = json.loads(record.decode("utf-8"), object_pairs_hook=list)
+    if isinstance(pairs, list):
+        names = [pair[0] for pair in pairs if isinstance(pair, tuple)]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise msgspec.ValidationError("it has %s twice" % ", ".join(sorted(twice)))
+
+
+def converter(
+    column: Column, declared_type: str, json_declared: bool, target_not_null: bool
+) -> Optional[Converter]:
+    """From a decoded value (never None) to what SQLite is given; None where they are the same."""
+    target = affinity(declared_type)
+    numeric_target = target in NUMERIC_AFFINITIES
+    kind = column.kind
+    if kind == "boolean":
+        return None
+    if kind == "integer":
+        return _integer_as_real if target == "REAL" else None
+    if kind == "numeric":
+        return _numeric(target)
+    if kind == "float":
+        return _float(target)
+    if kind in ("json", "jsonb"):
+        layout = _as_jsonb if kind == "jsonb" else _as_json
+        return _json_text(column.not_null, numeric_target, layout)
+    if kind == "structure":
+        return _json_text(False, numeric_target, _as_structure)
+    if kind == "bytea" and target == "BLOB":
+        return _bytes
+    if kind in MOMENTS:
+        return moment(kind)
+    if kind == "undeclared":
+        return _undeclared(target_not_null, json_declared, target)
+    return _text_in_numeric_column if numeric_target else None
+
+
+def many_converter(column: Column, declared_type: str) -> Optional[Many]:
+    """The same of many values at once, or None where one of them is unusual; None where there is no such short cut."""
+    if column.kind in MOMENTS:
+        return _many_moments(column.kind)
+    if column.kind == "numeric" and affinity(declared_type) == "REAL":
+        return _many_numbers
+    return None

@@ -1,0 +1,179 @@
+"""One user's results of a run of many: where their files lie, and whether they are still those that were made."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Iterator, Mapping, NamedTuple, Optional
+from urllib.parse import quote
+
+from migration.bundle import BLOCK, MANIFEST, REPORTS, create_private, make_folder, sync_folder
+from migration.errors import MigrationError, TargetError
+from migration.sqlite import old_files, target
+
+DATABASE = "app.db"
+BUNDLE = "bundle"
+BACKUPS = "backups"  # only where a database was replaced that somebody has written to since
+COMPANIONS = ("-wal", "-shm", "-journal")
+LONGEST_NAME = 200  # of 255 bytes that file systems allow
+BUSY_SECONDS = 2.0
+CHANGED = "the database was changed or replaced"
+
+_ASIDE = "app_%Y%m%d_%H%M%S.db"  # local time
+
+
+class Made(NamedTuple):
+    """SHA256 of the database, and of the bundle: of the list of its files' own."""
+
+    database: str
+    bundle: str
+
+
+def folder_of(output: Path, user_id: str) -> Path:
+    """The user's folder. An id that is no plain word is written so that it is one, and never meets our own files."""
+    name = quote(user_id, safe="").replace(".", "%2E") or "%"
+    if len(name) > LONGEST_NAME:
+        name = name[: LONGEST_NAME - 65] + "~" + hashlib.sha256(user_id.encode("utf-8")).hexdigest()
+    return output / name
+
+
+@contextlib.contextmanager
+def errors(path: Path) -> Iterator[None]:
+    """As ``target.errors``, for a file in the output folder."""
+    try:
+        with target.errors(path):
+            yield
+    except MigrationError as error:
+        if error.hint is None:
+            raise
+        raise type(error)(error.message, of_output(error.hint), logged=error.logged) from error
+
+
+def of_output(hint: str) -> str:
+    """A hint of the phases with the option that a run of many users has in the place of theirs."""
+    return re.sub(r"--(sqlite-path|backup-dir|data-dir)( (and|or) --backup-dir)?", "--output-dir", hint)
+
+
+def require_no_links(output: Path, user_id: str) -> None:
+    """Raises MigrationError (exit 5) where a link would lead the user's files out of ``output``."""
+    folder = folder_of(output, user_id)
+    database = folder / DATABASE
+    for path in (
+        folder,
+        folder / BUNDLE,
+        folder / BACKUPS,
+        database,
+        *(database.with_name(DATABASE + end) for end in COMPANIONS),
+    ):
+        require_no_link(path)
+
+
+def require_no_link(path: Path) -> None:
+    if path.is_symlink():
+        raise TargetError(
+            "%s is a symbolic link: files would land outside the output folder" % path,
+            "remove the link, or choose another --output-dir",
+        )
+
+
+def made(folder: Path, checksums: Mapping[str, str]) -> Made:
+    """Of files that have just been made. ``checksums``: those of the bundle's manifest."""
+    files = {**checksums, MANIFEST: _sha256(folder / BUNDLE / MANIFEST)}
+    return Made(_sha256(folder / DATABASE), _of_all(files))
+
+
+def difference(folder: Path, was: Made) -> Optional[str]:
+    """What is not as it was made, in words; None where all is."""
+    database, bundle = folder / DATABASE, folder / BUNDLE
+    if any(path.is_symlink() for path in (folder, database, bundle)):
+        return "a symbolic link is in the place of the files"
+    if not database.is_file():
+        return "the database is missing"
+    if not is_as_made(database, was.database):
+        return CHANGED
+    if not (bundle / MANIFEST).is_file():
+        return "the bundle is missing"
+    if not all((bundle / name).is_file() for name in REPORTS):
+        return "the validation report is missing"
+    names = {path.name for path in bundle.glob("*.json")} - set(REPORTS)
+    try:
+        files = {name: _sha256(bundle / name) for name in names if not (bundle / name).is_symlink()}
+    except OSError:
+        return "the bundle cannot be read"
+    return None if _of_all(files) == was.bundle else "the bundle was changed or is incomplete"
+
+
+def is_as_made(database: Path, sha256: str) -> bool:
+    """Whether the file is that very one, and nothing has been written beside it to be taken over."""
+    for end in ("-wal", "-journal"):
+        beside = database.with_name(database.name + end)
+        if beside.is_symlink() or (beside.is_file() and beside.stat().st_size):
+            return False
+    try:
+        return _sha256(database) == sha256
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def aside(folder: Path) -> Iterator[None]:
+    """Move the user's database to BACKUPS, byte for byte with what lies beside it; back again if the block fails.
+
+    It need be no sound one. Raises MigrationError (exit 5) where a program has it open.
+    """
+    database, backups = folder / DATABASE, folder / BACKUPS
+    moved = []
+    with errors(database):
+        if old_files.is_locked(database, BUSY_SECONDS):
+            raise target.in_use(database)
+        make_folder(backups)
+        name = _free_name(backups)
+        for end in (*COMPANIONS, ""):
+            here, there = str(database) + end, str(name) + end
+            if os.path.lexists(here):
+                os.replace(here, there)
+                moved.append((here, there))
+        sync_folder(backups)
+    try:
+        yield
+    except BaseException:
+        if not database.exists():
+            for here, there in moved:
+                os.replace(there, here)
+            with contextlib.suppress(OSError):  # others are in it
+                backups.rmdir()
+        raise
+
+
+def _free_name(folder: Path) -> Path:
+    when = datetime.now()
+    while any(os.path.lexists(str(folder / when.strftime(_ASIDE)) + end) for end in ("", *COMPANIONS)):
+        when += timedelta(seconds=1)
+    return folder / when.strftime(_ASIDE)
+
+
+def _of_all(files: Mapping[str, str]) -> str:
+    listed = "".join("%s %s\n" % (files[name].lower(), name) for name in sorted(files))
+    return hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(str(path), "rb", buffering=0) as file:
+        for block in iter(lambda: file.read(BLOCK), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def ignores_case(folder: Path) -> bool:
+    """Whether the folder's file system takes two names for one that differ in capitals alone."""
+    probe = folder / ".Case-Probe"
+    create_private(probe).close()
+    try:
+        return os.path.exists(str(folder / probe.name.lower()))
+    finally:
+        probe.unlink()

@@ -1,0 +1,84 @@
+"""How much room the files of many users will take, estimated before anything is written."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Mapping
+
+from migration.cli import console
+from migration.errors import TargetError
+from migration.postgres.source import SharedRows, Snapshot, select_json
+from migration.settings import Settings
+from migration.sqlite.schema import Schema
+
+SAMPLE = 1000  # rows of a table whose size as JSON is looked at
+# Of the JSON, once a database is finished: what stays of many users, not what one takes while it is made.
+SQLITE_SHARE = 1.3
+FILES = (
+    12 * 4096 + 60_000
+)  # what a bundle's files take beyond their rows: half-filled blocks, manifest, reports
+
+
+def require_space(
+    db: Snapshot,
+    settings: Settings,
+    schema: Schema,
+    exported: Mapping[str, SharedRows],
+    users: int,
+    there: int,
+    output: Path,
+) -> None:
+    """Raises MigrationError (exit 5) where ``users`` will not fit. ``there``: bytes of theirs that will be replaced."""
+    needed = max(0, bytes_needed(db, settings, schema, exported, users) - there)
+    free = shutil.disk_usage(str(output)).free
+    console.log.info("%s needed in %s, estimated; %s free", console.size(needed), output, console.size(free))
+    if needed > free:
+        raise TargetError(
+            "no space for %d users in %s: about %s needed, %s free"
+            % (users, output, console.size(needed), console.size(free)),
+            "free some space, choose another --output-dir, or migrate fewer at a time with --users-from",
+        )
+
+
+def bytes_needed(
+    db: Snapshot, settings: Settings, schema: Schema, exported: Mapping[str, SharedRows], users: int
+) -> int:
+    """What the files of ``users`` of average size take. ``exported``: what everybody has, as far as it is known."""
+    total = max(1, int(db.value("SELECT count(*) FROM " + db.quoted(settings.user.name))))
+    json = 0
+    for table in settings.tables:
+        everybodys = table.owner is None and table.ownership.parent is None
+        if table.name in exported:
+            json += users * exported[table.name].size
+        if not (everybodys and table.name in exported):
+            size = _json_bytes(db, table.name)
+            json += size * users if everybodys else size * users // total
+    return int(json * (1 + SQLITE_SHARE)) + users * (FILES + _empty_database(schema))
+
+
+def _json_bytes(db: Snapshot, table: str) -> int:
+    """Rows of a table, as the server last counted them, times the size of the first ones as JSON."""
+    line = select_json(db, db.catalog, table, "true", ordered=False)
+    average = db.value(
+        "SELECT avg(octet_length(j.line::text) + 2) FROM (%s LIMIT %d) j (line)" % (line, SAMPLE)
+    )
+    if average is None:
+        return 0
+    rows = int(
+        db.value("SELECT reltuples::bigint FROM pg_class WHERE oid = %s::regclass", (db.quoted(table),))
+    )
+    if rows <= 0:  # never analyzed
+        rows = int(db.value("SELECT count(*) FROM " + db.quoted(table)))
+    return int(rows * average)
+
+
+def _empty_database(schema: Schema) -> int:
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.executescript(schema.script)
+        pages, size = (
+            database.execute("PRAGMA " + name).fetchone()[0] for name in ("page_count", "page_size")
+        )
+        return int(pages * size)

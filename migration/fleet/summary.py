@@ -1,0 +1,83 @@
+"""The index of many migrations: ``summary.json`` and ``summary.html``, made from the ledger. Users are ids alone.
+
+Both are written user by user, so that a million take no more memory than one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any, BinaryIO, Callable, Dict, Iterator, List
+
+from migration.bundle import create_private, sync
+from migration.fleet import ledger, results
+from migration.fleet.ledger import Ledger
+from migration.printing import printable_json
+from migration.validation import page
+
+SUMMARY = "summary.json"
+PAGE = "summary.html"
+TEMPLATE = Path(__file__).resolve().with_name("summary.html.j2")
+SHOWN = 5000  # users on the page: failed ones first
+
+
+def write(book: Ledger, output: Path, folder_of: Callable[[str], str]) -> List[Path]:
+    """Write both to ``output``; ``folder_of``: a user's folder in it. Raises MigrationError (exit 5)."""
+    about = _about(book)
+    written = []
+    for name, fill in ((SUMMARY, _fill_json), (PAGE, _fill_page)):
+        path = output / name
+        partial = path.with_name("." + name + ".partial")
+        with results.errors(path):
+            try:
+                with create_private(partial) as file:
+                    fill(file, about, book, folder_of)
+                    sync(file)
+                os.replace(str(partial), str(path))
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    partial.unlink()
+        written.append(path)
+    return written
+
+
+def _about(book: Ledger) -> Dict[str, Any]:
+    totals = book.totals()
+    complete = totals["users"] and not totals["pending"]
+    status = "FAIL" if totals["failed"] else "PASS" if complete else "INCOMPLETE"
+    return {
+        "summary_version": 1,
+        "timestamp": ledger.now(),
+        "overall_status": status,
+        "totals": totals,
+        "runs": book.runs(),
+    }
+
+
+def _users(book: Ledger, folder_of: Callable[[str], str], **of: Any) -> Iterator[Dict[str, Any]]:
+    for user in book.users(**of):
+        del user["wanted"]
+        user["folder"] = folder_of(user["user_id"])
+        yield user
+
+
+def _fill_json(file: BinaryIO, about: Dict[str, Any], book: Ledger, folder_of: Callable[[str], str]) -> None:
+    """One user a line."""
+    head = printable_json(json.dumps(about, indent=2, ensure_ascii=False))
+    file.write(head[: -len("\n}")].encode("utf-8") + b',\n  "users": [')
+    separator = "\n    "
+    for user in _users(book, folder_of):
+        file.write((separator + printable_json(json.dumps(user, ensure_ascii=False))).encode("utf-8"))
+        separator = ",\n    "
+    file.write(b"\n  ]\n}\n")
+
+
+def _fill_page(file: BinaryIO, about: Dict[str, Any], book: Ledger, folder_of: Callable[[str], str]) -> None:
+    failed = _users(book, folder_of, state="failed")
+    others = (user for user in _users(book, folder_of) if user["state"] != "failed")
+    page.template(TEMPLATE).stream(
+        about=about, users=itertools.islice(itertools.chain(failed, others), SHOWN), shown=SHOWN
+    ).dump(file, encoding="utf-8")

@@ -1,0 +1,191 @@
+"""Tables, their columns and keys, and how rows belong to a user. ``config.TABLES`` is written with these."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import Dict, Iterable, Mapping, NamedTuple, Optional, Tuple, Union
+
+from migration.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """The way from a row to its user: through an owner column, through a parent row, or shared by all."""
+
+    columns: Tuple[str, ...] = ()
+    parent: Optional[str] = None
+    or_shared: bool = False
+
+
+def owned_by(column: str, or_shared: bool = False) -> Ownership:
+    """Rows whose ``column`` holds the user's id; with ``or_shared`` also rows where it is NULL."""
+    return Ownership((column,), or_shared=or_shared)
+
+
+def child_of(parent: str, columns: Union[str, Tuple[str, ...]]) -> Ownership:
+    """Rows whose ``columns`` (one, or all of a composite key) point at a row of ``parent`` that is the user's."""
+    return Ownership((columns,) if isinstance(columns, str) else tuple(columns), parent)
+
+
+def shared() -> Ownership:
+    """Every row, for every user."""
+    return Ownership()
+
+
+def require_tuple(what: str, value: object) -> None:
+    """``("name")`` is text and not a tuple: ``in`` would look for a part of it. Raises MigrationError (exit 2)."""
+    if isinstance(value, str):
+        raise UsageError("config.py: %s is text, not a tuple" % what, 'a comma makes it one: ("%s",)' % value)
+
+
+# Files of the bundle that no table may overwrite, and devices that Windows knows by name, whatever the extension
+_RESERVED = re.compile(
+    "user_data|manifest|validation_report|con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE
+)
+_LONGEST = 200  # bytes: file systems take 255
+
+
+def file_name(table: str) -> str:
+    """The table's file in a bundle: its own name where that is plain, else what is unsafe as ``%`` and two hex digits.
+
+    Two names have two files; where letters differ in case alone, ``require_distinct`` refuses them.
+    """
+    name = "".join(
+        sign if sign.isascii() and (sign.isalnum() or sign in "_-.") else _escaped(sign) for sign in table
+    )
+    if name[:1] in ("", ".", "-") or _RESERVED.fullmatch(name.partition(".")[0]):
+        name = _escaped(name[:1]) + name[1:]
+    if len(name) > _LONGEST:
+        digest = hashlib.sha256(table.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        name = name[:_LONGEST].rpartition("%")[0] + "%-" + digest
+    return name + ".json"
+
+
+def _escaped(sign: str) -> str:
+    return "".join("%%%02X" % byte for byte in sign.encode("utf-8", "surrogatepass"))
+
+
+def require_distinct(names: Iterable[str]) -> None:
+    """Tables that are the same to SQLite, or to a file system, cannot both be migrated. Raises MigrationError (exit 2)."""
+    known: Dict[str, str] = {}
+    for name in names:
+        other = known.get(name.lower())
+        if other is not None:
+            raise UsageError(
+                "config.py names table %s twice" % name
+                if other == name
+                else "config.py names tables %s and %s, which SQLite does not tell apart" % (other, name),
+                "leave one of the entries away"
+                if other == name
+                else "rename one of them in PostgreSQL, or leave it behind with EXCLUDED_TABLES",
+            )
+        known[name.lower()] = name
+
+
+@dataclass(frozen=True, eq=False)  # told apart by identity: it is the key of what is kept of it
+class Table:
+    """One table to migrate, of the same name in PostgreSQL and SQLite.
+
+    ``dropped``: source columns that SQLite has no place for and that are meant to be left behind
+    (the owner column is so without saying).
+    ``ranges``: column → (lowest, highest) valid number, for the validation.
+    ``json_types``: JSON column → Python type its values must have (``list``, ``dict``; ``object`` for
+    any JSON value), for the validation and for bundles that do not say their column types.
+    ``left_behind``: columns of foreign keys by which rows that are not the user's may refer to rows that are.
+    Such rows stay in PostgreSQL and are counted; without this declaration they stop the export.
+    """
+
+    name: str
+    ownership: Ownership
+    dropped: Tuple[str, ...] = ()
+    ranges: Mapping[str, Tuple[float, float]] = field(default_factory=dict)
+    json_types: Mapping[str, type] = field(default_factory=dict)
+    left_behind: Tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_tuple("dropped of %s" % self.name, self.dropped)
+        require_tuple("left_behind of %s" % self.name, self.left_behind)
+
+    @property
+    def file(self) -> str:
+        return file_name(self.name)
+
+    @property
+    def owner(self) -> Optional[str]:
+        """The column that holds the user's id, where the table has one."""
+        rule = self.ownership
+        return rule.columns[0] if rule.columns and rule.parent is None else None
+
+    @property
+    def all_dropped(self) -> Tuple[str, ...]:
+        """Columns that may be missing in SQLite: the declared ones and the owner column."""
+        return self.dropped if self.owner is None else (*self.dropped, self.owner)
+
+
+@dataclass(frozen=True, eq=False)
+class Singleton:
+    """One source row of the user that becomes row 1 of a SQLite table.
+
+    ``member`` is its key in ``user_data.json``; ``owner`` the source column that holds the user's id.
+    ``named_by``, of the users' table: the column with the name that the command line takes, an e-mail address say.
+    """
+
+    name: str
+    target: str
+    member: str
+    owner: str
+    named_by: str = "email"
+    dropped: Tuple[str, ...] = ()
+    json_types: Mapping[str, type] = field(default_factory=dict)
+    ranges: Mapping[str, Tuple[float, float]] = field(default_factory=dict)
+    left_behind: Tuple[str, ...] = ()  # as a Table's
+
+    def __post_init__(self) -> None:
+        require_tuple("dropped of %s" % self.name, self.dropped)
+        require_tuple("left_behind of %s" % self.name, self.left_behind)
+
+    @property
+    def all_dropped(self) -> Tuple[str, ...]:
+        """Columns that may be missing in SQLite; ``id`` is replaced by the singleton's 1."""
+        return (*self.dropped, self.owner, "id")
+
+
+class Column(NamedTuple):
+    """A source column. ``kind`` is its class in the type contract (``encoding.py``)."""
+
+    name: str
+    type: str
+    kind: str
+    not_null: bool
+
+
+class Equality(NamedTuple):
+    """How PostgreSQL compares a key with a reference to it, whatever operators a search_path finds."""
+
+    operator: str
+    cast: str = ""  # of both sides
+    collation: str = ""  # of the key, where the reference has another
+
+    def sql(self, key: str, reference: str) -> str:
+        collate = " COLLATE " + self.collation if self.collation else ""
+        return "{}{cast} OPERATOR({}) {}{cast}{}".format(
+            key, self.operator, reference, collate, cast=self.cast
+        )
+
+
+class ForeignKey(NamedTuple):
+    """Columns of ``table`` that name a row of ``parent``; tables are unqualified inside the schema.
+
+    ``equalities``: of each pair of columns; none where nobody has asked PostgreSQL. ``exact``: where tables that
+    inherit from the parent are read with it, of rows of which table (by its oid) rows of which one are named; rows of
+    others may name any.
+    """
+
+    table: str
+    columns: Tuple[str, ...]
+    parent: str
+    parent_columns: Tuple[str, ...]
+    equalities: Tuple[Equality, ...] = ()
+    exact: Tuple[Tuple[int, int], ...] = ()

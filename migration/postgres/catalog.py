@@ -1,0 +1,372 @@
+"""What PostgreSQL says of its tables, and whether config accounts for every one of them."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+
+from migration.errors import MigrationError, SourceError, UsageError
+from migration.model import Column, ForeignKey, Table
+from migration.postgres.kinds import Type
+from migration.settings import Settings
+
+LISTED = 10
+
+
+class Relation(NamedTuple):
+    """A table; ``parents``: oids of those that it inherits from. ``extension``: it belongs to one."""
+
+    schema: str
+    name: str
+    oid: int
+    parents: Tuple[int, ...] = ()
+    extension: bool = False
+
+
+class Collation(NamedTuple):
+    """Of a column of text: its name in SQL, and whether only equal texts are equal by it."""
+
+    name: str
+    deterministic: bool
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """What PostgreSQL says of its tables. Tables outside the schema appear as ``schema.table``.
+
+    ``keys``: the columns that tell the rows of a table apart: its primary key, else a unique key that cannot be
+    NULL, else (). Then only the whole row does, and several rows may be equal.
+    ``values``: table → column → its type, where that has to be rendered in a way of its own, or asked about.
+    ``collations``: table → column → its collation, where it has one.
+    """
+
+    relations: Mapping[str, Relation]
+    columns: Mapping[str, Tuple[Column, ...]]
+    primary_keys: Mapping[str, Tuple[str, ...]]
+    keys: Mapping[str, Tuple[str, ...]]
+    foreign_keys: Tuple[ForeignKey, ...]
+    unreadable: Tuple[str, ...]
+    values: Mapping[str, Mapping[str, Type]] = field(default_factory=dict)
+    collations: Mapping[str, Mapping[str, Collation]] = field(default_factory=dict)
+
+    def column(self, table: str, name: str) -> Column:
+        return next(column for column in self.columns[table] if column.name == name)
+
+    def collation(self, table: str, column: str) -> Optional[Collation]:
+        return self.collations.get(table, {}).get(column)
+
+    def has(self, table: str, columns: Sequence[str]) -> bool:
+        return set(columns) <= {column.name for column in self.columns.get(table, ())}
+
+    @functools.cached_property
+    def _children(self) -> Mapping[int, List[str]]:
+        found: Dict[int, List[str]] = {}
+        for name, relation in self.relations.items():
+            for parent in relation.parents:
+                found.setdefault(parent, []).append(name)
+        return found
+
+    def heirs(self, table: str) -> Set[str]:
+        """The tables that inherit from a table, directly or not. Partitions are part of their table and none of these."""
+        found: Set[str] = set()
+        waiting = [table]
+        while waiting:
+            for heir in self._children.get(self.relations[waiting.pop()].oid, ()):
+                if heir not in found:
+                    found.add(heir)
+                    waiting.append(heir)
+        return found
+
+    def own_columns(self, heir: str, table: str) -> List[str]:
+        """The columns that a table has beside those that it inherits from another."""
+        inherited = {column.name for column in self.columns.get(table, ())}
+        return [column.name for column in self.columns.get(heir, ()) if column.name not in inherited]
+
+
+# Accounting for tables
+
+
+def account_for_tables(settings: Settings, catalog: Catalog) -> None:
+    """Stop where a table is missing, unreadable or declared nowhere, or is declared as what it is not.
+
+    Raises MigrationError: exit 3 for what PostgreSQL lacks or refuses, exit 2 for what config does.
+    """
+    declared = declared_tables(settings)
+    missing = [name for name in declared if name not in catalog.columns]
+    if missing:
+        raise SourceError(
+            "PostgreSQL has no table %s in schema %s" % (", ".join(missing), settings.postgres_schema),
+            "check the database's name and POSTGRES_SCHEMA; name the table itself, not a view of it; take a table"
+            " that your deployment never had, or that has no columns, out of config.TABLES",
+        )
+    unreadable = [name for name in declared if name in catalog.unreadable]
+    if unreadable:
+        raise SourceError(
+            "no permission to read %s" % ", ".join(unreadable),
+            "as the tables' owner: GRANT SELECT ON %s TO %s;"
+            % (
+                ", ".join(settings.postgres_schema + "." + name for name in unreadable),
+                settings.postgres.get("user", "the role"),
+            ),
+        )
+    _require_one_declaration(settings)
+    _require_declarations(settings, catalog)
+    _require_unrelated(settings, catalog)
+    _require_whole_heirs(settings, catalog)
+    _check_ownership(settings, catalog)
+
+
+def declared_tables(settings: Settings) -> List[str]:
+    """The tables that are migrated."""
+    return [settings.user.name, settings.preferences.name, *(table.name for table in settings.tables)]
+
+
+def is_listed(table: str, names: Sequence[str]) -> bool:
+    """Whether a list of config's names a table, or its schema as ``schema.*``."""
+    return table in names or ("." in table and table.partition(".")[0] + ".*" in names)
+
+
+def _usage(message: str, hint: str) -> MigrationError:
+    return UsageError(message, hint)
+
+
+def _require_one_declaration(settings: Settings) -> None:
+    declared = declared_tables(settings)
+    for name in declared:
+        if declared.count(name) > 1:
+            raise _usage("config names table %s twice" % name, "leave one of the entries away")
+
+
+def _require_declarations(settings: Settings, catalog: Catalog) -> None:
+    """Every table of the database is migrated, left behind on purpose, or nobody's.
+
+    What inherits from such a table is that, too, unless it has more columns: those would stand nowhere.
+    """
+    declared = set(declared_tables(settings))
+    known = declared | {
+        name
+        for name, relation in catalog.relations.items()
+        if relation.extension
+        or is_listed(name, settings.excluded_tables)
+        or is_listed(name, settings.unrelated_tables)
+    }
+    inherited = {
+        heir
+        for name in known
+        for heir in catalog.heirs(name)
+        if name in declared or not catalog.own_columns(heir, name)
+    }
+    unknown = [name for name in sorted(catalog.relations) if name not in known | inherited]
+    users = user_tables(catalog, settings)
+    theirs = [name for name in unknown if name in users]
+    if theirs:
+        raise _usage(
+            "users' data that config does not account for: table %s" % ", ".join(theirs),
+            "\n     ".join(_advice(name, settings, catalog) for name in theirs[:LISTED]),
+        )
+    if unknown:
+        raise _usage(
+            "tables that config does not account for: %s" % ", ".join(unknown),
+            "\n     ".join(_advice(name, settings, catalog) for name in unknown[:LISTED]),
+        )
+
+
+def user_tables(catalog: Catalog, settings: Settings) -> Set[str]:
+    """Tables that are users' by config or by a ``user_id`` column, those with a foreign-key path to them, and their heirs."""
+    found = {table.name for table in settings.tables if table.ownership.columns}
+    found |= {settings.user.name, settings.preferences.name}
+    found |= {name for name in catalog.columns if catalog.has(name, ("user_id",))}
+    children: Dict[str, Set[str]] = {}
+    for key in catalog.foreign_keys:
+        children.setdefault(key.parent, set()).add(key.table)
+    waiting = list(found)
+    while waiting:
+        name = waiting.pop()
+        more = (children.get(name, set()) | catalog.heirs(name)) - found
+        found |= more
+        waiting.extend(more)
+    return found - {settings.user.name}
+
+
+def _advice(table: str, settings: Settings, catalog: Catalog) -> str:
+    """What to write into config.py for a table that stands nowhere there."""
+    entry = ownership_advice(table, settings, catalog)
+    if entry is not None:
+        return (
+            'add Table("%s", %s) to config.TABLES to migrate it, or "%s" to config.EXCLUDED_TABLES to leave it behind'
+            % (table, entry, table)
+        )
+    referring = [key for key in catalog.foreign_keys if key.parent == table and key.table != table]
+    if any(key.table in declared_tables(settings) for key in referring):
+        return 'add Table("%s", shared()) to config.TABLES: rows of %s refer to it' % (
+            table,
+            ", ".join(sorted({key.table for key in referring})),
+        )
+    return (
+        'add "%s" to config.UNRELATED_TABLES if it is nobody\'s, to config.EXCLUDED_TABLES to leave it behind, or'
+        ' Table("%s", …) to config.TABLES to migrate it' % (table, table)
+    )
+
+
+def ownership_advice(table: str, settings: Settings, catalog: Catalog) -> Optional[str]:
+    """``owned_by(…)`` or ``child_of(…)`` by the foreign keys of a table; None where they do not tell."""
+    keys = [key for key in catalog.foreign_keys if key.table == table and key.parent != table]
+    for key in keys:
+        if key.parent == settings.user.name and key.parent_columns == (settings.user.owner,):
+            return 'owned_by("%s")' % key.columns[0]
+    if catalog.has(table, ("user_id",)) and not any(key.columns == ("user_id",) for key in keys):
+        return 'owned_by("user_id")'
+    users = user_tables(catalog, settings) | {settings.user.name}
+    for key in sorted(keys, key=lambda key: key.parent not in declared_tables(settings)):
+        if key.parent in users:
+            return child_advice(key)
+    return None
+
+
+def child_advice(key: ForeignKey) -> str:
+    columns = ", ".join('"%s"' % name for name in key.columns)
+    return 'child_of("%s", %s)' % (key.parent, columns if len(key.columns) == 1 else "(%s)" % columns)
+
+
+def _require_unrelated(settings: Settings, catalog: Catalog) -> None:
+    """What config says to be nobody's has no key to users, and nothing that is migrated refers to it."""
+    listed = [name for name in catalog.relations if is_listed(name, settings.unrelated_tables)]
+    users = user_tables(catalog, settings)
+    declared = {table.name: set(table.dropped) for table in settings.tables}
+    with_heirs = {heir: name for name in reversed(listed) for heir in (*catalog.heirs(name), name)}
+    for name, named in with_heirs.items():
+        if name in declared or is_listed(name, settings.excluded_tables):
+            continue
+        if name in users:
+            raise _usage(
+                "config.UNRELATED_TABLES names %s, which is users' data" % name
+                if name == named
+                else "table %s is users' data; it inherits from %s, which config.UNRELATED_TABLES names"
+                % (name, named),
+                _advice(name, settings, catalog),
+            )
+        for key in catalog.foreign_keys:
+            if key.parent == name and key.table in declared and not declared[key.table] & set(key.columns):
+                raise _usage(
+                    "config.UNRELATED_TABLES names %s, and rows of %s refer to it by %s"
+                    % (name, key.table, ", ".join(key.columns)),
+                    'add Table("%s", shared()) to config.TABLES, or %s to dropped=(...) of %s'
+                    % (name, ", ".join('"%s"' % column for column in key.columns), key.table),
+                )
+
+
+def _require_whole_heirs(settings: Settings, catalog: Catalog) -> None:
+    """A table that inherits from a migrated one and stands nowhere in config is read with it, if it has no more columns."""
+    known: Dict[str, str] = {}
+    for name in declared_tables(settings):
+        for heir in sorted(read_with(settings, catalog, name)):
+            other = known.setdefault(heir, name)
+            if other != name:
+                raise _usage(
+                    "table %s inherits from %s and from %s: its rows would be migrated twice"
+                    % (heir, other, name),
+                    'add Table("%s", …) to config.TABLES, or "%s" to config.EXCLUDED_TABLES' % (heir, heir),
+                )
+            more = catalog.own_columns(heir, name)
+            if more:
+                raise _usage(
+                    "table %s inherits from %s and has columns of its own: %s"
+                    % (heir, name, ", ".join(more)),
+                    'add Table("%s", …) to config.TABLES, or "%s" to config.EXCLUDED_TABLES; without them its rows'
+                    " would be migrated as rows of %s" % (heir, heir, name),
+                )
+
+
+def read_with(settings: Settings, catalog: Catalog, table: str) -> Set[str]:
+    """The heirs of a table whose rows are read as its own: those that config does not name, nor a table between."""
+    heirs = catalog.heirs(table)
+    declared = declared_tables(settings)
+    for heir in catalog.heirs(table):
+        if heir in declared or is_listed(heir, (*settings.excluded_tables, *settings.unrelated_tables)):
+            heirs -= {heir} | catalog.heirs(heir)
+    return heirs
+
+
+def apart_from(settings: Settings, catalog: Catalog, table: str) -> List[int]:
+    """The oids of the heirs of a table that are not read with it."""
+    together = read_with(settings, catalog, table)
+    return sorted(catalog.relations[heir].oid for heir in catalog.heirs(table) - together)
+
+
+def within(alias: str, apart: Collection[int]) -> str:
+    """SQL condition: the row is in none of the tables of these oids."""
+    return "%s.tableoid NOT IN (%s)" % (alias, ", ".join(map(str, apart))) if apart else "true"
+
+
+def _check_ownership(settings: Settings, catalog: Catalog) -> None:
+    before = [settings.user.name, settings.preferences.name]
+    for table in settings.tables:
+        problem = _ownership_problem(table, before, settings, catalog)
+        if problem is not None:
+            raise _usage("config.TABLES, %s: %s" % (table.name, problem[0]), problem[1])
+        before.append(table.name)
+
+
+def _ownership_problem(
+    table: Table, before: Sequence[str], settings: Settings, catalog: Catalog
+) -> Optional[Tuple[str, str]]:
+    """What is wrong with an entry, and what to write instead."""
+    rule = table.ownership
+    correct = "correct its owned_by or child_of entry"
+    advice = ownership_advice(table.name, settings, catalog)
+    if advice is not None:
+        correct += ": by its foreign keys it is %s" % advice
+    for column in (*rule.columns, *table.left_behind):
+        if not catalog.has(table.name, (column,)):
+            return "column %s is not in PostgreSQL" % column, correct
+    if rule.parent is None:
+        users = settings.user
+        keys = [
+            key for key in catalog.foreign_keys if key.table == table.name and key.columns == rule.columns
+        ]
+        for key in keys:
+            if key.parent == users.name and key.parent_columns != (users.owner,):
+                return (
+                    "%s refers to %s (%s), not to its key %s"
+                    % (rule.columns[0], users.name, ", ".join(key.parent_columns), users.owner),
+                    "it is %s" % child_advice(key),
+                )
+        return None
+    if rule.parent not in before:
+        return "its parent %s must stand before it" % rule.parent, correct
+    if _declared_key(table, catalog) is None:
+        primary = catalog.primary_keys.get(rule.parent, ())
+        if len(primary) != len(rule.columns):
+            what = "no foreign key says which columns of %s are meant by %s, and it has %s" % (
+                rule.parent,
+                ", ".join(rule.columns),
+                "the primary key (%s)" % ", ".join(primary) if primary else "no primary key",
+            )
+            keys = [
+                key for key in catalog.foreign_keys if (key.table, key.parent) == (table.name, rule.parent)
+            ]
+            if keys:
+                return what, "by its foreign keys it is %s" % " or ".join(map(child_advice, keys))
+            return what, "name as many columns as the primary key has, or add a foreign key to PostgreSQL"
+    return None
+
+
+def parent_key(table: Table, catalog: Catalog) -> ForeignKey:
+    """The reference by which a ``child_of`` table belongs to its parent: a foreign key, else to the primary key."""
+    rule = table.ownership
+    assert rule.parent is not None
+    return _declared_key(table, catalog) or ForeignKey(
+        table.name, rule.columns, rule.parent, catalog.primary_keys[rule.parent]
+    )
+
+
+def _declared_key(table: Table, catalog: Catalog) -> Optional[ForeignKey]:
+    """The foreign key that a ``child_of`` entry means, in whatever order it names the columns."""
+    rule = table.ownership
+    for key in catalog.foreign_keys:
+        if (key.table, key.parent) == (table.name, rule.parent) and sorted(key.columns) == sorted(
+            rule.columns
+        ):
+            return key
+    return None

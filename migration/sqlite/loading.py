@@ -1,0 +1,315 @@
+"""The records of a bundle into rows of SQLite, table by table."""
+
+from __future__ import annotations
+
+import logging
+import operator
+import re
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any, Callable, Collection, Dict, Iterator, List, Mapping, NamedTuple, Sequence
+
+import msgspec
+
+from migration import bundle, conversion
+from migration.errors import SourceError
+from migration.model import Column, Singleton, Table
+from migration.printing import brief
+from migration.settings import Settings
+from migration.sql import quote
+from migration.sqlite import mapping, target
+from migration.sqlite.mapping import TableMapping
+from migration.sqlite.schema import Schema, read_schema
+from migration.workers import is_room_for_two
+
+log = logging.getLogger("migration.import")
+
+FOR_TWO = 64 << 20  # bytes of JSON: less is loaded before another process has started
+BYTES_A_ROW = 1000  # so many take as long as what is the same for every row
+
+
+class Filled(NamedTuple):
+    """What filling a table took."""
+
+    rows: int
+    seconds: float
+
+
+def fill(
+    database: sqlite3.Connection,
+    export: bundle.Reader,
+    table: Table,
+    columns: Sequence[Column],
+    schema: Schema,
+    advance: Callable[[int], None],
+) -> Filled:
+    """Load a table's records. Raises MigrationError: exit 2 for the schema, 3 for a value, 4 for the bundle, 5 for SQLite."""
+    started = time.perf_counter()
+    mapped = mapping.map_columns(table, columns, schema)
+    rows = _load(database, export, Loader(table, columns, mapped, export.manifest), advance)
+    _check_count(table.file, rows, export.manifest.row_counts[table.name])
+    check_rows(database, mapped.target, rows)
+    return Filled(rows, time.perf_counter() - started)
+
+
+def tables_apart(rows: Mapping[str, int], sizes: Mapping[str, int]) -> List[str]:
+    """The tables for another process: about half of the work, where it is enough to start one, and to merge its file.
+
+    ``rows`` and ``sizes``, bytes of JSON, of each table. The one with the most work is loaded here: it is not moved.
+    """
+    if sum(sizes.values()) < FOR_TWO or not is_room_for_two():
+        return []
+    work = {table: rows[table] + size / BYTES_A_ROW for table, size in sizes.items()}
+    apart: List[str] = []
+    here = there = 0.0
+    for table in sorted(work, key=lambda table: -work[table]):
+        if there < here:
+            apart.append(table)
+            there += work[table]
+        else:
+            here += work[table]
+    return apart
+
+
+def fill_apart(
+    side: Path, settings: Settings, export: bundle.Reader, names: Collection[str]
+) -> Iterator[Dict[str, Filled]]:
+    """Load some of the tables, with their indexes, into a database of their own, for ``target.merge``.
+
+    For ``workers.in_a_process``: yields rows and seconds of each.
+    """
+    schema = read_schema(settings.schema_path)
+    columns = mapping.columns_of(export, settings, schema)
+    with target.errors(settings.sqlite_path):
+        database = target.create(side, schema)
+        try:
+            taken_off = target.take_off(database)
+            targets = {mapping.target_of(table, schema) for table in settings.tables if table.name in names}
+            filled = {
+                table.name: fill(database, export, table, columns[table.name], schema, lambda rows: None)
+                for table in settings.tables
+                if table.name in names
+            }
+            for taken in taken_off:
+                if taken.is_index_of(targets):
+                    bring_back(database, taken)
+            database.execute("COMMIT")
+        finally:
+            database.close()
+    yield filled
+
+
+class Loader:
+    """From a table's records to rows for SQLite, column by column: that costs a fraction of cell by cell."""
+
+    def __init__(
+        self,
+        table: mapping.Mapped,
+        columns: Sequence[Column],
+        mapped: TableMapping,
+        manifest: bundle.Manifest,
+    ) -> None:
+        self.mapped = mapped
+        self.file = getattr(table, "file", bundle.USER_DATA)
+        self.decode = conversion.record_decoder(columns)
+        self._names = [pair.source.name for pair in mapped.copied]
+        self._takes = _getters(columns, self._names)
+        self._key = (
+            None
+            if isinstance(table, Singleton)
+            else _getters(columns, mapping.key_of(table, columns, manifest.keys))
+        )
+        self._owners = bundle.owners_of(manifest, table.name)
+        self._or_shared = isinstance(table, Table) and table.ownership.or_shared
+        self._owner = next(
+            (
+                operator.attrgetter("c%d" % i)
+                for i, column in enumerate(columns)
+                if column.name == table.owner
+            ),
+            None,
+        )
+        self._conversions = [
+            (i, conversion.many_converter(pair.source, pair.target.type), convert)
+            for i, pair in enumerate(mapped.copied)
+            for convert in [
+                conversion.converter(
+                    pair.source, pair.target.type, pair.source.name in table.json_types, pair.target.not_null
+                )
+            ]
+            if convert is not None
+        ]
+
+    @property
+    def columns(self) -> List[str]:
+        return [pair.target.name for pair in self.mapped.copied]
+
+    def values(self, records: Sequence[Any], before: int = 0) -> List[List[Any]]:
+        """The records' values as SQLite is given them, column by column. ``before``: how many records came earlier.
+
+        Raises MigrationError: exit 3 for a value that SQLite cannot hold, naming the cell; 4 for another user's row.
+        """
+        if self._owner is not None:
+            self._refuse_strangers(records, before, self._owner)
+        columns: List[Any] = [list(map(take, records)) for take in self._takes]
+        for i, convert_many, convert in self._conversions:
+            values = columns[i]
+            present = [value for value in values if value is not None] if None in values else values
+            converted = convert_many(present) if convert_many is not None else None
+            if converted is None:
+                columns[i] = self._converted(records, before, i, convert)
+            elif present is values:
+                columns[i] = converted
+            else:
+                rest = iter(converted)
+                columns[i] = [None if value is None else next(rest) for value in values]
+        for number, record in enumerate(records) if any(map(_JSON_NULLS, records)) else ():
+            for name in record.json_nulls:
+                if name not in self._names:
+                    raise bundle.damaged(
+                        "%s: %s of %s names no column"
+                        % (self.file, conversion.JSON_NULLS, self.name(record, before + number + 1))
+                    )
+                columns[self._names.index(name)][number] = "null"
+        return columns
+
+    def _converted(
+        self, records: Sequence[Any], before: int, i: int, convert: conversion.Converter
+    ) -> List[Any]:
+        """One column, value by value, so that the one that cannot be converted is named."""
+        converted = []
+        for number, record in enumerate(records, before + 1):
+            value = self._takes[i](record)
+            try:
+                converted.append(None if value is None else convert(value))
+            except conversion.Unrepresentable as error:
+                raise SourceError(
+                    "%s %s, column %s: SQLite cannot hold this value as it is: %s"
+                    % (self.mapped.table, self.name(record, number), self._names[i], error),
+                    "correct the value in PostgreSQL or the column in the SQLite schema, then export again",
+                ) from error
+            except UnicodeDecodeError as error:  # msgspec passes raw JSON on unread
+                raise bundle.damaged(
+                    "%s is damaged: %s, column %s is not UTF-8"
+                    % (self.file, self.name(record, number), self._names[i])
+                ) from error
+        return converted
+
+    def _refuse_strangers(self, records: Sequence[Any], before: int, owner: Callable[[Any], Any]) -> None:
+        for number, record in enumerate(records, before + 1):
+            if not self._is_user(owner(record)):
+                raise bundle.damaged(
+                    "%s: the row %s belongs to another user than the manifest's"
+                    % (self.file, self.name(record, number))
+                )
+
+    def _is_user(self, owner: Any) -> bool:
+        if isinstance(owner, str) and owner in self._owners:
+            return True
+        # undeclared, or a number
+        value = msgspec.json.decode(owner) if isinstance(owner, msgspec.Raw) else owner
+        if value is None:
+            return self._or_shared
+        return str(value) in self._owners or str(value).rstrip() in self._owners  # char(n) is padded
+
+    def name(self, record: Any, number: int) -> str:
+        """``number``: the record's place in its file, from 1."""
+        if self._key is None:
+            return "of the user"
+        return ", ".join(_key_part(take(record)) for take in self._key) or "record %d" % number
+
+
+def _key_part(value: Any) -> str:
+    plain = str(value, "utf-8", "replace").strip('"') if isinstance(value, msgspec.Raw) else str(value)
+    return brief(plain)
+
+
+def _getters(columns: Sequence[Column], names: Sequence[str]) -> List[Callable[[Any], Any]]:
+    places = {column.name: "c%d" % i for i, column in enumerate(columns)}
+    return [operator.attrgetter(places[name]) for name in names]
+
+
+_JSON_NULLS = operator.attrgetter("json_nulls")
+_REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
+
+
+def _load(
+    database: sqlite3.Connection, export: bundle.Reader, loader: Loader, advance: Callable[[int], None]
+) -> int:
+    loaded = 0
+    for records in export.blocks(loader.file, loader.decode.many, conversion.deep(loader.decode)):
+        values = loader.values(records, loaded)
+        if loader.columns:  # there are none in an empty file of a bundle that names no types
+            before = database.total_changes
+            try:
+                target.insert(database, loader.mapped.target, loader.columns, values)
+            except _REFUSALS as error:
+                rejected = _first_rejected(database, loader, values, database.total_changes - before)
+                name = loader.name(records[rejected], loaded + rejected + 1)
+                if isinstance(error, sqlite3.DataError):
+                    row = {column: of[rejected] for column, of in zip(loader.columns, values)}
+                    raise target.too_large("%s %s" % (loader.mapped.table, name), row, error) from error
+                raise target.failed(
+                    "%s %s is rejected by SQLite: %s" % (loader.mapped.table, name, error),
+                    "correct the row in PostgreSQL and export again, or the constraint in the schema file",
+                ) from error
+        loaded += len(records)
+        advance(len(records))
+    return loaded
+
+
+def _first_rejected(
+    database: sqlite3.Connection,
+    loader: Loader,
+    values: Sequence[Sequence[Any]],
+    start: int,
+) -> int:
+    """Which record SQLite refuses: what it cannot be given at all ends a statement before its first row."""
+    for number in range(start, len(values[0])):
+        try:
+            row = [[column[number]] for column in values]
+            target.insert(database, loader.mapped.target, loader.columns, row)
+        except _REFUSALS:
+            return number
+    return start
+
+
+def bring_back(database: sqlite3.Connection, taken: target.Taken) -> None:
+    """Make an index or a trigger of the schema that the load went without."""
+    try:
+        database.execute(taken.sql)
+    except sqlite3.IntegrityError as error:
+        raise target.failed(
+            "the rows do not fit an index of the schema: %s" % error,
+            "correct the rows in PostgreSQL and export again, or the index in the schema file: "
+            + " ".join(taken.sql.split()),
+        ) from error
+    found = _INSERT_TRIGGER.match(taken.sql)
+    if found:
+        log.warning(
+            "trigger %s did not run for the imported rows: bring what it keeps up to date (a full-text table: "
+            "INSERT INTO name(name) VALUES('rebuild'))",
+            found[1],
+        )
+
+
+_INSERT_TRIGGER = re.compile(
+    r"\s*CREATE\s+(?:TEMP\s+|TEMPORARY\s+)?TRIGGER\s+(?:IF\s+NOT\s+EXISTS\s+)?(\S+)\s+(?:BEFORE\s+|AFTER\s+)?INSERT\s+ON\b",
+    re.IGNORECASE,
+)
+
+
+def check_rows(database: sqlite3.Connection, table: str, rows: int) -> None:
+    held = database.execute("SELECT count(*) FROM " + quote(table)).fetchone()[0]
+    if held != rows:
+        raise target.failed(
+            "%s holds %d rows after %d were inserted: the schema file fills it with rows of its own"
+            % (table, held, rows),
+            "take them out of the schema file",
+        )
+
+
+def _check_count(file: str, rows: int, expected: int) -> None:
+    if rows != expected:
+        raise bundle.damaged("%s holds %d records; the manifest says %d" % (file, rows, expected))

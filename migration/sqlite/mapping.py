@@ -1,0 +1,175 @@
+"""Which source column becomes which SQLite column; every table and column accounted for."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+import msgspec
+
+from migration import bundle, conversion
+from migration.errors import UsageError
+from migration.model import Column, Singleton, Table
+from migration.settings import Settings
+from migration.sqlite.schema import Schema, TargetColumn
+
+Mapped = Union[Table, Singleton]
+
+
+class Copied(NamedTuple):
+    """A column that is migrated: where it comes from and where it goes."""
+
+    source: Column
+    target: TargetColumn
+
+
+class TableMapping(NamedTuple):
+    """A table's columns: those copied, in source order, and those left behind.
+
+    ``generated``: those that SQLite makes itself, to be compared with the source's.
+    """
+
+    table: str
+    target: str
+    copied: Tuple[Copied, ...]
+    dropped: Tuple[Column, ...]
+    generated: Tuple[Copied, ...] = ()
+
+
+def target_of(table: Mapped, schema: Schema) -> str:
+    """The SQLite table that a table becomes: case does not count there, and it has no schemas.
+
+    ``billing.invoices`` becomes ``billing_invoices`` where SQLite has that, else ``invoices``.
+    """
+    name = table.target if isinstance(table, Singleton) else table.name
+    present = {known.lower(): known for known in schema.columns}
+    for candidate in (name, name.replace(".", "_"), name.rpartition(".")[2]):
+        if candidate.lower() in present:
+            return present[candidate.lower()]
+    return name
+
+
+def require_own_targets(settings: Settings, schema: Schema) -> None:
+    """Two tables cannot become one of SQLite. Raises MigrationError (exit 2)."""
+    known: Dict[str, str] = {}
+    for table in everything(settings):
+        target = target_of(table, schema)
+        other = known.setdefault(target, table.name)
+        if other != table.name:
+            raise UsageError(
+                "tables %s and %s of config.py would both become table %s of SQLite"
+                % (other, table.name, target),
+                "give each its own CREATE TABLE in %s: a table of another schema is called schema_table there"
+                % schema.path,
+            )
+
+
+def map_columns(table: Mapped, columns: Sequence[Column], schema: Schema) -> TableMapping:
+    """Pair the columns by name. Raises MigrationError (exit 2) naming each that is not accounted for."""
+    return _map_columns(table, tuple(columns), schema)
+
+
+@functools.lru_cache(maxsize=256)
+def _map_columns(table: Mapped, columns: Tuple[Column, ...], schema: Schema) -> TableMapping:
+    target = target_of(table, schema)
+    if target not in schema.columns:
+        raise UsageError(
+            "table %s is in config but not in the SQLite schema" % target,
+            "add its CREATE TABLE to %s" % schema.path,
+        )
+    unnameable = [column.name for column in columns if re.search(r'["\\\x00-\x1f]', column.name)]
+    if unnameable:  # the decoder of records takes names only that JSON writes as they are
+        raise UsageError(
+            "the name of a column of %s has a quote, backslash or control character: %s"
+            % (table.name, ", ".join(map(ascii, unnameable))),
+            "rename the column in PostgreSQL and in the SQLite schema",
+        )
+    if any(column.name == conversion.JSON_NULLS for column in columns):
+        raise UsageError(
+            "a column of %s is called %s, which has a meaning of its own in the bundle"
+            % (table.name, conversion.JSON_NULLS),
+            "rename the column in PostgreSQL and in the SQLite schema",
+        )
+    places = schema.columns[target]
+    singleton = isinstance(table, Singleton)
+    copied, dropped, homeless, generated = [], [], [], []
+    for column in columns:
+        place = places.get(column.name.lower())
+        if place is not None and not (singleton and place.name.lower() == "id"):
+            copied.append(Copied(column, place))
+        elif column.name.lower() in schema.generated[target]:
+            generated.append(Copied(column, schema.generated[target][column.name.lower()]))
+        else:
+            dropped.append(column)
+            if place is None and column.name not in table.all_dropped:
+                homeless.append(column.name)
+    if homeless:
+        raise UsageError(
+            "SQLite has no place for %s" % ", ".join("%s.%s" % (table.name, name) for name in homeless),
+            "add the column%s to table %s in %s, or to dropped=(...) of %s in config.py"
+            % ("" if len(homeless) == 1 else "s", target, schema.path, table.name),
+        )
+    twice = [pair.source.name for pair in copied if sum(pair.target == other.target for other in copied) > 1]
+    if twice:
+        raise UsageError(
+            "columns of %s differ only in case, which SQLite does not tell apart: %s"
+            % (table.name, ", ".join(twice)),
+            "rename one of them in PostgreSQL",
+        )
+    given = {pair.target.name for pair in copied}
+    missing = [place.name for place in places.values() if place.required and place.name not in given]
+    if missing and columns and not singleton:  # no columns: an empty file of a bundle that names no types
+        raise UsageError(
+            "SQLite requires %s, which the source lacks"
+            % ", ".join("%s.%s" % (target, name) for name in missing),
+            "give the column a DEFAULT, or drop NOT NULL, in %s" % schema.path,
+        )
+    return TableMapping(table.name, target, tuple(copied), tuple(dropped), tuple(generated))
+
+
+def map_all(
+    settings: Settings, columns: Mapping[str, Sequence[Column]], schema: Schema
+) -> "Tuple[TableMapping, ...]":
+    """The mappings of USER, PREFERENCES and TABLES, in this order. Raises MigrationError (exit 2)."""
+    require_own_targets(settings, schema)
+    return tuple(map_columns(table, columns[table.name], schema) for table in everything(settings))
+
+
+def everything(settings: Settings) -> Tuple[Mapped, ...]:
+    return (settings.user, settings.preferences, *settings.tables)
+
+
+def columns_of(export: bundle.Reader, settings: Settings, schema: Schema) -> Dict[str, Tuple[Column, ...]]:
+    """The source columns of every table: the manifest's, or those of its first record where it says none.
+
+    A table without any record cannot tell, and is taken to have the columns that SQLite has.
+    """
+    found = dict(export.manifest.columns)
+    user_data = export.user_data()
+    for singleton in (settings.user, settings.preferences):
+        if singleton.name not in found:
+            found[singleton.name] = conversion.undeclared(_member_names(user_data.get(singleton.member)))
+    for table in settings.tables:
+        if table.name not in found:
+            decode = msgspec.json.Decoder(Dict[str, msgspec.Raw]).decode
+            first = next(export.records(table.file, decode), schema.columns.get(target_of(table, schema), {}))
+            found[table.name] = conversion.undeclared(
+                [name for name in first if name != conversion.JSON_NULLS]
+            )
+    return found
+
+
+def key_of(table: Table, columns: Sequence[Column], keys: Mapping[str, Tuple[str, ...]]) -> Tuple[str, ...]:
+    """The columns that tell records of a table apart, by ``keys``; without a word there "id", () if it is not there."""
+    key = keys.get(table.name, ("id",))
+    return key if set(key) <= {column.name for column in columns} else ()
+
+
+def _member_names(record: Optional[bytes]) -> List[str]:
+    if record is None:
+        return []
+    try:
+        return list(msgspec.json.decode(record, type=Dict[str, msgspec.Raw]))
+    except msgspec.DecodeError as error:
+        raise bundle.damaged("%s is damaged: %s" % (bundle.USER_DATA, error)) from error

@@ -1,0 +1,207 @@
+"""What a database is held against: the bundle, the live source, and what is known of their columns."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sqlite3
+import time
+from dataclasses import dataclass, field
+from typing import Dict, FrozenSet, Iterator, Mapping, Optional, Tuple
+
+from migration import bundle
+from migration.errors import ExitCode, MigrationError
+from migration.model import Column, Table
+from migration.postgres import source
+from migration.postgres.rows import Rows, rows_of_user
+from migration.postgres.source import Snapshot
+from migration.settings import Settings
+from migration.sqlite import mapping, schema
+from migration.sqlite.mapping import Mapped, TableMapping
+from migration.sqlite.schema import Schema, TargetColumn, read_schema
+from migration.validation import equality
+
+Columns = Mapping[str, Tuple[Column, ...]]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every check is handed.
+
+    ``export``: the verified bundle; ``live``: the user's rows in PostgreSQL; at least one of them is there.
+    ``held``: the columns of the bundle's records; ``columns``: the best that is known of the source's columns.
+    ``records``: the JSON text of the user's and the preferences' record, None where there is none.
+    ``fresh``: the database is to be just what an import of this run made; nobody has worked with it.
+    ``described``: the database's tables and columns, once they are asked for; all connections see the same.
+    """
+
+    database: sqlite3.Connection
+    settings: Settings
+    schema: Schema
+    export: Optional[bundle.Reader]
+    live: Optional[Rows]
+    held: Columns
+    columns: Columns
+    records: Mapping[str, Optional[bytes]]
+    fresh: bool = False
+    bundle_seconds: float = 0.0  # that it took to verify the bundle
+    fingerprint: equality.Fingerprints = field(default_factory=equality.Fingerprints)
+    described: Dict[str, Dict[str, TargetColumn]] = field(default_factory=dict)
+
+    @property
+    def against(self) -> str:
+        """What SQLite's cells are compared with."""
+        return _against(self.settings, self.export)
+
+    @property
+    def compared(self) -> Columns:
+        """The columns of the records that SQLite's cells are compared with."""
+        if self.against == "bundle":
+            return self.held
+        assert self.live is not None
+        return self.live.catalog.columns
+
+    @property
+    def user_id(self) -> str:
+        if self.export is not None:
+            return self.export.manifest.user_id
+        assert self.live is not None
+        return self.live.user.id
+
+    def owners(self, table: str) -> FrozenSet[str]:
+        """The texts by which the owner column of a table names the user."""
+        if self.export is not None:
+            return bundle.owners_of(self.export.manifest, table)
+        assert self.live is not None
+        return bundle.as_written((self.user_id, *self.live.owner_texts.get(table, ())))
+
+    def has_table(self, table: str) -> bool:
+        """Whether there is a table of that name; a view in its place is none."""
+        return bool(self.columns_in_sqlite(table))
+
+    def columns_in_sqlite(self, table: str) -> Mapping[str, TargetColumn]:
+        """What a table of the database has: column in lower case → column; nothing where it is not there."""
+        if not self.described:
+            made = {name.lower() for name in self.schema.columns}  # others may need what SQLite has not here
+            tables = [name for name in schema.table_names(self.database) if name.lower() in made]
+            described = {name.lower(): schema.describe_columns(self.database, name) for name in tables}
+            self.described.update(described)
+        return self.described.get(table.lower(), {})
+
+    def mapped(self, table: Mapped, columns: Columns) -> TableMapping:
+        """The columns of ``table`` that the database has."""
+        made = mapping.map_columns(table, columns[table.name], self.schema)
+        present = set(self.columns_in_sqlite(made.target))
+        if made.generated:
+            present |= set(schema.describe_columns(self.database, made.target, generated=True))
+        pairs = (*made.copied, *made.generated)
+        return made._replace(copied=tuple(pair for pair in pairs if pair.target.name.lower() in present))
+
+    def source_key(self, table: Table, columns: Columns) -> Tuple[str, ...]:
+        """The columns of the source's key of a table, as far as it is known and the records have them."""
+        live = {} if self.live is None else self.live.catalog.keys
+        held = {} if self.export is None else self.export.manifest.keys
+        return mapping.key_of(table, columns[table.name], {**live, **held})
+
+    def key(self, table: Table, mapped: TableMapping, columns: Columns) -> equality.Key:
+        """How rows and records of a table are paired; a column that holds the user's key in all of them is not needed."""
+        in_sqlite = self.columns_in_sqlite(mapped.target).values()
+        (encoding,) = self.database.execute("PRAGMA encoding").fetchone()
+        known = self.source_key(table, columns)
+        if not table.ownership.or_shared:
+            known = tuple(name for name in known if name != table.owner)
+        return equality.pairing_key(in_sqlite, mapped, known, encoding == "UTF-8")
+
+
+@contextlib.contextmanager
+def context_of(
+    database: sqlite3.Connection,
+    settings: Settings,
+    expected: Schema,
+    db: Optional[Snapshot] = None,
+    fresh: bool = False,
+) -> Iterator[Context]:
+    """Open bundle and source, as far as they are there and wanted, in a data folder whose lock the caller has.
+
+    ``db``: a snapshot that is open already.
+
+    Raises MigrationError: exit 3 for PostgreSQL, 4 for the bundle.
+    """
+    started = time.perf_counter()
+    with _bundle(settings) as export:
+        seconds = time.perf_counter() - started
+        with _live(settings, expected, None if export is None else export.manifest, db) as live:
+            made = _context(database, settings, expected, export, live)
+            yield dataclasses.replace(made, fresh=fresh, bundle_seconds=seconds)
+
+
+def is_bundle_needed(settings: Settings) -> bool:
+    """Whether PostgreSQL cannot be asked instead."""
+    return settings.offline or settings.against == "bundle"
+
+
+@contextlib.contextmanager
+def _bundle(settings: Settings) -> Iterator[Optional[bundle.Reader]]:
+    """The verified bundle; None where there is none and PostgreSQL can be asked instead."""
+    there = (settings.data_dir / name for name in (bundle.MANIFEST, bundle.USER_DATA))
+    if not is_bundle_needed(settings) and not any(path.exists() for path in there):
+        yield None
+        return
+    with bundle.reading(
+        settings.data_dir, bundle.files(settings.tables), settings.user_email, True
+    ) as export:
+        yield export
+
+
+def require_source(settings: Settings) -> None:
+    """Ask PostgreSQL what a validation with the bundle will ask first. Raises MigrationError as that would."""
+    if (settings.data_dir / bundle.MANIFEST).exists():  # else the bundle is missed, and said so
+        manifest = bundle.read_manifest(settings.data_dir)
+        with _live(settings, read_schema(settings.schema_path), manifest, None):
+            pass
+
+
+@contextlib.contextmanager
+def _live(
+    settings: Settings, expected: Schema, manifest: Optional[bundle.Manifest], db: Optional[Snapshot]
+) -> Iterator[Optional[Rows]]:
+    """The user's rows in PostgreSQL, by the rules that the bundle was made by."""
+    if settings.offline:
+        yield None
+        return
+    email = settings.user_email or (manifest.user_email if manifest else settings.default_email)
+    if manifest is not None and not email and settings.user_id is None:  # a user without a name
+        settings = dataclasses.replace(settings, user_id=manifest.user_id)
+    skipped = bool(manifest.orphans_skipped) if manifest else settings.skip_orphans
+    try:
+        with source.opened(settings, db) as live:
+            yield rows_of_user(live, settings, expected, email, skipped)
+    except MigrationError as error:
+        if error.exit_code == ExitCode.SOURCE and manifest is not None and settings.against != "source":
+            without = "validate against the bundle alone with --offline, in migrate.py beside --skip-export"
+            error.hint = "%s; or %s" % (error.hint, without) if error.hint else without
+        raise
+
+
+def _against(settings: Settings, export: Optional[bundle.Reader]) -> str:
+    return settings.against or ("source" if export is None else "bundle")
+
+
+def _context(
+    database: sqlite3.Connection,
+    settings: Settings,
+    expected: Schema,
+    export: Optional[bundle.Reader],
+    live: Optional[Rows],
+) -> Context:
+    held: Columns = {} if export is None else mapping.columns_of(export, settings, expected)
+    typed: Columns = {} if export is None else export.manifest.columns
+    now: Columns = {} if live is None else live.catalog.columns
+    singletons = (settings.user, settings.preferences)
+    if export is not None and _against(settings, export) == "bundle":
+        members = export.user_data()
+        records = {singleton.name: members.get(singleton.member) for singleton in singletons}
+    else:
+        assert live is not None
+        records = {singleton.name: live.record(singleton) for singleton in singletons}
+    return Context(database, settings, expected, export, live, held, {**held, **now, **typed}, records)

@@ -1,0 +1,302 @@
+"""Rows and records paired that come in no common order: both are sorted on disk, by their keys or as a whole.
+
+They are sorted by texts that are equal where the values are (``content.forms``). These pair only: whether a row says
+what its record says is for ``content.Cells`` to tell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import marshal
+import operator
+import sqlite3
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
+
+import msgspec
+
+from migration.model import Column
+from migration.printing import brief
+from migration.sqlite.mapping import TableMapping
+from migration.validation import equality
+from migration.validation.equality import (
+    EXTRA,
+    MISSING,
+    Cells,
+    Difference,
+    Fingerprints,
+    Form,
+    Key,
+    Row,
+    Unordered,
+)
+
+ONE, OTHER = 0, 1  # sides of a sorter
+
+
+class Item(NamedTuple):
+    """``key`` and ``whole``: hashes of its key and of all of it, b"" where the key alone tells items apart."""
+
+    key: bytes
+    whole: bytes
+    content: bytes
+
+
+class Match(NamedTuple):
+    """Items of both sides that belong together, the first of each where there is one, and how many there are."""
+
+    one: Optional[Item]
+    other: Optional[Item]
+    ones: int
+    others: int
+
+
+class Sorter:
+    """Two sets of items, walked side by side. They are in a file of SQLite's own: memory stays flat."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        database.execute("PRAGMA journal_mode = OFF")
+        database.execute("CREATE TABLE item (key BLOB, whole BLOB, content BLOB, side INTEGER)")
+        database.execute("BEGIN")
+
+    def add(self, side: int, items: Iterable[Item]) -> None:
+        self._database.executemany("INSERT INTO item VALUES (?, ?, ?, %d)" % side, items)
+
+    def matches(self, repeatable: Callable[[bytes], bool]) -> Iterator[Match]:
+        """Every item once: with those that are the same as a whole; else with the only other one of its key, if it is.
+
+        Raises Unordered where ONE side has two items of a key, unless that is ``repeatable``.
+        """
+        items = self._database.execute("SELECT key, whole, content, side FROM item ORDER BY key, whole, side")
+        for _, of_key in itertools.groupby(items, operator.itemgetter(0)):
+            ones = 0
+            odd: List[Match] = []
+            single = True  # so far, not more than one on each side is odd
+            for _, same in itertools.groupby(of_key, operator.itemgetter(1)):
+                match = _counted(same)
+                ones += match.ones
+                if ones > 1 and match.one is not None and not repeatable(match.one.content):
+                    raise Unordered
+                if match.ones == match.others:
+                    yield match
+                    continue
+                odd.append(match)
+                single = single and len(odd) <= 2 and match.ones + match.others == 1
+                if not single:
+                    yield from odd
+                    odd = []
+            if len(odd) == 2 and sum(match.ones for match in odd) == 1:
+                yield Match(odd[0].one or odd[1].one, odd[0].other or odd[1].other, 1, 1)
+            else:
+                yield from odd
+
+
+def _counted(rows: Iterable[Tuple[bytes, bytes, bytes, int]]) -> Match:
+    first: List[Optional[Item]] = [None, None]
+    counts = [0, 0]
+    for key, whole, text, side in rows:
+        if not counts[side]:
+            first[side] = Item(key, whole, text)
+        counts[side] += 1
+    return Match(first[ONE], first[OTHER], counts[ONE], counts[OTHER])
+
+
+@contextlib.contextmanager
+def sorting() -> Iterator[Sorter]:
+    with contextlib.closing(sqlite3.connect("", isolation_level=None)) as database:
+        yield Sorter(database)
+
+
+class _Items:
+    """Makes the items of one side. ``names``: of the columns, in the order of their values and ``forms``."""
+
+    def __init__(self, key: Key, names: Sequence[str], forms: Sequence[Form]) -> None:
+        self.places = [names.index(name) for name in key.columns]
+        self._unique = key.unique
+        self._names = names
+        self._forms = forms
+
+    def of(self, values: Row, json_nulls: Sequence[str], text: bytes) -> Item:
+        """``json_nulls``: the columns whose null is JSON's."""
+        if self._unique and not any(equality.is_null(values[place]) for place in self.places):
+            return Item(_hash([self._forms[place](values[place]) for place in self.places]), b"", text)
+        parts = [equality.NULL if value is None else form(value) for form, value in zip(self._forms, values)]
+        for name in json_nulls:
+            if name in self._names:
+                parts[self._names.index(name)] = equality.JSON_NULL
+        return Item(_hash([parts[place] for place in self.places]), _hash(parts), text)
+
+
+def _hash(parts: Sequence[str]) -> bytes:
+    texts = [part.encode("utf-8", "surrogatepass") for part in parts]
+    lengths = b",".join([b"%d" % len(text) for text in texts])
+    return hashlib.blake2b(b"".join([lengths, b":", *texts]), digest_size=16).digest()
+
+
+class _Names:
+    """What rows and records are called: by their key, or by a fingerprint where they have none."""
+
+    def __init__(
+        self, places: Sequence[int], fingerprints: Fingerprints, describe: equality.Describe
+    ) -> None:
+        self._places, self._fingerprints, self._describe = places, fingerprints, describe
+
+    def of(self, item: Item, values: Row) -> str:
+        if self._places:
+            return brief(", ".join(_shown(values[place]) for place in self._places))
+        if self._describe is self._fingerprints:
+            return "row " + self._fingerprints.of(item.whole)
+        return brief("(%s)" % ", ".join(map(self._describe, values)))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, msgspec.Raw):
+        return str(value, "utf-8").strip('"')
+    if isinstance(value, bytes):
+        return "\\x" + value.hex()
+    if isinstance(value, bool):
+        return str(int(value))
+    return str(value)
+
+
+class SortedComparison:
+    """Holds the records of a table against its rows, in whatever order either come: as ``content.OrderedComparison``."""
+
+    def __init__(
+        self,
+        database: sqlite3.Connection,
+        mapped: TableMapping,
+        key: Key,
+        columns: Sequence[Column],
+        decode: Callable[[bytes], Any],
+        sorter: Sorter,
+        fingerprints: Fingerprints,
+        describe: equality.Describe,
+        json_columns: Collection[str] = (),
+    ) -> None:
+        self.cells = 0
+        self._database = database
+        self._table = mapped.target
+        self._key = key
+        self._decode = decode
+        self._sorter = sorter
+        self._describe = describe
+        self._compared = Cells(mapped, columns, json_columns)
+        names = [pair.source.name for pair in self._compared.pairs]
+        of_records, of_rows = equality.forms(self._compared.pairs, json_columns)
+        self._records, self._rows = _Items(key, names, of_records), _Items(key, names, of_rows)
+        self._places = self._records.places
+        self._names = _Names(self._places, fingerprints, describe)
+
+    def begin(self) -> None:
+        """There is nothing to make sure of."""
+
+    def block(self, texts: Sequence[bytes]) -> Tuple[List[Any], Iterator[Difference]]:
+        """The records, decoded; what is different comes at the end. Raises msgspec.DecodeError where a text is no record."""
+        records = [self._decode(text) for text in texts]
+        take, make = self._compared.take, self._records.of
+        self._sorter.add(
+            ONE, (make(take(record), record.json_nulls, text) for record, text in zip(records, texts))
+        )
+        self.cells += len(records) * len(self._compared.pairs)
+        return records, iter(())
+
+    def end(self) -> Iterator[Difference]:
+        rows = self._database.execute(equality.select(self._table, self._compared.pairs))
+        self._sorter.add(OTHER, (self._rows.of(row, (), marshal.dumps(row)) for row in rows))
+        for match in self._sorter.matches(self._repeatable):
+            if match.ones == match.others:
+                yield from self._unequal(match)
+                continue
+            times = "is %d times in SQLite, %d times expected" % (match.others, match.ones)
+            if match.one is not None:
+                record = self._compared.take(self._decode(match.one.content))
+                name = self._names.of(match.one, record)
+                yield Difference(self._table, name, None, times if match.ones + match.others > 1 else MISSING)
+            elif match.other is not None:
+                name = self._names.of(match.other, marshal.loads(match.other.content))
+                yield Difference(self._table, name, None, times if match.others > 1 else EXTRA)
+
+    def _unequal(self, match: Match) -> Iterator[Difference]:
+        assert match.one is not None and match.other is not None
+        record, row = self._decode(match.one.content), marshal.loads(match.other.content)
+        values = self._compared.take(record)
+        if self._compared.equal(record, values, row):
+            return
+        unequal = list(self._compared.unequal(record, values, row, self._describe))
+        name = self._names.of(match.one, values)
+        if self._places or len(unequal) < len(values):
+            for column, message in unequal:
+                yield Difference(self._table, name, column, message)
+        else:
+            yield Difference(self._table, name, None, MISSING)
+            yield Difference(self._table, self._names.of(match.other, row), None, EXTRA)
+
+    def _repeatable(self, text: bytes) -> bool:
+        return _repeatable(self._key, self._places, self._compared.take(self._decode(text)))
+
+
+def _repeatable(key: Key, places: Sequence[int], values: Row) -> bool:
+    """Whether there may be several records of a key: SQLite takes any number of those with a NULL."""
+    return not key.unique or any(equality.is_null(values[place]) for place in places)
+
+
+class Texts(NamedTuple):
+    """Records of one table as JSON text, and how they are decoded."""
+
+    columns: Sequence[Column]
+    decode: Callable[[bytes], Any]
+    texts: Iterable[bytes]
+
+
+def changes(
+    key: Key, mapped: TableMapping, then: Texts, now: Texts, sorter: Sorter, fingerprints: Fingerprints
+) -> Iterator[Tuple[str, str]]:
+    """As ``content.changes``, of records in whatever order. Of two equal ones one alone may have been added."""
+    names = [pair.source.name for pair in mapped.copied]
+    made = _Items(key, names, equality.record_forms(mapped.copied, then.columns, now.columns))
+    places = made.places
+    shown = _Names(places, fingerprints, fingerprints)
+    takes = [equality.fields(mapped.copied, side.columns) for side in (then, now)]
+    marked = all(column.kind != "undeclared" for column in then.columns)  # which nulls are JSON's
+
+    def items(of: Texts, take: Callable[[Any], Row]) -> Iterator[Item]:
+        for text in of.texts:
+            record = of.decode(text)
+            yield made.of(take(record), record.json_nulls if marked else (), text)
+
+    sorter.add(ONE, items(then, takes[ONE]))
+    sorter.add(OTHER, items(now, takes[OTHER]))
+    changed = equality.changed_columns(mapped, then.columns, now.columns)
+    for match in sorter.matches(lambda text: _repeatable(key, places, takes[ONE](then.decode(text)))):
+        one, other = (
+            None if item is None else side.decode(item.content)
+            for side, item in ((then, match.one), (now, match.other))
+        )
+        if match.ones == match.others:
+            assert match.one is not None and match.other is not None
+            unlike = changed(one, other)
+            if unlike and not places and len(unlike) == len(names):
+                yield "removed", shown.of(match.one, takes[ONE](one))
+                yield "added", shown.of(match.other, takes[OTHER](other))
+            elif unlike:
+                yield "changed", shown.of(match.one, takes[ONE](one))
+        elif match.ones > match.others:
+            assert match.one is not None
+            yield from [("removed", shown.of(match.one, takes[ONE](one)))] * (match.ones - match.others)
+        else:
+            assert match.other is not None
+            yield from [("added", shown.of(match.other, takes[OTHER](other)))] * (match.others - match.ones)

@@ -1,0 +1,121 @@
+"""SQLite's rows written back as the records that they came from, by SQLite itself: the import the other way round.
+
+Rows that give the very bytes of their records hold what the records say, cell by cell. Where they do not, which
+may have a harmless reason, ``content`` looks at each cell.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import List, Optional, Sequence
+
+from migration.conversion import MOMENTS, STRUCTURED, affinity
+from migration.model import Column
+from migration.sql import quote
+from migration.sqlite.mapping import TableMapping
+
+MANY = 90  # columns; SQLite's functions take a hundred arguments
+WRONG = "'!'"  # what no record says
+
+
+def rendered(
+    mapped: TableMapping, columns: Sequence[Column], owner: Optional[str], user_id: str
+) -> Optional[str]:
+    """SQL expression: a row of the table as ``row_to_json`` writes it; None where SQLite lacks a part of that.
+
+    ``owner``: the column that holds ``user_id`` in every record, and that SQLite has no more.
+    """
+    places = {pair.source.name: pair for pair in mapped.copied}
+    if len(columns) > MANY or any(column.kind == "undeclared" for column in columns):
+        return None
+    parts: List[str] = []
+    values: List[str] = []
+    form = "{"
+    for number, column in enumerate(columns):
+        form += (',"%s":' if number else '"%s":') % column.name.replace("%", "%%")
+        if column.name == owner:
+            value = _text(user_id if column.kind == "integer" else json.dumps(user_id, ensure_ascii=False))
+        elif column.name in places:
+            pair = places[column.name]
+            value = _value(column, quote(pair.target.name), affinity(pair.target.type))
+        else:
+            return None
+        if column.kind in STRUCTURED:  # joined, not formatted: a format ends at a NUL
+            parts += [_formatted(form, values), value]
+            form, values = "", []
+        else:
+            form += "%s"
+            values.append(value)
+    parts.append(_formatted(form + "}", values))
+    return " || ".join(parts)
+
+
+def _formatted(form: str, values: Sequence[str]) -> str:
+    return "printf(%s)" % ", ".join([_text(form), *values])
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _value(column: Column, name: str, target: str) -> str:
+    """SQL expression: a cell as JSON; of a type that it should not or need not have, no record's text."""
+    kind = column.kind
+    if kind in STRUCTURED:
+        absent, present = (
+            (WRONG, "") if column.not_null and kind != "structure" else ("'null'", " AND {0} <> 'null'")
+        )
+        form = (
+            "CASE WHEN typeof({0}) = 'text'"
+            + present
+            + " THEN {0} WHEN {0} IS NULL THEN "
+            + absent
+            + " ELSE {1} END"
+        )
+    elif kind == "boolean":
+        form = "CASE WHEN typeof({0}) = 'integer' THEN CASE {0} WHEN 1 THEN 'true' WHEN 0 THEN 'false' ELSE {1} END ELSE json_quote({0}) END"
+    elif kind in MOMENTS:
+        # PostgreSQL leaves the last zeros of a fraction out, SQLite must not; other forms are unusual
+        forms = ["WHEN %s THEN json_quote(%s)" % form for form in _MOMENTS.get(kind, ())]
+        form = "CASE " + " ".join(forms) + " ELSE CASE WHEN {0} IS NULL THEN 'null' ELSE {1} END END"
+        form = form if forms else WRONG
+    elif kind in ("numeric", "float"):
+        scale = _scale(column)
+        digits = "json_quote({0})" if scale is None else "printf('%%.%df', {0})" % scale
+        # the very double, and not one beside it
+        form = "CASE WHEN typeof({0}) = 'real' AND CAST(%s AS REAL) = {0} THEN %s" % (digits, digits)
+        form += " WHEN {0} IS NULL THEN 'null' ELSE {1} END"
+    elif kind == "bytea" and target == "BLOB":
+        form = "CASE typeof({0}) WHEN 'blob' THEN '\"\\\\x' || lower(hex({0})) || '\"' WHEN 'null' THEN 'null' ELSE {1} END"
+    else:
+        form = "json_quote({0})"
+    return form.format(name, WRONG)
+
+
+_CUT = "rtrim({0}, '0')"
+_DIGIT = "substr({0}, %d, 1) BETWEEN '0' AND '9'"
+_MOMENTS = {  # which form a value has, and the same as PostgreSQL writes it
+    "date": (("length({0}) = 10", "{0}"),),
+    "time": (
+        ("length({0}) = 8", "{0}"),
+        ("length({0}) = 15 AND substr({0}, 9, 1) = '.' AND " + _DIGIT % 15, _CUT),
+    ),
+    "timestamp": (
+        ("length({0}) = 19", "{0}"),
+        ("length({0}) = 26 AND substr({0}, 20, 1) = '.' AND " + _DIGIT % 26, _CUT),
+    ),
+    "timestamptz": (
+        ("length({0}) = 25", "{0}"),
+        (
+            "length({0}) = 32 AND substr({0}, 20, 1) = '.' AND substr({0}, 27, 1) = '+'",
+            "rtrim(substr({0}, 1, 26), '0') || substr({0}, 27)",
+        ),
+    ),
+}
+
+
+def _scale(column: Column) -> Optional[int]:
+    """Digits behind the point of a ``numeric(precision, scale)``."""
+    found = re.search(r"\(\d+,(\d+)\)", column.type)
+    return None if found is None else int(found[1])

@@ -1,0 +1,384 @@
+"""The validation report: what was compared, what was found, and the verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+
+import msgspec
+
+from migration.bundle import create_private, sync, sync_folder
+from migration.errors import BundleError, MigrationError
+from migration.printing import printable_json
+from migration.validation import page
+
+# What the messages of each check begin with
+PREFIXES = {
+    "counts": "Row count mismatch",
+    "contents": "Difference",
+    "source": "Source has changed since the export of",
+    "isolation": "Isolation",
+    "references": "Foreign key violation",
+    "json": "JSON",
+    "types": "Type",
+    "user": "User data",
+    "schema": "Schema",
+    "additions": "Beyond the schema",
+    "integrity": "Integrity",
+    "orphans": "Left out of",
+}
+# Every check, in the order in which they are told: what it looks at, and what it counts
+CHECKS = {
+    "bundle": ("SHA256, size and names of the bundle's files", "file"),
+    "contents": ("cells, each against its record", "cell"),
+    "counts": ("rows of each table", "table"),
+    "isolation": ("whose each record and row is", "table"),
+    "source": ("PostgreSQL now, against the bundle", "table"),
+    "user": ("the user's own row and the preferences", "row"),
+    "schema": ("what the schema file makes", "object"),
+    "additions": ("what the database holds beyond it", "object"),
+    "integrity": ("SQLite's integrity_check", "page"),
+    "references": ("rows that foreign keys lead to", "foreign key"),
+    "forms": ("JSON, dates, numbers, ranges and NULL, by column", "column"),
+    "defaults": ("columns that the source has nothing for", "column"),
+}
+REPORT = "validation_report.json"
+PAGE = "validation_report.html"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong (``error``) or worth knowing, found by a ``check`` that ``page`` explains.
+
+    ``count``: how many it stands for where not all are listed one by one.
+    """
+
+    check: str
+    message: str
+    table: Optional[str] = None
+    row: Optional[str] = None
+    column: Optional[str] = None
+    error: bool = True
+    count: int = 1
+
+
+class Listing:
+    """The first findings of one check in one table, and how many there are. All are errors, or none is."""
+
+    def __init__(self, check: str, table: Optional[str], listed: int, error: bool = True) -> None:
+        self.total = 0
+        self._check, self._table, self._listed, self._error = check, table, listed, error
+        self._first: List[Finding] = []
+
+    def add(self, finding: Finding) -> None:
+        self.total += 1
+        if self.total <= self._listed:
+            self._first.append(finding)
+
+    @property
+    def findings(self) -> List[Finding]:
+        more = self.total - len(self._first)
+        if not more:
+            return self._first
+        where = self._table + ": " if self._table else ""
+        message = "%s: %s%d more" % (PREFIXES[self._check], where, more)
+        return [*self._first, Finding(self._check, message, self._table, error=self._error, count=more)]
+
+
+class CheckResult(NamedTuple):
+    """How a check of ``CHECKS`` ended. ``number``: of things that it looked at, and ``seconds`` that it took.
+
+    Without seconds it is done while the contents are compared. ``note``: why it was not done, where it was not.
+    """
+
+    name: str
+    number: int = 0
+    seconds: Optional[float] = None
+    errors: int = 0
+    warnings: int = 0
+    note: Optional[str] = None
+
+    @property
+    def result(self) -> str:
+        if self.note is not None:
+            return "not done"
+        return "errors" if self.errors else "warnings" if self.warnings else "ok"
+
+    def as_json(self) -> Dict[str, Any]:
+        looked_at, unit = CHECKS[self.name]
+        seconds = None if self.seconds is None else round(self.seconds, 3)
+        described = {"name": self.name, "looked_at": looked_at, "unit": unit}
+        return {**described, **self._asdict(), "seconds": seconds, "result": self.result}
+
+    def __str__(self) -> str:
+        looked_at, unit = CHECKS[self.name]
+        if self.note is not None:
+            return "%s: %s: not done: %s" % (self.name, looked_at, self.note)
+        found = [
+            "%d %s%s" % (number, noun, "" if number == 1 else "s")
+            for number, noun in ((self.errors, "error"), (self.warnings, "warning"))
+            if number
+        ]
+        return "%s: %s: %d %s%s%s: %s" % (
+            self.name,
+            looked_at,
+            self.number,
+            unit,
+            "" if self.number == 1 else "s",
+            "" if self.seconds is None else ", %.2f s" % self.seconds,
+            ", ".join(found) or "ok",
+        )
+
+
+@dataclass
+class TableResult:
+    """Rows of one table in each place, None where it was not looked at, and what comparing its cells gave.
+
+    ``columns``: how many are migrated; ``dropped``: those of the source that are not, and so are not compared.
+    """
+
+    pg_count: Optional[int]
+    bundle_count: Optional[int]
+    sqlite_count: Optional[int]
+    bytes: Optional[int] = None
+    differences: int = 0
+    cells: int = 0
+    columns: int = 0
+    dropped: List[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def match(self) -> bool:
+        """Whether all counts are the same and every cell was compared and is what it should be."""
+        counts = {
+            count for count in (self.pg_count, self.bundle_count, self.sqlite_count) if count is not None
+        }
+        return (
+            self.sqlite_count is not None
+            and len(counts) == 1
+            and not self.differences
+            and self.cells == self.sqlite_count * self.columns
+        )
+
+
+@dataclass
+class Changed:
+    """Rows of one kind of change: all counted, the first named."""
+
+    rows: int = 0
+    ids: List[str] = field(default_factory=list)
+
+
+@dataclass
+class Changes:
+    """What a table of PostgreSQL holds now that it did not when the bundle was exported."""
+
+    added: Changed = field(default_factory=Changed)
+    removed: Changed = field(default_factory=Changed)
+    changed: Changed = field(default_factory=Changed)
+
+    def add(self, kind: str, row: str, listed: int) -> None:
+        """Count a row that was "added", "removed" or "changed", and name it if it is among the first."""
+        changed: Changed = getattr(self, kind)
+        changed.rows += 1
+        if changed.rows <= listed:
+            changed.ids.append(row)
+
+    def __bool__(self) -> bool:
+        return any(changed.rows for changed in vars(self).values())
+
+    def __str__(self) -> str:
+        return ", ".join(
+            "%d %s (%s%s)" % (found.rows, kind, ", ".join(found.ids), ", …" * (found.rows > len(found.ids)))
+            for kind, found in vars(self).items()
+            if found.rows
+        )
+
+
+class Database(NamedTuple):
+    """Which file was checked. ``sha256``: of it and, where ``log_bytes`` says that there was one, its write-ahead log behind it.
+
+    None where somebody wrote to it meanwhile.
+    """
+
+    path: str
+    bytes: int
+    log_bytes: int
+    sha256: Optional[str]
+
+
+@dataclass
+class Report:
+    """``validation_report.json``, as ``schema_design/validation_report.schema.json`` describes it."""
+
+    timestamp: str
+    database: Database
+    user_id: str
+    against: str
+    strict: bool
+    values_shown: bool
+    environment: Dict[str, Any]
+    user_email: Optional[str] = None
+    compared_with: List[str] = field(default_factory=list)
+    export_timestamp: Optional[str] = None
+    orphans_skipped: Dict[str, int] = field(default_factory=dict)
+    bundle: Optional[Dict[str, Dict[str, Any]]] = None
+    validation_results: Dict[str, TableResult] = field(default_factory=dict)
+    findings: List[Finding] = field(default_factory=list)
+    checks: List[CheckResult] = field(default_factory=list)
+    source_changes: Dict[str, Changes] = field(default_factory=dict)
+    seconds: float = 0.0
+    report_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def errors(self) -> List[str]:
+        return [finding.message for finding in self.findings if self.is_error(finding)]
+
+    @property
+    def warnings(self) -> List[str]:
+        return [finding.message for finding in self.findings if not self.is_error(finding)]
+
+    @property
+    def error_count(self) -> int:
+        """All errors, listed one by one or not."""
+        return sum(finding.count for finding in self.findings if self.is_error(finding))
+
+    @property
+    def passed(self) -> bool:
+        return not self.errors
+
+    def is_error(self, finding: Finding) -> bool:
+        return finding.error or self.strict
+
+    def check(
+        self, name: str, number: int, findings: Sequence[Finding], seconds: Optional[float] = None
+    ) -> None:
+        """Record a check that was done, and what it found."""
+        counts = {True: 0, False: 0}
+        for finding in findings:
+            counts[self.is_error(finding)] += finding.count
+        self.checks.append(CheckResult(name, number, seconds, counts[True], counts[False]))
+
+    def as_json(self) -> Dict[str, Any]:
+        return {
+            "report_version": 2,
+            "report_id": self.report_id,
+            "timestamp": self.timestamp,
+            "database": self.database._asdict(),
+            "user_email": self.user_email,
+            "user_id": self.user_id,
+            "validation_results": {
+                name: {
+                    "pg_count": result.pg_count,
+                    "bundle_count": result.bundle_count,
+                    "sqlite_count": result.sqlite_count,
+                    "match": result.match,
+                    "differences": result.differences,
+                    "cells": result.cells,
+                    "columns": result.columns,
+                    "dropped": result.dropped,
+                    "bytes": result.bytes,
+                    "seconds": round(result.seconds, 3),
+                }
+                for name, result in self.validation_results.items()
+            },
+            "errors": self.errors,
+            "warnings": self.warnings,
+            "overall_status": "PASS" if self.passed else "FAIL",
+            "against": self.against,
+            "compared_with": self.compared_with,
+            "strict": self.strict,
+            "values_shown": self.values_shown,
+            "export_timestamp": self.export_timestamp,
+            "orphans_skipped": self.orphans_skipped,
+            "findings": [
+                {
+                    "check": finding.check,
+                    "level": "error" if self.is_error(finding) else "warning",
+                    "message": finding.message,
+                    "table": finding.table,
+                    "row": finding.row,
+                    "column": finding.column,
+                    "count": finding.count,
+                }
+                for finding in self.findings
+            ],
+            "checks": [check.as_json() for check in self.checks],
+            "source_changes": {
+                table: {
+                    kind: {"rows": changed.rows, "ids": changed.ids}
+                    for kind, changed in vars(changes).items()
+                }
+                for table, changes in self.source_changes.items()
+            },
+            "bundle": self.bundle,
+            "environment": self.environment,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def text(self) -> str:
+        text = msgspec.json.format(msgspec.json.encode(self.as_json())).decode("utf-8")
+        return printable_json(text) + "\n"
+
+
+def require_writable(folder: Path) -> None:
+    """Raises MigrationError (exit 4) where a report cannot be written: found before any work is done."""
+    if folder.is_dir() and not os.access(str(folder), os.W_OK):
+        raise _unwritable(folder / REPORT, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def withdraw(folder: Path) -> None:
+    """Take away the report of an earlier check, page and all: it says nothing of what comes now.
+
+    The caller has the folder's lock. Raises MigrationError (exit 4).
+    """
+    path = folder / REPORT
+    try:
+        for path in (folder / REPORT, folder / PAGE, _partial(folder / REPORT), _partial(folder / PAGE)):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    sync_folder(folder)
+
+
+def write(report: Report, folder: Path) -> List[Path]:
+    """Write report and page to a data folder whose lock the caller has, the page first, and nothing if that fails.
+
+    An earlier pair has been withdrawn, so that nobody finds the one beside the other's. Raises MigrationError (exit 4).
+    """
+    contents = {folder / PAGE: page.render(report.as_json()), folder / REPORT: report.text()}
+    path = folder / REPORT
+    try:
+        for path, text in contents.items():
+            with create_private(_partial(path)) as file:
+                file.write(text.encode("utf-8"))
+                sync(file)
+        for path in contents:
+            os.replace(str(_partial(path)), str(path))
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        for path in contents:
+            with contextlib.suppress(OSError):  # replaced by now, or interrupted
+                _partial(path).unlink()
+    sync_folder(folder)
+    return list(contents)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(".%s.partial" % path.name)
+
+
+def _unwritable(path: Path, error: OSError) -> MigrationError:
+    return BundleError(
+        "cannot write the report %s: %s" % (path, error.strerror or error),
+        "free some space, or choose another folder with --data-dir"
+        if error.errno == errno.ENOSPC
+        else "choose a folder that you may write with --data-dir",
+    )

@@ -1,0 +1,111 @@
+"""migrate.py --dry-run: everything is looked at, nothing is written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import ANNA, Database, Place, Run, copy_suite, make_old_database, settings_of, tree
+
+from migration.cli.plan import plan
+from migration.sqlite import loading
+
+
+def test_dry_run_writes_nothing_anywhere(sample_database: Database, place: Place, run: Run) -> None:
+    suite = copy_suite(place.folder / "app" / "suite")
+    make_old_database(place.folder / "app" / "app.db")
+    before = tree(place.folder)
+
+    done = run(
+        "migrate.py",
+        "--dry-run",
+        *("--user-email", ANNA, "--postgres-url", sample_database.url),
+        suite=suite,
+        own=False,
+    )
+
+    assert done.code == 0, done.err
+    assert "nothing was written" in done.out
+    assert tree(place.folder) == before
+
+
+def test_dry_run_makes_no_folder_and_needs_none(sample_database: Database, place: Place, run: Run) -> None:
+    done = run("migrate.py", "--dry-run", "--user-email", ANNA, "--postgres-url", sample_database.url)
+    assert done.code == 0, done.err
+    assert list(place.folder.iterdir()) == []
+
+
+def test_dry_run_shows_what_a_migration_would_do(
+    annas_run: Place, sample_database: Database, place: Place, run: Run
+) -> None:
+    make_old_database(place.app)
+    done = run("migrate.py", "--dry-run", "--user-email", ANNA, "--postgres-url", sample_database.url)
+    assert done.code == 0, done.err
+    table = cells(done.out)
+    for name, rows in (("users", 1), ("clients", 12), ("charts", 18), ("session_notes", 20)):
+        assert table[name][1] == str(rows), name
+    for name in ("clients", "charts", "interpretations"):
+        written = len((annas_run.data / (name + ".json")).read_bytes())
+        assert abs(size(table[name][2]) - written) <= 0.06 * written, name
+    # folded over several lines, so the columns' texts are read as a whole
+    assert "user_id" in table["clients"][4]
+    for column in ("email", "subscription_tier", "last_login", "is_superuser"):
+        assert column in table["users"][4]
+    assert table["birth_data"][4] == ""
+    assert "jsonb→TEXT" in table["charts"][3]
+    for what in ("bundle", "database", "backup"):
+        needed, free = table[what][2:4]
+        assert size(needed) > 0 and size(free) > size(needed), what
+
+
+def test_dry_run_counts_twice_what_a_second_process_loads(
+    sample_database: Database, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(sample_database.url, place)
+    needed = []
+    for limit in (1 << 60, 0):
+        monkeypatch.setattr(loading, "FOR_TWO", limit)
+        needed.append({what: size for what, _, size, _ in plan(settings).needs})
+    one, two = needed
+    assert one["bundle"] == two["bundle"]
+    assert 1.3 * one["database"] < two["database"] < 2 * one["database"]
+
+
+def test_dry_run_finds_what_would_stop_the_migration(
+    sample_database: Database, place: Place, run: Run
+) -> None:
+    done = run(
+        "migrate.py", "--dry-run", "--user-email", "who@example.com", "--postgres-url", sample_database.url
+    )
+    assert done.code == 3
+    assert "error: user not found: who@example.com\n" in done.err
+    assert list(place.folder.iterdir()) == []
+
+
+def cells(out: str) -> dict[str, list[str]]:
+    """Rows of the printed tables by their first cell; a folded row is put together again."""
+    found: dict[str, list[str]] = {}
+    last: list[str] = []
+    for line in out.splitlines():
+        if not line.startswith("│"):
+            continue
+        row = [cell.strip() for cell in line.strip("│").split("│")]
+        if row[0] and not (last and last is found.get(row[0])):
+            last = found[row[0]] = row
+        else:
+            for i, cell in enumerate(row):
+                last[i] += cell
+    return found
+
+
+def size(shown: str) -> float:
+    number, unit = re.fullmatch(r"([\d.]+) ?(B|kB|MB|GB|TB)", shown).groups()  # type: ignore[union-attr]
+    return float(number) * 1000 ** ("B", "kB", "MB", "GB", "TB").index(unit)
+
+
+def test_dry_run_reports_a_missing_schema_before_connecting(place: Place, run: Run) -> None:
+    gone = Path(place.folder, "gone.sql")
+    done = run("migrate.py", "--dry-run", "--user-email", ANNA, "--schema-path", gone)
+    assert done.code == 2
+    assert "error: schema file not found: %s" % gone in done.err

@@ -1,0 +1,334 @@
+"""Coordinators, workers and connections that end in the middle of a run of many users, and the run after it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+from typing import Callable, Iterator
+
+import psycopg2
+import pytest
+from conftest import Database, Result, Server, gone
+from test_all_users import Output, command, migrate_all
+
+from benchmarks import crowd
+from demo.postgres import temp_postgres
+from migrate_all_users import MOST_IN_TASK
+from migration.fleet import cluster
+
+USERS = 40
+
+
+@pytest.fixture(scope="module")
+def many(server: Server) -> Iterator[Database]:
+    """Users enough to be in the middle of them."""
+    with server.new_database(of="") as database:
+        crowd.fill(database.url, USERS)
+        yield database
+
+
+@pytest.fixture()
+def output(tmp_path: Path) -> Output:
+    return Output(tmp_path / "output")
+
+
+class Going:
+    """A run that goes on meanwhile."""
+
+    def __init__(self, output: Output, url: str, *options: object) -> None:
+        self.output = output
+        self.log = output.folder.with_name("log")
+        with open(str(self.log), "wb") as log:
+            self.process = subprocess.Popen(
+                command(output, url, *options),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=hear_interrupts,
+            )
+
+    def until_done(self, users: int) -> None:
+        """Wait until so many users are done."""
+        for _ in range(3000):
+            with contextlib.suppress(sqlite3.OperationalError):  # not there yet
+                if self.done >= users:
+                    return
+            assert self.process.poll() is None, self.text
+            time.sleep(0.01)
+        raise AssertionError("no progress: " + self.text)
+
+    @property
+    def done(self) -> int:
+        return int(self.output.query("SELECT count(*) FROM users WHERE state = 'done'")[0][0])
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def wait(self) -> int:
+        return self.process.wait(60)
+
+    def children(self) -> list[int]:
+        """Worker processes, by what the kernel says."""
+        return [
+            int(path.parent.name)
+            for path in Path("/proc").glob("[0-9]*/stat")
+            if parent_of(path) == self.process.pid and b"spawn_main" in command_line(path.parent)
+        ]
+
+
+def hear_interrupts() -> None:
+    """Whoever is started in the background of a shell ignores them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def parent_of(stat: Path) -> int:
+    with contextlib.suppress(OSError):
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+def command_line(process: Path) -> bytes:
+    with contextlib.suppress(OSError):
+        return (process / "cmdline").read_bytes()
+    return b""
+
+
+@pytest.fixture()
+def going(output: Output) -> Iterator[Callable[..., Going]]:
+    runs: list[Going] = []
+
+    def start(url: str, *options: object) -> Going:
+        runs.append(Going(output, url, *options))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        if run.process.poll() is None:
+            run.process.kill()
+            run.process.wait()
+
+
+def check_resumed(output: Output, url: str) -> None:
+    """``--resume`` does who is left, touches nobody who is done, and then all are whole."""
+    done = {row[0] for row in output.query("SELECT user_id FROM users WHERE state = 'done'")}
+    before = {user: (output.folder / user / "app.db").stat().st_mtime_ns for user in done}
+    resumed = migrate_all(output, url, "--workers", 2, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert "%d users to migrate" % (USERS - len(done)) in resumed.err
+    states = output.states()
+    assert len(states) == USERS
+    assert {state[0] for state in states.values()} == {"done"}
+    assert {user: (output.folder / user / "app.db").stat().st_mtime_ns for user in done} == before
+    assert {user for user, state in states.items() if state[1] == 1} == done
+    for user in states:
+        check_whole(output.folder / user)
+    assert not (output.folder / ".shared").exists()
+    summary = output.summary
+    assert (summary["overall_status"], summary["totals"]["done"]) == ("PASS", USERS)
+    assert (
+        len({run["instant"] for run in summary["runs"]}) == 2
+    )  # each user under the one or the other, and the ledger says which
+
+
+def check_whole(folder: Path) -> None:
+    backups = (
+        folder / "backups"
+    )  # where a kill came after the database was there and before the ledger said so
+    assert {path.name for path in folder.iterdir()} - {backups.name} == {"app.db", "bundle"}
+    for made in [folder / "app.db", *backups.glob("*.db")]:
+        check_database(made)
+    assert not [path.name for path in (folder / "bundle").iterdir() if path.name.startswith(".")]
+    report = json.loads((folder / "bundle" / "validation_report.json").read_text(encoding="utf-8"))
+    assert report["overall_status"] == "PASS"
+
+
+def check_database(path: Path) -> None:
+    database = sqlite3.connect(str(path))
+    try:
+        assert database.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+        assert database.execute("SELECT count(*) FROM transit_events").fetchone() == (
+            crowd.ROWS["transit_events"],
+        )
+    finally:
+        database.close()
+
+
+@pytest.mark.parametrize("users", [0, 15])
+def test_killed_coordinator_leaves_a_run_to_resume(
+    users: int, many: Database, output: Output, going: Callable[..., Going]
+) -> None:
+    run = going(many.url, "--workers", 2)
+    run.until_done(users)
+    workers = run.children()
+    run.process.kill()
+    assert run.wait() == -signal.SIGKILL
+    for _ in range(1000):
+        if all(map(gone, workers)):
+            break
+        time.sleep(0.01)
+    assert all(map(gone, workers))  # they end with the coordinator
+    states = [row[0] for row in output.query("SELECT state FROM users")]
+    window = 2 * (1 + cluster.AHEAD) * MOST_IN_TASK
+    assert states.count("running") <= window < USERS
+    assert output.query("SELECT ended, exit_code FROM runs") in ([], [(None, None)])
+    if states:
+        check_resumed(output, many.url)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_run_ends_and_can_be_resumed(
+    number: int, many: Database, output: Output, going: Callable[..., Going]
+) -> None:
+    run = going(many.url, "--workers", 2)
+    run.until_done(5)
+    if number == signal.SIGINT:
+        os.killpg(run.process.pid, number)  # as a terminal sends it, to the workers too
+    else:
+        run.process.send_signal(number)
+    assert run.wait() == 130
+    assert run.text.endswith("error: interrupted; nothing is half done, run again when ready\n")
+    assert "Traceback" not in run.text
+    assert output.query("SELECT exit_code, error FROM runs") == [(130, "interrupted")]
+    assert output.query("SELECT count(*) FROM users WHERE state = 'running'") == [(0,)]
+    assert output.summary["overall_status"] == "INCOMPLETE"
+    if number == signal.SIGTERM:
+        check_resumed(output, many.url)
+
+
+@pytest.mark.slow
+def test_run_that_is_killed_again_and_again_comes_to_its_end(
+    many: Database, output: Output, going: Callable[..., Going]
+) -> None:
+    chance = random.Random(6)
+    for _ in range(5):
+        run = going(many.url, "--workers", 2, "--resume")
+        time.sleep(chance.uniform(0.5, 3.0))  # from before the first user to after some
+        run.process.kill()
+        run.wait()
+    check_whole_and_done(migrate_all(output, many.url, "--workers", 2, "--resume"), output)
+
+
+def check_whole_and_done(last: Result, output: Output) -> None:
+    assert last.code == 0, last.err
+    states = output.states()
+    assert len(states) == USERS
+    assert {state[0] for state in states.values()} == {"done"}
+    for user in states:
+        check_whole(output.folder / user)
+    runs = {run["run"]: run["snapshot"] for run in output.summary["runs"]}
+    for run, snapshot in output.query("SELECT run, snapshot FROM users"):
+        assert runs[run] == snapshot
+
+
+def test_killed_worker_is_replaced(many: Database, output: Output, going: Callable[..., Going]) -> None:
+    run = going(many.url, "--workers", 2)
+    run.until_done(5)
+    os.kill(run.children()[0], signal.SIGKILL)
+    assert run.wait() == 0, run.text
+    assert {state[0] for state in output.states().values()} == {"done"}
+    for user in output.states():
+        check_whole(output.folder / user)
+
+
+def test_second_run_on_the_same_folder_is_refused(
+    many: Database, output: Output, going: Callable[..., Going]
+) -> None:
+    run = going(many.url, "--workers", 1)
+    run.until_done(1)
+    second = migrate_all(output, many.url)
+    assert second.code == 5
+    assert (
+        "error: the output folder %s is in use by another migration (process %d)"
+        % (
+            output.folder,
+            run.process.pid,
+        )
+        in second.err
+    )
+    assert run.process.poll() is None
+    run.process.terminate()
+    run.wait()
+
+
+def backends(database: Database, coordinator: bool) -> list[int]:
+    """PostgreSQL's processes for this database: the coordinator's, which came first, or the workers'."""
+    found = database.rows(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " AND application_name = 'theprogram_migration' ORDER BY backend_start"
+    )
+    return [pid for (pid,) in (found[:1] if coordinator else found[1:])]
+
+
+def test_lost_connection_of_the_coordinator_stops_the_run(
+    many: Database, output: Output, going: Callable[..., Going]
+) -> None:
+    run = going(many.url, "--workers", 2)
+    run.until_done(5)
+    many.execute("SELECT pg_terminate_backend(%s)", *backends(many, coordinator=True))
+    assert run.wait() == 3
+    assert (
+        "error: the run is stopped, as the connection that held the snapshot of all users has ended"
+        in run.text
+    )
+    assert "try: check the server, then run again with --resume" in run.text
+    assert "Traceback" not in run.text
+    assert output.query("SELECT exit_code FROM runs") == [(3,)]
+    assert len(set(output.query("SELECT snapshot FROM users WHERE state = 'done'"))) == 1
+    check_resumed(output, many.url)
+
+
+def test_lost_connection_of_a_worker_is_made_again(
+    many: Database, output: Output, going: Callable[..., Going]
+) -> None:
+    run = going(many.url, "--workers", 2)
+    for users in (5, 15):
+        run.until_done(users)
+        for backend in backends(many, coordinator=False):
+            many.execute("SELECT pg_terminate_backend(%s)", backend)
+    assert run.wait() == 0, run.text
+    states = output.states()
+    assert {state[:2] for state in states.values()} == {("done", 1)}
+    assert len(set(output.query("SELECT snapshot FROM users"))) == 1  # still the same instant
+
+
+def test_crashed_server_stops_the_run(output: Output, going: Callable[..., Going]) -> None:
+    """A killed backend makes PostgreSQL end all connections and start again."""
+    with temp_postgres() as url:
+        crowd.fill(url, USERS)
+        database = Database(url)
+        run = going(url, "--workers", 2)
+        run.until_done(5)
+        os.kill(backends(database, coordinator=False)[0], signal.SIGKILL)
+        assert run.wait() == 3, run.text
+        assert "Traceback" not in run.text
+        for _ in range(1000):
+            with contextlib.suppress(psycopg2.OperationalError):
+                database.rows("SELECT 1")
+                break
+            time.sleep(0.01)
+        check_resumed(output, url)
+
+
+def test_connections_are_no_more_than_allowed(
+    many: Database, output: Output, going: Callable[..., Going]
+) -> None:
+    some = output.folder.with_name("users")
+    some.write_text("".join("user%d@example.com\n" % number for number in range(12)), encoding="utf-8")
+    run = going(many.url, "--workers", 4, "--max-connections", 2, "--users-from", some)
+    most = 0
+    run.until_done(1)
+    while run.process.poll() is None:
+        most = max(most, 1 + len(backends(many, coordinator=False)))
+        time.sleep(0.02)
+    assert run.wait() == 0, run.text
+    assert most == 2
+    assert re.search(r"\b1 worker processes", run.text)

@@ -1,0 +1,251 @@
+"""Every table and column of the user is migrated, or declared as left behind, or stops the run."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import psycopg2
+import pytest
+from conftest import ANNA, BRUNO, SCHEMA, Database, Place, extended_schema, settings_of
+from test_mutations import lawless
+
+import config
+from export_from_postgres import export
+from import_to_sqlite import import_
+from migration.errors import ExitCode, MigrationError
+from migration.model import Table, child_of, owned_by
+from migration.settings import Settings
+from validate_migration import validate
+
+INVOICES = """
+CREATE TABLE invoices (id uuid PRIMARY KEY, user_id uuid NOT NULL REFERENCES users, amount numeric(9,2), paid bool);
+INSERT INTO invoices SELECT md5(random()::text)::uuid, users.id, n + 0.5, n = 1 FROM users, generate_series(1, 3) n
+"""
+LINES = """
+CREATE TABLE invoice_lines (id uuid PRIMARY KEY, invoice_id uuid NOT NULL REFERENCES invoices, item text);
+INSERT INTO invoice_lines SELECT md5(random()::text)::uuid, id, 'of ' || user_id FROM invoices
+"""
+
+
+def refused(settings: Settings) -> MigrationError:
+    with pytest.raises(MigrationError) as caught:
+        export(settings)
+    assert caught.value.exit_code == ExitCode.USAGE
+    assert not settings.data_dir.exists()
+    return caught.value
+
+
+# Tables
+
+
+@pytest.mark.parametrize(
+    ("sql", "named"),
+    [
+        pytest.param(INVOICES, "invoices", id="foreign key to users"),
+        pytest.param(INVOICES + ";" + LINES, "invoice_lines", id="two hops away"),
+        pytest.param("CREATE TABLE visits (user_id uuid)", "visits", id="user_id without a key"),
+        pytest.param(
+            "CREATE TABLE photos (id int, client_id uuid REFERENCES clients)", "photos", id="through clients"
+        ),
+        pytest.param(
+            "CREATE TABLE parts (id int, owner uuid REFERENCES users) PARTITION BY RANGE (id);"
+            "CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (9)",
+            "parts",
+            id="partitioned",
+        ),
+        pytest.param(
+            "CREATE SCHEMA billing; CREATE TABLE billing.cards (id int, owner uuid REFERENCES users)",
+            "billing.cards",
+            id="another schema",
+        ),
+        pytest.param('CREATE TABLE "Odd name" (user_id uuid)', "Odd name", id="quoted name"),
+    ],
+)
+def test_undeclared_table_of_the_user_stops_the_export(
+    database: Database, place: Place, sql: str, named: str
+) -> None:
+    database.execute(sql)
+    error = refused(settings_of(database.url, place))
+    assert named in error.message
+    assert "config.TABLES" in (error.hint or "")
+    assert "config.EXCLUDED_TABLES" in (error.hint or "")
+
+
+def test_command_exits_with_2_and_says_what_to_add(database: Database, place: Place, run) -> None:
+    database.execute(INVOICES)
+    done = run("migrate.py", "--user-email", ANNA, "--postgres-url", database.url)
+    assert done.code == 2
+    assert "error: users' data that config does not account for: table invoices" in done.err
+    assert 'try: add Table("invoices", owned_by("user_id")) to config.TABLES' in done.err
+    assert not place.app.exists()
+
+
+def test_excluded_tables_are_left_behind(database: Database, place: Place) -> None:
+    database.execute(
+        INVOICES
+        + ";"
+        + LINES
+        + "; CREATE SCHEMA billing; CREATE TABLE billing.cards (id int, owner uuid REFERENCES users)"
+    )
+    error = refused(settings_of(database.url, place, excluded_tables=("invoices",)))
+    assert "invoice_lines" in error.message
+    assert "table billing.cards, invoice_lines" in error.message
+    excluded = ("invoices", "invoice_lines", "billing.cards")
+    export(settings_of(database.url, place, excluded_tables=excluded))
+    assert not list(place.data.glob("*invoice*"))
+
+
+def test_table_that_is_nobodys_has_to_be_said_to_be(database: Database, place: Place) -> None:
+    database.execute(
+        "CREATE TABLE alembic_version (version_num text); CREATE TABLE planets (id int PRIMARY KEY);"
+        "CREATE SCHEMA jobs; CREATE TABLE jobs.queue (id int); CREATE TABLE jobs.done (id int)"
+    )
+    error = refused(settings_of(database.url, place))
+    assert error.message == (
+        "tables that config does not account for: alembic_version, jobs.done, jobs.queue, planets"
+    )
+    assert 'add "planets" to config.UNRELATED_TABLES' in (error.hint or "")
+    export(settings_of(database.url, place, unrelated_tables=("alembic_version", "planets", "jobs.*")))
+
+
+def test_temporary_table_of_another_session_is_nobodys(database: Database, place: Place) -> None:
+    other = psycopg2.connect(database.url)
+    other.cursor().execute("CREATE TEMP TABLE report AS SELECT user_id FROM clients")
+    other.commit()
+    export(settings_of(database.url, place))
+    other.close()
+
+
+def test_added_table_takes_one_entry_and_its_schema(database: Database, place: Place, tmp_path: Path) -> None:
+    database.execute(INVOICES + ";" + LINES)
+    settings = settings_of(
+        database.url,
+        place,
+        tables=(
+            *config.TABLES,
+            Table("invoices", owned_by("user_id"), ranges={"amount": (0, 100)}),
+            Table("invoice_lines", child_of("invoices", "invoice_id")),
+        ),
+        schema_path=extended_schema(
+            tmp_path,
+            "CREATE TABLE invoices (id TEXT PRIMARY KEY, amount REAL, paid INTEGER);"
+            "CREATE TABLE invoice_lines (id TEXT PRIMARY KEY, invoice_id TEXT REFERENCES invoices (id), item TEXT)",
+        ),
+    )
+    export(settings)
+    import_(settings)
+    report = validate(settings)
+    assert report.errors == []
+    assert report.validation_results["invoices"].sqlite_count == 3
+    anna = database.rows("SELECT id::text FROM users WHERE email = %s", ANNA)[0][0]
+    connection = sqlite3.connect(str(place.app))
+    assert connection.execute("SELECT amount, typeof(amount), paid FROM invoices ORDER BY 1").fetchall() == [
+        (1.5, "real", 1),
+        (2.5, "real", 0),
+        (3.5, "real", 0),
+    ]
+    assert connection.execute("SELECT item FROM invoice_lines").fetchall() == [("of " + anna,)] * 3
+    connection.execute("UPDATE invoices SET amount = 101 WHERE amount = 1.5")
+    connection.commit()
+    connection.close()
+    assert any("invoices" in error and "amount" in error for error in validate(settings).errors)
+
+
+def test_table_that_the_schema_lacks_is_named(database: Database, place: Place) -> None:
+    database.execute(INVOICES)
+    error = refused(
+        settings_of(database.url, place, tables=(*config.TABLES, Table("invoices", owned_by("user_id"))))
+    )
+    assert "invoices" in error.message
+    assert "CREATE TABLE" in (error.hint or "")
+
+
+# Columns
+
+
+@pytest.mark.parametrize("table", ["clients", "charts", "location_cache", "users", "user_preferences"])
+def test_undeclared_column_stops_the_export(database: Database, place: Place, table: str) -> None:
+    database.execute("ALTER TABLE %s ADD moon_phase text" % table)
+    error = refused(settings_of(database.url, place))
+    assert "%s.moon_phase" % table in error.message
+    assert "dropped=(...) of %s in config.py" % table in (error.hint or "")
+
+
+def test_declared_drop_lets_the_column_pass(database: Database, place: Place) -> None:
+    database.execute("ALTER TABLE clients ADD moon_phase text DEFAULT 'full'")
+    tables = (Table("clients", owned_by("user_id"), dropped=("moon_phase",)), *config.TABLES[1:])
+    settings = settings_of(database.url, place, tables=tables)
+    export(settings)
+    import_(settings)
+    assert validate(settings).errors == []
+    # the bundle keeps what SQLite has no place for
+    assert json.loads((place.data / "clients.json").read_text(encoding="utf-8"))[0]["moon_phase"] == "full"
+
+
+def test_added_column_of_both_schemas_is_migrated(database: Database, place: Place, tmp_path: Path) -> None:
+    database.execute("ALTER TABLE clients ADD moon_phase text DEFAULT 'full'")
+    schema = extended_schema(tmp_path, "ALTER TABLE clients ADD moon_phase TEXT")
+    settings = settings_of(database.url, place, schema_path=schema)
+    export(settings)
+    import_(settings)
+    assert validate(settings).errors == []
+    connection = sqlite3.connect(str(place.app))
+    assert connection.execute("SELECT DISTINCT moon_phase FROM clients").fetchall() == [("full",)]
+    connection.close()
+
+
+def test_only_the_declared_column_is_let_through(database: Database, place: Place) -> None:
+    database.execute("ALTER TABLE clients ADD a1 text, ADD a2 text")
+    tables = (Table("clients", owned_by("user_id"), dropped=("a1",)), *config.TABLES[1:])
+    error = refused(settings_of(database.url, place, tables=tables))
+    assert "clients.a2" in error.message
+    assert "a1" not in error.message
+
+
+def test_column_that_sqlite_requires_and_the_source_lacks_is_refused(
+    database: Database, place: Place, tmp_path: Path
+) -> None:
+    schema = tmp_path / "schema.sql"
+    text = Path(SCHEMA).read_text(encoding="utf-8")
+    changed = text.replace("    first_name TEXT,", "    first_name TEXT,\n    nickname TEXT NOT NULL,", 1)
+    assert changed != text
+    schema.write_text(changed, encoding="utf-8")
+    error = refused(settings_of(database.url, place, schema_path=schema))
+    assert "clients.nickname" in error.message
+    schema.write_text(changed.replace("nickname TEXT NOT NULL", "nickname TEXT NOT NULL DEFAULT '-'"))
+    settings = settings_of(database.url, place, schema_path=schema)
+    export(settings)
+    import_(settings)
+
+
+def test_column_that_was_dropped_in_postgresql_is_no_concern(database: Database, place: Place) -> None:
+    database.execute("ALTER TABLE clients ADD gone text; ALTER TABLE clients DROP gone")
+    export(settings_of(database.url, place))
+
+
+def test_source_column_that_is_missing_leaves_sqlites_default(database: Database, place: Place) -> None:
+    database.execute("ALTER TABLE interpretations DROP is_user_custom")
+    settings = settings_of(database.url, place, BRUNO)
+    export(settings)
+    import_(settings)
+    connection = sqlite3.connect(str(place.app))
+    assert connection.execute("SELECT DISTINCT is_user_custom FROM interpretations").fetchall() == [(0,)]
+    connection.close()
+
+
+@pytest.mark.parametrize(("column", "value"), [("is_user_custom", "1"), ("source", "'x'")])
+def test_value_that_the_source_has_nothing_for_is_named(
+    database: Database, place: Place, column: str, value: str
+) -> None:
+    database.execute("ALTER TABLE interpretations DROP " + column)
+    settings = settings_of(database.url, place, BRUNO)
+    export(settings)
+    import_(settings)
+    with lawless(settings) as connection:
+        connection.execute("UPDATE interpretations SET %s = %s" % (column, value))
+    report = validate(settings)
+    assert report.passed
+    found = {(finding.check, finding.table, finding.column) for finding in report.findings}
+    assert ("contents", "interpretations", column) in found

@@ -1,0 +1,532 @@
+"""Phase 3: what is broken in a migrated database is found, one thing at a time, and named."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import sqlite3
+from typing import Iterator, NamedTuple, Tuple
+
+import jsonschema
+import pytest
+from conftest import (
+    ANNA,
+    SUITE,
+    Database,
+    Place,
+    Run,
+    migrate_to,
+    settings_of,
+)
+
+import config
+from export_from_postgres import export
+from import_to_sqlite import import_
+from migration.errors import ExitCode, MigrationError
+from migration.settings import Settings
+from migration.sqlite import target
+from migration.workers import at_work
+from validate_migration import conclude, validate
+
+
+@pytest.fixture(scope="module")
+def finished(sample_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return migrate_to(tmp_path_factory.mktemp("finished"), sample_database.url)
+
+
+@pytest.fixture()
+def settings(finished: Place, sample_database: Database, place: Place) -> Settings:
+    """A migrated database and its bundle, this test's own copy; no PostgreSQL is asked."""
+    shutil.copytree(str(finished.data), str(place.data))
+    shutil.copyfile(str(finished.app), str(place.app))
+    return settings_of(sample_database.url, place, offline=True)
+
+
+@contextlib.contextmanager
+def opened(settings: Settings) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(str(settings.sqlite_path))
+    yield connection
+    connection.commit()
+    connection.close()
+
+
+class Fault(NamedTuple):
+    """SQL with ``:id`` for the first row of ``table``, and what the report must name besides it."""
+
+    table: str
+    sql: str
+    named: Tuple[str, ...]
+
+
+FAULTS = {
+    "deleted row": Fault("session_notes", "DELETE FROM session_notes WHERE id = :id", ("session_notes",)),
+    "added row": Fault(
+        "location_cache",
+        "INSERT INTO location_cache (id, city_name, country, latitude, longitude, timezone)"
+        " VALUES ('00000000-0000-4000-8000-000000000000', 'x', 'x', 0, 0, 'UTC')",
+        ("location_cache",),
+    ),
+    "dangling reference": Fault(
+        "transit_events",
+        "UPDATE transit_events SET chart_id = '00000000-0000-4000-8000-000000000000' WHERE id = :id",
+        ("Foreign key violation", "chart_id"),
+    ),
+    "invalid JSON": Fault(
+        "charts",
+        "UPDATE charts SET chart_data = '{\"a\": ' WHERE id = :id",
+        ("chart_data", "is not valid JSON"),
+    ),
+    "JSON that is no list": Fault(
+        "aspect_patterns",
+        "UPDATE aspect_patterns SET planets_involved = '{}' WHERE id = :id",
+        ("planets_involved", "not a list"),
+    ),
+    "JSON as a BLOB": Fault(
+        "charts", "UPDATE charts SET chart_data = x'7b7d' WHERE id = :id", ("chart_data", "is not JSON text")
+    ),
+    "date that is not ISO": Fault(
+        "birth_data",
+        "UPDATE birth_data SET birth_date = '15.11.2025' WHERE id = :id",
+        ("birth_date", "is not an ISO 8601 date"),
+    ),
+    "impossible date": Fault(
+        "birth_data",
+        "UPDATE birth_data SET birth_date = '2025-02-30' WHERE id = :id",
+        ("birth_date", "is not an ISO 8601 date"),
+    ),
+    "impossible month": Fault(
+        "session_notes",
+        "UPDATE session_notes SET note_date = '2025-13-01' WHERE id = :id",
+        ("note_date", "is not an ISO 8601 date"),
+    ),
+    "time that is none": Fault(
+        "birth_data",
+        "UPDATE birth_data SET birth_time = '25:00:00' WHERE id = :id",
+        ("birth_time", "is not an ISO 8601 time"),
+    ),
+    "impossible minute": Fault(
+        "transit_events",
+        "UPDATE transit_events SET event_date = '2025-11-15T09:60:00' WHERE id = :id",
+        ("event_date", "is not an ISO 8601 timestamp"),
+    ),
+    "impossible hour": Fault(
+        "transit_events",
+        "UPDATE transit_events SET event_date = '2025-11-15T24:30:00.000001' WHERE id = :id",
+        ("event_date", "is not an ISO 8601 timestamp"),
+    ),
+    "fraction of five digits": Fault(
+        "transit_events",
+        "UPDATE transit_events SET event_date = '2025-11-15T09:30:00.00001' WHERE id = :id",
+        ("event_date", "is not an ISO 8601 timestamp"),
+    ),
+    "day zero": Fault(
+        "transit_events",
+        "UPDATE transit_events SET event_date = '2025-11-00T09:30:00' WHERE id = :id",
+        ("event_date", "is not an ISO 8601 timestamp"),
+    ),
+    "timestamp with a blank": Fault(
+        "transit_events",
+        "UPDATE transit_events SET event_date = '2025-11-15 09:30:00' WHERE id = :id",
+        ("event_date", "is not an ISO 8601 timestamp"),
+    ),
+    "boolean of 2": Fault(
+        "birth_data", "UPDATE birth_data SET time_unknown = 2 WHERE id = :id", ("time_unknown", "0 or 1")
+    ),
+    "boolean as text": Fault(
+        "transit_events",
+        "UPDATE transit_events SET is_applying = 'true' WHERE id = :id",
+        ("is_applying", "0 or 1"),
+    ),
+    "latitude of 91": Fault(
+        "birth_data", "UPDATE birth_data SET latitude = 91 WHERE id = :id", ("latitude", "between -90 and 90")
+    ),
+    "longitude of -181": Fault(
+        "location_cache",
+        "UPDATE location_cache SET longitude = -181 WHERE id = :id",
+        ("longitude", "between -180 and 180"),
+    ),
+    "number as text": Fault(
+        "birth_data",
+        "UPDATE birth_data SET latitude = 'north' WHERE id = :id",
+        ("column latitude is not a number",),
+    ),
+    "integer as text": Fault(
+        "birth_data",
+        "UPDATE birth_data SET utc_offset = 'one' WHERE id = :id",
+        ("column utc_offset is not an integer",),
+    ),
+    "malformed uuid": Fault(
+        "charts",
+        "UPDATE charts SET client_id = 'not-a-uuid' WHERE id = :id",
+        ("client_id", "is not a UUID"),
+    ),
+    "required value missing": Fault(
+        "clients", "UPDATE clients SET created_at = NULL WHERE id = :id", ("column created_at is NULL",)
+    ),
+    "changed text": Fault("clients", "UPDATE clients SET last_name = 'x' WHERE id = :id", ("last_name",)),
+    "NULL instead of a text": Fault(
+        "chart_interpretations",
+        "UPDATE chart_interpretations SET element_key = NULL WHERE id = :id",
+        ("element_key",),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_broken_value_fails_the_validation_and_is_named(settings: Settings, fault: str) -> None:
+    table, sql, named = FAULTS[fault]
+    with opened(settings) as connection:
+        _without_rules(connection, table)
+        (row,) = connection.execute("SELECT min(id) FROM %s" % table).fetchone()
+        changed = connection.execute(sql, {"id": row} if ":id" in sql else {})
+        assert changed.rowcount == 1
+    report = validate(settings)
+    assert not report.passed
+    assert conclude(report, settings) == ExitCode.DIFFERENCES
+    written = json.loads((settings.data_dir / "validation_report.json").read_text(encoding="utf-8"))
+    assert written["overall_status"] == "FAIL"
+    naming = [error for error in written["errors"] if all(text in error for text in named)]
+    assert naming, written["errors"]
+    assert any(table in error for error in naming)
+    if fault not in ("deleted row", "added row"):
+        assert any(row in error for error in naming)
+
+
+def _without_rules(connection: sqlite3.Connection, table: str) -> None:
+    """Have SQLite forget the table's NOT NULL and its trigger, so that a damaged row has nothing else to be noticed by."""
+    connection.execute("DROP TRIGGER IF EXISTS %s_updated_at" % table)
+    (sql,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute(
+        "UPDATE sqlite_master SET sql = ? WHERE name = ?", (sql.replace(" NOT NULL", ""), table)
+    )
+    connection.commit()
+    (version,) = connection.execute("PRAGMA schema_version").fetchone()
+    connection.execute("PRAGMA schema_version = %d" % (version + 1))
+    connection.commit()
+
+
+@pytest.mark.parametrize(
+    ("sql", "named"),
+    [
+        ("UPDATE app_config SET password_hash = 'x'", "app_config.password_hash"),
+        ("UPDATE app_config SET password_hash = NULL", "app_config.password_hash"),
+        ("UPDATE user_preferences SET default_zodiac = 'tropical'", "user_preferences.default_zodiac"),
+        ("UPDATE user_preferences SET aspect_orbs = '{}'", "user_preferences.aspect_orbs"),
+        ("DELETE FROM user_preferences", "user_preferences holds 0 rows"),
+    ],
+)
+def test_changed_user_data_is_found(settings: Settings, sql: str, named: str) -> None:
+    secret = json.loads((settings.data_dir / "user_data.json").read_text(encoding="utf-8"))["user"][
+        "password_hash"
+    ]
+    with opened(settings) as connection:
+        connection.execute(sql)
+    report = validate(settings)
+    assert any(named in error for error in report.errors), report.errors
+    assert secret not in (settings.data_dir / "validation_report.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("sql", "named"),
+    [
+        ("DROP INDEX idx_charts_client_id", "index idx_charts_client_id is missing"),
+        ("DROP TRIGGER charts_updated_at", "trigger charts_updated_at is missing"),
+        ("DROP VIEW client_summary", "view client_summary is missing"),
+        ("DROP TABLE session_notes", "table session_notes is missing"),
+        ("DROP TABLE app_config", "table app_config is missing"),
+        ("ALTER TABLE clients DROP COLUMN phone", "table clients lacks column phone"),
+    ],
+)
+def test_missing_part_of_the_schema_is_found(settings: Settings, sql: str, named: str) -> None:
+    with opened(settings) as connection:
+        connection.execute("PRAGMA foreign_keys = OFF")
+        if sql.endswith("phone"):
+            connection.execute("DROP VIEW client_summary")
+            if sqlite3.sqlite_version_info < (3, 35):
+                pytest.skip("this SQLite cannot drop a column")
+        connection.execute(sql)
+    assert any(named in error for error in validate(settings).errors)
+
+
+def _hide_row_from_index(settings: Settings) -> None:
+    with opened(settings) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        where = "WHERE name = 'idx_charts_client_id'"
+        index = connection.execute("SELECT * FROM sqlite_master " + where).fetchone()
+        connection.execute("DELETE FROM sqlite_master " + where)
+        connection.commit()
+        (version,) = connection.execute("PRAGMA schema_version").fetchone()
+        connection.execute("PRAGMA schema_version = %d" % (version + 1))
+    with opened(settings) as connection:
+        connection.execute("UPDATE charts SET client_id = (SELECT max(id) FROM clients)")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", index)
+
+
+@pytest.mark.parametrize("large", [1 << 60, -1], ids=["one process", "two processes"])
+def test_row_that_an_index_lacks_is_found(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, large: int
+) -> None:
+    monkeypatch.setattr(target, "FOR_THREADS", large)
+    _hide_row_from_index(settings)
+    assert any(
+        error.startswith("Integrity") and "idx_charts_client_id" in error
+        for error in validate(settings).errors
+    )
+
+
+def test_row_that_an_index_lacks_is_found_by_threads(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target, "FOR_THREADS", -1)
+    _hide_row_from_index(settings)
+    with target.opened(settings.sqlite_path, 2) as (database, others):
+        assert len(others) == 2
+        with at_work(database, others, target.integrity_checks(database, True)) as found:
+            problems = [problem for part in found() for problem in part]
+    assert any("idx_charts_client_id" in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["in the file", "in the write-ahead log"])
+def test_file_written_since_it_was_found_sound_is_looked_through_again(
+    database: Database, place: Place, elsewhere: bool
+) -> None:
+    settings = settings_of(database.url, place)
+    export(settings)
+    stamp = import_(settings).stamp
+    with contextlib.closing(sqlite3.connect(str(settings.sqlite_path))) as holder:
+        if elsewhere:  # as long as it is open, the log is not folded in
+            holder.execute("SELECT count(*) FROM clients").fetchone()
+        else:
+            holder.close()
+        _hide_row_from_index(settings)
+        errors = validate(settings, sound=stamp).errors
+    assert any(error.startswith("Integrity") and "idx_charts_client_id" in error for error in errors)
+
+
+def test_null_beside_a_malformed_cell_is_not_accused(settings: Settings) -> None:
+    with opened(settings) as connection:
+        _without_rules(connection, "birth_data")
+        connection.execute(
+            "UPDATE birth_data SET latitude = 91, birth_time = NULL, utc_offset = NULL"
+            " WHERE id = (SELECT min(id) FROM birth_data)"
+        )
+    found = validate(settings).findings
+    assert {finding.column for finding in found if finding.check == "types"} == {"latitude"}
+
+
+def test_untouched_database_passes(finished: Place, sample_database: Database, place: Place) -> None:
+    shutil.copytree(str(finished.data), str(place.data))
+    shutil.copyfile(str(finished.app), str(place.app))
+    settings = settings_of(sample_database.url, place)
+    report = validate(settings)
+    assert report.errors == []
+    assert report.warnings == []
+    assert conclude(report, settings) == ExitCode.DONE
+
+
+def test_report_has_the_keys_of_the_specification(settings: Settings) -> None:
+    validate(settings)
+    written = json.loads((settings.data_dir / "validation_report.json").read_text(encoding="utf-8"))
+    for key in (
+        "timestamp",
+        "user_email",
+        "user_id",
+        "validation_results",
+        "errors",
+        "warnings",
+        "overall_status",
+    ):
+        assert key in written
+    assert written["user_email"] == ANNA
+    assert set(written["validation_results"]) == {table.name for table in config.TABLES}
+    for result in written["validation_results"].values():
+        assert {"pg_count", "sqlite_count", "match"} <= set(result)
+        assert result["match"] is True
+    assert written["overall_status"] == "PASS"
+
+
+def test_validation_changes_nothing_in_the_database(settings: Settings) -> None:
+    before = settings.sqlite_path.read_bytes()
+    validate(settings)
+    assert settings.sqlite_path.read_bytes() == before
+
+
+def test_source_that_changed_since_the_export_is_said_as_such(database: Database, place: Place) -> None:
+    settings = settings_of(database.url, place)
+    export(settings)
+    import_(settings)
+    database.execute("DELETE FROM session_notes")
+    report = validate(settings)
+    assert any(
+        "Source has changed since the export" in text and "session_notes" in text for text in report.errors
+    )
+    assert not any("mismatch" in text for text in report.errors)
+
+
+def test_offline_needs_no_postgresql(settings: Settings) -> None:
+    nowhere = dataclasses.replace(settings, postgres={"host": "/nowhere", "dbname": "none"})
+    assert validate(nowhere).passed
+    with pytest.raises(MigrationError) as caught:
+        validate(dataclasses.replace(nowhere, offline=False))
+    assert caught.value.exit_code == ExitCode.SOURCE
+
+
+def test_command_returns_1_and_names_the_fault(settings: Settings, run: Run) -> None:
+    with opened(settings) as connection:
+        connection.execute("UPDATE birth_data SET latitude = 91 WHERE id = (SELECT min(id) FROM birth_data)")
+    done = run("validate_migration.py", "--offline")
+    assert done.code == 1
+    assert "column latitude is not between -90 and 90" in done.err
+    assert "FAIL" in done.out
+
+
+def test_missing_database_is_named(settings: Settings) -> None:
+    settings.sqlite_path.unlink()
+    with pytest.raises(MigrationError, match="no database at") as caught:
+        validate(settings)
+    assert caught.value.exit_code == ExitCode.TARGET
+
+
+# What is printed and written
+
+
+def break_cells(settings: Settings, number: int) -> None:
+    """Put a text that nobody should read where notes were, in the first rows."""
+    with opened(settings) as connection:
+        connection.execute(
+            "UPDATE session_notes SET note_content = 'PRIVATE ' || id WHERE id IN"
+            " (SELECT id FROM session_notes ORDER BY id LIMIT %d)" % number
+        )
+
+
+def test_first_differences_are_listed_and_all_are_counted(settings: Settings) -> None:
+    break_cells(settings, 7)
+    report = validate(dataclasses.replace(settings, max_differences=3))
+    assert report.validation_results["session_notes"].differences == 14  # and updated_at, by the trigger
+    assert not report.validation_results["session_notes"].match
+    listed = [found for found in report.findings if found.check == "contents"]
+    assert len(listed) == 4
+    assert listed[-1].message == "Difference: session_notes: 11 more"
+    assert listed[-1].count == 11
+
+
+def test_values_are_shown_only_where_they_are_asked_for(settings: Settings) -> None:
+    break_cells(settings, 1)
+    for show in (False, True):
+        report = validate(dataclasses.replace(settings, show_values=show))
+        page = (settings.data_dir / "validation_report.html").read_text(encoding="utf-8")
+        assert ("PRIVATE" in report.text()) is show
+        assert ("PRIVATE" in page) is show
+        assert report.values_shown is show
+
+
+def test_password_hash_is_never_shown(settings: Settings) -> None:
+    with opened(settings) as connection:
+        connection.execute("UPDATE app_config SET password_hash = 'SECRET'")
+    report = validate(dataclasses.replace(settings, show_values=True))
+    assert any("app_config.password_hash" in error for error in report.errors)
+    assert "SECRET" not in report.text()
+    secret = json.loads((settings.data_dir / "user_data.json").read_text(encoding="utf-8"))["user"][
+        "password_hash"
+    ]
+    assert secret not in report.text()
+
+
+def test_strict_turns_warnings_into_errors(settings: Settings, run: Run) -> None:
+    with opened(settings) as connection:
+        connection.execute("CREATE TABLE notes_of_the_application (id)")
+    lenient = validate(settings)
+    assert lenient.passed and len(lenient.warnings) == 1
+    strict = validate(dataclasses.replace(settings, strict=True))
+    assert not strict.passed and strict.errors == lenient.warnings and strict.warnings == []
+    assert run("validate_migration.py", "--offline").code == 0
+    assert run("validate_migration.py", "--offline", "--strict").code == 1
+
+
+@pytest.mark.parametrize("broken", [0, 2])
+@pytest.mark.parametrize("offline", [True, False])
+def test_report_is_as_its_schema_says(settings: Settings, broken: int, offline: bool) -> None:
+    break_cells(settings, broken)
+    validate(dataclasses.replace(settings, offline=offline))
+    written = json.loads((settings.data_dir / "validation_report.json").read_text(encoding="utf-8"))
+    schema = json.loads(
+        (SUITE / "schema_design" / "validation_report.schema.json").read_text(encoding="utf-8")
+    )
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(written, schema)
+
+
+@pytest.mark.parametrize("script", ["validate_migration.py", "migrate.py"])
+def test_json_goes_to_stdout_alone(settings: Settings, run: Run, script: str) -> None:
+    break_cells(settings, 1)
+    phases = ("--skip-export", "--skip-import") if script == "migrate.py" else ()
+    done = run(script, *phases, "--offline", "--json")
+    assert done.code == 1
+    printed = json.loads(done.out)
+    assert printed["overall_status"] == "FAIL"
+    written = json.loads((settings.data_dir / "validation_report.json").read_text(encoding="utf-8"))
+    assert printed == written
+
+
+def test_migration_with_json_prints_nothing_else(sample_database: Database, run: Run) -> None:
+    done = run("migrate.py", "--user-email", ANNA, "--postgres-url", sample_database.url, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["overall_status"] == "PASS"
+
+
+@pytest.mark.parametrize(
+    "option", ["--strict", "--json", "--show-values", "--against=bundle", "--max-differences=3"]
+)
+def test_option_of_a_validation_that_is_skipped_is_refused(run: Run, option: str) -> None:
+    done = run("migrate.py", "--skip-validation", option)
+    assert done.code == 2
+    assert "--skip-validation" in done.err
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "many", ""])
+def test_number_of_listed_differences_is_one_or_more(run: Run, number: str) -> None:
+    done = run("validate_migration.py", "--max-differences=" + number)
+    assert done.code == 2
+    assert "--max-differences" in done.err
+
+
+def test_schema_differences_are_named_whatever_the_layout(settings: Settings, place: Place) -> None:
+    text = settings.schema_path.read_text(encoding="utf-8")
+    laid_out = place.folder / "laid_out.sql"
+    laid_out.write_text(
+        "/* another */ " + text.replace("(\n    id", " ( -- x\n\tID").replace("TEXT", "text"),
+        encoding="utf-8",
+    )
+    report = validate(dataclasses.replace(settings, schema_path=laid_out))
+    assert report.errors == [] and report.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("notes TEXT,", "notes BLOB,", "table clients has column notes with another type"),
+        ("phone TEXT,", "phone TEXT NOT NULL,", "table clients has column phone with another type"),
+        ("phone TEXT,", "phone TEXT, nick TEXT,", "table clients lacks column nick"),
+        (
+            "birth_data_id TEXT NOT NULL REFERENCES birth_data (id) ON DELETE CASCADE",
+            "birth_data_id TEXT NOT NULL",
+            "table charts has one too many: foreign key birth_data_id → birth_data",
+        ),
+        ("ON clients (last_name)", "ON clients (first_name)", "index idx_clients_last_name differs"),
+        ("geonames_id INTEGER UNIQUE", "geonames_id INTEGER", "table location_cache differs"),
+    ],
+)
+def test_difference_from_the_schema_file_is_named(
+    settings: Settings, place: Place, old: str, new: str, named: str
+) -> None:
+    text = settings.schema_path.read_text(encoding="utf-8")
+    assert old in text
+    other = place.folder / "other.sql"
+    view = text.index("CREATE VIEW")  # which names columns that are gone
+    other.write_text(text[:view].replace(old, new, 1), encoding="utf-8")
+    report = validate(dataclasses.replace(settings, schema_path=other))
+    assert any(named in error for error in report.errors), report.errors

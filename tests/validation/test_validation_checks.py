@@ -1,0 +1,124 @@
+"""A verdict says which checks it rests on: each with what it looked at, how much of it, how long, and what it found."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import sqlite3
+from typing import Any, Dict
+
+import pytest
+from conftest import ANNA, Database, Place, Run, migrate_to, settings_of
+
+import config
+from migration.settings import Settings
+from migration.sqlite import target
+from migration.validation.report import CHECKS, Report
+from validate_migration import validate
+
+
+@pytest.fixture(scope="module")
+def finished(sample_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return migrate_to(tmp_path_factory.mktemp("finished"), sample_database.url)
+
+
+@pytest.fixture()
+def settings(finished: Place, sample_database: Database, place: Place) -> Settings:
+    shutil.copytree(str(finished.data), str(place.data))
+    shutil.copyfile(str(finished.app), str(place.app))
+    return settings_of(sample_database.url, place)
+
+
+def change(settings: Settings, *statements: str) -> None:
+    with contextlib.closing(sqlite3.connect(str(settings.sqlite_path), isolation_level=None)) as database:
+        for statement in statements:
+            database.execute(statement)
+
+
+def results(report: Report) -> Dict[str, str]:
+    return {check.name: check.result for check in report.checks}
+
+
+def test_each_check_is_told_with_its_number(settings: Settings) -> None:
+    report = validate(settings)
+    assert results(report) == dict.fromkeys(CHECKS, "ok")
+    numbers = {check.name: check.number for check in report.checks}
+    assert numbers["bundle"] == len(config.TABLES) + 1
+    assert numbers["contents"] == sum(result.cells for result in report.validation_results.values()) > 1000
+    assert numbers["counts"] == len(config.TABLES)
+    assert all(numbers.values()), numbers
+    assert all(
+        check.seconds is not None for check in report.checks if check.name not in ("counts", "isolation")
+    )
+
+
+def test_check_that_was_not_done_says_why(settings: Settings) -> None:
+    notes = {check.name: check.note for check in validate(dataclasses.replace(settings, offline=True)).checks}
+    assert {name for name, note in notes.items() if note is not None} == {"source"}
+    report = validate(settings, sound=target.stamp(settings.sqlite_path))
+    assert {name for name, result in results(report).items() if result == "not done"} == {
+        "integrity",
+        "references",
+    }
+    shutil.rmtree(str(settings.data_dir))
+    report = validate(settings)
+    assert {name for name, result in results(report).items() if result == "not done"} == {"bundle", "source"}
+
+
+FOUND = {
+    "UPDATE clients SET phone = 'x'": {"contents": "errors"},
+    "DELETE FROM session_notes WHERE id = (SELECT min(id) FROM session_notes)": {
+        "contents": "errors",
+        "counts": "errors",
+    },
+    "UPDATE app_config SET password_hash = 'x'": {"user": "errors"},
+    "DROP INDEX idx_clients_last_name": {"schema": "errors"},
+    "ALTER TABLE clients ADD COLUMN nick TEXT": {"additions": "warnings"},
+    "UPDATE birth_data SET birth_time = '25:00:00'": {"contents": "errors", "forms": "errors"},
+    "UPDATE app_config SET app_version = '9'": {"defaults": "warnings"},
+    "UPDATE transit_events SET chart_id = 'x' WHERE id = (SELECT min(id) FROM transit_events)": {
+        "contents": "errors",
+        "references": "errors",
+        "forms": "errors",
+    },
+}
+
+
+@pytest.mark.parametrize("statement", FOUND)
+def test_what_is_found_stands_with_its_check(settings: Settings, statement: str) -> None:
+    change(settings, "DROP TRIGGER clients_updated_at", "DROP TRIGGER app_config_updated_at")
+    kept = results(validate(settings))
+    change(settings, statement)
+    found = results(validate(settings))
+    assert {name: found[name] for name in found if found[name] != kept[name] or name in FOUND[statement]} == (
+        FOUND[statement]
+    )
+
+
+def test_change_of_the_source_stands_with_its_check(database: Database, place: Place) -> None:
+    migrate_to(place.folder, database.url)
+    database.execute("UPDATE clients SET phone = 'x'")
+    report = validate(settings_of(database.url, place))
+    assert {name for name, result in results(report).items() if result == "errors"} == {"source"}
+
+
+def test_verbose_says_each_check_and_each_phase_on_the_terminal(
+    sample_database: Database, place: Place, run: Run
+) -> None:
+    options = ("--user-email", ANNA, "--postgres-url", sample_database.url)
+    done = run("migrate.py", *options, "--verbose")
+    lines = [line.split("DEBUG", 1)[1].strip() for line in done.err.splitlines() if " DEBUG " in line]
+    assert [line.split(": ")[0] for line in lines if line.startswith("check ")] == [
+        "check " + name for name in CHECKS
+    ]
+    for beginning in ("export: ", "import: "):
+        assert len([line for line in lines if line.startswith(beginning)]) >= 4, lines
+    assert ANNA not in done.err
+    again = run("validate_migration.py", *options, "-v")
+    assert "check contents: cells, each against its record: " in again.err
+    assert "check " not in run("validate_migration.py", *options).err
+    assert run("validate_migration.py", *options, "-q").out == ""
+    report: Any = json.loads((place.data / "validation_report.json").read_text(encoding="utf-8"))
+    assert [check["name"] for check in report["checks"]] == list(CHECKS)

@@ -1,0 +1,309 @@
+"""Columns that the source has nothing for: the schema's default holds, whatever its form, and nothing else does."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Iterator, List
+
+import pytest
+from conftest import SCHEMA, Database, Place, extended_schema, settings_of
+from test_mutations import lawless
+
+import config
+from export_from_postgres import export
+from import_to_sqlite import import_
+from migration.model import Table, shared
+from migration.settings import Settings
+from migration.sqlite.schema import read_schema
+from migration.validation.defaults import is_moment, of_rows
+from migration.validation.report import Finding
+from validate_migration import validate
+
+CONSTANT = {
+    "bare_word": "TEXT DEFAULT pending",
+    "bare_keyword": "TEXT NOT NULL DEFAULT CURRENT_USER",
+    "double_quotes": 'TEXT DEFAULT "x(y)"',
+    "text": "TEXT DEFAULT 'it''s'",
+    "parenthesis": "TEXT DEFAULT 'f(x)'",
+    "keyword_in_text": "TEXT DEFAULT 'CURRENT_TIMESTAMP'",
+    "negative": "INTEGER DEFAULT -1",
+    "positive": "INTEGER DEFAULT +1",
+    "number_as_text": "TEXT DEFAULT 1",
+    "text_as_number": "INTEGER DEFAULT '1'",
+    "real": "REAL DEFAULT 1",
+    "exponent": "REAL DEFAULT 1e3",
+    "hexadecimal": "INTEGER DEFAULT 0x10",
+    "blob": "BLOB DEFAULT x'00'",
+    "truth": "BOOLEAN DEFAULT TRUE",
+    "no_default": "TEXT",
+    "default_null": "TEXT DEFAULT NULL",
+    "expression": "INTEGER DEFAULT (1 + 2)",
+    "function": "INTEGER DEFAULT (abs(-5))",
+    "joined": "TEXT DEFAULT ('a' || 'b')",
+    "collated": "TEXT COLLATE NOCASE DEFAULT 'Pending'",
+    "json": "TEXT DEFAULT '{}'",
+    "empty": "TEXT DEFAULT ''",
+    "fixed_day": "TEXT DEFAULT '2026-01-25 22:18:49'",
+    "declared": "DATETIME",
+}
+VARYING = {
+    "stamp": "TEXT DEFAULT CURRENT_TIMESTAMP",
+    "stamp_expression": "TEXT NOT NULL DEFAULT (datetime('now'))",
+    "iso": "TEXT DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
+    "day": "TEXT DEFAULT CURRENT_DATE",
+    "clock": "TEXT DEFAULT (time('now'))",
+    "seconds": "INTEGER DEFAULT (strftime('%s', 'now'))",
+    "seconds_as_text": "TEXT DEFAULT (strftime('%s', 'now'))",
+    "julian": "REAL DEFAULT (julianday('now'))",
+    "chance": "INTEGER DEFAULT (random())",
+    "random_id": "TEXT DEFAULT (lower(hex(randomblob(4))) || '-' || lower(hex(randomblob(2))))",
+    "random_blob": "BLOB DEFAULT (randomblob(8))",
+}
+COLUMNS = {**CONSTANT, **VARYING}
+OTHER = {
+    "bare_word": "'PENDING'",
+    "collated": "'PENDING'",
+    "number_as_text": "CAST('1' AS BLOB)",
+    "real": "2",
+    "truth": "0",
+    "no_default": "''",
+    "default_null": "'NULL'",
+    "blob": "x'0000'",
+    "fixed_day": "'2026-01-25 22:18:50'",
+    "declared": "'2026-01-25'",
+}
+MALFORMED = {
+    "fixed_day": "'2026-21-25 22:18:49'",
+    "declared": "'2026-02-30'",
+    "stamp": "'2026-21-25 22:18:49'",
+    "stamp_expression": "'2026-11-26 25:18:49'",
+    "iso": "'2026-02-29T22:18:49.000Z'",
+    "day": "'2026-06-31'",
+    "clock": "'24:00:01'",
+    "seconds": "'soon'",
+    "seconds_as_text": "'1764'||char(0)||'00000'",
+    "julian": "'2461000.5 days'",
+    "chance": "'x'",
+    "random_id": "'0123456G-0123'",
+    "random_blob": "'text'",
+}
+
+
+@pytest.fixture(scope="module")
+def finished(sample_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A migration with a column for each default, in a table of which the source has the id and one more."""
+    place = Place(tmp_path_factory.mktemp("defaults"))
+    listed = ", ".join("%s %s" % column for column in COLUMNS.items())
+    schema = extended_schema(
+        place.folder,
+        "DROP VIEW client_summary; DROP VIEW recent_charts; DROP TABLE location_cache;"
+        "CREATE TABLE location_cache (id TEXT PRIMARY KEY, city_name TEXT NOT NULL CHECK (city_name > ''), %s);"
+        "CREATE TRIGGER meddling AFTER INSERT ON location_cache BEGIN DELETE FROM location_cache; END;"
+        % listed,
+    )
+    names = [
+        "state_province",
+        "country",
+        "latitude",
+        "longitude",
+        "timezone",
+        "geonames_id",
+        "created_at",
+        "updated_at",
+    ]
+    tables = (*config.TABLES[:-1], Table("location_cache", shared(), dropped=tuple(names)))
+    made = settings_of(
+        sample_database.url, place, schema_path=schema, tables=tables, offline=True, max_differences=100
+    )
+    export(made)
+    import_(made)
+    return made
+
+
+@pytest.fixture()
+def settings(finished: Settings, place: Place) -> Settings:
+    shutil.copytree(str(finished.data_dir), str(place.data))
+    shutil.copyfile(str(finished.sqlite_path), str(place.app))
+    return dataclasses.replace(finished, data_dir=place.data, sqlite_path=place.app)
+
+
+@contextlib.contextmanager
+def opened(settings: Settings) -> Iterator[sqlite3.Connection]:
+    with lawless(settings) as database:
+        yield database
+        database.commit()
+
+
+def of_column(findings: List[Finding], name: str) -> List[Finding]:
+    return [finding for finding in findings if finding.column == name]
+
+
+def test_right_migration_passes_whatever_the_default(settings: Settings) -> None:
+    assert validate(settings).findings == []
+
+
+def test_value_that_is_not_the_default_is_named(settings: Settings) -> None:
+    changed = {name: OTHER.get(name, "'changed'") for name in CONSTANT}
+    with opened(settings) as database:
+        sets = ", ".join("%s = %s" % item for item in changed.items())
+        database.execute(
+            "UPDATE location_cache SET %s WHERE id = (SELECT min(id) FROM location_cache)" % sets
+        )
+    findings = validate(settings).findings
+    for name in changed:
+        assert [(found.check, found.count) for found in of_column(findings, name)] == [("contents", 1)], name
+
+
+def test_value_that_is_not_of_the_defaults_form_is_an_error(settings: Settings) -> None:
+    assert set(MALFORMED) >= set(VARYING)
+    with opened(settings) as database:
+        sets = ", ".join("%s = %s" % item for item in MALFORMED.items())
+        database.execute(
+            "UPDATE location_cache SET %s WHERE id = (SELECT max(id) FROM location_cache)" % sets
+        )
+    report = validate(settings)
+    for name in MALFORMED:
+        found = [(found.check, found.error, found.count) for found in of_column(report.findings, name)]
+        assert found == [("types", True, 1)], name
+
+
+def test_null_where_the_schema_has_a_value_is_named(settings: Settings) -> None:
+    with opened(settings) as database:
+        database.execute("UPDATE location_cache SET stamp = NULL, bare_word = NULL")
+    assert {found.column for found in validate(settings).findings} == {"stamp", "bare_word"}
+
+
+def test_date_of_another_form_is_worth_a_warning(settings: Settings) -> None:
+    with opened(settings) as database:
+        database.execute("UPDATE location_cache SET stamp = replace(stamp, ' ', 'T'), iso = iso || '+00:00'")
+    found = {(found.check, found.column, found.error) for found in validate(settings).findings}
+    assert found == {("contents", "stamp", False), ("types", "iso", True)}
+
+
+def test_default_of_the_users_row_is_held_against_it_too(sample_database: Database, place: Place) -> None:
+    schema = extended_schema(
+        place.folder,
+        "ALTER TABLE app_config ADD COLUMN state DEFAULT pending;"
+        "ALTER TABLE app_config ADD COLUMN migrated_at TEXT;"
+        "UPDATE app_config SET migrated_at = datetime('now'), app_version = '2.0';",
+    )
+    made = settings_of(sample_database.url, place, schema_path=schema)
+    export(made)
+    import_(made)
+    assert validate(made).findings == []
+    with opened(made) as database:
+        database.execute("UPDATE app_config SET migrated_at = '2026-21-25 22:18:49', app_version = '1.0.0'")
+    found = {(found.column, found.error) for found in validate(made).findings}
+    assert found == {("migrated_at", True), ("app_version", False)}
+
+
+@pytest.mark.parametrize("against", ["bundle", "source"])
+def test_null_of_json_in_the_preferences_is_the_users(database: Database, place: Place, against: str) -> None:
+    database.execute("UPDATE user_preferences SET aspect_orbs = 'null', displayed_points = 'null'")
+    text = Path(SCHEMA).read_text(encoding="utf-8")
+    schema = place.folder / "schema.sql"
+    schema.write_text(
+        text.replace("displayed_points TEXT,", "displayed_points TEXT NOT NULL DEFAULT '[]',"),
+        encoding="utf-8",
+    )
+    made = settings_of(database.url, place, schema_path=schema, against=against)
+    export(made)
+    import_(made)
+    assert validate(made).findings == []
+
+
+@pytest.mark.parametrize("against", ["bundle", "source"])
+def test_null_of_the_source_is_given_where_the_schema_has_a_default(
+    database: Database, place: Place, against: str
+) -> None:
+    database.execute("UPDATE user_preferences SET aspect_orbs = NULL")
+    text = Path(SCHEMA).read_text(encoding="utf-8")
+    schema = place.folder / "schema.sql"
+    schema.write_text(text.replace("aspect_orbs TEXT,", "aspect_orbs TEXT DEFAULT '{}',"), encoding="utf-8")
+    made = settings_of(database.url, place, schema_path=schema, against=against)
+    export(made)
+    import_(made)
+    assert validate(made).findings == []
+    with opened(made) as connection:
+        connection.execute("UPDATE user_preferences SET aspect_orbs = '{}'")
+    assert not validate(made).passed
+
+
+def test_default_that_sqlite_has_no_function_for_is_not_evaluated_needlessly(
+    sample_database: Database, place: Place
+) -> None:
+    text = Path(SCHEMA).read_text(encoding="utf-8")
+    schema = place.folder / "schema.sql"
+    schema.write_text(
+        text.replace("city_name TEXT NOT NULL,", "city_name TEXT NOT NULL DEFAULT (of_the_application()),"),
+        encoding="utf-8",
+    )
+    made = settings_of(sample_database.url, place, schema_path=schema)
+    export(made)
+    import_(made)
+    assert validate(made).findings == []  # nothing asks for it: the source has a value
+
+
+def test_default_is_evaluated_in_a_table_of_many_rules(place: Place) -> None:
+    if sqlite3.sqlite_version_info < (3, 37):
+        pytest.skip("this SQLite has no STRICT tables")
+    path = place.folder / "schema.sql"
+    path.write_text(
+        "PRAGMA foreign_keys = ON; BEGIN; CREATE TABLE parent (id INTEGER PRIMARY KEY);"
+        "CREATE TABLE strict_one (id TEXT NOT NULL, parent INT NOT NULL REFERENCES parent, content BLOB NOT NULL,"
+        " j TEXT NOT NULL CHECK (json_valid(j)), size INT AS (length(j)) STORED, state TEXT DEFAULT pending,"
+        " at TEXT DEFAULT (datetime('now', 'localtime')), never TEXT NOT NULL DEFAULT NULL, share ANY DEFAULT 1.5,"
+        " PRIMARY KEY (id, parent)) STRICT, WITHOUT ROWID;"
+        "CREATE TRIGGER never_any BEFORE INSERT ON strict_one BEGIN SELECT RAISE (ABORT, 'no'); END;",
+        encoding="utf-8",
+    )
+    made = of_rows(read_schema(path), "strict_one", ("state", "at", "share"))
+    assert [made[name].constant for name in ("state", "at", "share")] == [True, False, True]
+    assert (made["state"].value, made["share"].value, made["at"].moment) == ("pending", 1.5, True)
+
+
+# One form of time
+
+
+def test_what_the_application_writes_has_the_form_of_what_was_migrated(
+    settings: Settings, place: Place
+) -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.executescript(Path(SCHEMA).read_text(encoding="utf-8"))
+        database.execute("INSERT INTO clients (id) VALUES ('x')")
+        moments = list(database.execute("SELECT created_at, updated_at FROM clients").fetchone())
+        database.execute("UPDATE clients SET created_at = '', updated_at = '' WHERE id = 'x'")
+        moments += database.execute("SELECT updated_at FROM clients").fetchone()
+    assert all(is_moment(moment) and moment[10] == "T" and len(moment) == 19 for moment in moments)
+
+
+def test_each_default_and_trigger_of_the_schema_writes_that_form() -> None:
+    schema = read_schema(Path(SCHEMA))
+    for table, columns in schema.columns.items():
+        names = tuple(column.name for column in columns.values() if "now" in (column.default or ""))
+        assert names or table == "sqlite_sequence"
+        for made in of_rows(schema, table, names).values():
+            assert made.moment and made.value[10] == "T"
+    assert "datetime(" not in Path(SCHEMA).read_text(encoding="utf-8")
+
+
+def test_form_that_the_operators_schema_writes_is_no_error(database: Database, place: Place) -> None:
+    database.execute("ALTER TABLE users ALTER created_at DROP NOT NULL")
+    database.execute("UPDATE users SET created_at = NULL")
+    text = Path(SCHEMA).read_text(encoding="utf-8")
+    schema = place.folder / "schema.sql"
+    schema.write_text(
+        text.replace("strftime('%Y-%m-%dT%H:%M:%S', 'now')", "datetime('now')"), encoding="utf-8"
+    )
+    made = settings_of(database.url, place, schema_path=schema)
+    export(made)
+    import_(made)
+    assert validate(made).findings == []
+    with contextlib.closing(sqlite3.connect(str(made.sqlite_path), isolation_level=None)) as application:
+        application.execute("UPDATE clients SET phone = 'x'")  # and the trigger updated_at
+    found = validate(made).findings
+    assert {finding.check for finding in found} == {"contents"}
