@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional
 
+import distributed
 import pytest
 from conftest import ANNA, BRUNO, SUITE, Database, Place, Server, gone, settings_of
 from test_all_users import Output
@@ -79,7 +80,11 @@ def test_stopped_worker_is_replaced_and_its_task_done_by_another(
     until(lambda: all(map(gone, stopped)))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+# Dask before 2025, which older Pythons have, starts another process for one that ends while it starts.
+starts_once = pytest.mark.skipif(distributed.__version__ < "2025", reason="this Dask starts another worker")
+
+
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGKILL, marks=starts_once), signal.SIGSTOP])
 def test_workers_that_end_or_stop_while_they_start_are_an_error_with_words(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,10 +112,12 @@ def test_worker_that_is_killed_while_it_starts_is_missed_and_the_run_goes_on(
     run = going(some.url, "--workers", 2)
     os.kill(until(run.children)[0], signal.SIGKILL)
     assert run.wait() == 0, run.text
-    assert "WARNING 1 of 2 worker processes could not be started\n" in run.text
+    if distributed.__version__ >= "2025":
+        assert "WARNING 1 of 2 worker processes could not be started\n" in run.text
     assert "30 users, 0 failed" in run.text
 
 
+@starts_once
 def test_run_whose_only_worker_is_killed_at_its_start_says_so(
     some: Database, output: Output, going: Callable[..., Going]
 ) -> None:
