@@ -22,9 +22,9 @@ from typing import Iterator, List, NamedTuple, Optional, Sequence
 import config
 from export_from_postgres import export
 from import_to_sqlite import import_
-from migration.bundle import make_folder
 from migration.cli import console
 from migration.errors import ExitCode, MigrationError, ResourceError, UsageError, lacking
+from migration.files import make_folder
 from migration.fleet import ledger, origin, results
 from migration.fleet.ledger import INTERRUPTED, Outcome, Pending
 from migration.fleet.results import BUNDLE, DATABASE, folder_of

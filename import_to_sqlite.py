@@ -26,9 +26,10 @@ import msgspec
 
 import config
 from migration import bundle
-from migration.bundle import Manifest, sync_path
+from migration.bundle import Manifest
 from migration.cli import console
 from migration.errors import ExitCode, MigrationError
+from migration.files import sync_path
 from migration.model import Column, Table
 from migration.settings import Settings
 from migration.sqlite import mapping, target
@@ -62,7 +63,7 @@ def import_(settings: Settings) -> Imported:
     """
     schema, started = read_schema(settings.schema_path), time.perf_counter()
     mapping.require_own_targets(settings, schema)
-    with bundle.reading(settings.data_dir, bundle.files(settings.tables), settings.user_email) as export:
+    with bundle.reading(settings.data_dir, bundle.files_of(settings.tables), settings.user_email) as export:
         log.debug(
             "import: bundle of %s, %d files, verified in %.2f s",
             export.manifest.export_timestamp,

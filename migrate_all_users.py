@@ -33,8 +33,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Opt
 
 import config
 from cluster_worker import Errand, agreement, close_connections, migrate_users
-from migration import lock
-from migration.bundle import make_folder
+from migration import files, lock
 from migration.cli import console
 from migration.errors import ExitCode, MigrationError, ResourceError, SourceError, TargetError, error_of
 from migration.fleet import cluster, ledger, origin, results, room, selection, summary
@@ -137,9 +136,10 @@ def _main(arguments: argparse.Namespace, settings: Settings) -> int:
     output = console.expanded(arguments.output_dir).absolute()
     with contextlib.ExitStack() as stack:
         with results.errors(output):
-            make_folder(output)
+            files.make_folder(output)
             held = lock.held(output / ".lock", "the output folder %s" % output, TargetError)
             stack.enter_context(held)
+            files.move_in(output, last=(summary.SUMMARY,))
         book = stack.enter_context(ledger.opened(output / ledger.NAME))
         return migrate_all(arguments, settings, output, book)
 

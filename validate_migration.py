@@ -50,6 +50,7 @@ import config
 from migration import bundle, conversion
 from migration.cli import console
 from migration.errors import ExitCode, MigrationError
+from migration.files import BLOCK
 from migration.model import Column, Singleton, Table
 from migration.postgres.source import Digest, Digester, Snapshot
 from migration.printing import brief
@@ -229,7 +230,7 @@ def _sha256(path: Path, file: Optional[target.Stamp], raw: Optional[BinaryIO]) -
             if file is not None and file.logged:
                 parts.append(stack.enter_context(open(str(target.resolved(path)) + "-wal", "rb")))
             for part in parts:
-                for block in iter(functools.partial(part.read, bundle.BLOCK), b""):
+                for block in iter(functools.partial(part.read, BLOCK), b""):
                     digest.update(block)
     except OSError:
         return None

@@ -329,7 +329,7 @@ def test_run_starts_no_process_that_would_hold_its_locks_where_it_is_killed(
 
 
 def test_readers_of_one_bundle_exclude_each_other_and_say_so(bundle: Path, place: Place, run: Run) -> None:
-    with bundles.reading(bundle, bundles.files(config.TABLES)):
+    with bundles.reading(bundle, bundles.files_of(config.TABLES)):
         done = run("migrate.py", "--skip-export", "--offline")
     assert done.code == 4
     assert (

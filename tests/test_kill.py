@@ -151,7 +151,7 @@ class Lane:
             self.untouched += 1
         else:
             self.replaced += 1
-        with bundle.reading(self.place.data, bundle.files(config.TABLES)) as found:
+        with bundle.reading(self.place.data, bundle.files_of(config.TABLES)) as found:
             email = found.manifest.user_email
         assert email in (ANNA, self.phase.bundle_of)
         expected = contents(self.bundles[email])

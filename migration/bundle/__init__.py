@@ -1,7 +1,6 @@
 """The export bundle on disk: JSON files and a SHA256 manifest, written whole or not at all.
 
-The files are written in ``.staging``; renaming that folder to ``.complete`` is the moment at which the new
-bundle holds. The files then move to their places, and a run that finds ``.complete`` ends that move first.
+``files.staged`` writes its files, and is how a new bundle replaces an old one whole.
 """
 
 from __future__ import annotations
@@ -11,12 +10,10 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
-import io
 import json
 import os
 import re
 import shutil
-import stat
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,10 +38,11 @@ from typing import (
 
 import msgspec
 
-from migration import lock
+from migration import files, lock
 from migration.bundle import undecodable
 from migration.conversion import Decoded, deep, refuse_constant, reject_duplicates, value_at
 from migration.errors import BundleError, MigrationError, SourceError
+from migration.files import BLOCK, COMPLETE, STAGING, block_size, create_private, sync
 from migration.model import Column
 from migration.workers import FOR_THREADS
 
@@ -52,12 +50,9 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 USER_DATA = "user_data.json"
 REPORTS = ("validation_report.json", "validation_report.html")
-BLOCK = 1 << 20
 LINES = 1 << 18  # bytes of records that are looked at together
 
-_STAGING = ".staging"
-_OURS = (".gitignore", ".lock", ".staging", ".complete")
-_COMPLETE = ".complete"
+_OURS = (".gitignore", ".lock", STAGING, COMPLETE)
 
 Result = TypeVar("Result")
 
@@ -263,13 +258,13 @@ def _as_json(manifest: Manifest) -> Dict[str, Any]:
 
 
 @contextlib.contextmanager
-def writing(folder: Path, files: Collection[str], check_utf8: bool = False) -> Iterator[Writer]:
-    """A new bundle of the table files ``files`` in ``folder``: published when the block ends well, left as it was otherwise.
+def writing(folder: Path, names: Collection[str], check_utf8: bool = False) -> Iterator[Writer]:
+    """A new bundle of the table files ``names`` in ``folder``: published when the block ends well, left as it was otherwise.
 
     Raises MigrationError (exit 4) where the folder cannot be written, is full or in use.
     """
     with _os_errors(folder), _locked(folder):
-        ours = {MANIFEST, USER_DATA, *REPORTS, *files, *_named_by_manifest(folder)}
+        ours = {MANIFEST, USER_DATA, *REPORTS, *names, *_named_by_manifest(folder)}
         foreign = sorted(path.name for path in folder.glob("*.json") if path.name not in ours)
         if foreign:
             raise damaged(
@@ -280,45 +275,25 @@ def writing(folder: Path, files: Collection[str], check_utf8: bool = False) -> I
             os.chmod(
                 str(folder), 0o700
             )  # a folder that others use too keeps its mode; our files are 0600 anyway
-        staging = folder / _STAGING
-        shutil.rmtree(str(staging), ignore_errors=True)
-        staging.mkdir(mode=0o700)
-        try:
-            with ThreadPoolExecutor(1) as pool:
-                yield Writer(staging, check_utf8, pool)
-            _publish(folder)
-        finally:
-            shutil.rmtree(str(staging), ignore_errors=True)
+        with files.staged(folder) as staging, ThreadPoolExecutor(1) as pool:
+            yield Writer(staging, check_utf8, pool)
+        _move_in(folder)
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    make_folder(folder)
+    files.make_folder(folder)
     with lock.held(folder / ".lock", "the data folder %s" % folder, BundleError):
-        _roll_forward(folder)
+        _move_in(folder)
         yield
 
 
-def _publish(folder: Path) -> None:
-    sync_folder(folder / _STAGING)
-    os.replace(str(folder / _STAGING), str(folder / _COMPLETE))
-    sync_folder(folder)
-    _roll_forward(folder)
-
-
-def _roll_forward(folder: Path) -> None:
-    """End the move of a complete bundle to its places, where a run was killed in it."""
-    complete = folder / _COMPLETE
-    if complete.is_symlink() or not complete.is_dir():
-        return
-    new = _named_by_manifest(complete)  # nothing once it has moved: all that is below has been done then
-    for name in _named_by_manifest(folder) - new if new else ():
-        if (folder / name).is_file() or (folder / name).is_symlink():
-            (folder / name).unlink()  # of a table that config no longer has
-    for path in sorted(complete.iterdir(), key=lambda p: p.name == MANIFEST):  # the manifest last
-        os.replace(str(path), str(folder / path.name))
-    complete.rmdir()
-    sync_folder(folder)
+def _move_in(folder: Path) -> None:
+    """Bring a complete bundle, or report, to its place; remove files of tables that config no longer has."""
+    new = _named_by_manifest(folder / COMPLETE) if files.is_complete(folder) else set()
+    # a manifest that has moved, or a report's files, name none: nothing is left to remove then
+    obsolete = _named_by_manifest(folder) - new if new else set()
+    files.move_in(folder, last=(MANIFEST, REPORTS[0]), obsolete=obsolete)
 
 
 def _named_by_manifest(folder: Path) -> Set[str]:
@@ -341,54 +316,6 @@ def _os_errors(folder: Path) -> Iterator[None]:
             if error.errno == errno.ENOSPC
             else "choose a folder that you may write with --data-dir",
         ) from error
-
-
-def create_private(path: Path, exclusive: bool = False) -> BinaryIO:
-    """An empty file for its owner alone, whatever the umask.
-
-    ``exclusive``: raises FileExistsError where there is one already, which is emptied otherwise.
-    """
-    there = os.O_EXCL if exclusive else os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
-    descriptor = os.open(str(path), os.O_WRONLY | os.O_CREAT | there, 0o600)
-    if hasattr(os, "fchmod"):
-        os.fchmod(descriptor, 0o600)
-    return os.fdopen(descriptor, "wb")
-
-
-def sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def sync_path(path: Path, flags: int = os.O_RDWR) -> None:
-    descriptor = os.open(str(path), flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-# Some file systems cannot sync a folder, and Windows cannot open one.
-_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder last through a power cut, where the system can."""
-    if os.name == "nt":
-        return
-    try:
-        sync_path(folder, os.O_RDONLY)
-    except OSError as error:
-        if error.errno not in _CANNOT_SYNC:
-            raise
-
-
-def make_folder(folder: Path) -> None:
-    """A folder for its owner alone, if it is not there, whose name lasts through a power cut as well."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for path in missing:
-        sync_folder(path.parent)
 
 
 # Reading
@@ -418,8 +345,8 @@ class Reader:
     def _verify_file(self, name: str) -> None:
         digest = hashlib.sha256()
         with open_regular(self.folder / name) as file, _legible(name):
-            block_size = _block_size(file.fileno())
-            for block in iter(lambda: file.read(block_size), b""):
+            size = block_size(file.fileno())
+            for block in iter(lambda: file.read(size), b""):
                 digest.update(block)
         self._require(name, digest)
 
@@ -544,7 +471,7 @@ class _Lines:
             return
         self.offset, self.last = len(head), "["
         self.digest.update(head)
-        size = min(LINES, _block_size(file.fileno()))
+        size = min(LINES, block_size(file.fileno()))
         while True:
             # The last record's line has to be read whole, and what ends the array behind it.
             parts = [file.read(size), file.readline()]
@@ -829,26 +756,17 @@ def _check_manifest(content: Any) -> None:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file of the bundle to read; never a link, which could lead anywhere."""
+    """Open a file of the bundle to read. Raises MigrationError (exit 4), for anything but a plain file too."""
     try:
-        # without O_NONBLOCK, opening a named pipe waits for a writer
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        descriptor = os.open(str(path), flags | getattr(os, "O_BINARY", 0))
+        return files.open_regular(path)
     except FileNotFoundError:
         raise damaged("the bundle is incomplete: %s is missing" % path.name) from None
+    except files.NotPlainError:
+        raise damaged("%s is not a plain file" % path.name) from None
     except OSError as error:
         if path.is_symlink():
             raise damaged("%s is a symbolic link; a bundle holds plain files" % path.name) from None
         raise damaged("cannot read %s: %s" % (path, error.strerror), "check the file's permissions") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise damaged("%s is not a plain file" % path.name)
-    return os.fdopen(descriptor, "rb", buffering=_block_size(descriptor))
-
-
-def _block_size(descriptor: int) -> int:
-    """As much of a file as is read at once: for a small one, no memory is taken that it does not fill."""
-    return max(io.DEFAULT_BUFFER_SIZE, min(BLOCK, os.fstat(descriptor).st_size + 1))
 
 
 def _read(path: Path) -> bytes:
@@ -856,6 +774,6 @@ def _read(path: Path) -> bytes:
         return file.read()
 
 
-def files(tables: Sequence[Any]) -> Dict[str, str]:
+def files_of(tables: Sequence[Any]) -> Dict[str, str]:
     """Table name → file name."""
     return {table.name: table.file for table in tables}

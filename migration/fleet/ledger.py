@@ -12,8 +12,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from migration.bundle import create_private
 from migration.errors import ExitCode
+from migration.files import create_private
 from migration.fleet import origin, results
 from migration.fleet.origin import Origin
 from migration.fleet.results import Made

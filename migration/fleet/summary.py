@@ -5,14 +5,12 @@ Both are written user by user, so that a million take no more memory than one.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
-import os
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, Iterator, List
 
-from migration.bundle import create_private, sync
+from migration import files
 from migration.fleet import ledger, results
 from migration.fleet.ledger import Ledger
 from migration.printing import printable_json
@@ -25,23 +23,19 @@ SHOWN = 5000  # users on the page: failed ones first
 
 
 def write(book: Ledger, output: Path, folder_of: Callable[[str], str]) -> List[Path]:
-    """Write both to ``output``; ``folder_of``: a user's folder in it. Raises MigrationError (exit 5)."""
+    """Write both to ``output``, whose lock the caller has: both, or neither where that fails.
+
+    ``folder_of``: a user's folder in it. Raises MigrationError (exit 5).
+    """
     about = _about(book)
-    written = []
-    for name, fill in ((SUMMARY, _fill_json), (PAGE, _fill_page)):
-        path = output / name
-        partial = path.with_name("." + name + ".partial")
-        with results.errors(path):
-            try:
-                with create_private(partial) as file:
+    with results.errors(output / SUMMARY):
+        with files.staged(output) as staging:
+            for name, fill in ((PAGE, _fill_page), (SUMMARY, _fill_json)):
+                with files.create_private(staging / name) as file:
                     fill(file, about, book, folder_of)
-                    sync(file)
-                os.replace(str(partial), str(path))
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    partial.unlink()
-        written.append(path)
-    return written
+                    files.sync(file)
+        files.move_in(output, last=(SUMMARY,))
+    return [output / SUMMARY, output / PAGE]
 
 
 def _about(book: Ledger) -> Dict[str, Any]:

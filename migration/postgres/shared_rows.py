@@ -14,7 +14,8 @@ from typing import Any, Callable, Dict, Iterator
 
 import msgspec
 
-from migration.bundle import Sink, create_private, open_regular, sync, sync_folder
+from migration.bundle import Sink, open_regular
+from migration.files import create_private, sync, sync_folder
 from migration.model import Table
 from migration.postgres.catalog import Catalog, apart_from, within
 from migration.postgres.source import Digest, SharedRows, Snapshot, select_json

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Callable, Iterator, List, Optional, Tuple
 
-from migration.bundle import create_private, make_folder, sync_folder, sync_path
+from migration.files import create_private, make_folder, sync_folder, sync_path
 from migration.sqlite.errors import errors, in_use
 
 try:

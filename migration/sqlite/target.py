@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Callable, Collection, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from migration import lock
-from migration.bundle import create_private, make_folder, sync_folder, sync_path
 from migration.errors import MigrationError, SourceError, TargetError
+from migration.files import create_private, make_folder, sync_folder, sync_path
 from migration.sql import quote
 from migration.sqlite import old_files
 from migration.sqlite.errors import (

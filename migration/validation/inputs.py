@@ -148,7 +148,7 @@ def _bundle(settings: Settings) -> Iterator[Optional[bundle.Reader]]:
         yield None
         return
     with bundle.reading(
-        settings.data_dir, bundle.files(settings.tables), settings.user_email, True
+        settings.data_dir, bundle.files_of(settings.tables), settings.user_email, True
     ) as export:
         yield export
 

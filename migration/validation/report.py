@@ -12,7 +12,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import msgspec
 
-from migration.bundle import create_private, sync, sync_folder
+from migration import files
 from migration.errors import BundleError, MigrationError
 from migration.printing import printable_json
 from migration.validation import page
@@ -339,40 +339,30 @@ def withdraw(folder: Path) -> None:
     """
     path = folder / REPORT
     try:
-        for path in (folder / REPORT, folder / PAGE, _partial(folder / REPORT), _partial(folder / PAGE)):
+        for path in (folder / REPORT, folder / PAGE):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
     except OSError as error:
         raise _unwritable(path, error) from error
-    sync_folder(folder)
+    files.sync_folder(folder)
 
 
 def write(report: Report, folder: Path) -> List[Path]:
-    """Write report and page to a data folder whose lock the caller has, the page first, and nothing if that fails.
+    """Write page and report to a data folder whose lock the caller has: both, or neither where that fails.
 
-    An earlier pair has been withdrawn, so that nobody finds the one beside the other's. Raises MigrationError (exit 4).
+    Raises MigrationError (exit 4).
     """
-    contents = {folder / PAGE: page.render(report.as_json()), folder / REPORT: report.text()}
+    contents = {PAGE: page.render(report.as_json()), REPORT: report.text()}
     path = folder / REPORT
     try:
-        for path, text in contents.items():
-            with create_private(_partial(path)) as file:
-                file.write(text.encode("utf-8"))
-                sync(file)
-        for path in contents:
-            os.replace(str(_partial(path)), str(path))
+        with files.staged(folder) as staging:
+            for name, text in contents.items():
+                path = folder / name
+                files.write_private(staging / name, text.encode("utf-8"))
+        files.move_in(folder, last=(REPORT,))
     except OSError as error:
         raise _unwritable(path, error) from error
-    finally:
-        for path in contents:
-            with contextlib.suppress(OSError):  # replaced by now, or interrupted
-                _partial(path).unlink()
-    sync_folder(folder)
-    return list(contents)
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(".%s.partial" % path.name)
+    return [folder / name for name in contents]
 
 
 def _unwritable(path: Path, error: OSError) -> MigrationError:

@@ -101,6 +101,6 @@ def test_a_run_that_is_killed_leaves_the_old_bundle_or_the_new(
         else:
             assert call == 13
     tables = fewer.tables if call > 1 else config.TABLES  # the first renames the staged bundle
-    with bundles.reading(fewer.data_dir, bundles.files(tables)) as export_:
+    with bundles.reading(fewer.data_dir, bundles.files_of(tables)) as export_:
         export_.verify()
     assert (LEFT in names(fewer.data_dir)) == (call == 1)

@@ -589,7 +589,7 @@ def test_publication_that_was_killed_is_ended_by_the_next_run(
     for number, name in enumerate(sorted(FILES, key=lambda name: name == "manifest.json")):
         where = old.data if number < moved else old.data / ".complete"
         os.replace(str(new.data / name), str(where / name))
-    with bundle.reading(old.data, bundle.files(config.TABLES)) as read_back:
+    with bundle.reading(old.data, bundle.files_of(config.TABLES)) as read_back:
         assert read_back.manifest.user_email == BRUNO
     assert contents(old.data) == expected
 
@@ -607,7 +607,7 @@ def test_export_killed_while_it_publishes_leaves_the_old_or_the_new_bundle(
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL
-    with bundle.reading(place.data, bundle.files(config.TABLES)) as found:
+    with bundle.reading(place.data, bundle.files_of(config.TABLES)) as found:
         email = found.manifest.user_email
     after = {name: data for name, data in contents(place.data).items() if not name.startswith(".staging")}
     if renames == 0:

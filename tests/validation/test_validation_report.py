@@ -177,6 +177,10 @@ def test_no_verdict_but_its_own_stands_wherever_the_check_is_killed(settings: Se
             assert report is None or (report["overall_status"] == "FAIL" and shown is not None)
             assert shown is None or old["report_id"] not in shown
             assert report is None or report["report_id"] in str(shown)
+            with bundle.held(
+                settings.data_dir
+            ):  # whoever has the folder next brings what was complete to its place
+                assert (written(settings) is None) == (page(settings) is None)
         assert validate(settings).passed is False  # the next one is not kept from anything
         if ends[-1] == 0:
             break

@@ -1,0 +1,141 @@
+"""Private files, syncing, and sets of files that hold whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import BinaryIO, Collection, Iterator
+
+BLOCK = 1 << 20  # bytes read or written at once
+STAGING = ".staging"
+COMPLETE = ".complete"
+
+
+def create_private(path: Path, exclusive: bool = False) -> BinaryIO:
+    """Open an empty file that only its owner may read or write, whatever the umask.
+
+    An existing file is emptied; with ``exclusive`` it raises FileExistsError.
+    """
+    there = os.O_EXCL if exclusive else os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(str(path), os.O_WRONLY | os.O_CREAT | there, 0o600)
+    if hasattr(os, "fchmod"):
+        os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "wb")
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a private file, and sync it to the disk."""
+    with create_private(path) as file:
+        file.write(content)
+        sync(file)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that only its owner may use, with its parents, so that it survives a power cut."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path in missing:
+        sync_folder(path.parent)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a plain file for reading. Raises OSError, for a symbolic link too: it could lead anywhere."""
+    # without O_NONBLOCK, opening a named pipe waits for a writer
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(str(path), flags | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotPlainError(errno.EINVAL, "not a plain file")
+    return os.fdopen(descriptor, "rb", buffering=block_size(descriptor))
+
+
+class NotPlainError(OSError):
+    """A folder, a named pipe or a device stands where a plain file should."""
+
+
+def block_size(descriptor: int) -> int:
+    """Bytes to read at once: at most BLOCK, and for a small file no more memory than it fills."""
+    return max(io.DEFAULT_BUFFER_SIZE, min(BLOCK, os.fstat(descriptor).st_size + 1))
+
+
+# Syncing
+
+
+def sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_path(path: Path, flags: int = os.O_RDWR) -> None:
+    descriptor = os.open(str(path), flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# Some file systems cannot sync a folder, and Windows cannot open one.
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power cut, where the system can."""
+    if os.name == "nt":
+        return
+    try:
+        sync_path(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+
+
+# Several files, whole or not at all. The caller holds a lock on the folder, and calls ``move_in`` whenever it
+# has taken that lock, in case an earlier run was killed while its files moved.
+
+
+@contextlib.contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder for files that are to replace those of ``folder``, all of them or none.
+
+    The block writes and syncs the files. When it ends well, one rename marks the set as complete: from then on
+    the new files hold, and ``move_in`` brings them to their places. When it fails, nothing has changed.
+    """
+    staging = folder / STAGING
+    shutil.rmtree(str(staging), ignore_errors=True)
+    staging.mkdir(mode=0o700)
+    try:
+        yield staging
+        sync_folder(staging)
+        os.replace(str(staging), str(folder / COMPLETE))
+        sync_folder(folder)
+    finally:
+        shutil.rmtree(str(staging), ignore_errors=True)
+
+
+def move_in(folder: Path, last: Collection[str], obsolete: Collection[str] = ()) -> None:
+    """Bring the files of a complete set to their places; does nothing where there is no such set.
+
+    A run that was killed in it is continued by the next call. ``last``: names that move after the others;
+    ``obsolete``: names of files in ``folder`` to remove, as the new set has none of them.
+    """
+    complete = folder / COMPLETE
+    if not is_complete(folder):
+        return
+    for name in obsolete:
+        if (folder / name).is_file() or (folder / name).is_symlink():
+            (folder / name).unlink()
+    for path in sorted(complete.iterdir(), key=lambda path: path.name in last):
+        os.replace(str(path), str(folder / path.name))
+    complete.rmdir()
+    sync_folder(folder)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a complete set of files waits to be moved to its places."""
+    complete = folder / COMPLETE
+    return complete.is_dir() and not complete.is_symlink()
