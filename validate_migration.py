@@ -49,7 +49,7 @@ import msgspec
 import config
 from migration import bundle, conversion
 from migration.cli import console
-from migration.errors import ExitCode, MigrationError
+from migration.errors import ExitCode
 from migration.files import BLOCK
 from migration.model import Column, Singleton, Table
 from migration.postgres.source import Digest, Digester, Snapshot
@@ -72,7 +72,6 @@ from migration.validation.report import (
     Report,
     TableResult,
 )
-from migration.workers import in_a_process, is_room_for_two
 
 log = logging.getLogger("migration.validate")
 
@@ -123,28 +122,25 @@ def _validated(settings: Settings, db: Optional[Snapshot], sound: Optional[targe
         _fold_log(settings.sqlite_path)
         file = target.stamp(settings.sqlite_path)
         raw = _raw(settings.sqlite_path, stack)
-        database, others = stack.enter_context(target.opened(settings.sqlite_path, 1))
+        database, _ = stack.enter_context(target.opened(settings.sqlite_path))
         known = sound is not None and sound == file == target.stamp(settings.sqlite_path)
         context = stack.enter_context(context_of(database, settings, expected, db, sound is not None))
-        # While the cells are compared here, SQLite looks through its file and PostgreSQL adds up its digests.
-        hasher = stack.enter_context(ThreadPoolExecutor(1)).submit(_sha256, settings.sqlite_path, file, raw)
         pool = stack.enter_context(ThreadPoolExecutor(1))
         digests = _digests(context, pool)
         made = _new_report(context, timestamp, file)
         try:
             held: Dict[str, Digest] = {}
-            with _checks(context, known, file, others) as checked:
-                compared = _listed("contents", _compare(context, made, held))
-                changed = _listed("source", _source_changes(context, digests, held, made))
-                own = _listed("user", _singletons(context, made))
-                of_file = file_checks.together(checked())
+            compared = _listed("contents", _compare(context, made, held))
+            changed = _listed("source", _source_changes(context, digests, held, made))
+            own = _listed("user", _singletons(context, made))
+            of_file = file_checks.results(context, known)
         except BaseException:
             for digest in digests.values():
                 digest.cancel()
             if context.live is not None:
                 context.live.db.cancel()
             raise
-        made.database = made.database._replace(sha256=hasher.result())
+        made.database = made.database._replace(sha256=_sha256(settings.sqlite_path, file, raw))
         made.findings = [*compared.findings, *changed.findings, *own.findings, *_left_out(made)]
         for checked_part in of_file:
             made.findings += checked_part.findings
@@ -242,45 +238,6 @@ def _sha256(path: Path, file: Optional[target.Stamp], raw: Optional[BinaryIO]) -
         and (now if logged else now[:4]) == (file if logged else file[:4])
     )
     return digest.hexdigest() if same else None
-
-
-@contextlib.contextmanager
-def _checks(
-    context: Context, known: bool, file: Optional[target.Stamp], others: List[sqlite3.Connection]
-) -> Iterator[Callable[[], List[file_checks.Checked]]]:
-    """Have the checks of the file done, where it is large by a process beside; yields what waits for what they found.
-
-    That process has to read the very file and state that is compared here; where it does not, or cannot be
-    started, the checks are done here. ``others``: connections that read that state, for a large file.
-    """
-    path = context.settings.sqlite_path
-    with contextlib.ExitStack() as stack:
-        beside = False
-        if others and file is not None and is_room_for_two():
-            given = (
-                path,
-                context.settings,
-                context.schema,
-                context.columns,
-                context.records,
-                known,
-                context.fresh,
-            )
-            try:
-                answer = stack.enter_context(in_a_process(file_checks.side_by_side, *given))
-                answer()
-            except MigrationError as error:
-                log.info("no second process checks the file: %s", error)
-            else:
-                beside = target.is_unwritten(others[0]) and file.is_of(path)
-                if not beside:
-                    log.info("%s was written meanwhile: what it was before is checked", path)
-        if beside:
-            yield answer
-            return
-        stack.close()
-        jobs = file_checks.all_checks(context, known, False)
-        yield lambda: [job(context.database) for job in jobs]
 
 
 def _new_report(context: Context, timestamp: str, file: Optional[target.Stamp]) -> Report:

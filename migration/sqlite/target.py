@@ -264,14 +264,6 @@ def _begin_to_read(connection: sqlite3.Connection) -> None:
     connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
-def is_unwritten(connection: sqlite3.Connection) -> bool:
-    """Whether the state that a connection of ``opened`` reads is the newest. It reads the newest from now on."""
-    version = connection.execute("PRAGMA data_version").fetchone()
-    connection.execute("ROLLBACK")
-    _begin_to_read(connection)
-    return bool(connection.execute("PRAGMA data_version").fetchone() == version)
-
-
 Connect = Callable[[], sqlite3.Connection]
 
 
@@ -588,11 +580,6 @@ class Stamp(NamedTuple):
     size: int
     modified_ns: int
     logged: int  # bytes in its write-ahead log
-
-    def is_of(self, path: Path) -> bool:
-        """Whether that very file is still there, written or not."""
-        other = stamp(path)
-        return other is not None and self[:2] == other[:2]
 
 
 def stamp(path: Path) -> Optional[Stamp]:

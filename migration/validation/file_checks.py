@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import sqlite3
 import time
-from dataclasses import replace
-from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import msgspec
 
 from migration import conversion
 from migration.model import Singleton, Table
-from migration.settings import Settings
 from migration.sql import quote
 from migration.sqlite import mapping, schema, target
-from migration.sqlite.errors import INTERRUPT, code_of
 from migration.sqlite.mapping import Mapped, TableMapping
 from migration.sqlite.schema import TargetColumn
 from migration.validation import additions as beyond
 from migration.validation import defaults, forms
-from migration.validation.inputs import Columns, Context
+from migration.validation.inputs import Context
 from migration.validation.report import PREFIXES, Finding, Listing
-from migration.workers import THREADS, Job, at_work
 
 
 class Check(NamedTuple):
@@ -64,13 +58,11 @@ def _of_schema(found: schema.SchemaDifference, context: Context) -> Finding:
     return Finding(check, message, found.table, error=context.fresh or not found.more)
 
 
-def integrity(look: Job[List[str]], context: Context) -> Iterator[Finding]:
-    """SQLite finds its file, or the part of it that it is to look at, sound."""
+def integrity(context: Context) -> Iterator[Finding]:
+    """SQLite finds its file sound."""
     try:
-        problems = look(context.database)
+        problems = target.integrity_problems(context.database)
     except sqlite3.OperationalError as error:
-        if code_of(error) == INTERRUPT:
-            raise
         # an index of the application's may need its own collation or function
         message = "%s: SQLite cannot look through the whole file here: %s"
         yield Finding("integrity", message % (PREFIXES["integrity"], error), error=context.fresh)
@@ -86,8 +78,13 @@ def dangling_references(context: Context) -> Iterator[Finding]:
         yield Finding("references", message, violation.table, violation.row, violation.column)
 
 
-def malformed_cells(table: Mapped, context: Context) -> Iterator[Finding]:
-    """JSON parses, and every value of a table is in its column's form and range."""
+def malformed_cells(context: Context) -> Iterator[Finding]:
+    """JSON parses, and every value is in its column's form and range."""
+    for table in mapping.everything(context.settings):
+        yield from _readable(_malformed_cells(context, table))
+
+
+def _malformed_cells(context: Context, table: Mapped) -> Iterator[Finding]:
     mapped = context.mapped(table, context.columns)
     if mapped.copied:
         columns = context.columns_in_sqlite(mapped.target).values()
@@ -189,81 +186,56 @@ def _given(context: Context, table: Mapped) -> Callable[[str], bool]:
 
 
 def _readable(findings: Iterator[Finding]) -> Iterator[Finding]:
-    """What SQLite refuses to look at is a finding, too: a view in a table's place, a key that leads to no key."""
+    """Report what SQLite refuses to look at: a view in a table's place, a key that leads to no key."""
     try:
         yield from findings
     except sqlite3.Error as error:
-        if code_of(error) == INTERRUPT:
-            raise
         yield Finding("integrity", "%s: SQLite refuses: %s" % (PREFIXES["integrity"], error))
-
-
-def side_by_side(
-    path: Path,
-    settings: Settings,
-    expected: schema.Schema,
-    columns: Columns,
-    records: Mapping[str, Optional[bytes]],
-    sound: bool,
-    fresh: bool,
-) -> Iterator[Optional[List[Checked]]]:
-    """Every check of the file, for ``workers.in_a_process``: yields None once it reads one state of it, then what they found.
-
-    A process of its own, as what SQLite allocates in two threads of one it allocates one after the other.
-    """
-    with target.errors(path), target.opened(path, 0 if sound else THREADS) as (database, others):
-        yield None
-        context = Context(database, settings, expected, None, None, {}, columns, records, fresh)
-        with at_work(database, others, all_checks(context, sound, bool(others))) as found:
-            yield found()
-
-
-def all_checks(context: Context, sound: bool, in_parts: bool) -> List[Job[Checked]]:
-    """Every check of the file, for ``workers.at_work``, and ``in_parts`` where there is more than one connection.
-
-    ``sound``: SQLite has looked through this very file before.
-    """
-    tables = mapping.everything(context.settings)
-    checks = [
-        Check("schema", lambda context: len(context.schema.objects), schema_differences),
-        Check("additions", lambda context: len(schema.describe_objects(context.database)), additions),
-    ]
-    if not sound:
-        for part, look in enumerate(target.integrity_checks(context.database, in_parts)):
-            pages = _pages if part == 0 else _none
-            checks.append(Check("integrity", pages, functools.partial(integrity, look)))
-        checks.append(
-            Check("references", lambda context: len(context.schema.foreign_keys), dangling_references)
-        )
-    for table in tables:
-        columns = functools.partial(_columns, table)
-        checks.append(Check("forms", columns, functools.partial(malformed_cells, table)))
-    checks.append(
-        Check(
-            "defaults",
-            lambda context: sum(len(_left_to_defaults(context, table)) for table in tables),
-            changed_defaults,
-        )
-    )
-    return [functools.partial(_checked, check, context) for check in checks]
 
 
 def _pages(context: Context) -> int:
     return int(context.database.execute("PRAGMA page_count").fetchone()[0])
 
 
-def _none(context: Context) -> int:
-    return 0
+def _columns(context: Context) -> int:
+    tables = mapping.everything(context.settings)
+    return sum(len(context.mapped(table, context.columns).copied) for table in tables)
 
 
-def _columns(table: Mapped, context: Context) -> int:
-    return len(context.mapped(table, context.columns).copied)
+def _defaults(context: Context) -> int:
+    return sum(len(_left_to_defaults(context, table)) for table in mapping.everything(context.settings))
 
 
-def _checked(check: Check, context: Context, database: sqlite3.Connection) -> Checked:
+CHECKS = (
+    Check("schema", lambda context: len(context.schema.objects), schema_differences),
+    Check("additions", lambda context: len(schema.describe_objects(context.database)), additions),
+    Check("integrity", _pages, integrity),
+    Check("references", lambda context: len(context.schema.foreign_keys), dangling_references),
+    Check("forms", _columns, malformed_cells),
+    Check("defaults", _defaults, changed_defaults),
+)
+DONE_BY_IMPORT = ("integrity", "references")  # of the file that it has just made
+
+
+def results(context: Context, sound: bool) -> List[Checked]:
+    """What each check of the file found; ``sound``: the import has had SQLite look through this very file.
+
+    What two checks found is listed once, with the first.
+    """
+    context.database.text_factory = target.any_text
+    found: List[Checked] = []
+    known: Set[Tuple[str, str]] = set()
+    for check in CHECKS:
+        if not (sound and check.name in DONE_BY_IMPORT):
+            checked = _checked(check, context)
+            new = [each for each in checked.findings if (each.check, each.message) not in known]
+            known.update((each.check, each.message) for each in new)
+            found.append(checked._replace(findings=new))
+    return found
+
+
+def _checked(check: Check, context: Context) -> Checked:
     started = time.perf_counter()
-    database.text_factory = target.any_text
-    context = replace(context, database=database)
     listings: Dict[Tuple[str, Optional[str], bool], Listing] = {}
     for finding in _readable(check.find(context)):
         key = finding.check, finding.table, finding.error
@@ -275,23 +247,3 @@ def _checked(check: Check, context: Context, database: sqlite3.Connection) -> Ch
     with contextlib.suppress(sqlite3.Error):  # which has been found
         number = check.number(context)
     return Checked(check.name, number, time.perf_counter() - started, findings)
-
-
-def together(results: Sequence[Checked]) -> List[Checked]:
-    """One for each name: the parts of a check are one, and what two of them found is found once."""
-    found: Dict[str, Checked] = {}
-    known: Set[Tuple[str, str]] = set()
-    for checked in results:
-        so_far = found.get(checked.name, Checked(checked.name, 0, 0.0, []))
-        new = []
-        for finding in checked.findings:
-            if (finding.check, finding.message) not in known:
-                known.add((finding.check, finding.message))
-                new.append(finding)
-        found[checked.name] = Checked(
-            checked.name,
-            so_far.number + checked.number,
-            so_far.seconds + checked.seconds,
-            so_far.findings + new,
-        )
-    return list(found.values())
