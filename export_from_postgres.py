@@ -23,8 +23,8 @@ from datetime import datetime, timezone
 from typing import Deque, Dict, Iterator, List, Mapping, Optional, Sequence
 
 import config
-from migration import bundle
-from migration.bundle import Manifest
+from migration.bundle.manifest import Manifest
+from migration.bundle.writing import Writer, new_bundle
 from migration.cli import console
 from migration.errors import ExitCode, MigrationError, SourceError
 from migration.model import Table
@@ -78,7 +78,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
             time.perf_counter() - started,
         )
         sql_ascii = db.connection.get_parameter_status("server_encoding") == "SQL_ASCII"
-        with bundle.writing(settings.data_dir, [table.file for table in settings.tables], sql_ascii) as out:
+        with new_bundle(settings.data_dir, [table.file for table in settings.tables], sql_ascii) as out:
             _write_user_data(rows, settings, out)
             with _beside(settings, db, alone) as other:
                 log.debug("export: through %d connections", 1 if other is None else 2)
@@ -129,9 +129,7 @@ def _beside(settings: Settings, db: Snapshot, alone: bool) -> Iterator[Optional[
         yield other
 
 
-def _write_tables(
-    rows: Rows, other: Optional[Snapshot], settings: Settings, out: bundle.Writer
-) -> Dict[str, float]:
+def _write_tables(rows: Rows, other: Optional[Snapshot], settings: Settings, out: Writer) -> Dict[str, float]:
     """Write each table's file, through two connections where there are two; returns the seconds of each."""
     seconds: Dict[str, float] = {}
     failures: List[BaseException] = []
@@ -232,7 +230,7 @@ def _lines(found: Sequence[Orphans], what: str) -> List[str]:
     ]
 
 
-def _write_user_data(rows: Rows, settings: Settings, out: bundle.Writer) -> None:
+def _write_user_data(rows: Rows, settings: Settings, out: Writer) -> None:
     user = rows.record(settings.user)
     assert user is not None  # found in this very snapshot
     out.user_data(user, rows.record(settings.preferences), settings.user.name, settings.preferences.name)

@@ -25,8 +25,9 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import msgspec
 
 import config
-from migration import bundle
-from migration.bundle import Manifest
+from migration.bundle.damage import damaged
+from migration.bundle.manifest import USER_DATA, Manifest, files_of
+from migration.bundle.reading import Reader, open_bundle
 from migration.cli import console
 from migration.errors import ExitCode, MigrationError
 from migration.files import sync_path
@@ -63,7 +64,7 @@ def import_(settings: Settings) -> Imported:
     """
     schema, started = read_schema(settings.schema_path), time.perf_counter()
     mapping.require_own_targets(settings, schema)
-    with bundle.reading(settings.data_dir, bundle.files_of(settings.tables), settings.user_email) as export:
+    with open_bundle(settings.data_dir, files_of(settings.tables), settings.user_email) as export:
         log.debug(
             "import: bundle of %s, %d files, verified in %.2f s",
             export.manifest.export_timestamp,
@@ -127,7 +128,7 @@ def _withdraw_report(folder: Path) -> None:
 def _fill_tables(
     database: sqlite3.Connection,
     staged: Path,
-    export: bundle.Reader,
+    export: Reader,
     settings: Settings,
     columns: Mapping[str, Tuple[Column, ...]],
     schema: Schema,
@@ -172,7 +173,7 @@ def _log(table: Table, filled: Filled) -> None:
 
 def _fill_singletons(
     database: sqlite3.Connection,
-    export: bundle.Reader,
+    export: Reader,
     settings: Settings,
     columns: Mapping[str, Tuple[Column, ...]],
     schema: Schema,
@@ -180,7 +181,7 @@ def _fill_singletons(
     """users → app_config, the password hash and the account's timestamps; user_preferences → its one row."""
     records = export.user_data()
     if records.get(settings.user.member) is None:
-        raise bundle.damaged("%s holds no user" % bundle.USER_DATA)
+        raise damaged("%s holds no user" % USER_DATA)
     for singleton in (settings.user, settings.preferences):
         record = records.get(singleton.member)
         if record is None:
@@ -198,7 +199,7 @@ def _singleton_values(record: bytes, member: str, loader: Loader) -> List[Tuple[
     try:
         row = [value for (value,) in loader.values([loader.decode(record)])]
     except msgspec.DecodeError as error:
-        raise bundle.damaged("%s, %s: %s" % (bundle.USER_DATA, member, error)) from error
+        raise damaged("%s, %s: %s" % (USER_DATA, member, error)) from error
     return [
         (pair.target.name, value)
         for pair, value in zip(loader.mapped.copied, row)

@@ -47,7 +47,11 @@ from typing import (
 import msgspec
 
 import config
-from migration import bundle, conversion
+from migration import conversion
+from migration.bundle.damage import damaged
+from migration.bundle.folder import held
+from migration.bundle.manifest import USER_DATA
+from migration.bundle.records import in_blocks
 from migration.cli import console
 from migration.errors import ExitCode
 from migration.files import BLOCK
@@ -109,7 +113,7 @@ def _data_folder(settings: Settings) -> Iterator[None]:
             settings
         ):  # else the bundle is missed, and said so
             report.require_writable(settings.data_dir)
-            stack.enter_context(bundle.held(settings.data_dir))
+            stack.enter_context(held(settings.data_dir))
             report.withdraw(settings.data_dir)
         yield
 
@@ -339,7 +343,7 @@ def _compare(context: Context, made: Report, held: Dict[str, Digest]) -> Iterato
                 counted = export.manifest.row_counts[table.name]
                 if digest.rows != counted:
                     message = "%s has %d records; the manifest says %d"
-                    raise bundle.damaged(message % (table.file, digest.rows, counted))
+                    raise damaged(message % (table.file, digest.rows, counted))
                 held[table.name] = digest
                 result.bundle_count = digest.rows
                 result.bytes = export.sizes[table.file]
@@ -361,7 +365,7 @@ def _in_any_order(table: Table, ordered: bool, walk: Callable[[bool], Result]) -
     try:
         return walk(False)
     except equality.Unordered:
-        raise bundle.damaged("%s has two records of the same primary key" % table.name) from None
+        raise damaged("%s has two records of the same primary key" % table.name) from None
 
 
 def _legibly(context: Context, walk: Callable[[], Result]) -> Result:
@@ -484,7 +488,7 @@ def _blocks(
         return
     assert context.live is not None
     with contextlib.closing(context.live.records(table)) as texts:
-        yield map(look, bundle.in_blocks(texts))
+        yield map(look, in_blocks(texts))
 
 
 def _bundle_digest(context: Context, table: Table) -> Digest:
@@ -718,7 +722,7 @@ def _decoded(columns: Sequence[Column], text: bytes) -> Any:
     try:
         return conversion.record_decoder(columns)(text)
     except msgspec.DecodeError as error:
-        raise bundle.damaged("%s is damaged: %s" % (bundle.USER_DATA, error)) from error
+        raise damaged("%s is damaged: %s" % (USER_DATA, error)) from error
 
 
 def _left_out(made: Report) -> Iterator[Finding]:

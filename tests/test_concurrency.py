@@ -36,7 +36,8 @@ from conftest import (
 import config
 from export_from_postgres import export
 from import_to_sqlite import import_
-from migration import bundle as bundles
+from migration.bundle.manifest import files_of
+from migration.bundle.reading import open_bundle
 from migration.errors import MigrationError
 from migration.sqlite import target
 from validate_migration import validate
@@ -329,7 +330,7 @@ def test_run_starts_no_process_that_would_hold_its_locks_where_it_is_killed(
 
 
 def test_readers_of_one_bundle_exclude_each_other_and_say_so(bundle: Path, place: Place, run: Run) -> None:
-    with bundles.reading(bundle, bundles.files_of(config.TABLES)):
+    with open_bundle(bundle, files_of(config.TABLES)):
         done = run("migrate.py", "--skip-export", "--offline")
     assert done.code == 4
     assert (

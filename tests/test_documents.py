@@ -20,7 +20,7 @@ from conftest import ANNA, BRUNO, SCHEMA, SUITE, Database, Guarded, Place, Resul
 
 import config
 from migration import lock
-from migration.bundle import MANIFEST, USER_DATA, Manifest
+from migration.bundle.manifest import MANIFEST, USER_DATA, Manifest
 from migration.cli import console
 from migration.errors import BundleError, ExitCode
 from migration.model import Singleton

@@ -35,7 +35,8 @@ import config
 from demo import sample
 from demo.postgres import temp_postgres
 from export_from_postgres import export
-from migration import bundle
+from migration.bundle.manifest import REPORTS, files_of
+from migration.bundle.reading import open_bundle
 
 FILES = {"manifest.json", "user_data.json", *(table.file for table in config.TABLES)}
 INTERRUPTED = "error: interrupted; nothing is half done, run again when ready\n"
@@ -151,7 +152,7 @@ class Lane:
             self.untouched += 1
         else:
             self.replaced += 1
-        with bundle.reading(self.place.data, bundle.files_of(config.TABLES)) as found:
+        with open_bundle(self.place.data, files_of(config.TABLES)) as found:
             email = found.manifest.user_email
         assert email in (ANNA, self.phase.bundle_of)
         expected = contents(self.bundles[email])
@@ -179,7 +180,7 @@ class Lane:
             for path in self.place.folder.rglob("*")
             if path.is_file()
         }
-        known = {"app.db", "backups/.databases", *("data/" + name for name in (*bundle.REPORTS, *FILES))}
+        known = {"app.db", "backups/.databases", *("data/" + name for name in (*REPORTS, *FILES))}
         stale = {name for name in files - known if not name.startswith("backups/theprogram_backup_")}
         assert stale == set()
         assert not [name for name in files if name.endswith(("-wal", "-shm", "-journal"))]

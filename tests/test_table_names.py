@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import config
 from export_from_postgres import export
 from import_to_sqlite import import_
-from migration.bundle import MANIFEST, REPORTS, USER_DATA
+from migration.bundle.manifest import MANIFEST, REPORTS, USER_DATA
 from migration.errors import ExitCode, MigrationError
 from migration.model import Table, file_name, owned_by, require_distinct
 from migration.sql import quote

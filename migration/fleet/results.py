@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Iterator, Mapping, NamedTuple, Optional
 from urllib.parse import quote
 
-from migration.bundle import MANIFEST, REPORTS
+from migration.bundle.manifest import MANIFEST, REPORTS
 from migration.errors import MigrationError, TargetError
 from migration.files import BLOCK, create_private, make_folder, sync_folder
 from migration.sqlite import old_files, target

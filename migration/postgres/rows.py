@@ -23,7 +23,7 @@ from typing import (
 
 import psycopg2
 
-from migration.bundle import Sink
+from migration.bundle.writing import Sink
 from migration.errors import MigrationError, SourceError, UsageError
 from migration.model import Column, Equality, ForeignKey, Singleton, Table
 from migration.postgres import kinds

@@ -14,7 +14,8 @@ from typing import Any, Callable, Dict, Iterator
 
 import msgspec
 
-from migration.bundle import Sink, open_regular
+from migration.bundle.damage import open_file
+from migration.bundle.writing import Sink
 from migration.files import create_private, sync, sync_folder
 from migration.model import Table
 from migration.postgres.catalog import Catalog, apart_from, within
@@ -57,7 +58,7 @@ def export_shared(db: Snapshot, settings: Settings, schema: Schema, folder: Path
 
 def exported_shared(folder: Path) -> Dict[str, SharedRows]:
     """What ``export_shared`` wrote to ``folder``. Raises MigrationError (exit 4) where it is not there."""
-    with open_regular(folder / INDEX) as file:
+    with open_file(folder / INDEX) as file:
         listed = json.loads(file.read().decode("utf-8"))
     return {
         table: SharedRows(folder / name, rows, size, checksum, Digest(*digest))
@@ -114,7 +115,7 @@ class _Merged:
 @contextlib.contextmanager
 def merging(everybodys: Path, key: str, sink: Sink) -> Iterator[_Merged]:
     """A sink for the user's own records of a table, by the column that is the table's key."""
-    with open_regular(everybodys) as file:
+    with open_file(everybodys) as file:
         merged = _Merged(_lines(file), key, sink)
         yield merged
         merged.end()

@@ -12,7 +12,10 @@ from typing import Any, Callable, Collection, Dict, Iterator, List, Mapping, Nam
 
 import msgspec
 
-from migration import bundle, conversion
+from migration import conversion
+from migration.bundle.damage import damaged
+from migration.bundle.manifest import USER_DATA, Manifest, owners_of
+from migration.bundle.reading import Reader
 from migration.errors import SourceError
 from migration.model import Column, Singleton, Table
 from migration.printing import brief
@@ -38,7 +41,7 @@ class Filled(NamedTuple):
 
 def fill(
     database: sqlite3.Connection,
-    export: bundle.Reader,
+    export: Reader,
     table: Table,
     columns: Sequence[Column],
     schema: Schema,
@@ -73,7 +76,7 @@ def tables_apart(rows: Mapping[str, int], sizes: Mapping[str, int]) -> List[str]
 
 
 def fill_apart(
-    side: Path, settings: Settings, export: bundle.Reader, names: Collection[str]
+    side: Path, settings: Settings, export: Reader, names: Collection[str]
 ) -> Iterator[Dict[str, Filled]]:
     """Load some of the tables, with their indexes, into a database of their own, for ``target.merge``.
 
@@ -108,10 +111,10 @@ class Loader:
         table: mapping.Mapped,
         columns: Sequence[Column],
         mapped: TableMapping,
-        manifest: bundle.Manifest,
+        manifest: Manifest,
     ) -> None:
         self.mapped = mapped
-        self.file = getattr(table, "file", bundle.USER_DATA)
+        self.file = getattr(table, "file", USER_DATA)
         self.decode = conversion.record_decoder(columns)
         self._names = [pair.source.name for pair in mapped.copied]
         self._takes = _getters(columns, self._names)
@@ -120,7 +123,7 @@ class Loader:
             if isinstance(table, Singleton)
             else _getters(columns, mapping.key_of(table, columns, manifest.keys))
         )
-        self._owners = bundle.owners_of(manifest, table.name)
+        self._owners = owners_of(manifest, table.name)
         self._or_shared = isinstance(table, Table) and table.ownership.or_shared
         self._owner = next(
             (
@@ -167,7 +170,7 @@ class Loader:
         for number, record in enumerate(records) if any(map(_JSON_NULLS, records)) else ():
             for name in record.json_nulls:
                 if name not in self._names:
-                    raise bundle.damaged(
+                    raise damaged(
                         "%s: %s of %s names no column"
                         % (self.file, conversion.JSON_NULLS, self.name(record, before + number + 1))
                     )
@@ -190,7 +193,7 @@ class Loader:
                     "correct the value in PostgreSQL or the column in the SQLite schema, then export again",
                 ) from error
             except UnicodeDecodeError as error:  # msgspec passes raw JSON on unread
-                raise bundle.damaged(
+                raise damaged(
                     "%s is damaged: %s, column %s is not UTF-8"
                     % (self.file, self.name(record, number), self._names[i])
                 ) from error
@@ -199,7 +202,7 @@ class Loader:
     def _refuse_strangers(self, records: Sequence[Any], before: int, owner: Callable[[Any], Any]) -> None:
         for number, record in enumerate(records, before + 1):
             if not self._is_user(owner(record)):
-                raise bundle.damaged(
+                raise damaged(
                     "%s: the row %s belongs to another user than the manifest's"
                     % (self.file, self.name(record, number))
                 )
@@ -235,7 +238,7 @@ _REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
 
 
 def _load(
-    database: sqlite3.Connection, export: bundle.Reader, loader: Loader, advance: Callable[[int], None]
+    database: sqlite3.Connection, export: Reader, loader: Loader, advance: Callable[[int], None]
 ) -> int:
     loaded = 0
     for records in export.blocks(loader.file, loader.decode.many, conversion.deep(loader.decode)):
@@ -312,4 +315,4 @@ def check_rows(database: sqlite3.Connection, table: str, rows: int) -> None:
 
 def _check_count(file: str, rows: int, expected: int) -> None:
     if rows != expected:
-        raise bundle.damaged("%s holds %d records; the manifest says %d" % (file, rows, expected))
+        raise damaged("%s holds %d records; the manifest says %d" % (file, rows, expected))

@@ -8,7 +8,10 @@ from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, U
 
 import msgspec
 
-from migration import bundle, conversion
+from migration import conversion
+from migration.bundle.damage import damaged
+from migration.bundle.manifest import USER_DATA
+from migration.bundle.reading import Reader
 from migration.errors import UsageError
 from migration.model import Column, Singleton, Table
 from migration.settings import Settings
@@ -140,7 +143,7 @@ def everything(settings: Settings) -> Tuple[Mapped, ...]:
     return (settings.user, settings.preferences, *settings.tables)
 
 
-def columns_of(export: bundle.Reader, settings: Settings, schema: Schema) -> Dict[str, Tuple[Column, ...]]:
+def columns_of(export: Reader, settings: Settings, schema: Schema) -> Dict[str, Tuple[Column, ...]]:
     """The source columns of every table: the manifest's, or those of its first record where it says none.
 
     A table without any record cannot tell, and is taken to have the columns that SQLite has.
@@ -172,4 +175,4 @@ def _member_names(record: Optional[bytes]) -> List[str]:
     try:
         return list(msgspec.json.decode(record, type=Dict[str, msgspec.Raw]))
     except msgspec.DecodeError as error:
-        raise bundle.damaged("%s is damaged: %s" % (bundle.USER_DATA, error)) from error
+        raise damaged("%s is damaged: %s" % (USER_DATA, error)) from error

@@ -9,7 +9,16 @@ import time
 from dataclasses import dataclass, field
 from typing import Dict, FrozenSet, Iterator, Mapping, Optional, Tuple
 
-from migration import bundle
+from migration.bundle.manifest import (
+    MANIFEST,
+    USER_DATA,
+    Manifest,
+    as_written,
+    files_of,
+    owners_of,
+    read_manifest,
+)
+from migration.bundle.reading import Reader, open_bundle
 from migration.errors import ExitCode, MigrationError
 from migration.model import Column, Table
 from migration.postgres import source
@@ -38,7 +47,7 @@ class Context:
     database: sqlite3.Connection
     settings: Settings
     schema: Schema
-    export: Optional[bundle.Reader]
+    export: Optional[Reader]
     live: Optional[Rows]
     held: Columns
     columns: Columns
@@ -71,9 +80,9 @@ class Context:
     def owners(self, table: str) -> FrozenSet[str]:
         """The texts by which the owner column of a table names the user."""
         if self.export is not None:
-            return bundle.owners_of(self.export.manifest, table)
+            return owners_of(self.export.manifest, table)
         assert self.live is not None
-        return bundle.as_written((self.user_id, *self.live.owner_texts.get(table, ())))
+        return as_written((self.user_id, *self.live.owner_texts.get(table, ())))
 
     def has_table(self, table: str) -> bool:
         """Whether there is a table of that name; a view in its place is none."""
@@ -141,29 +150,27 @@ def is_bundle_needed(settings: Settings) -> bool:
 
 
 @contextlib.contextmanager
-def _bundle(settings: Settings) -> Iterator[Optional[bundle.Reader]]:
+def _bundle(settings: Settings) -> Iterator[Optional[Reader]]:
     """The verified bundle; None where there is none and PostgreSQL can be asked instead."""
-    there = (settings.data_dir / name for name in (bundle.MANIFEST, bundle.USER_DATA))
+    there = (settings.data_dir / name for name in (MANIFEST, USER_DATA))
     if not is_bundle_needed(settings) and not any(path.exists() for path in there):
         yield None
         return
-    with bundle.reading(
-        settings.data_dir, bundle.files_of(settings.tables), settings.user_email, True
-    ) as export:
+    with open_bundle(settings.data_dir, files_of(settings.tables), settings.user_email, True) as export:
         yield export
 
 
 def require_source(settings: Settings) -> None:
     """Ask PostgreSQL what a validation with the bundle will ask first. Raises MigrationError as that would."""
-    if (settings.data_dir / bundle.MANIFEST).exists():  # else the bundle is missed, and said so
-        manifest = bundle.read_manifest(settings.data_dir)
+    if (settings.data_dir / MANIFEST).exists():  # else the bundle is missed, and said so
+        manifest = read_manifest(settings.data_dir)
         with _live(settings, read_schema(settings.schema_path), manifest, None):
             pass
 
 
 @contextlib.contextmanager
 def _live(
-    settings: Settings, expected: Schema, manifest: Optional[bundle.Manifest], db: Optional[Snapshot]
+    settings: Settings, expected: Schema, manifest: Optional[Manifest], db: Optional[Snapshot]
 ) -> Iterator[Optional[Rows]]:
     """The user's rows in PostgreSQL, by the rules that the bundle was made by."""
     if settings.offline:
@@ -183,7 +190,7 @@ def _live(
         raise
 
 
-def _against(settings: Settings, export: Optional[bundle.Reader]) -> str:
+def _against(settings: Settings, export: Optional[Reader]) -> str:
     return settings.against or ("source" if export is None else "bundle")
 
 
@@ -191,7 +198,7 @@ def _context(
     database: sqlite3.Connection,
     settings: Settings,
     expected: Schema,
-    export: Optional[bundle.Reader],
+    export: Optional[Reader],
     live: Optional[Rows],
 ) -> Context:
     held: Columns = {} if export is None else mapping.columns_of(export, settings, expected)

@@ -28,7 +28,10 @@ from test_import import refused
 import config
 from export_from_postgres import export
 from import_to_sqlite import import_
-from migration import bundle
+from migration.bundle import records
+from migration.bundle.manifest import Manifest
+from migration.bundle.reading import Reader
+from migration.bundle.writing import new_bundle
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
 from validate_migration import validate
@@ -219,7 +222,7 @@ def test_missing_file_is_refused(settings: Settings, name: str) -> None:
 
 
 def test_failed_block_publishes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(MigrationError), bundle.writing(tmp_path / "data", ["clients.json"]) as out:
+    with pytest.raises(MigrationError), new_bundle(tmp_path / "data", ["clients.json"]) as out:
         out.user_data(b"{}", None, "users", "user_preferences")
         raise OSError(28, "No space left on device")
     assert list((tmp_path / "data").iterdir()) == []
@@ -245,10 +248,10 @@ def test_records_are_the_same_wherever_a_block_ends_and_a_cut_file_is_damaged(
     text = {**OURS, **LAYOUTS}[layout](rows).encode("utf-8")
     path = tmp_path / "rows.json"
     checksums = {path.name: hashlib.sha256(text).hexdigest()}
-    reader = bundle.Reader(tmp_path, bundle.Manifest("", "", "", {}, checksums), {})
+    reader = Reader(tmp_path, Manifest("", "", "", {}, checksums), {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundle, "LINES", size)
-        patch.setattr(bundle, "BLOCK", size)
+        patch.setattr(records, "LINES", size)
+        patch.setattr(records, "BLOCK", size)
         path.write_bytes(text)
         assert list(reader.records(path.name, msgspec.json.decode)) == rows
         cut = text[: max(0, len(text.rstrip()) - 1 - end)]

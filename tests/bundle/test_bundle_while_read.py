@@ -13,7 +13,7 @@ from conftest import Database, Place, forget_types, make_old_database, settings_
 
 import validate_migration
 from import_to_sqlite import import_
-from migration import bundle as bundles
+from migration import files
 from migration.errors import ExitCode, MigrationError
 from migration.sqlite import loading, target
 from validate_migration import validate
@@ -150,7 +150,7 @@ def test_unreadable_sector_is_named_and_damages_the_bundle(
     before = make_old_database(place.app)
     if types == "forgotten":
         forget_types(bundle)
-    open_regular = bundles.open_regular
+    open_regular = files.open_regular
 
     def opened(path: Path) -> Any:
         file = open_regular(path)
@@ -159,7 +159,7 @@ def test_unreadable_sector_is_named_and_damages_the_bundle(
         file.close()
         return io.BufferedReader(_Unreadable(path))
 
-    monkeypatch.setattr(bundles, "open_regular", opened)
+    monkeypatch.setattr(files, "open_regular", opened)
     for phase in (import_, validate):
         with pytest.raises(MigrationError) as caught:
             phase(settings_of(sample_database.url, place, offline=True))

@@ -12,7 +12,9 @@ from conftest import Database, Place, edit_manifest, settings_of
 import config
 from export_from_postgres import export
 from import_to_sqlite import import_
-from migration import bundle as bundles
+from migration.bundle.manifest import files_of
+from migration.bundle.reading import open_bundle
+from migration.bundle.writing import Writer
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
 
@@ -54,7 +56,7 @@ def test_an_export_that_fails_leaves_it(fewer: Settings, monkeypatch: pytest.Mon
         raise OSError("no")
 
     before = names(fewer.data_dir)
-    monkeypatch.setattr(bundles.Writer, "finish", fail)
+    monkeypatch.setattr(Writer, "finish", fail)
     with pytest.raises(MigrationError):
         export(fewer)
     assert names(fewer.data_dir) == before
@@ -101,6 +103,6 @@ def test_a_run_that_is_killed_leaves_the_old_bundle_or_the_new(
         else:
             assert call == 13
     tables = fewer.tables if call > 1 else config.TABLES  # the first renames the staged bundle
-    with bundles.reading(fewer.data_dir, bundles.files_of(tables)) as export_:
+    with open_bundle(fewer.data_dir, files_of(tables)) as export_:
         export_.verify()
     assert (LEFT in names(fewer.data_dir)) == (call == 1)

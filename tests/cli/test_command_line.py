@@ -32,7 +32,7 @@ from conftest import (
 )
 
 import config
-from migration.bundle import REPORTS
+from migration.bundle.manifest import REPORTS
 from migration.cli import console
 
 EXTRA_TABLE = "\nCREATE TABLE %s (id INTEGER PRIMARY KEY, note TEXT DEFAULT 'mine');\n"

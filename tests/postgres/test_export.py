@@ -35,7 +35,9 @@ import export_from_postgres
 from demo import sample
 from demo.postgres import temp_postgres
 from export_from_postgres import export
-from migration import bundle
+from migration.bundle.manifest import files_of
+from migration.bundle.reading import open_bundle
+from migration.bundle.writing import Sink, Writer
 from migration.errors import ExitCode, MigrationError
 from migration.model import Table, child_of, owned_by, shared
 from migration.postgres import source
@@ -419,24 +421,24 @@ def test_two_connections_write_what_one_writes(
 def during(table: str, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> List[int]:
     """Have ``act`` run once, when the first record of a table arrives; the list tells whether it did."""
     acted: List[int] = []
-    chosen: List[bundle.Sink] = []
-    open_table, write = bundle.Writer.table, bundle.Sink.write
+    chosen: List[Sink] = []
+    open_table, write = Writer.table, Sink.write
 
     @contextlib.contextmanager
-    def noted(writer: bundle.Writer, name: str, *others: Any) -> Iterator[bundle.Sink]:
+    def noted(writer: Writer, name: str, *others: Any) -> Iterator[Sink]:
         with open_table(writer, name, *others) as sink:
             if name == table:
                 chosen.append(sink)
             yield sink
 
-    def interrupted(sink: bundle.Sink, line: bytes) -> None:
+    def interrupted(sink: Sink, line: bytes) -> None:
         if not acted and sink in chosen:
             acted.append(1)
             act()
         write(sink, line)
 
-    monkeypatch.setattr(bundle.Writer, "table", noted)
-    monkeypatch.setattr(bundle.Sink, "write", interrupted)
+    monkeypatch.setattr(Writer, "table", noted)
+    monkeypatch.setattr(Sink, "write", interrupted)
     return acted
 
 
@@ -589,7 +591,7 @@ def test_publication_that_was_killed_is_ended_by_the_next_run(
     for number, name in enumerate(sorted(FILES, key=lambda name: name == "manifest.json")):
         where = old.data if number < moved else old.data / ".complete"
         os.replace(str(new.data / name), str(where / name))
-    with bundle.reading(old.data, bundle.files_of(config.TABLES)) as read_back:
+    with open_bundle(old.data, files_of(config.TABLES)) as read_back:
         assert read_back.manifest.user_email == BRUNO
     assert contents(old.data) == expected
 
@@ -607,7 +609,7 @@ def test_export_killed_while_it_publishes_leaves_the_old_or_the_new_bundle(
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL
-    with bundle.reading(place.data, bundle.files_of(config.TABLES)) as found:
+    with open_bundle(place.data, files_of(config.TABLES)) as found:
         email = found.manifest.user_email
     after = {name: data for name, data in contents(place.data).items() if not name.startswith(".staging")}
     if renames == 0:

@@ -19,7 +19,7 @@ from test_export import during, table_files
 import config
 import export_from_postgres
 from export_from_postgres import export
-from migration import bundle
+from migration.bundle.manifest import MANIFEST
 from migration.cli.plan import plan
 from migration.errors import ExitCode, MigrationError
 from migration.model import Table, owned_by
@@ -163,7 +163,7 @@ def test_partition_attached_while_another_table_is_read_stops_the_export(
     settings = settings_of(database.url, place, excluded_tables=("aside.notes_0",))
     with pytest.raises(MigrationError, match="changed in PostgreSQL while it was read: table aside.notes_0"):
         export(settings)
-    assert not (place.data / bundle.MANIFEST).exists()
+    assert not (place.data / MANIFEST).exists()
 
 
 def schemas_swapped(database: Database) -> None:
@@ -266,7 +266,7 @@ def test_tables_that_cannot_be_locked_and_are_changed_stop_the_export(
     with pytest.raises(MigrationError, match="changed in PostgreSQL while it was read") as refused:
         export(settings_of(database.url, place))
     assert "session_notes" in refused.value.message
-    assert not (place.data / bundle.MANIFEST).exists()
+    assert not (place.data / MANIFEST).exists()
 
 
 def test_tables_of_another_schema_stay_too(

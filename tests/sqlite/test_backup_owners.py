@@ -13,7 +13,8 @@ import pytest
 from conftest import OLD_ROWS, Place, Run, make_old_database, rows_of, settings_of
 
 import import_to_sqlite
-from migration import bundle as bundle_files
+from migration import files
+from migration.bundle.folder import held
 from migration.sqlite import loading, target
 
 # The list of whose each backup is
@@ -159,7 +160,7 @@ def test_second_process_loads_into_a_path_of_any_bytes(
     settings = settings_of("", Place(folder), user_email="", data_dir=bundle, schema_path=schema)
     schema.write_text(
         "PRAGMA encoding = '%s';\n" % encoding
-        + (Path(bundle_files.__file__).parents[2] / "schema_design" / "sqlite_schema.sql").read_text(
+        + (Path(files.__file__).parents[1] / "schema_design" / "sqlite_schema.sql").read_text(
             encoding="utf-8"
         ),
         encoding="utf-8",
@@ -177,9 +178,9 @@ def test_folder_of_a_bundle_lasts_through_a_power_cut(
     bundle: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced = []
-    monkeypatch.setattr(bundle_files, "sync_folder", synced.append)
+    monkeypatch.setattr(files, "sync_folder", synced.append)
     folder = place.folder / "a" / "b"
-    with bundle_files.held(folder):
+    with held(folder):
         pass
     assert {place.folder, place.folder / "a"} <= set(synced)
     shutil.rmtree(str(folder))

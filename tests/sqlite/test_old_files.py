@@ -27,6 +27,7 @@ from conftest import (
 import validate_migration
 from migration import lock
 from migration.errors import MigrationError, TargetError
+from migration.files import make_folder, sync_folder
 from migration.sqlite import errors, old_files
 
 ENDS = ("", "-wal", "-shm", "-journal")
@@ -498,22 +499,18 @@ def test_folder_that_cannot_be_synced_ends_the_run(
 ) -> None:
     import errno
 
-    from migration import bundle as bundle_files
-
     def refuse(path: Path, flags: int = os.O_RDWR) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
-    monkeypatch.setattr(bundle_files, "sync_path", refuse)
+    monkeypatch.setattr("migration.files.sync_path", refuse)
     with pytest.raises(OSError, match="Input/output error"):
-        bundle_files.sync_folder(place.folder)
+        sync_folder(place.folder)
 
 
 def test_new_folders_name_is_synced_into_its_parent(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    from migration import bundle as bundle_files
-
     synced = []
-    monkeypatch.setattr(bundle_files, "sync_folder", synced.append)
-    bundle_files.make_folder(place.folder / "a" / "b")
+    monkeypatch.setattr("migration.files.sync_folder", synced.append)
+    make_folder(place.folder / "a" / "b")
     assert set(synced) == {place.folder, place.folder / "a"}
 
 

@@ -23,7 +23,7 @@ from conftest import (
 
 import config
 from import_to_sqlite import import_
-from migration import bundle
+from migration.bundle import records
 from migration.model import Singleton, Table
 from migration.settings import Settings
 from migration.validation.report import Report
@@ -125,7 +125,7 @@ def test_damaged_cell_is_named_and_no_other(
     settings: Settings, damage: str, types: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One cell of every column is damaged, each in a row of its own, wherever the damage changes a value."""
-    monkeypatch.setattr(bundle, "LINES", 1)  # a block a record: one cell has each row of its block looked at
+    monkeypatch.setattr(records, "LINES", 1)  # a block a record: one cell has each row of its block looked at
     if types == "without types":
         forget_types(settings.data_dir)
         import_(settings)

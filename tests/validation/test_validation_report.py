@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, List, Optional
 import pytest
 from conftest import ANNA, NOWHERE, Database, Place, Run, migrate_to, settings_of
 
-from migration import bundle
+from migration.bundle.folder import held
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
 from validate_migration import validate
@@ -177,9 +177,7 @@ def test_no_verdict_but_its_own_stands_wherever_the_check_is_killed(settings: Se
             assert report is None or (report["overall_status"] == "FAIL" and shown is not None)
             assert shown is None or old["report_id"] not in shown
             assert report is None or report["report_id"] in str(shown)
-            with bundle.held(
-                settings.data_dir
-            ):  # whoever has the folder next brings what was complete to its place
+            with held(settings.data_dir):  # whoever has the folder next brings what was complete to its place
                 assert (written(settings) is None) == (page(settings) is None)
         assert validate(settings).passed is False  # the next one is not kept from anything
         if ends[-1] == 0:
@@ -209,7 +207,7 @@ def _killed_at(moment: int, settings: Settings) -> int:
 
 def test_second_validation_at_once_is_refused_and_takes_nothing_away(settings: Settings) -> None:
     before = written(settings), page(settings)
-    with bundle.held(settings.data_dir), pytest.raises(MigrationError, match="in use") as caught:
+    with held(settings.data_dir), pytest.raises(MigrationError, match="in use") as caught:
         validate(settings)
     assert caught.value.exit_code == ExitCode.BUNDLE
     assert (written(settings), page(settings)) == before
@@ -220,7 +218,7 @@ def test_report_is_written_under_the_lock_where_there_is_no_bundle(
 ) -> None:
     shutil.rmtree(str(settings.data_dir))
     online = dataclasses.replace(settings, offline=False)
-    with bundle.held(settings.data_dir), pytest.raises(MigrationError, match="in use"):
+    with held(settings.data_dir), pytest.raises(MigrationError, match="in use"):
         validate(online)
     assert validate(online).passed
     assert written(settings) is not None

@@ -24,7 +24,7 @@ from test_mutations import lawless
 
 import config
 from import_to_sqlite import import_
-from migration import bundle
+from migration.bundle.manifest import USER_DATA
 from migration.model import Table
 from migration.settings import Settings
 from migration.validation.report import Report
@@ -242,7 +242,7 @@ def test_option_against_needs_what_it_compares_with(settings: Settings, run: Run
 @pytest.fixture(params=["sorted", "shuffled"])
 def foreign(request: pytest.FixtureRequest, settings: Settings) -> Settings:
     """Five keys in the manifest, pretty-printed, JSON numbers as another program writes them; imported."""
-    for name in [bundle.USER_DATA, *(table.file for table in config.TABLES)]:
+    for name in [USER_DATA, *(table.file for table in config.TABLES)]:
         text = (settings.data_dir / name).read_text(encoding="utf-8")
         # as Python's isoformat() has it: six digits or none
         text = re.sub(r'(?<=:\d\d\.)\d{1,5}(?=")', lambda found: found[0].ljust(6, "0"), text)

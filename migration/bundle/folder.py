@@ -1,0 +1,63 @@
+"""The data folder: its lock, and how a complete bundle gets to its place."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+from typing import Iterator, Set
+
+from migration import files, lock
+from migration.bundle.manifest import MANIFEST, REPORTS, read_manifest
+from migration.errors import BundleError, MigrationError
+from migration.files import COMPLETE, STAGING
+
+OURS = (".gitignore", ".lock", STAGING, COMPLETE)
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the lock of a data folder, which is made where there is none. Raises MigrationError (exit 4)."""
+    with contextlib.ExitStack() as stack:
+        with os_errors(folder):
+            stack.enter_context(locked(folder))
+        yield
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    files.make_folder(folder)
+    with lock.held(folder / ".lock", "the data folder %s" % folder, BundleError):
+        move_in(folder)
+        yield
+
+
+def move_in(folder: Path) -> None:
+    """Bring a complete bundle, or report, to its place; remove files of tables that config no longer has."""
+    new = named_by_manifest(folder / COMPLETE) if files.is_complete(folder) else set()
+    # a manifest that has moved, or a report's files, name none: nothing is left to remove then
+    obsolete = named_by_manifest(folder) - new if new else set()
+    files.move_in(folder, last=(MANIFEST, REPORTS[0]), obsolete=obsolete)
+
+
+def named_by_manifest(folder: Path) -> Set[str]:
+    """The files of the bundle in a folder; none where its manifest cannot be read."""
+    try:
+        names = read_manifest(folder).checksums
+    except MigrationError:
+        return set()
+    return {name for name in names if os.path.basename(name) == name and name.endswith(".json")} - {*REPORTS}
+
+
+@contextlib.contextmanager
+def os_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(
+            "cannot write the bundle in %s: %s" % (folder, error.strerror or error),
+            "free some space, or choose another folder with --data-dir"
+            if error.errno == errno.ENOSPC
+            else "choose a folder that you may write with --data-dir",
+        ) from error

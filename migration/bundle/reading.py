@@ -1,0 +1,197 @@
+"""Reading a bundle: each file is proved by its checksum."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, TypeVar
+
+import msgspec
+
+from migration.bundle.damage import damaged, legible, open_file, read_file
+from migration.bundle.folder import held
+from migration.bundle.manifest import MANIFEST, REPORTS, USER_DATA, Manifest, read_manifest
+from migration.bundle.records import DAMAGES, Lines, first_damage, in_blocks, scanned
+from migration.conversion import Decoded, deep, reject_duplicates
+from migration.errors import BundleError
+from migration.files import block_size
+from migration.workers import FOR_THREADS
+
+Result = TypeVar("Result")
+
+
+@contextlib.contextmanager
+def open_bundle(
+    folder: Path, tables: Mapping[str, str], user_email: Optional[str] = None, is_held: bool = False
+) -> Iterator[Reader]:
+    """The bundle in ``folder``; ``tables``: the table and file names that it must hold.
+
+    ``is_held``: the caller has the folder's lock.
+
+    A file is proved as it is read. Where the block fails, all files are read: what failed may be the damage's doing.
+    Raises MigrationError (exit 4) where the bundle is missing, damaged, of another user than ``user_email``, or in use.
+    """
+    try:
+        there = folder.is_dir()
+    except OSError as error:
+        raise damaged("cannot read %s: %s" % (folder, error.strerror), "set --data-dir") from error
+    if not there:
+        raise damaged(
+            "no export bundle: folder %s does not exist" % folder,
+            "run export_from_postgres.py first, or set --data-dir",
+        )
+    with contextlib.ExitStack() as stack:
+        # a bundle on read-only media cannot be locked, nor changed
+        if not is_held and os.access(str(folder), os.W_OK):
+            stack.enter_context(held(folder))
+        export = _opened(folder, tables)
+        manifest = export.manifest
+        if user_email and user_email != manifest.user_email:
+            raise BundleError(
+                "the bundle in %s belongs to %s, not to %s"
+                % (folder, manifest.user_email or "user " + manifest.user_id, user_email),
+                "export again for this user, or leave --user-email away to use the bundle as it is",
+                logged="the bundle in %s belongs to another user" % folder,
+            )
+        try:
+            yield export
+        except Exception:
+            export.verify()
+            raise
+
+
+def _opened(folder: Path, tables: Mapping[str, str]) -> Reader:
+    """Check the manifest, and the names and sizes of the files. A table that it does not count has an empty file."""
+    manifest = read_manifest(folder)
+    expected = {USER_DATA, *tables.values()}
+    for name in sorted(set(manifest.checksums) - expected):
+        raise damaged(
+            "the manifest names a file that no table in config.TABLES has: %r" % name,
+            "add its table to config.TABLES, or export again",
+        )
+    for name in sorted(expected - set(manifest.checksums)):
+        raise damaged("the manifest does not name %s" % name, "export again")
+    with legible(str(folder)):
+        present = {path.name for path in folder.glob("*.json")} - {MANIFEST, *REPORTS}
+    for name in sorted(present - expected):
+        raise damaged("%s is in %s but not in the manifest" % (name, folder), "move it away, or export again")
+    sizes = {name: _size(folder / name) for name in sorted(expected)}
+    for name, size in sizes.items():
+        if size != manifest.sizes.get(name, size):
+            raise damaged("%s has %d bytes; the manifest says %d" % (name, size, manifest.sizes[name]))
+    uncounted = {table: name for table, name in tables.items() if table not in manifest.row_counts}
+    for table, name in uncounted.items():  # other exporters count no rows where there are none
+        if sizes[name] > _EMPTY or read_file(folder / name).split() not in ([b"[]"], [b"[", b"]"]):
+            raise damaged("the manifest has no row count for %s" % table, "export again")
+    counts = {**manifest.row_counts, **dict.fromkeys(uncounted, 0)}
+    return Reader(folder, dataclasses.replace(manifest, row_counts=counts), sizes)
+
+
+_EMPTY = 64  # bytes: more than any layout of an empty array has
+
+
+def _size(path: Path) -> int:
+    with open_file(path) as file:
+        return os.fstat(file.fileno()).st_size
+
+
+class Reader:
+    """A bundle whose files are those of its manifest. Each is proved by its checksum as it is read to its end.
+
+    ``sizes``: of the files, in bytes.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, sizes: Mapping[str, int]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.sizes = sizes
+
+    def verify(self) -> None:
+        """Read all files, to see whether they are the manifest's. Raises MigrationError (exit 4)."""
+        names = sorted(self.sizes)
+        if sum(self.sizes.values()) < FOR_THREADS:
+            for name in names:
+                self._verify_file(name)
+            return
+        with ThreadPoolExecutor(2) as pool:  # hashing lets other threads run
+            collections.deque(pool.map(self._verify_file, names), maxlen=0)
+
+    def _verify_file(self, name: str) -> None:
+        digest = hashlib.sha256()
+        with open_file(self.folder / name) as file, legible(name):
+            size = block_size(file.fileno())
+            for block in iter(lambda: file.read(size), b""):
+                digest.update(block)
+        self._require(name, digest)
+
+    def _require(self, name: str, digest: Any) -> None:
+        if digest.hexdigest() != self.manifest.checksums[name].lower():
+            raise damaged("%s does not match its SHA256 checksum in the manifest" % name)
+
+    def user_data(self) -> Dict[str, Optional[bytes]]:
+        """The JSON text of the members of ``user_data.json``, ``None`` for null."""
+        content = read_file(self.folder / USER_DATA)
+        self._require(USER_DATA, hashlib.sha256(content))
+        try:
+            members = msgspec.json.decode(content, type=Dict[str, msgspec.Raw])
+            reject_duplicates(content)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise damaged("%s is damaged: %s" % (USER_DATA, error)) from error
+        texts = {name: bytes(raw) for name, raw in members.items()}
+        return {name: None if text == b"null" else text for name, text in texts.items()}
+
+    def records(self, file_name: str, decode: Callable[[bytes], Decoded]) -> Iterator[Decoded]:
+        """Each record of a table's file, decoded, at flat memory. Raises as ``blocks`` does."""
+        decode = deep(decode)
+        for batch in self.blocks(file_name, lambda texts: [decode(text) for text in texts], decode):
+            yield from batch
+
+    def blocks(
+        self, file_name: str, process: Callable[[List[bytes]], Result], decode: Callable[[bytes], Any]
+    ) -> Iterator[Result]:
+        """What ``process`` makes of each block of records, given as JSON text, at flat memory.
+
+        Our own files hold one record a line. Any other layout of a JSON array is read as well, a
+        little slower: ``process`` lets msgspec.DecodeError through where a text is no JSON, and ``decode``
+        finds which one it is. Raises MigrationError (exit 4), naming file and record, where there is one.
+        """
+        with open_file(self.folder / file_name) as file:
+            number, texts = 0, []  # type: int, List[bytes]
+            try:
+                layout = Lines(file)
+                for texts in _legibly(file_name, layout):
+                    try:
+                        made = process(texts)
+                    except msgspec.ValidationError:
+                        raise
+                    except msgspec.DecodeError:
+                        break  # not one record a line, from here on at least
+                    number += len(texts)
+                    texts = []  # a record may be large: it is held as short as can be
+                    layout.accept()
+                    yield made
+                    del made
+                texts = []
+                for texts in [] if layout.ended else in_blocks(_legibly(file_name, scanned(file, layout))):
+                    made = process(texts)
+                    number += len(texts)
+                    texts = []
+                    yield made
+                    del made
+            except DAMAGES as error:
+                sound, damage = first_damage(texts, decode)
+                damage = damage or error
+                raise damaged(
+                    "%s is damaged in record %d: %s" % (file_name, number + sound + 1, damage)
+                ) from damage
+        self._require(file_name, layout.digest)
+
+
+def _legibly(name: str, texts: Iterable[Result]) -> Iterator[Result]:
+    with legible(name):
+        yield from texts

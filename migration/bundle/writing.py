@@ -1,0 +1,195 @@
+"""Writing a bundle: it replaces the old one whole, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO, Callable, Collection, Dict, Iterator, List, Optional, Sequence, Union
+
+import msgspec
+
+from migration import files
+from migration.bundle import undecodable
+from migration.bundle.damage import damaged, open_file
+from migration.bundle.folder import OURS, locked, move_in, named_by_manifest, os_errors
+from migration.bundle.manifest import MANIFEST, REPORTS, USER_DATA, Manifest, as_json
+from migration.errors import SourceError
+from migration.files import BLOCK, create_private, sync
+
+
+@contextlib.contextmanager
+def new_bundle(folder: Path, names: Collection[str], check_utf8: bool = False) -> Iterator[Writer]:
+    """A new bundle of the table files ``names`` in ``folder``: published when the block ends well, left as it was otherwise.
+
+    Raises MigrationError (exit 4) where the folder cannot be written, is full or in use.
+    """
+    with os_errors(folder), locked(folder):
+        ours = {MANIFEST, USER_DATA, *REPORTS, *names, *named_by_manifest(folder)}
+        foreign = sorted(path.name for path in folder.glob("*.json") if path.name not in ours)
+        if foreign:
+            raise damaged(
+                "%s holds %s, which is no file of a bundle" % (folder, foreign[0]),
+                "choose a folder of its own with --data-dir",
+            )
+        if {path.name for path in folder.iterdir()} <= {*ours, *OURS}:
+            os.chmod(
+                str(folder), 0o700
+            )  # a folder that others use too keeps its mode; our files are 0600 anyway
+        with files.staged(folder) as staging, ThreadPoolExecutor(1) as pool:
+            yield Writer(staging, check_utf8, pool)
+        move_in(folder)
+
+
+class Writer:
+    """A bundle in the making. ``table`` and ``user_data`` write its files, ``finish`` the manifest.
+
+    A thread of ``pool`` syncs each file while the next is written.
+    """
+
+    def __init__(self, folder: Path, check_utf8: bool, pool: ThreadPoolExecutor) -> None:
+        self._folder = folder
+        self._check_utf8 = check_utf8
+        self._pool = pool
+        self._syncs: "List[Future[None]]" = []
+        self.row_counts: Dict[str, int] = {}
+        self.checksums: Dict[str, str] = {}
+        self.sizes: Dict[str, int] = {}
+
+    @contextlib.contextmanager
+    def table(self, name: str, file_name: str, advance: Callable[[int], None]) -> Iterator[Sink]:
+        with self._file(file_name, advance, name) as sink:
+            yield sink
+            sink.end()
+        self.row_counts[name] = sink.rows
+
+    def user_data(
+        self, user: bytes, preferences: Optional[bytes], user_table: str, preferences_table: str
+    ) -> None:
+        """Write ``user_data.json`` from the two records' JSON text; a user may have no preferences."""
+        if self._check_utf8:
+            _require_utf8([user], user_table)
+            _require_utf8([preferences or b"null"], preferences_table)
+        with self._file(USER_DATA, lambda rows: None) as sink:
+            sink.put(b'{"user": ' + user + b',\n"preferences": ' + (preferences or b"null") + b"}\n")
+        self.row_counts[user_table] = 1
+        self.row_counts[preferences_table] = int(preferences is not None)
+
+    @contextlib.contextmanager
+    def _file(self, name: str, advance: Callable[[int], None], table: str = "") -> Iterator[Sink]:
+        with self._synced(name) as file:
+            sink = Sink(file, self._check_utf8, advance, table)
+            yield sink
+        self.checksums[name] = sink.checksum
+        self.sizes[name] = sink.size
+
+    def finish(self, manifest: Manifest) -> None:
+        with self._synced(MANIFEST) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(as_json(manifest))) + b"\n")
+        for synced in self._syncs:
+            synced.result()
+
+    @contextlib.contextmanager
+    def _synced(self, name: str) -> Iterator[BinaryIO]:
+        """A file to write, which ``finish`` waits for until it is on the disk."""
+        file = create_private(self._folder / name)
+        try:
+            yield file
+            file.flush()  # a full disk shows here
+        except BaseException:
+            file.close()
+            raise
+        self._syncs.append(self._pool.submit(_sync_and_close, file))
+
+
+class Sink:
+    """One file of the bundle while it is written: hashed, counted, in blocks. Records arrive one a call."""
+
+    def __init__(
+        self, file: BinaryIO, check_utf8: bool, advance: Callable[[int], None], table: str = ""
+    ) -> None:
+        self.rows = 0
+        self.size = 0
+        self._file = file
+        self._hash = hashlib.sha256()
+        self._check_utf8 = check_utf8
+        self._table = table
+        self._advance = advance
+        self._pending: List[bytes] = []
+        self._pending_size = 0
+        self._known: Optional[str] = None  # the checksum of a file that was taken whole
+
+    def write(self, line: bytes) -> None:
+        """Take one record, as COPY hands it over: JSON text that ends in a newline."""
+        if len(line) > BLOCK:  # not copied: one value may be as large as a gigabyte
+            self.flush()
+            self._put_records([memoryview(line)[:-1]])
+            return
+        self._pending.append(line[:-1])
+        self._pending_size += len(line)
+        if self._pending_size >= BLOCK:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._pending:
+            self._put_records(self._pending)
+            self._pending = []
+            self._pending_size = 0
+
+    def _put_records(self, records: "Sequence[Union[bytes, memoryview]]") -> None:
+        if self._check_utf8:
+            _require_utf8(records, self._table)
+        self.put(b",\n" if self.rows else b"[\n")
+        self.put(records[0] if len(records) == 1 else b",\n".join(records))
+        self.rows += len(records)
+        self._advance(len(records))
+
+    def take(self, path: Path, rows: int, size: int, checksum: str) -> None:
+        """Take a whole file that has been written, counted and hashed before, by an earlier sink."""
+        with open_file(path) as file:
+            shutil.copyfileobj(file, self._file, BLOCK)
+        self.rows, self.size, self._known = rows, size, checksum
+        self._advance(rows)
+
+    def put(self, data: "Union[bytes, memoryview]") -> None:
+        self._hash.update(data)
+        self._file.write(data)
+        self.size += len(data)
+
+    def end(self) -> None:
+        """Close the array."""
+        if self._known is not None:
+            return
+        self.flush()
+        self.put(b"\n]\n" if self.rows else b"[\n]\n")
+
+    @property
+    def taken(self) -> int:
+        """Bytes of records that have arrived so far."""
+        return self.size + self._pending_size
+
+    @property
+    def checksum(self) -> str:
+        return self._known or self._hash.hexdigest()
+
+
+def _require_utf8(records: "Sequence[Union[bytes, memoryview]]", table: str) -> None:
+    with contextlib.suppress(UnicodeDecodeError):
+        b",".join(records).decode("utf-8")
+        return
+    for record in records:
+        column = undecodable.column_of(bytes(record), "utf-8")
+        if column is not None:
+            raise SourceError(
+                "%s: the database's encoding is SQL_ASCII and this text is not UTF-8"
+                % undecodable.place(bytes(record), table, column, ["id"]),
+                "restore a dump of it into a database with the right encoding, and export that",
+            )
+
+
+def _sync_and_close(file: BinaryIO) -> None:
+    with file:
+        sync(file)
