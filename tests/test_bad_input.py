@@ -11,28 +11,15 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
-from conftest import (
-    ANNA,
-    BRUNO,
-    FIVE_KEYS,
-    NOWHERE,
-    OLD_ROWS,
-    PASSWORD,
-    Database,
-    Guarded,
-    Place,
-    Result,
-    Run,
-    Server,
-    edit_manifest,
-    make_old_database,
-    rewrite,
-    rows_of,
-    settings_of,
-)
 
 from import_to_sqlite import import_
 from migration.errors import MigrationError
+from support.bundles import FIVE_KEYS, edit_manifest, rewrite
+from support.migrations import settings_of
+from support.places import ANNA, BRUNO, Place
+from support.runs import Result, Run
+from support.servers import NOWHERE, PASSWORD, Database, Guarded, Server
+from support.sqlite_files import OLD_ROWS, make_old_database, rows_of
 
 
 @pytest.fixture()

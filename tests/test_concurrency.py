@@ -19,19 +19,6 @@ from typing import Iterator, List, Tuple
 
 import psycopg2
 import pytest
-from conftest import (
-    ANNA,
-    BRUNO,
-    OLD_ROWS,
-    SCHEMA,
-    SUITE,
-    Database,
-    Place,
-    Run,
-    make_old_database,
-    rows_of,
-    settings_of,
-)
 
 import config
 from export_from_postgres import export
@@ -40,6 +27,11 @@ from migration.bundle.manifest import files_of
 from migration.bundle.reading import open_bundle
 from migration.errors import MigrationError
 from migration.sqlite import target
+from support.migrations import settings_of
+from support.places import ANNA, BRUNO, SCHEMA, SUITE, Place
+from support.runs import Run
+from support.servers import Database
+from support.sqlite_files import OLD_ROWS, make_old_database, rows_of
 from validate_migration import validate
 
 # A writer in PostgreSQL

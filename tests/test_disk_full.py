@@ -11,25 +11,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import (
-    ANNA,
-    CARLA,
-    KIB,
-    OLD_ROWS,
-    Database,
-    Mount,
-    Place,
-    Result,
-    Run,
-    contents,
-    make_old_database,
-    rows_of,
-    settings_of,
-)
 
 import import_to_sqlite
 from migration.errors import MigrationError
 from migration.sqlite import loading
+from support.migrations import settings_of
+from support.mounts import KIB, Mount
+from support.places import ANNA, CARLA, Place, contents
+from support.runs import Result, Run
+from support.servers import Database
+from support.sqlite_files import OLD_ROWS, make_old_database, rows_of
 
 
 def fill_up(folder: Path, leave: int = 0) -> Path:

@@ -16,7 +16,6 @@ from typing import Callable
 from urllib.parse import quote
 
 import pytest
-from conftest import ANNA, BRUNO, SCHEMA, SUITE, Database, Guarded, Place, Result, Run, Server
 
 import config
 from migration import lock
@@ -24,6 +23,9 @@ from migration.bundle.manifest import MANIFEST, USER_DATA, Manifest
 from migration.cli import console
 from migration.errors import BundleError, ExitCode
 from migration.model import Singleton
+from support.places import ANNA, BRUNO, SCHEMA, SUITE, Place
+from support.runs import Result, Run
+from support.servers import Database, Guarded, Server
 
 README = (SUITE / "README.md").read_text(encoding="utf-8")
 CLUSTER = (SUITE / "CLUSTER.md").read_text(encoding="utf-8")

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
-from conftest import NOWHERE, Database, Place, contents, make_old_database, settings_of
 
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
 from migration.validation.report import REPORT
+from support.migrations import settings_of
+from support.places import Place, contents
+from support.servers import NOWHERE, Database
+from support.sqlite_files import make_old_database
 from validate_migration import validate
 
 Synced = Dict[int, int]  # inode → size when it was synced last

@@ -17,19 +17,6 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence
 
 import psycopg2
 import pytest
-from conftest import (
-    ANNA,
-    CARLA,
-    OLD_ROWS,
-    SCHEMA,
-    SUITE,
-    Database,
-    Place,
-    contents,
-    make_old_database,
-    settings_of,
-)
-from fork_server import Process, serving
 
 import config
 from demo import sample
@@ -37,6 +24,11 @@ from demo.postgres import temp_postgres
 from export_from_postgres import export
 from migration.bundle.manifest import REPORTS, files_of
 from migration.bundle.reading import open_bundle
+from support.fork_server import Process, serving
+from support.migrations import settings_of
+from support.places import ANNA, CARLA, SCHEMA, SUITE, Place, contents
+from support.servers import Database
+from support.sqlite_files import OLD_ROWS, make_old_database
 
 FILES = {"manifest.json", "user_data.json", *(table.file for table in config.TABLES)}
 INTERRUPTED = "error: interrupted; nothing is half done, run again when ready\n"

@@ -9,7 +9,6 @@ import sys
 from typing import Any
 
 import pytest
-from conftest import ANNA, SCHEMA, SUITE, Database, Place, make_old_database, settings_of
 
 from export_from_postgres import export
 from import_to_sqlite import import_
@@ -18,6 +17,10 @@ from migration.postgres import source
 from migration.postgres.rows import rows_of_user
 from migration.sqlite import target
 from migration.sqlite.schema import read_schema
+from support.migrations import settings_of
+from support.places import ANNA, SCHEMA, SUITE, Place
+from support.servers import Database
+from support.sqlite_files import make_old_database
 
 MEGABYTES = 30
 OWN = 70  # megabytes that a run takes with small values, at most

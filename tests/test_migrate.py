@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 
-from conftest import ANNA, Database, Place, Run
+from support.places import ANNA, Place
+from support.runs import Run
+from support.servers import Database
 
 
 def test_one_command_migrates_and_validates_a_user(sample_database: Database, place: Place, run: Run) -> None:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ANNA, BRUNO, SCHEMA, SUITE, Database, Place, Run, extended_schema, settings_of
 
 import config
 from export_from_postgres import export
@@ -18,6 +17,10 @@ from import_to_sqlite import import_
 from migration.errors import MigrationError
 from migration.model import Table, child_of
 from migration.settings import Settings
+from support.migrations import settings_of
+from support.places import ANNA, BRUNO, SCHEMA, SUITE, Place, extended_schema
+from support.runs import Run
+from support.servers import Database
 from validate_migration import validate
 
 

@@ -11,7 +11,6 @@ from typing import Any, Dict, Iterator, List, Set, Tuple
 
 import psycopg2
 import pytest
-from conftest import ANNA, Database, Place, Server, settings_of
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -19,6 +18,9 @@ from hypothesis import strategies as st
 import config
 from export_from_postgres import export
 from import_to_sqlite import import_
+from support.migrations import settings_of
+from support.places import ANNA, Place
+from support.servers import Database, Server
 from validate_migration import validate
 
 TEXTS = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\x00"), max_size=20)

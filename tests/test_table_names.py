@@ -6,7 +6,6 @@ import string
 from typing import List
 
 import pytest
-from conftest import ANNA, Database, Place, extended_schema, settings_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,9 @@ from migration.bundle.manifest import MANIFEST, REPORTS, USER_DATA
 from migration.errors import ExitCode, MigrationError
 from migration.model import Table, file_name, owned_by, require_distinct
 from migration.sql import quote
+from support.migrations import settings_of
+from support.places import ANNA, Place, extended_schema
+from support.servers import Database
 from validate_migration import validate
 
 STRANGE = (

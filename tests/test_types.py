@@ -14,18 +14,19 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 import msgspec
 import psycopg2
 import pytest
-from conftest import ANNA, Database, Place, Server, extended_schema, settings_of
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-import config
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration import conversion
 from migration.errors import ExitCode, MigrationError
-from migration.model import Column, Table, owned_by
+from migration.model import Column
 from migration.settings import Settings
+from support.migrations import settings_of, typed_settings
+from support.places import ANNA, Place, extended_schema
+from support.servers import Database, Server
 from validate_migration import validate
 
 TYPES = """
@@ -248,20 +249,6 @@ def typed_tables(database: Database, folder: Path, names: Dict[Pair, str]) -> Pa
         ours.append("CREATE TABLE %s (id TEXT PRIMARY KEY, v %s);" % (name, declared))
     database.execute("".join(source))
     return extended_schema(folder, "\n".join(ours))
-
-
-def typed_settings(database: Database, place: Place, schema: Path, names: Sequence[str]) -> Settings:
-    declared = {table.name for table in config.TABLES}
-    every = {
-        name for (name,) in database.rows("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'")
-    }
-    return settings_of(
-        database.url,
-        place,
-        tables=tuple(Table(name, owned_by("user_id")) for name in names),
-        excluded_tables=tuple(every | declared),
-        schema_path=schema,
-    )
 
 
 @pytest.fixture(scope="module")

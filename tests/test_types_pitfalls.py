@@ -11,8 +11,6 @@ from typing import Any, Iterator, List
 
 import psycopg2
 import pytest
-from conftest import ANNA, Database, Place, Run, extended_schema, rows_of, settings_of
-from test_types import typed_settings
 
 from demo import sample
 from demo.postgres import temp_postgres
@@ -20,6 +18,11 @@ from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
+from support.migrations import settings_of, typed_settings
+from support.places import ANNA, Place, extended_schema
+from support.runs import Run
+from support.servers import Database
+from support.sqlite_files import rows_of
 from validate_migration import validate
 
 

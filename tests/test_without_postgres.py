@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import List
 
 import pytest
-from conftest import ANNA, NOWHERE, Database, Place, Run, contents, make_old_database, rows_of
+
+from support.places import ANNA, Place, contents
+from support.runs import Run
+from support.servers import NOWHERE, Database
+from support.sqlite_files import make_old_database, rows_of
 
 SERVER_AWAY = ("--postgres-url", NOWHERE)
 

@@ -13,17 +13,9 @@ from typing import Any, Callable, Dict, List
 
 import msgspec
 import pytest
-from conftest import (
-    Database,
-    Place,
-    forget_types,
-    rewrite,
-    settings_of,
-)
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from test_import import refused
 
 import config
 from export_from_postgres import export
@@ -34,6 +26,10 @@ from migration.bundle.reading import Reader
 from migration.bundle.writing import new_bundle
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
+from support.bundles import forget_types, rewrite
+from support.migrations import refused, settings_of
+from support.places import Place
+from support.servers import Database
 from validate_migration import validate
 
 LAYOUTS: Dict[str, Callable[[Any], str]] = {

@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from conftest import Database, Place, forget_types, make_old_database, settings_of
 
 import validate_migration
 from import_to_sqlite import import_
 from migration import files
 from migration.errors import ExitCode, MigrationError
 from migration.sqlite import loading, target
+from support.bundles import forget_types
+from support.migrations import settings_of
+from support.places import Place
+from support.servers import Database
+from support.sqlite_files import make_old_database
 from validate_migration import validate
 
 DOES_NOT_MATCH = "%s does not match its SHA256 checksum in the manifest"

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Database, Place, edit_manifest, settings_of
 
 import config
 from export_from_postgres import export
@@ -17,6 +16,10 @@ from migration.bundle.reading import open_bundle
 from migration.bundle.writing import Writer
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
+from support.bundles import edit_manifest
+from support.migrations import settings_of
+from support.places import Place
+from support.servers import Database
 
 LEFT = "location_cache.json"
 

@@ -14,21 +14,16 @@ import msgspec
 import psycopg2
 import psycopg2.extras
 import pytest
-from conftest import (
-    ANNA,
-    Database,
-    Place,
-    edit_manifest,
-    forget_types,
-    rewrite,
-    settings_of,
-)
 
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration import conversion
 from migration.errors import ExitCode, MigrationError
 from migration.validation import equality
+from support.bundles import edit_manifest, forget_types, rewrite
+from support.migrations import settings_of
+from support.places import ANNA, Place
+from support.servers import Database
 from validate_migration import validate
 
 CONDITIONS = {

@@ -13,27 +13,14 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
-from conftest import (
-    ANNA,
-    BRUNO,
-    CARLA,
-    NOWHERE,
-    OLD_ROWS,
-    PASSWORD,
-    SCHEMA,
-    Database,
-    Guarded,
-    Place,
-    Run,
-    copy_suite,
-    make_old_database,
-    rows_of,
-    tree,
-)
 
 import config
 from migration.bundle.manifest import REPORTS
 from migration.cli import console
+from support.places import ANNA, BRUNO, CARLA, SCHEMA, Place, copy_suite, tree
+from support.runs import Run
+from support.servers import NOWHERE, PASSWORD, Database, Guarded
+from support.sqlite_files import OLD_ROWS, make_old_database, rows_of
 
 EXTRA_TABLE = "\nCREATE TABLE %s (id INTEGER PRIMARY KEY, note TEXT DEFAULT 'mine');\n"
 BACKUP_NAME = r"theprogram_backup_\d{8}_\d{6}\.db"

@@ -6,10 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import ANNA, Database, Place, Run, copy_suite, make_old_database, settings_of, tree
 
 from migration.cli.plan import plan
 from migration.sqlite import loading
+from support.migrations import settings_of
+from support.places import ANNA, Place, copy_suite, tree
+from support.runs import Run
+from support.servers import Database
+from support.sqlite_files import make_old_database
 
 
 def test_dry_run_writes_nothing_anywhere(sample_database: Database, place: Place, run: Run) -> None:

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from conftest import ANNA, NOWHERE, Database, Guarded, Place, Run, copy_suite
+
+from support.places import ANNA, Place, copy_suite
+from support.runs import Run
+from support.servers import NOWHERE, Database, Guarded
 
 OF_KUBERNETES = {
     "POSTGRES_PORT": "tcp://10.96.0.10:5432",

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Dict
 
 import pytest
-from conftest import SCHEMA, SUITE, Database, Place, make_old_database
 
 from migration.cli import packages
+from support.places import SCHEMA, SUITE, Place
+from support.servers import Database
+from support.sqlite_files import make_old_database
 
 SCRIPTS = (
     "migrate.py",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import ANNA, SCHEMA, Database, Place, Run, copy_suite, rows_of
+from support.places import ANNA, SCHEMA, Place, copy_suite
+from support.runs import Run
+from support.servers import Database
+from support.sqlite_files import rows_of
 
 APPLICATIONS_OWN = "\nCREATE TABLE applications_own (id INTEGER PRIMARY KEY);\n"
 

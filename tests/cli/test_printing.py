@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Dict
 
 import pytest
-from conftest import ANNA, NOWHERE, SCHEMA, SUITE, Database, Place, Run, copy_suite, extended_schema
 from hypothesis import given
 from hypothesis import strategies as st
 
 from migration.cli import console
 from migration.printing import LINES, LISTS, printable, printable_json
+from support.places import ANNA, SCHEMA, SUITE, Place, copy_suite, extended_schema
+from support.runs import Run
+from support.servers import NOWHERE, Database
 
 # Clears the screen, sets a title, rings, goes back to the line's begin, and turns the text's direction (also by C1 codes)
 EVIL = "\x1b[2J\x1b]0;owned\x07\rerror: all is well\x9b1m\u202e\u2066\n  fake@example.com\nerror: none"

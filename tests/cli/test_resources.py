@@ -10,11 +10,13 @@ import sys
 from typing import Any, Callable
 
 import pytest
-from conftest import ANNA, SUITE, Database, Place, copy_suite, make_old_database
 
 import config
 from migration.cli import console
 from migration.errors import BundleError, ExitCode
+from support.places import ANNA, SUITE, Place, copy_suite
+from support.servers import Database
+from support.sqlite_files import make_old_database
 
 
 def _run(body: Callable[[Any], int]) -> int:

@@ -9,68 +9,20 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple
+from typing import Iterator, NamedTuple
 
 import pytest
-from conftest import ANNA, BRUNO, CARLA, DORA, SCHEMA, SUITE, Database, Place, Result, contents, settings_of
 
 from demo import sample
 from migration.errors import ExitCode, MigrationError
 from migration.fleet import cluster, room
 from migration.postgres import source
 from migration.sqlite.schema import read_schema
-
-LEDGER = "ledger.db"
-# What of the sample is somebody's: none of it may stand in ledger, index or log.
-PERSONAL = (*sample.USERS, "example.com", *(user.full_name for user in sample.ACCOUNTS), "SampleHash")
-
-
-class Output(NamedTuple):
-    """The folder of a run."""
-
-    folder: Path
-
-    def query(self, sql: str, *parameters: object) -> list:
-        connection = sqlite3.connect("file:%s?mode=rw" % (self.folder / LEDGER), uri=True, timeout=30)
-        try:
-            return connection.execute(sql, parameters).fetchall()
-        finally:
-            connection.close()
-
-    def states(self) -> dict[str, tuple]:
-        """User id → state, run, attempts, exit code."""
-        return {
-            row[0]: row[1:]
-            for row in self.query(
-                "SELECT user_id, state, run, attempts, exit_code FROM users ORDER BY user_id"
-            )
-        }
-
-    @property
-    def summary(self) -> Any:
-        return json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
-
-
-def command(output: Output, url: str | None, *options: object) -> list[str]:
-    source = [] if url is None else ["--postgres-url", url]
-    words = [sys.executable, str(SUITE / "migrate_all_users.py"), "--output-dir", str(output.folder)]
-    return [*words, "--schema-path", SCHEMA, *source, *map(str, options)]
-
-
-def migrate_all(output: Output, url: str | None, *options: object, env: dict = {}) -> Result:  # noqa: B006
-    done = subprocess.run(
-        command(output, url, *options), capture_output=True, timeout=120, env={**os.environ, **env}, cwd="/"
-    )
-    return Result(done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8"))
-
-
-def ids(database: Database) -> dict[str, str]:
-    return dict(database.rows("SELECT email, id::text FROM users"))
-
-
-@pytest.fixture()
-def output(tmp_path: Path) -> Output:
-    return Output(tmp_path / "output")
+from support.fleet import LEDGER, PERSONAL, Output, ids, migrate_all
+from support.migrations import settings_of
+from support.places import ANNA, BRUNO, CARLA, DORA, SUITE, Place, contents
+from support.runs import Result
+from support.servers import Database
 
 
 class Everybody(NamedTuple):

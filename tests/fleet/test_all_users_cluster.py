@@ -17,22 +17,18 @@ from urllib.parse import quote
 
 import psycopg2
 import pytest
-from conftest import PASSWORD, SUITE, Database, Guarded
-from test_all_users import LEDGER, PERSONAL, Output, command, migrate_all
 
 from demo import sample
 from demo.postgres import tcp_url, temp_postgres
 from migration.errors import ExitCode, MigrationError
 from migration.fleet import cluster
 from migration.fleet.cluster import Lost
+from support.fleet import LEDGER, PERSONAL, Output, command, migrate_all
+from support.places import SUITE
+from support.servers import PASSWORD, Database, Guarded
 
 # The part of the password that no repr and no encoding changes, as it is and in a URL.
 SECRETS = (PASSWORD[:15], quote(PASSWORD[:15], safe=""))
-
-
-@pytest.fixture()
-def output(tmp_path: Path) -> Output:
-    return Output(tmp_path / "output")
 
 
 class Cluster(NamedTuple):

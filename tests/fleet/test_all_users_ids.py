@@ -11,10 +11,12 @@ from typing import Iterator
 
 import jsonschema
 import pytest
-from conftest import ANNA, BRUNO, SUITE, Database, Place, Run, Server
-from test_all_users import Output, ids, migrate_all
 
 from migration.fleet import results
+from support.fleet import Output, ids, migrate_all
+from support.places import ANNA, BRUNO, SUITE, Place
+from support.runs import Run
+from support.servers import Database, Server
 
 UPPER = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 FORMS = (
@@ -49,11 +51,6 @@ def fill(database: Database, kind: str, users: dict[str, str | None]) -> None:
 def empty(server: Server) -> Iterator[Database]:
     with server.new_database(of="") as database:
         yield database
-
-
-@pytest.fixture()
-def output(tmp_path: Path) -> Output:
-    return Output(tmp_path / "output")
 
 
 def clients(path: Path) -> list[str]:

@@ -9,20 +9,20 @@ import random
 import re
 import signal
 import sqlite3
-import subprocess
 import time
 from pathlib import Path
 from typing import Callable, Iterator
 
 import psycopg2
 import pytest
-from conftest import Database, Result, Server, gone
-from test_all_users import Output, command, migrate_all
 
 from benchmarks import crowd
 from demo.postgres import temp_postgres
 from migrate_all_users import MOST_IN_TASK
 from migration.fleet import cluster
+from support.fleet import Going, Output, migrate_all
+from support.runs import Result, gone
+from support.servers import Database, Server
 
 USERS = 40
 
@@ -33,88 +33,6 @@ def many(server: Server) -> Iterator[Database]:
     with server.new_database(of="") as database:
         crowd.fill(database.url, USERS)
         yield database
-
-
-@pytest.fixture()
-def output(tmp_path: Path) -> Output:
-    return Output(tmp_path / "output")
-
-
-class Going:
-    """A run that goes on meanwhile."""
-
-    def __init__(self, output: Output, url: str, *options: object) -> None:
-        self.output = output
-        self.log = output.folder.with_name("log")
-        with open(str(self.log), "wb") as log:
-            self.process = subprocess.Popen(
-                command(output, url, *options),
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=hear_interrupts,
-            )
-
-    def until_done(self, users: int) -> None:
-        """Wait until so many users are done."""
-        for _ in range(3000):
-            with contextlib.suppress(sqlite3.OperationalError):  # not there yet
-                if self.done >= users:
-                    return
-            assert self.process.poll() is None, self.text
-            time.sleep(0.01)
-        raise AssertionError("no progress: " + self.text)
-
-    @property
-    def done(self) -> int:
-        return int(self.output.query("SELECT count(*) FROM users WHERE state = 'done'")[0][0])
-
-    @property
-    def text(self) -> str:
-        return self.log.read_text(encoding="utf-8")
-
-    def wait(self) -> int:
-        return self.process.wait(60)
-
-    def children(self) -> list[int]:
-        """Worker processes, by what the kernel says."""
-        return [
-            int(path.parent.name)
-            for path in Path("/proc").glob("[0-9]*/stat")
-            if parent_of(path) == self.process.pid and b"spawn_main" in command_line(path.parent)
-        ]
-
-
-def hear_interrupts() -> None:
-    """Whoever is started in the background of a shell ignores them."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def parent_of(stat: Path) -> int:
-    with contextlib.suppress(OSError):
-        return int(stat.read_text().rpartition(")")[2].split()[1])
-    return 0
-
-
-def command_line(process: Path) -> bytes:
-    with contextlib.suppress(OSError):
-        return (process / "cmdline").read_bytes()
-    return b""
-
-
-@pytest.fixture()
-def going(output: Output) -> Iterator[Callable[..., Going]]:
-    runs: list[Going] = []
-
-    def start(url: str, *options: object) -> Going:
-        runs.append(Going(output, url, *options))
-        return runs[-1]
-
-    yield start
-    for run in runs:
-        if run.process.poll() is None:
-            run.process.kill()
-            run.process.wait()
 
 
 def check_resumed(output: Output, url: str) -> None:

@@ -11,18 +11,14 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
-from conftest import ANNA, BRUNO, CARLA, DORA, Database, Mount, contents
-from test_all_users import Output, command, ids, migrate_all
 
 from migration.errors import ExitCode, MigrationError
 from migration.fleet import cluster, ledger, origin, results
 from migration.fleet.origin import Origin
-
-
-@pytest.fixture()
-def output(tmp_path: Path) -> Output:
-    return Output(tmp_path / "output")
-
+from support.fleet import Output, command, ids, migrate_all
+from support.mounts import Mount
+from support.places import ANNA, BRUNO, CARLA, DORA, contents
+from support.servers import Database
 
 # Links
 

@@ -10,24 +10,15 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 
 import pytest
-from conftest import (
-    ANNA,
-    BRUNO,
-    CARLA,
-    DORA,
-    Database,
-    Place,
-    Result,
-    Server,
-    contents,
-    extended_schema,
-    settings_of,
-)
-from test_all_users import Output, ids, migrate_all
 
 from migration.fleet import origin, results
 from migration.fleet.results import Made
 from migration.postgres import source
+from support.fleet import Output, ids, migrate_all
+from support.migrations import settings_of
+from support.places import ANNA, BRUNO, CARLA, DORA, Place, contents, extended_schema
+from support.runs import Result
+from support.servers import Database, Server
 
 
 class Done(NamedTuple):

@@ -14,11 +14,6 @@ from typing import Any, Callable, Iterator, Optional
 
 import distributed
 import pytest
-from conftest import ANNA, BRUNO, SUITE, Database, Place, Server, gone, settings_of
-from test_all_users import Output
-from test_all_users_kill import Going, command_line, parent_of
-from test_all_users_kill import going as going  # a fixture
-from test_all_users_kill import output as output  # a fixture
 
 import cluster_worker
 import config
@@ -29,6 +24,11 @@ from migration.fleet import cluster, origin
 from migration.fleet.ledger import Pending
 from migration.postgres import shared_rows, source
 from migration.sqlite.schema import read_schema
+from support.fleet import Going, Output, command_line, parent_of
+from support.migrations import settings_of
+from support.places import ANNA, BRUNO, SUITE, Place
+from support.runs import gone
+from support.servers import Database, Server
 
 
 @pytest.fixture(scope="module")

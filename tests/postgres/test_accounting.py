@@ -8,8 +8,6 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from conftest import ANNA, BRUNO, SCHEMA, Database, Place, extended_schema, settings_of
-from test_mutations import lawless
 
 import config
 from export_from_postgres import export
@@ -17,6 +15,10 @@ from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
 from migration.model import Table, child_of, owned_by
 from migration.settings import Settings
+from support.migrations import settings_of
+from support.places import ANNA, BRUNO, SCHEMA, Place, extended_schema
+from support.servers import Database
+from support.sqlite_files import lawless
 from validate_migration import validate
 
 INVOICES = """

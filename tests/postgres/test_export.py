@@ -13,22 +13,10 @@ import signal
 import stat
 import uuid
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List
 
 import psycopg2
 import pytest
-from conftest import (
-    ANNA,
-    BRUNO,
-    CARLA,
-    Database,
-    Place,
-    Server,
-    connections_become,
-    contents,
-    extended_schema,
-    settings_of,
-)
 
 import config
 import export_from_postgres
@@ -37,11 +25,14 @@ from demo.postgres import temp_postgres
 from export_from_postgres import export
 from migration.bundle.manifest import files_of
 from migration.bundle.reading import open_bundle
-from migration.bundle.writing import Sink, Writer
 from migration.errors import ExitCode, MigrationError
 from migration.model import Table, child_of, owned_by, shared
 from migration.postgres import source
 from migration.settings import Settings
+from support.bundles import during, table_files
+from support.migrations import settings_of
+from support.places import ANNA, BRUNO, CARLA, Place, contents, extended_schema
+from support.servers import Database, Server, connections_become
 
 FILES = {
     "user_data.json",
@@ -77,10 +68,6 @@ def read(folder: Path, table: str) -> List[Dict[str, Any]]:
 
 def manifest(folder: Path) -> Dict[str, Any]:
     return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-
-
-def table_files(folder: Path) -> Dict[str, bytes]:
-    return {name: data for name, data in contents(folder).items() if name != "manifest.json"}
 
 
 def ids(database: Database, table: str, condition: str, user: str) -> List[str]:
@@ -416,30 +403,6 @@ def test_two_connections_write_what_one_writes(
 
 
 # One moment
-
-
-def during(table: str, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> List[int]:
-    """Have ``act`` run once, when the first record of a table arrives; the list tells whether it did."""
-    acted: List[int] = []
-    chosen: List[Sink] = []
-    open_table, write = Writer.table, Sink.write
-
-    @contextlib.contextmanager
-    def noted(writer: Writer, name: str, *others: Any) -> Iterator[Sink]:
-        with open_table(writer, name, *others) as sink:
-            if name == table:
-                chosen.append(sink)
-            yield sink
-
-    def interrupted(sink: Sink, line: bytes) -> None:
-        if not acted and sink in chosen:
-            acted.append(1)
-            act()
-        write(sink, line)
-
-    monkeypatch.setattr(Writer, "table", noted)
-    monkeypatch.setattr(Sink, "write", interrupted)
-    return acted
 
 
 @pytest.mark.usefixtures("connections")

@@ -12,9 +12,7 @@ from typing import Any, Callable, Iterator, List
 
 import psycopg2
 import pytest
-from conftest import ANNA, SCHEMA, SUITE, Database, Place, contents, rows_of, settings_of
 from psycopg2 import errors as pg
-from test_export import during, table_files
 
 import config
 import export_from_postgres
@@ -24,6 +22,11 @@ from migration.cli.plan import plan
 from migration.errors import ExitCode, MigrationError
 from migration.model import Table, owned_by
 from migration.postgres import source, table_locks
+from support.bundles import during, table_files
+from support.migrations import settings_of
+from support.places import ANNA, SCHEMA, SUITE, Place, contents
+from support.servers import Database, until
+from support.sqlite_files import rows_of
 from validate_migration import validate
 
 # What a snapshot does not hide, or what waits for or hinders who reads.
@@ -339,14 +342,6 @@ def test_who_waits_for_a_lock_is_named_too(database: Database, place: Place) -> 
             export(settings_of(database.url, place))
         waiting.cancel()
         thread.join()
-
-
-def until(database: Database, sql: str) -> None:
-    for _ in range(500):
-        if database.rows(sql):
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("never: " + sql)
 
 
 def test_lock_that_is_given_up_is_waited_for(database: Database, before: dict, place: Place) -> None:

@@ -8,12 +8,15 @@ import sqlite3
 from typing import Any, Dict
 
 import pytest
-from conftest import ANNA, BRUNO, Database, Place, Run, settings_of
 
 import config
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
+from support.migrations import settings_of
+from support.places import ANNA, BRUNO, Place
+from support.runs import Run
+from support.servers import Database
 from validate_migration import validate
 
 NOWHERE = "00000000-0000-4000-8000-000000000000"

@@ -6,8 +6,15 @@ import dataclasses
 import time
 
 import pytest
-from conftest import Database, Place
-from test_ownership import (
+
+from import_to_sqlite import import_
+from migration.errors import ExitCode, MigrationError
+from migration.fleet import selection
+from migration.model import Table, child_of, owned_by
+from migration.postgres import source
+from migration.postgres.rows import rows_of_user
+from migration.sqlite.schema import read_schema
+from support.ownership import (
     C1,
     C2,
     ONE,
@@ -20,16 +27,8 @@ from test_ownership import (
     settings_of_root,
     settings_with,
 )
-from test_ownership import template as template  # a fixture
-from test_ownership import two_users as two_users  # a fixture
-
-from import_to_sqlite import import_
-from migration.errors import ExitCode, MigrationError
-from migration.fleet import selection
-from migration.model import Table, child_of, owned_by
-from migration.postgres import source
-from migration.postgres.rows import rows_of_user
-from migration.sqlite.schema import read_schema
+from support.places import Place
+from support.servers import Database
 
 OWNED = owned_by("user_id")
 

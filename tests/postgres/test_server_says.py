@@ -11,12 +11,15 @@ from typing import Iterator
 
 import psycopg2
 import pytest
-from conftest import ANNA, Database, Place, Run, Server, contents, settings_of
 
 from demo import sample
 from export_from_postgres import export
 from migration.errors import ExitCode, MigrationError
 from migration.postgres import source
+from support.migrations import settings_of
+from support.places import ANNA, Place, contents
+from support.runs import Run
+from support.servers import Database, Server
 
 
 @contextlib.contextmanager

@@ -6,13 +6,15 @@ import os
 from pathlib import Path
 from typing import List
 
-import fetch_servers
 import psycopg2
 import pytest
-from conftest import BRUNO, Database, Place, Run
 
+import fetch_servers
 from demo import sample
 from demo.postgres import find_bindir, temp_postgres
+from support.places import BRUNO, Place
+from support.runs import Run
+from support.servers import Database
 
 
 def other_servers() -> List[Path]:

@@ -8,18 +8,6 @@ from pathlib import Path
 from typing import Any, Iterator, List, NamedTuple
 
 import pytest
-from conftest import (
-    ANNA,
-    BRUNO,
-    DORA,
-    Database,
-    Place,
-    Server,
-    connections,
-    connections_become,
-    contents,
-    settings_of,
-)
 
 import cluster_worker
 import config
@@ -34,6 +22,9 @@ from migration.postgres.rows import rows_of_user
 from migration.postgres.source import Snapshot
 from migration.settings import Settings
 from migration.sqlite.schema import read_schema
+from support.migrations import settings_of
+from support.places import ANNA, BRUNO, DORA, Place, contents
+from support.servers import Database, Server, connections, connections_become
 from validate_migration import validate
 
 

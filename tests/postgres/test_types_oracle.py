@@ -14,11 +14,9 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 import msgspec
 import psycopg2
 import pytest
-from conftest import ANNA, Place, Server, extended_schema
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from test_types import typed_settings
 
 from export_from_postgres import export
 from import_to_sqlite import import_
@@ -26,6 +24,9 @@ from migration.errors import ExitCode, MigrationError
 from migration.model import Table, owned_by
 from migration.postgres.source import snapshot
 from migration.settings import Settings
+from support.migrations import typed_settings
+from support.places import ANNA, Place, extended_schema
+from support.servers import Server
 from validate_migration import validate
 
 EXTENSIONS = (

@@ -15,8 +15,6 @@ from typing import Callable, Iterator, List
 
 import psycopg2
 import pytest
-from conftest import ANNA, SCHEMA, SUITE, Database, Place, settings_of
-from test_locks import until
 
 import export_from_postgres
 from demo import sample
@@ -24,6 +22,9 @@ from demo.postgres import temp_postgres
 from export_from_postgres import export
 from migration.errors import ExitCode, MigrationError
 from migration.postgres import source, table_locks, waits
+from support.migrations import settings_of
+from support.places import ANNA, SCHEMA, SUITE, Place
+from support.servers import Database, until
 
 LARGE = 40_000  # rows
 

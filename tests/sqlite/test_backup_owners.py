@@ -10,12 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import OLD_ROWS, Place, Run, make_old_database, rows_of, settings_of
 
 import import_to_sqlite
 from migration import files
 from migration.bundle.folder import held
 from migration.sqlite import loading, target
+from support.migrations import settings_of
+from support.places import Place
+from support.runs import Run
+from support.sqlite_files import OLD_ROWS, make_old_database, rows_of
 
 # The list of whose each backup is
 

@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Callable, List
 
 import pytest
-from conftest import NOWHERE, OLD_ROWS, Place, Run, make_old_database, rows_of, settings_of, tree
 
 from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
 from migration.sqlite import target
+from support.migrations import settings_of
+from support.places import Place, tree
+from support.runs import Run
+from support.servers import NOWHERE
+from support.sqlite_files import OLD_ROWS, make_old_database, rows_of
 
 UNUSED = "host=/nowhere"
 NAME = re.compile(r"theprogram_backup_\d{8}_\d{6}\.db")

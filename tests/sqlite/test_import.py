@@ -13,18 +13,6 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
-from conftest import (
-    BRUNO,
-    CARLA,
-    OLD_ROWS,
-    SCHEMA,
-    Database,
-    Place,
-    contents,
-    make_old_database,
-    rewrite,
-    settings_of,
-)
 
 from export_from_postgres import export
 from import_to_sqlite import import_
@@ -32,6 +20,11 @@ from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
 from migration.sqlite import loading, target
 from migration.sqlite.schema import describe_objects
+from support.bundles import rewrite
+from support.migrations import make_old, refused, settings_of
+from support.places import BRUNO, CARLA, SCHEMA, Place
+from support.servers import Database
+from support.sqlite_files import OLD_ROWS, make_old_database
 
 Change = Callable[[List[Dict[str, Any]]], None]
 
@@ -69,25 +62,6 @@ def rows(path: Path, sql: str) -> List[Any]:
         return connection.execute(sql).fetchall()
     finally:
         connection.close()
-
-
-def refused(settings: Settings, code: ExitCode) -> MigrationError:
-    """Import over an older database, which must stay as it is, with nothing beside it."""
-    make_old(settings.sqlite_path)
-    before = contents(settings.sqlite_path.parent)
-    with pytest.raises(MigrationError) as caught:
-        import_(settings)
-    assert caught.value.exit_code == code
-    assert contents(settings.sqlite_path.parent) == before
-    return caught.value
-
-
-def make_old(path: Path) -> None:
-    connection = sqlite3.connect(str(path))
-    connection.execute("CREATE TABLE mine (a)")
-    connection.execute("INSERT INTO mine VALUES ('old')")
-    connection.commit()
-    connection.close()
 
 
 # What is there afterwards

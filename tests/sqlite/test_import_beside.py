@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-from conftest import SCHEMA, Database, Place, copy_suite, gone, make_old_database, settings_of
 
 import import_to_sqlite
 from import_to_sqlite import import_
@@ -23,6 +22,11 @@ from migration.errors import ExitCode, MigrationError
 from migration.sql import quote
 from migration.sqlite import loading, target
 from migration.sqlite.schema import describe_objects
+from support.migrations import settings_of
+from support.places import SCHEMA, Place, copy_suite
+from support.runs import gone
+from support.servers import Database
+from support.sqlite_files import make_old_database
 
 UNLIMITED = 1 << 60
 

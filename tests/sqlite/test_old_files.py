@@ -12,23 +12,17 @@ from pathlib import Path
 from typing import Any, Dict
 
 import pytest
-from conftest import (
-    NOWHERE,
-    OLD_ROWS,
-    SCHEMA,
-    Place,
-    Run,
-    extended_schema,
-    make_old_database,
-    rows_of,
-    settings_of,
-)
 
 import validate_migration
 from migration import lock
 from migration.errors import MigrationError, TargetError
 from migration.files import make_folder, sync_folder
 from migration.sqlite import errors, old_files
+from support.migrations import settings_of
+from support.places import SCHEMA, Place, extended_schema
+from support.runs import Run
+from support.servers import NOWHERE
+from support.sqlite_files import OLD_ROWS, make_old_database, rows_of
 
 ENDS = ("", "-wal", "-shm", "-journal")
 

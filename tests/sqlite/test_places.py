@@ -13,21 +13,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import (
-    KIB,
-    SUITE,
-    Mount,
-    Place,
-    Run,
-    array,
-    extended_schema,
-    make_old_database,
-    rewrite,
-    rows_of,
-)
 
 from migration.errors import MigrationError
 from migration.sqlite import errors
+from support.bundles import array, rewrite
+from support.mounts import KIB, Mount
+from support.places import SUITE, Place, extended_schema
+from support.runs import Run
+from support.sqlite_files import make_old_database, rows_of
 
 # Names
 

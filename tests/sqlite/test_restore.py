@@ -9,10 +9,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from conftest import OLD_ROWS, Place, Run, make_old_database, rows_of
 
 from migration.errors import MigrationError
 from migration.sqlite import target
+from support.places import Place
+from support.runs import Run
+from support.sqlite_files import OLD_ROWS, make_old_database, rows_of
 
 
 def add_backup(place: Place, stamp: str, note: str) -> Path:

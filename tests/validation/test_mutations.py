@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import sqlite3
@@ -10,16 +9,6 @@ from decimal import Decimal
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 import pytest
-from conftest import (
-    BRUNO,
-    Database,
-    Place,
-    array,
-    forget_types,
-    migrate_to,
-    rewrite,
-    settings_of,
-)
 
 import config
 from import_to_sqlite import import_
@@ -27,6 +16,11 @@ from migration.bundle import records
 from migration.model import Singleton, Table
 from migration.settings import Settings
 from migration.validation.report import Report
+from support.bundles import array, forget_types, rewrite
+from support.migrations import migrate_to, settings_of
+from support.places import BRUNO, Place
+from support.servers import Database
+from support.sqlite_files import lawless
 from validate_migration import validate
 
 EVERY = 10_000  # --max-differences: all are listed
@@ -167,35 +161,6 @@ def columns_of(database: sqlite3.Connection, table: str) -> List[str]:
     """All but the id: a row with another id is another row."""
     described = database.execute("PRAGMA table_info(%s)" % table).fetchall()
     return [column for _, column, *_ in described if column != "id"]
-
-
-@contextlib.contextmanager
-def lawless(settings: Settings) -> Iterator[sqlite3.Connection]:
-    """The database without NOT NULL and triggers, so that every damage can be made; they are put back."""
-    database = sqlite3.connect(str(settings.sqlite_path))
-    rules = database.execute(
-        "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND sql NOTNULL"
-    ).fetchall()
-    triggers = database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
-    for name, _ in triggers:
-        database.execute("DROP TRIGGER " + name)
-    set_rules(database, [(name, sql.replace(" NOT NULL", "")) for name, sql in rules])
-    database.close()
-    database = sqlite3.connect(str(settings.sqlite_path))
-    yield database
-    for _, sql in triggers:
-        database.execute(sql)
-    set_rules(database, rules)
-    database.close()
-
-
-def set_rules(database: sqlite3.Connection, rules: List[Tuple[str, str]]) -> None:
-    database.execute("PRAGMA writable_schema = ON")
-    for name, sql in rules:
-        database.execute("UPDATE sqlite_master SET sql = ? WHERE name = ? AND type = 'table'", (sql, name))
-    (version,) = database.execute("PRAGMA schema_version").fetchone()
-    database.execute("PRAGMA schema_version = %d" % (version + 1))
-    database.commit()
 
 
 def test_sample_has_a_value_in_every_column(finished: Place) -> None:

@@ -11,19 +11,6 @@ import sqlite3
 from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 
 import pytest
-from conftest import (
-    ANNA,
-    BRUNO,
-    Database,
-    Place,
-    Server,
-    array,
-    extended_schema,
-    forget_types,
-    rewrite,
-    settings_of,
-)
-from test_mutations import lawless
 
 import config
 from export_from_postgres import export
@@ -38,6 +25,11 @@ from migration.sqlite import mapping
 from migration.sqlite.schema import TargetColumn, read_schema
 from migration.validation import equality
 from migration.validation.report import Report, TableResult
+from support.bundles import array, forget_types, rewrite
+from support.migrations import settings_of
+from support.places import ANNA, BRUNO, Place, extended_schema
+from support.servers import Database, Server
+from support.sqlite_files import lawless
 from validate_migration import validate
 
 TYPES = """

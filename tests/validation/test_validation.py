@@ -11,15 +11,6 @@ from typing import Any, Iterator, NamedTuple, Tuple
 
 import jsonschema
 import pytest
-from conftest import (
-    ANNA,
-    SUITE,
-    Database,
-    Place,
-    Run,
-    migrate_to,
-    settings_of,
-)
 
 import config
 from export_from_postgres import export
@@ -27,6 +18,10 @@ from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
 from migration.validation import file_checks
+from support.migrations import migrate_to, settings_of
+from support.places import ANNA, SUITE, Place
+from support.runs import Run
+from support.servers import Database
 from validate_migration import conclude, validate
 
 

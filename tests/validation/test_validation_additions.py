@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Iterator, List
 
 import pytest
-from conftest import SCHEMA, Database, Place, Run, extended_schema, migrate_to, settings_of
 
 from export_from_postgres import export
 from import_to_sqlite import import_
@@ -18,6 +17,10 @@ from migration.settings import Settings
 from migration.sqlite import target
 from migration.sqlite.schema import table_names
 from migration.validation.page import render
+from support.migrations import migrate_to, settings_of
+from support.places import SCHEMA, Place, extended_schema
+from support.runs import Run
+from support.servers import Database
 from validate_migration import validate
 
 ADDITIONS = {

@@ -10,12 +10,15 @@ import sqlite3
 from typing import Any, Dict
 
 import pytest
-from conftest import ANNA, Database, Place, Run, migrate_to, settings_of
 
 import config
 from migration.settings import Settings
 from migration.sqlite import target
 from migration.validation.report import CHECKS, Report
+from support.migrations import migrate_to, settings_of
+from support.places import ANNA, Place
+from support.runs import Run
+from support.servers import Database
 from validate_migration import validate
 
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Iterator, List
 
 import pytest
-from conftest import SCHEMA, Database, Place, extended_schema, settings_of
-from test_mutations import lawless
 
 import config
 from export_from_postgres import export
@@ -21,6 +19,10 @@ from migration.settings import Settings
 from migration.sqlite.schema import read_schema
 from migration.validation.defaults import is_moment, of_rows
 from migration.validation.report import Finding
+from support.migrations import settings_of
+from support.places import SCHEMA, Place, extended_schema
+from support.servers import Database
+from support.sqlite_files import lawless
 from validate_migration import validate
 
 CONSTANT = {

@@ -12,18 +12,6 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
-from conftest import (
-    SCHEMA,
-    Database,
-    Place,
-    Run,
-    array,
-    extended_schema,
-    forget_types,
-    rewrite,
-    settings_of,
-)
-from test_mutations import lawless
 
 import config
 from export_from_postgres import export
@@ -32,6 +20,12 @@ from migration.errors import ExitCode, MigrationError
 from migration.model import Table, shared
 from migration.settings import Settings
 from migration.validation.report import Report
+from support.bundles import array, forget_types, rewrite
+from support.migrations import settings_of
+from support.places import SCHEMA, Place, extended_schema
+from support.runs import Run
+from support.servers import Database
+from support.sqlite_files import lawless
 from validate_migration import validate
 
 

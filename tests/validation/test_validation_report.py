@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 import pytest
-from conftest import ANNA, NOWHERE, Database, Place, Run, migrate_to, settings_of
 
 from migration.bundle.folder import held
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
+from support.migrations import migrate_to, settings_of
+from support.places import ANNA, Place
+from support.runs import Run
+from support.servers import NOWHERE, Database
 from validate_migration import validate
 
 

@@ -12,15 +12,6 @@ from pathlib import Path
 from typing import Dict, List
 
 import pytest
-from conftest import (
-    ANNA,
-    NOWHERE,
-    Database,
-    Run,
-    forget_types,
-    rewrite,
-)
-from test_mutations import lawless
 
 import config
 from import_to_sqlite import import_
@@ -28,6 +19,11 @@ from migration.bundle.manifest import USER_DATA
 from migration.model import Table
 from migration.settings import Settings
 from migration.validation.report import Report
+from support.bundles import forget_types, rewrite
+from support.places import ANNA
+from support.runs import Run
+from support.servers import NOWHERE, Database
+from support.sqlite_files import lawless
 from validate_migration import validate
 
 STRANGER = "99999999-0000-4000-8000-000000000000"

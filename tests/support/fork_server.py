@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
-SUITE = Path(__file__).resolve().parent.parent
+SUITE = Path(__file__).resolve().parent.parent.parent
 LAZY = ("jinja2", "rich.console", "rich.table")  # what the scripts import when they need it
 
 # The file system calls that change what is on the disk, and those around them.

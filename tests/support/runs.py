@@ -1,0 +1,124 @@
+"""Scripts run as a user runs them, and what they return and print."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable, Iterator, NamedTuple
+
+import pytest
+
+from support.fork_server import Process, serving
+from support.mounts import obey_permissions
+from support.places import ANNA, SCHEMA, SUITE, Place
+from support.servers import Database
+
+
+def gone(process: int) -> bool:
+    """Whether a process has ended, be it that nobody has asked for its exit code yet."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    with contextlib.suppress(OSError):  # no Linux, or ended just now: the next look tells
+        return Path("/proc/%d/stat" % process).read_text().rpartition(")")[2].split()[0] == "Z"
+    return False
+
+
+class Result(NamedTuple):
+    """What a script returned and printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+# Options that a script has and that keep a test's run inside its own folder.
+_OWN = {
+    "migrate.py": ("--data-dir", "--sqlite-path", "--backup-dir", "--schema-path"),
+    "export_from_postgres.py": ("--data-dir", "--schema-path"),
+    "import_to_sqlite.py": ("--data-dir", "--sqlite-path", "--backup-dir", "--schema-path"),
+    "validate_migration.py": ("--data-dir", "--sqlite-path", "--schema-path"),
+}
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[subprocess.Popen]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def printed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runs print to."""
+    return tmp_path_factory.mktemp("printed")
+
+
+@pytest.fixture()
+def run(place: Place, fork_server: subprocess.Popen, printed: Path) -> Run:
+    """Run a script; what the test does not set itself points into its own folder.
+
+    ``own=False`` leaves the places to the suite. Another ``suite``, or an ``ordinary`` run, without root's right to
+    write everywhere, has its own Python; the others begin in one that has started already.
+    """
+
+    def run_(
+        script: str,
+        *options: object,
+        env: dict = {},  # noqa: B006
+        suite: Path = SUITE,
+        own: bool = True,
+        ordinary: bool = False,
+    ) -> Result:
+        given = [str(option) for option in options]
+        places = {
+            "--data-dir": str(place.data),
+            "--sqlite-path": str(place.app),
+            "--backup-dir": str(place.backups),
+            "--schema-path": SCHEMA,
+        }
+        if own:
+            for name in _OWN[script]:
+                if name not in given:
+                    given += [name, places[name]]
+        if suite == SUITE and not ordinary:
+            files = printed / "out", printed / "err"
+            process = Process(fork_server, script, given, place.folder, {**os.environ, **env}, *files)
+            code = process.wait(120)
+            if code is None:
+                process.send(signal.SIGKILL)
+                process.wait()
+                raise AssertionError("no end of " + script)
+            return Result(code, *(file.read_bytes().decode("utf-8") for file in files))
+        done = subprocess.run(
+            [sys.executable, str(suite / script), *given],
+            capture_output=True,
+            env={**os.environ, **env},
+            timeout=120,
+            cwd=str(place.folder),
+            preexec_fn=obey_permissions if ordinary else None,
+        )
+        return Result(done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8"))
+
+    return run_
+
+
+@pytest.fixture(scope="session")
+def annas_run(sample_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """One migration of Anna by the command line: data/ and app.db to look at, never to change."""
+    made = Place(tmp_path_factory.mktemp("anna"))
+    subprocess.run(
+        [sys.executable, str(SUITE / "migrate.py"), "--user-email", ANNA]
+        + ["--postgres-url", sample_database.url, "--schema-path", SCHEMA, "--quiet"]
+        + ["--data-dir", str(made.data), "--sqlite-path", str(made.app), "--backup-dir", str(made.backups)],
+        check=True,
+        timeout=120,
+    )
+    return made
