@@ -152,7 +152,8 @@ class Singleton:
         return (*self.dropped, self.owner, "id")
 
 
-class Column(NamedTuple):
+@dataclass(frozen=True)
+class Column:
     """A source column. ``kind`` is its class in the type contract (``encoding.py``)."""
 
     name: str

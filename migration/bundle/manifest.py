@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Tuple
 
+import msgspec
+
 from migration.bundle.damage import damaged, read_file
-from migration.conversion import refuse_constant
 from migration.errors import MigrationError
 from migration.model import Column
 
 FORMAT_VERSION = 1
-
-
 MANIFEST = "manifest.json"
-
-
 USER_DATA = "user_data.json"
-
-
 REPORTS = ("validation_report.json", "validation_report.html")
 
 
@@ -62,12 +58,12 @@ def files_of(tables: Sequence[Any]) -> Dict[str, str]:
     return {table.name: table.file for table in tables}
 
 
-def as_json(manifest: Manifest) -> Dict[str, Any]:
-    columns = {table: [c._asdict() for c in columns] for table, columns in manifest.columns.items()}
-    plain = {**vars(manifest), "columns": columns}
-    for key in ("row_counts", "checksums", "sizes"):  # whichever was written first
-        plain[key] = dict(sorted(plain[key].items()))
-    return plain
+def as_json(manifest: Manifest) -> bytes:
+    """``manifest.json``; files and tables in alphabetical order, whichever was written first."""
+    in_order: Dict[str, Any] = {
+        name: dict(sorted(getattr(manifest, name).items())) for name in ("row_counts", "checksums", "sizes")
+    }
+    return msgspec.json.format(msgspec.json.encode(dataclasses.replace(manifest, **in_order))) + b"\n"
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -82,20 +78,17 @@ def read_manifest(folder: Path) -> Manifest:
             ) from None
         raise
     try:
-        content = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=refuse_constant)
-        _check_manifest(content)
-        return Manifest(
-            **{
-                **{key: value for key, value in content.items() if key in Manifest.__dataclass_fields__},
-                "columns": {
-                    table: tuple(Column(**column) for column in columns)
-                    for table, columns in content.get("columns", {}).items()
-                },
-                "keys": {table: tuple(names) for table, names in content.get("keys", {}).items()},
-            }
-        )
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        content = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
+        json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair can be shown nowhere
+        if isinstance(content, dict) and content.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+            raise ValueError(
+                "format version %r; this program reads %d" % (content["format_version"], FORMAT_VERSION)
+            )
+        manifest = msgspec.json.decode(text, type=Manifest)
+        _require_sound(manifest)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise damaged("%s is damaged: %s" % (path, error)) from error
+    return manifest
 
 
 def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
@@ -105,47 +98,17 @@ def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     return members
 
 
-def _check_manifest(content: Any) -> None:
-    if not isinstance(content, dict):
-        raise ValueError("not a JSON object")
-    for key, kind in {
-        "export_timestamp": str,
-        "user_id": str,
-        "row_counts": dict,
-        "checksums": dict,
-    }.items():
-        if not isinstance(content.get(key), kind):
-            raise ValueError("%s is missing or not %s" % (key, "an object" if kind is dict else "text"))
-    if not isinstance(content.get("user_email", 0), (str, type(None))):
-        raise ValueError("user_email is missing or neither text nor null")
-    if content.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
-        raise ValueError(
-            "format version %r; this program reads %d" % (content["format_version"], FORMAT_VERSION)
-        )
-    for table, rows in content["row_counts"].items():
-        if type(rows) is not int or rows < 0:
-            raise ValueError("row count of %s is not a number" % table)
-    for name, checksum in content["checksums"].items():
-        if not isinstance(checksum, str) or not re.fullmatch("[0-9a-fA-F]{64}", checksum):
+def _require_sound(manifest: Manifest) -> None:
+    """What types alone do not say. Raises ValueError."""
+    for table, rows in manifest.row_counts.items():
+        if rows < 0:
+            raise ValueError("row count of %s is negative" % table)
+    for name, checksum in manifest.checksums.items():
+        if not re.fullmatch("[0-9a-fA-F]{64}", checksum):
             raise ValueError("checksum of %r is not a SHA256" % name)
-    for key in ("sizes", "orphans_skipped", "left_behind"):
-        if not isinstance(content.get(key, {}), dict) or not all(
-            type(number) is int for number in content.get(key, {}).values()
-        ):
-            raise ValueError("%s is not an object of numbers" % key)
-    for texts in content.get("owners", {}).values():
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise ValueError("owners is not an object of lists of text")
-    for table, columns in content.get("columns", {}).items():
-        names = [column["name"] for column in columns]
-        if len(set(names)) < len(names):
+    for table, columns in manifest.columns.items():
+        if len({column.name for column in columns}) < len(columns):
             raise ValueError("a column of %s stands there twice" % table)
-        for column in columns:
-            if [type(column[key]) for key in Column._fields] != [str, str, str, bool]:
-                raise ValueError("a column of %s is not described by name, type, kind and not_null" % table)
-    for table, names in content.get("keys", {}).items():
-        columns = content.get("columns", {}).get(table)
-        known = names if columns is None else [column["name"] for column in columns]
-        if not isinstance(names, list) or not all(isinstance(name, str) and name in known for name in names):
+    for table, key in manifest.keys.items():
+        if table in manifest.columns and not {column.name for column in manifest.columns[table]} >= {*key}:
             raise ValueError("the key of %s is none of its columns" % table)
-    json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair can be shown nowhere

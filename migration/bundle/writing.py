@@ -10,8 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Callable, Collection, Dict, Iterator, List, Optional, Sequence, Union
 
-import msgspec
-
 from migration import files
 from migration.bundle import undecodable
 from migration.bundle.damage import damaged, open_file
@@ -88,7 +86,7 @@ class Writer:
 
     def finish(self, manifest: Manifest) -> None:
         with self._synced(MANIFEST) as file:
-            file.write(msgspec.json.format(msgspec.json.encode(as_json(manifest))) + b"\n")
+            file.write(as_json(manifest))
         for synced in self._syncs:
             synced.result()
 
