@@ -50,6 +50,7 @@ class Difference(NamedTuple):
     row: str
     column: Optional[str]
     message: str
+    is_extra: bool = False  # a row that SQLite alone has
 
 
 class Unordered(Exception):
@@ -144,7 +145,7 @@ class OrderedComparison:
     def end(self) -> Iterator[Difference]:
         """The rows behind the last record."""
         for row in self._rows(*self._between(self._after, _NOWHERE)):
-            yield Difference(self._table, self._key.shown(self._key.of_row(row)), None, EXTRA)
+            yield Difference(self._table, self._key.shown(self._key.of_row(row)), None, EXTRA, True)
 
     def _between(self, after: Any, last: Any) -> Tuple[str, Tuple[Any, ...]]:
         """SQL condition and its parameters: keys behind ``after`` up to ``last``, ``_NOWHERE`` is no limit."""
@@ -186,7 +187,7 @@ class OrderedComparison:
                 raise Unordered
             last = name
             while row is not None and place != name and _less(place, name):
-                yield Difference(table, key.shown(place), None, EXTRA)
+                yield Difference(table, key.shown(place), None, EXTRA, True)
                 row, place = _next(rows, key)
             if row is None or place != name:
                 yield Difference(table, key.shown(name), None, MISSING)
@@ -196,7 +197,7 @@ class OrderedComparison:
                     yield Difference(table, key.shown(name), column, message)
             row, place = _next(rows, key)
         while row is not None:
-            yield Difference(table, key.shown(place), None, EXTRA)
+            yield Difference(table, key.shown(place), None, EXTRA, True)
             row, place = _next(rows, key)
 
 

@@ -5,61 +5,117 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import msgspec
 
 from migration import conversion
 from migration.model import Singleton, Table
 from migration.sql import quote
-from migration.sqlite import mapping, schema, target
+from migration.sqlite import mapping, target
 from migration.sqlite.mapping import Mapped, TableMapping
-from migration.sqlite.schema import TargetColumn
+from migration.sqlite.schema import SchemaDifference, TargetColumn, describe_objects, differences
 from migration.validation import additions as beyond
 from migration.validation import defaults, forms
+from migration.validation.checks import Evidence, Looked, since
 from migration.validation.inputs import Context
 from migration.validation.report import PREFIXES, Finding, Listing
 
-
-class Check(NamedTuple):
-    """``name``: one of ``report.CHECKS``; ``number``: of how many things it looks at."""
-
-    name: str
-    number: Callable[[Context], int]
-    find: Callable[[Context], Iterator[Finding]]
+BY_IMPORT = "the import looked at this very file"
 
 
-class Checked(NamedTuple):
-    """What a check found, of how many things, and how long it took."""
-
-    name: str
-    number: int
-    seconds: float
-    findings: List[Finding]
-
-
-def schema_differences(context: Context) -> Iterator[Finding]:
+def schema(evidence: Evidence) -> Looked:
     """Tables, columns, foreign keys, indexes, triggers and views are those of the schema file."""
-    for found in schema.differences(context.database, context.schema):
+    return _looked(evidence, lambda context: len(context.schema.objects), _schema_differences)
+
+
+def additions(evidence: Evidence) -> Looked:
+    """No rows and numbers are there but those of the migration and of the schema file."""
+    return _looked(evidence, lambda context: len(describe_objects(context.database)), _additions)
+
+
+def integrity(evidence: Evidence) -> Looked:
+    """SQLite finds its file sound."""
+    if evidence.sound:
+        return Looked(note=BY_IMPORT)
+    return _looked(evidence, _pages, _unsound)
+
+
+def references(evidence: Evidence) -> Looked:
+    """Every foreign key leads to a row."""
+    if evidence.sound:
+        return Looked(note=BY_IMPORT)
+    return _looked(evidence, lambda context: len(context.schema.foreign_keys), _dangling)
+
+
+def forms_of_values(evidence: Evidence) -> Looked:
+    """JSON parses, and every value is in its column's form and range."""
+    return _looked(evidence, _columns, _malformed)
+
+
+def changed_defaults(evidence: Evidence) -> Looked:
+    """What the source has nothing for holds the default that the schema gives it, or a value of its form."""
+    return _looked(evidence, _defaults, _changed_defaults)
+
+
+def _looked(
+    evidence: Evidence, count: Callable[[Context], int], find: Callable[[Context], Iterator[Finding]]
+) -> Looked:
+    started, context = time.perf_counter(), evidence.context
+    context.database.text_factory = target.any_text
+    listings: Dict[Tuple[str, Optional[str], bool], Listing] = {}
+    for finding in _readable(find(context)):
+        key = finding.check, finding.table, finding.error
+        if key not in listings:
+            listings[key] = Listing(*key[:2], context.settings.max_differences, finding.error)
+        listings[key].add(finding)
+    findings = [finding for listing in listings.values() for finding in listing.findings]
+    number = 0
+    with contextlib.suppress(sqlite3.Error):  # which has been found
+        number = count(context)
+    return Looked(number, findings, since(started))
+
+
+def _readable(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Report what SQLite refuses to look at: a view in a table's place, a key that leads to no key."""
+    try:
+        yield from findings
+    except sqlite3.Error as error:
+        yield Finding("integrity", "%s: SQLite refuses: %s" % (PREFIXES["integrity"], error))
+
+
+def _pages(context: Context) -> int:
+    return int(context.database.execute("PRAGMA page_count").fetchone()[0])
+
+
+def _columns(context: Context) -> int:
+    tables = mapping.everything(context.settings)
+    return sum(len(context.mapped(table, context.columns).copied) for table in tables)
+
+
+def _defaults(context: Context) -> int:
+    return sum(len(_left_to_defaults(context, table)) for table in mapping.everything(context.settings))
+
+
+def _schema_differences(context: Context) -> Iterator[Finding]:
+    for found in differences(context.database, context.schema):
         yield _of_schema(found, context)
 
 
-def additions(context: Context) -> Iterator[Finding]:
-    """No rows and numbers are there but those of the migration and of the schema file."""
+def _additions(context: Context) -> Iterator[Finding]:
     filled = [mapping.target_of(table, context.schema) for table in mapping.everything(context.settings)]
     for found in beyond.additions(context.database, context.schema, filled):
         yield _of_schema(found, context)
 
 
-def _of_schema(found: schema.SchemaDifference, context: Context) -> Finding:
+def _of_schema(found: SchemaDifference, context: Context) -> Finding:
     """What there is more than the schema file makes is the application's own, unless an import has just ended."""
     check = "additions" if found.more else "schema"
     message = "%s: %s" % (PREFIXES[check], found.message)
     return Finding(check, message, found.table, error=context.fresh or not found.more)
 
 
-def integrity(context: Context) -> Iterator[Finding]:
-    """SQLite finds its file sound."""
+def _unsound(context: Context) -> Iterator[Finding]:
     try:
         problems = target.integrity_problems(context.database)
     except sqlite3.OperationalError as error:
@@ -71,15 +127,13 @@ def integrity(context: Context) -> Iterator[Finding]:
         yield Finding("integrity", "%s: %s" % (PREFIXES["integrity"], problem))
 
 
-def dangling_references(context: Context) -> Iterator[Finding]:
-    """Every foreign key leads to a row."""
+def _dangling(context: Context) -> Iterator[Finding]:
     for violation in target.foreign_key_violations(context.database):
         message = "%s: (%s, %s, %s, %s)" % (PREFIXES["references"], *violation)
         yield Finding("references", message, violation.table, violation.row, violation.column)
 
 
-def malformed_cells(context: Context) -> Iterator[Finding]:
-    """JSON parses, and every value is in its column's form and range."""
+def _malformed(context: Context) -> Iterator[Finding]:
     for table in mapping.everything(context.settings):
         yield from _readable(_malformed_cells(context, table))
 
@@ -100,8 +154,7 @@ def _malformed_cells(context: Context, table: Mapped) -> Iterator[Finding]:
         yield from forms.problems(context.database, table, mapped, columns, _given(context, table), by_itself)
 
 
-def changed_defaults(context: Context) -> Iterator[Finding]:
-    """What the source has nothing for holds the default that the schema gives it, or a value of its form."""
+def _changed_defaults(context: Context) -> Iterator[Finding]:
     for table in mapping.everything(context.settings):
         columns = _left_to_defaults(context, table)
         if columns:
@@ -183,67 +236,3 @@ def _given(context: Context, table: Mapped) -> Callable[[str], bool]:
         return nullable or bytes(record[column]) != b"null" or column in nulls
 
     return given
-
-
-def _readable(findings: Iterator[Finding]) -> Iterator[Finding]:
-    """Report what SQLite refuses to look at: a view in a table's place, a key that leads to no key."""
-    try:
-        yield from findings
-    except sqlite3.Error as error:
-        yield Finding("integrity", "%s: SQLite refuses: %s" % (PREFIXES["integrity"], error))
-
-
-def _pages(context: Context) -> int:
-    return int(context.database.execute("PRAGMA page_count").fetchone()[0])
-
-
-def _columns(context: Context) -> int:
-    tables = mapping.everything(context.settings)
-    return sum(len(context.mapped(table, context.columns).copied) for table in tables)
-
-
-def _defaults(context: Context) -> int:
-    return sum(len(_left_to_defaults(context, table)) for table in mapping.everything(context.settings))
-
-
-CHECKS = (
-    Check("schema", lambda context: len(context.schema.objects), schema_differences),
-    Check("additions", lambda context: len(schema.describe_objects(context.database)), additions),
-    Check("integrity", _pages, integrity),
-    Check("references", lambda context: len(context.schema.foreign_keys), dangling_references),
-    Check("forms", _columns, malformed_cells),
-    Check("defaults", _defaults, changed_defaults),
-)
-DONE_BY_IMPORT = ("integrity", "references")  # of the file that it has just made
-
-
-def results(context: Context, sound: bool) -> List[Checked]:
-    """What each check of the file found; ``sound``: the import has had SQLite look through this very file.
-
-    What two checks found is listed once, with the first.
-    """
-    context.database.text_factory = target.any_text
-    found: List[Checked] = []
-    known: Set[Tuple[str, str]] = set()
-    for check in CHECKS:
-        if not (sound and check.name in DONE_BY_IMPORT):
-            checked = _checked(check, context)
-            new = [each for each in checked.findings if (each.check, each.message) not in known]
-            known.update((each.check, each.message) for each in new)
-            found.append(checked._replace(findings=new))
-    return found
-
-
-def _checked(check: Check, context: Context) -> Checked:
-    started = time.perf_counter()
-    listings: Dict[Tuple[str, Optional[str], bool], Listing] = {}
-    for finding in _readable(check.find(context)):
-        key = finding.check, finding.table, finding.error
-        if key not in listings:
-            listings[key] = Listing(*key[:2], context.settings.max_differences, finding.error)
-        listings[key].add(finding)
-    findings = [finding for listing in listings.values() for finding in listing.findings]
-    number = 0
-    with contextlib.suppress(sqlite3.Error):  # which has been found
-        number = check.number(context)
-    return Checked(check.name, number, time.perf_counter() - started, findings)

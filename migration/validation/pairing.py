@@ -228,7 +228,9 @@ class SortedComparison:
                 yield Difference(self._table, name, None, times if match.ones + match.others > 1 else MISSING)
             elif match.other is not None:
                 name = self._names.of(match.other, marshal.loads(match.other.content))
-                yield Difference(self._table, name, None, times if match.others > 1 else EXTRA)
+                yield Difference(
+                    self._table, name, None, times if match.others > 1 else EXTRA, match.others == 1
+                )
 
     def _unequal(self, match: Match) -> Iterator[Difference]:
         assert match.one is not None and match.other is not None
@@ -243,7 +245,7 @@ class SortedComparison:
                 yield Difference(self._table, name, column, message)
         else:
             yield Difference(self._table, name, None, MISSING)
-            yield Difference(self._table, self._names.of(match.other, row), None, EXTRA)
+            yield Difference(self._table, self._names.of(match.other, row), None, EXTRA, True)
 
     def _repeatable(self, text: bytes) -> bool:
         return _repeatable(self._key, self._places, self._compared.take(self._decode(text)))

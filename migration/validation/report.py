@@ -8,7 +8,7 @@ import os
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional
 
 import msgspec
 
@@ -31,21 +31,6 @@ PREFIXES = {
     "additions": "Beyond the schema",
     "integrity": "Integrity",
     "orphans": "Left out of",
-}
-# Every check, in the order in which they are told: what it looks at, and what it counts
-CHECKS = {
-    "bundle": ("SHA256, size and names of the bundle's files", "file"),
-    "contents": ("cells, each against its record", "cell"),
-    "counts": ("rows of each table", "table"),
-    "isolation": ("whose each record and row is", "table"),
-    "source": ("PostgreSQL now, against the bundle", "table"),
-    "user": ("the user's own row and the preferences", "row"),
-    "schema": ("what the schema file makes", "object"),
-    "additions": ("what the database holds beyond it", "object"),
-    "integrity": ("SQLite's integrity_check", "page"),
-    "references": ("rows that foreign keys lead to", "foreign key"),
-    "forms": ("JSON, dates, numbers, ranges and NULL, by column", "column"),
-    "defaults": ("columns that the source has nothing for", "column"),
 }
 REPORT = "validation_report.json"
 PAGE = "validation_report.html"
@@ -91,12 +76,14 @@ class Listing:
 
 
 class CheckResult(NamedTuple):
-    """How a check of ``CHECKS`` ended. ``number``: of things that it looked at, and ``seconds`` that it took.
+    """How a check ended: ``number`` of things, each a ``unit``, that it looked at, and ``seconds`` that it took.
 
     Without seconds it is done while the contents are compared. ``note``: why it was not done, where it was not.
     """
 
     name: str
+    looked_at: str
+    unit: str
     number: int = 0
     seconds: Optional[float] = None
     errors: int = 0
@@ -110,15 +97,12 @@ class CheckResult(NamedTuple):
         return "errors" if self.errors else "warnings" if self.warnings else "ok"
 
     def as_json(self) -> Dict[str, Any]:
-        looked_at, unit = CHECKS[self.name]
         seconds = None if self.seconds is None else round(self.seconds, 3)
-        described = {"name": self.name, "looked_at": looked_at, "unit": unit}
-        return {**described, **self._asdict(), "seconds": seconds, "result": self.result}
+        return {**self._asdict(), "seconds": seconds, "result": self.result}
 
     def __str__(self) -> str:
-        looked_at, unit = CHECKS[self.name]
         if self.note is not None:
-            return "%s: %s: not done: %s" % (self.name, looked_at, self.note)
+            return "%s: %s: not done: %s" % (self.name, self.looked_at, self.note)
         found = [
             "%d %s%s" % (number, noun, "" if number == 1 else "s")
             for number, noun in ((self.errors, "error"), (self.warnings, "warning"))
@@ -126,16 +110,16 @@ class CheckResult(NamedTuple):
         ]
         return "%s: %s: %d %s%s%s: %s" % (
             self.name,
-            looked_at,
+            self.looked_at,
             self.number,
-            unit,
+            self.unit,
             "" if self.number == 1 else "s",
             "" if self.seconds is None else ", %.2f s" % self.seconds,
             ", ".join(found) or "ok",
         )
 
 
-@dataclass
+@dataclass(frozen=True)
 class TableResult:
     """Rows of one table in each place, None where it was not looked at, and what comparing its cells gave.
 
@@ -212,7 +196,7 @@ class Database(NamedTuple):
     sha256: Optional[str]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
     """``validation_report.json``, as ``schema_design/validation_report.schema.json`` describes it."""
 
@@ -254,15 +238,6 @@ class Report:
 
     def is_error(self, finding: Finding) -> bool:
         return finding.error or self.strict
-
-    def check(
-        self, name: str, number: int, findings: Sequence[Finding], seconds: Optional[float] = None
-    ) -> None:
-        """Record a check that was done, and what it found."""
-        counts = {True: 0, False: 0}
-        for finding in findings:
-            counts[self.is_error(finding)] += finding.count
-        self.checks.append(CheckResult(name, number, seconds, counts[True], counts[False]))
 
     def as_json(self) -> Dict[str, Any]:
         return {

@@ -10,11 +10,11 @@ from typing import Any, Callable
 
 import pytest
 
-import validate_migration
 from import_to_sqlite import import_
 from migration import files
 from migration.errors import ExitCode, MigrationError
 from migration.sqlite import loading, target
+from migration.validation import comparison
 from support.bundles import forget_types
 from support.migrations import settings_of
 from support.places import Place
@@ -88,13 +88,13 @@ def test_what_is_compared_is_what_the_manifest_names(
     sample_database: Database,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    compare = validate_migration._compare
+    compare = comparison.compare_tables
 
     def compared(*arguments: Any) -> Any:
         change(migrated.data / name, b"20", b"19")
         return compare(*arguments)
 
-    monkeypatch.setattr(validate_migration, "_compare", compared)
+    monkeypatch.setattr(comparison, "compare_tables", compared)
     with pytest.raises(MigrationError) as caught:
         validate(settings_of(sample_database.url, migrated, against=against))
     assert caught.value.message == DOES_NOT_MATCH % name

@@ -18,6 +18,7 @@ from migration import lock
 from migration.errors import MigrationError, TargetError
 from migration.files import make_folder, sync_folder
 from migration.sqlite import errors, old_files
+from migration.validation import checked_file
 from support.migrations import settings_of
 from support.places import SCHEMA, Place, extended_schema
 from support.runs import Run
@@ -518,14 +519,14 @@ def test_validation_keeps_its_lock_while_it_reads(
     with contextlib.closing(sqlite3.connect(str(place.app))) as database:
         database.execute("PRAGMA journal_mode = DELETE")
     code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN EXCLUSIVE')"
-    hashed, written = validate_migration._sha256, []
+    hashed, written = checked_file.sha256, []
 
     def look(*words: Any) -> Any:
         found = hashed(*words)
         written.append(subprocess.run([sys.executable, "-c", code, str(place.app)], capture_output=True))
         return found
 
-    monkeypatch.setattr(validate_migration, "_sha256", look)
+    monkeypatch.setattr(checked_file, "sha256", look)
     made = validate_migration.validate(settings_of(NOWHERE, place, offline=True))
     assert made.passed and made.database.sha256
     assert [b"database is locked" in each.stderr for each in written] == [True]

@@ -16,6 +16,7 @@ import pytest
 
 from migration.validation import page
 from migration.validation.report import CheckResult
+from validate_migration import CHECKS as CHECKS_DONE
 
 SUITE = Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((SUITE / "schema_design" / "validation_report.schema.json").read_text(encoding="utf-8"))
@@ -79,7 +80,8 @@ def passing() -> Report:
 
 
 def check(name: str, number: int = 0, seconds: Optional[float] = None, note: Optional[str] = None) -> Report:
-    return CheckResult(name, number, seconds, note=note).as_json()
+    listed = next(check for check in CHECKS_DONE if check.name == name)
+    return CheckResult(name, listed.looked_at, listed.unit, number, seconds, note=note).as_json()
 
 
 def with_finding(
@@ -345,7 +347,7 @@ def test_checks_say_what_they_looked_at_and_what_they_found() -> None:
     assert "counts rows of each table 3 tables with contents ✓ ok" in text
     assert "not done: the import looked at this very file" in text
     report = passing()
-    report["checks"] = [CheckResult("references", 11, 0.001, 2, 1).as_json()]
+    report["checks"] = [{**check("references", 11, 0.001), "errors": 2, "warnings": 1, "result": "errors"}]
     assert (
         "references rows that foreign keys lead to 11 foreign keys < 0.01 s 2 errors 1 warning"
         in Page(report).text

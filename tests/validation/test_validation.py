@@ -17,7 +17,7 @@ from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
-from migration.validation import file_checks
+from migration.validation import comparison
 from support.migrations import migrate_to, settings_of
 from support.places import ANNA, SUITE, Place
 from support.runs import Run
@@ -273,17 +273,17 @@ def test_all_checks_are_of_one_state_of_a_database_that_is_written_meanwhile(
 ) -> None:
     with opened(settings) as connection:
         connection.execute("PRAGMA journal_mode = WAL")  # so that one can write while others read
-    results = file_checks.results
+    compare = comparison.compare_tables
 
     def late(*arguments: Any) -> Any:
         with opened(settings) as connection:
             connection.execute("DROP TRIGGER charts_updated_at")
             connection.execute("UPDATE charts SET chart_data = '{'")
-        return results(*arguments)
+        return compare(*arguments)
 
-    monkeypatch.setattr(file_checks, "results", late)
+    monkeypatch.setattr(comparison, "compare_tables", late)
     assert validate(settings).passed
-    monkeypatch.setattr(file_checks, "results", results)
+    monkeypatch.setattr(comparison, "compare_tables", compare)
     assert {finding.check for finding in validate(settings).findings} >= {"schema", "json", "contents"}
 
 

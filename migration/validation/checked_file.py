@@ -1,0 +1,92 @@
+"""The database file that is checked: opened for reading, hashed, and known again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+from pathlib import Path
+from typing import BinaryIO, Iterator, NamedTuple, Optional
+
+from migration.files import BLOCK
+from migration.sqlite import old_files, target
+from migration.validation.report import Database
+
+
+class CheckedFile(NamedTuple):
+    """``stamp``: of the file before it was opened. ``raw``: the file itself, None where it cannot be read."""
+
+    path: Path
+    database: sqlite3.Connection
+    stamp: Optional[target.Stamp]
+    raw: Optional[BinaryIO]
+
+    def is_unwritten(self, since: Optional[target.Stamp]) -> bool:
+        """Whether it is the very file that had the stamp ``since``."""
+        return since is not None and since == self.stamp == target.stamp(self.path)
+
+    def described(self) -> Database:
+        """Its path, sizes and SHA256, for the report."""
+        return Database(
+            os.fsencode(target.resolved(self.path)).decode("utf-8", "backslashreplace"),
+            0 if self.stamp is None else self.stamp.size,
+            0 if self.stamp is None else self.stamp.logged,
+            sha256(self),
+        )
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[CheckedFile]:
+    """Open the database at ``path`` for the block, to read one state of it. Raises MigrationError (exit 5)."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(target.errors(path))
+        _fold_log(path)
+        stamp, raw = target.stamp(path), _raw(path, stack)
+        database, _ = stack.enter_context(target.opened(path))
+        yield CheckedFile(path, database, stamp, raw)
+
+
+def _fold_log(path: Path) -> None:
+    """Have SQLite take a write-ahead log into its file, unless a program has it open: then the file is the database."""
+    found = target.stamp(path)
+    if found is not None and found.logged and old_files.trouble(path) is None:
+        with target.reading(path) as connect, contextlib.closing(connect()) as database:
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+
+def _raw(path: Path, stack: contextlib.ExitStack) -> Optional[BinaryIO]:
+    """The file, to be closed after SQLite's connections: closing it releases their locks.
+
+    Source: https://www.sqlite.org/howtocorrupt.html (section 2.2)
+    """
+    with contextlib.suppress(OSError):  # reported when SQLite opens it
+        if path.is_file():
+            return stack.enter_context(open(str(path), "rb"))
+    return None
+
+
+def sha256(file: CheckedFile) -> Optional[str]:
+    """Of the file and then its write-ahead log; None if that is not the file that was checked, or was written to.
+
+    While we read a database without a log, nobody can change its file.
+    """
+    if file.raw is None or file.stamp is None:
+        return None
+    digest = hashlib.sha256()
+    try:
+        with contextlib.ExitStack() as stack:
+            parts = [file.raw]
+            if file.stamp.logged:
+                parts.append(stack.enter_context(open(str(target.resolved(file.path)) + "-wal", "rb")))
+            for part in parts:
+                block = part.read(BLOCK)
+                while block:
+                    digest.update(block)
+                    block = part.read(BLOCK)
+    except OSError:
+        return None
+    now = target.stamp(file.path)
+    if now is None or now[:4] != file.stamp[:4] or (file.stamp.logged and now != file.stamp):
+        return None
+    return digest.hexdigest()

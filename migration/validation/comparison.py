@@ -1,0 +1,289 @@
+"""Each table of SQLite compared with its records: those of the bundle, or PostgreSQL's."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import time
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+from migration import conversion
+from migration.bundle.damage import damaged
+from migration.bundle.reading import Reader
+from migration.bundle.records import in_blocks
+from migration.cli import console
+from migration.errors import MigrationError
+from migration.model import Table
+from migration.postgres.source import Digest, Digester
+from migration.sql import quote
+from migration.sqlite import mapping, target
+from migration.sqlite.mapping import TableMapping
+from migration.validation import equality, isolation, pairing
+from migration.validation.checks import Compared, Evidence, Looked, since
+from migration.validation.inputs import Context
+from migration.validation.rendering import rendered
+from migration.validation.report import PREFIXES, Finding, Listing, TableResult
+
+log = logging.getLogger("migration.validate")
+
+
+def contents(evidence: Evidence) -> Looked:
+    """Every cell of SQLite is what its record says, and no row is missing or left over."""
+    tables = evidence.tables.values()
+    return Looked(
+        sum(compared.result.cells for compared in tables),
+        [finding for compared in tables for finding in compared.findings],
+        sum(compared.result.seconds for compared in tables),
+    )
+
+
+def counts(evidence: Evidence) -> Looked:
+    """Every table has as many rows as there are records: found while the contents are compared."""
+    return Looked(len(evidence.tables))
+
+
+def compare_tables(context: Context) -> Dict[str, Compared]:
+    """Compare every table of config.TABLES. Raises MigrationError: exit 3 for PostgreSQL, 4 for the bundle."""
+    export, tables = context.export, context.settings.tables
+    total = sum(export.manifest.row_counts[table.name] for table in tables) if export else None
+    compared: Dict[str, Compared] = {}
+    with console.progress("validate", total) as advance:
+        for table in tables:
+            compared[table.name] = _compare(context, table, advance)
+            result = compared[table.name].result
+            log.debug("compared %s: %s rows in %.1f s", table.name, result.sqlite_count, result.seconds)
+    return compared
+
+
+def _compare(context: Context, table: Table, advance: Callable[[int], None]) -> Compared:
+    started, export = time.perf_counter(), context.export
+    mapped = context.mapped(table, context.compared)
+    try:
+        walked = _walk_in_any_order(context, table, mapped, advance)
+    except sqlite3.OperationalError:
+        if context.database.text_factory is target.any_text:
+            raise
+        # Perhaps text that is not UTF-8, which is a difference and not the end. To read all text this way takes longer.
+        context.database.text_factory = target.any_text
+        walked = _walk_in_any_order(context, table, mapped, advance)
+    digest = walked.digest
+    if export is not None:
+        digest = digest if context.against == "bundle" else _bundle_digest(context, table)
+        _require_count(export, table, digest)
+    planned = mapping.map_columns(table, context.compared[table.name], context.schema)
+    result = TableResult(
+        walked.digest.rows if context.against == "source" else None,
+        None if export is None else digest.rows,
+        _count(context, mapped.target),
+        None if export is None else export.sizes[table.file],
+        walked.differences,
+        walked.cells,
+        len(planned.copied) + len(planned.generated),
+        [column.name for column in planned.dropped],
+        since(started),
+    )
+    findings = [*walked.findings, *_uncompared(table, walked, result)]
+    return Compared(result, None if export is None else digest, findings)
+
+
+def _uncompared(table: Table, walked: _Walked, result: TableResult) -> Iterator[Finding]:
+    """Rows too few or too many, and cells that the walk has not reached."""
+    expected = walked.digest.rows
+    if result.sqlite_count not in (None, expected):
+        message = "%s in %s: PG=%s, SQLite=%s"
+        given = PREFIXES["counts"], table.name, expected, result.sqlite_count
+        yield Finding("counts", message % given, table.name)
+    cells = expected * result.columns
+    if result.sqlite_count is not None and result.cells != cells:
+        message = "%s: of %s, %d of %d cells were compared"
+        yield Finding(
+            "contents", message % (PREFIXES["contents"], table.name, result.cells, cells), table.name
+        )
+
+
+def _count(context: Context, table: str) -> Optional[int]:
+    if not context.has_table(table):
+        return None
+    return int(context.database.execute("SELECT count(*) FROM " + quote(table)).fetchone()[0])
+
+
+def _require_count(export: Reader, table: Table, digest: Digest) -> None:
+    counted = export.manifest.row_counts[table.name]
+    if digest.rows != counted:
+        message = "%s has %d records; the manifest says %d"
+        raise damaged(message % (table.file, digest.rows, counted))
+
+
+# One walk through a table's records and rows
+
+
+class _Walked(NamedTuple):
+    """``differences``: all of them, listed among the findings or not."""
+
+    digest: Digest
+    cells: int
+    differences: int
+    findings: List[Finding]
+
+
+def repeated_key(table: str) -> MigrationError:
+    return damaged("%s has two records of the same primary key" % table)
+
+
+def _walk_in_any_order(
+    context: Context, table: Table, mapped: TableMapping, advance: Callable[[int], None]
+) -> _Walked:
+    """Take rows and records in the order of their key, as far as they have one; else sort them first."""
+    if context.key(table, mapped, context.compared).ordered:
+        with contextlib.suppress(equality.Unordered):
+            return _walk(context, table, mapped, advance, ordered=True)
+    try:
+        return _walk(context, table, mapped, advance, ordered=False)
+    except equality.Unordered:
+        raise repeated_key(table.name) from None
+
+
+def _walk(
+    context: Context, table: Table, mapped: TableMapping, advance: Callable[[int], None], ordered: bool
+) -> _Walked:
+    listed = context.settings.max_differences
+    differences = Listing("contents", table.name, listed)
+    foreign = Listing("isolation", table.name, listed)
+    owner, extra = isolation.owner_of(context, table), []  # type: Optional[isolation.Owner], List[str]
+    with _walker(context, table, mapped, ordered) as walker, _blocks(context, table, walker) as blocks:
+        walker.comparison.begin()
+        for block in blocks:
+            if owner is not None:
+                for number, record in enumerate(block.records, walker.rows - block.rows + 1):
+                    if owner.is_another(record):
+                        foreign.add(isolation.foreign_record(context, table, record, number))
+            for difference in block.differences:
+                _list(table.name, difference, differences, extra)
+            advance(block.rows)
+            del block  # records may be large: they are held as short as can be
+        for difference in walker.comparison.end():
+            _list(table.name, difference, differences, extra)
+    return _Walked(
+        walker.digester.digest,
+        walker.comparison.cells,
+        differences.total,
+        [
+            *differences.findings,
+            *foreign.findings,
+            *isolation.foreign_rows(context, table, mapped, extra),
+        ],
+    )
+
+
+def _list(table: str, difference: equality.Difference, listing: Listing, extra: List[str]) -> None:
+    """Add a difference to a listing, and its row to ``extra`` where SQLite alone has that."""
+    cell = ", column %s" % difference.column if difference.column else ""
+    message = "%s: %s %s%s: %s" % (PREFIXES["contents"], table, difference.row, cell, difference.message)
+    listing.add(Finding("contents", message, table, difference.row, difference.column))
+    if difference.is_extra and len(extra) < isolation.LOOKED_UP:
+        extra.append(difference.row)
+
+
+class _Block(NamedTuple):
+    """``records``: decoded; none where the rows are just what the records say."""
+
+    rows: int
+    records: Sequence[Any]
+    differences: Iterator[equality.Difference]
+
+
+Comparison = Union[equality.OrderedComparison, pairing.SortedComparison, "_Uncompared"]
+
+
+class _Walker:
+    """Compares and adds up block after block."""
+
+    def __init__(self, comparison: Comparison, decode: Callable[[bytes], Any]) -> None:
+        self.comparison = comparison
+        self.decode = decode
+        self.digester = Digester()
+
+    @property
+    def rows(self) -> int:
+        return self.digester.rows
+
+    def block(self, texts: Sequence[bytes]) -> _Block:
+        """Raises msgspec.DecodeError where a text is no record."""
+        found = self.comparison.block(texts)
+        self.digester.add(texts)
+        return _Block(len(texts), *(((), iter(())) if found is None else found))
+
+
+class _Uncompared:
+    """A comparison of rows that have no column in common with their records: these are read all the same."""
+
+    cells = 0
+
+    def __init__(self, decode: Callable[[bytes], Any]) -> None:
+        self._decode = decode
+
+    def begin(self) -> None:
+        pass
+
+    def block(self, texts: Sequence[bytes]) -> Tuple[List[Any], Iterator[equality.Difference]]:
+        return [self._decode(text) for text in texts], iter(())
+
+    def end(self) -> Iterator[equality.Difference]:
+        return iter(())
+
+
+@contextlib.contextmanager
+def _walker(context: Context, table: Table, mapped: TableMapping, ordered: bool) -> Iterator[_Walker]:
+    key, columns = context.key(table, mapped, context.compared), context.compared[table.name]
+    decode = conversion.deep(conversion.record_decoder(columns))
+    describe = equality.shortened if context.settings.show_values else context.fingerprint
+    if not mapped.copied:
+        yield _Walker(_Uncompared(decode), decode)
+    elif ordered:
+        # SQLite no longer knows whether a row was the user's or shared, so it cannot render the owner
+        expression = None
+        if not table.ownership.or_shared:
+            expression = rendered(mapped, columns, table.owner, context.user_id)
+        comparison = equality.OrderedComparison(
+            context.database, mapped, key.columns, columns, decode, expression, describe, table.json_types
+        )
+        yield _Walker(comparison, decode)
+    else:
+        with pairing.sorting() as sorter:
+            yield _Walker(
+                pairing.SortedComparison(
+                    context.database,
+                    mapped,
+                    key,
+                    columns,
+                    decode,
+                    sorter,
+                    context.fingerprint,
+                    describe,
+                    table.json_types,
+                ),
+                decode,
+            )
+
+
+@contextlib.contextmanager
+def _blocks(context: Context, table: Table, walker: _Walker) -> Iterator[Iterator[_Block]]:
+    """What the walker finds in each block of the bundle's records, or of PostgreSQL's."""
+    if context.against == "bundle":
+        assert context.export is not None
+        yield context.export.blocks(table.file, walker.block, walker.decode)
+        return
+    assert context.live is not None
+    with contextlib.closing(context.live.records(table)) as texts:
+        yield map(walker.block, in_blocks(texts))
+
+
+def _bundle_digest(context: Context, table: Table) -> Digest:
+    """The digest of a bundle's file that nothing is compared with."""
+    assert context.export is not None
+    decode = conversion.deep(conversion.record_decoder(context.held[table.name]))
+    walker = _Walker(_Uncompared(decode), decode)
+    for _ in context.export.blocks(table.file, walker.block, decode):
+        pass
+    return walker.digester.digest

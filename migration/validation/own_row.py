@@ -1,0 +1,119 @@
+"""The user's own row and the preferences, each row 1 of its table: password hash, account timestamps, settings."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
+
+import msgspec
+
+from migration import conversion
+from migration.bundle.damage import damaged
+from migration.bundle.manifest import USER_DATA
+from migration.model import Column, Singleton
+from migration.sql import quote
+from migration.sqlite import target
+from migration.validation import equality
+from migration.validation.checks import Evidence, Looked, since
+from migration.validation.inputs import Context
+from migration.validation.isolation import text_of
+from migration.validation.report import PREFIXES, Changes, Finding
+from migration.validation.since_export import message_of
+
+
+def own_rows(evidence: Evidence) -> Looked:
+    """Each row says what its record says, and PostgreSQL still says so; rows that were left out are told with them."""
+    started, context = time.perf_counter(), evidence.context
+    context.database.text_factory = target.any_text
+    findings: List[Finding] = []
+    changes: Dict[str, Changes] = {}
+    for singleton in (context.settings.user, context.settings.preferences):
+        if context.has_table(singleton.target):  # else reported with the schema
+            findings += _differences(context, singleton)
+            changed, what = _changes(context, singleton)
+            if changed:
+                changes[singleton.name] = changed
+                message = message_of(context, "%s %s; migrate again to take it over" % (singleton.name, what))
+                findings.append(Finding("source", message, singleton.name))
+    return Looked(2, [*findings, *_left_out(context)], since(started), changes)
+
+
+def _differences(context: Context, singleton: Singleton) -> Iterator[Finding]:
+    prefix = "%s: %s" % (PREFIXES["user"], singleton.target)
+    (rows,) = context.database.execute("SELECT count(*) FROM " + quote(singleton.target)).fetchone()
+    text = context.records[singleton.name]
+    if rows != 1:
+        yield Finding("user", "%s holds %s rows, not 1" % (prefix, rows), singleton.target)
+    elif text is not None:
+        record = _decoded(context.compared[singleton.name], text)
+        yield from _foreign(context, singleton, record)
+        yield from _unequal(context, singleton, record, prefix)
+
+
+def _foreign(context: Context, singleton: Singleton, record: Any) -> Iterator[Finding]:
+    names = [column.name for column in context.compared[singleton.name]]
+    if singleton.owner in names:
+        owner = text_of(getattr(record, "c%d" % names.index(singleton.owner)))
+        if owner not in context.owners(singleton.name):
+            message = "%s: the record of %s belongs to another user" % (
+                PREFIXES["isolation"],
+                singleton.name,
+            )
+            yield Finding("isolation", message, singleton.name, column=singleton.owner)
+
+
+def _unequal(context: Context, singleton: Singleton, record: Any, prefix: str) -> Iterator[Finding]:
+    mapped = context.mapped(singleton, context.compared)
+    if not mapped.copied:
+        return
+    compared = equality.Cells(mapped, context.compared[singleton.name], singleton.json_types)
+    names = ", ".join(quote(pair.target.name) for pair in compared.pairs)
+    row = context.database.execute(
+        "SELECT %s FROM %s WHERE id = 1" % (names, quote(mapped.target))
+    ).fetchone()
+    if row is None:
+        yield Finding("user", "%s has no row 1" % prefix, mapped.target)
+        return
+    values = compared.take(record)
+    left_to_schema = {
+        pair.target.name
+        for pair, value in zip(compared.pairs, values)
+        if equality.is_null(value) and pair.target.not_null and pair.source.name not in record.json_nulls
+    }
+    for column, what in compared.unequal(record, values, row, context.fingerprint):  # never the hash itself
+        if column not in left_to_schema:
+            message = "%s.%s is not the user's: %s" % (prefix, column, what)
+            yield Finding("user", message, mapped.target, "1", column)
+
+
+def _changes(context: Context, singleton: Singleton) -> Tuple[Changes, str]:
+    """How PostgreSQL's row differs from the bundle's, as a count and in words."""
+    export, live, changes = context.export, context.live, Changes()
+    if export is None or live is None:
+        return changes, ""
+    then, now = export.user_data().get(singleton.member), live.record(singleton)
+    if then == now:
+        return changes, ""
+    if then is None or now is None:
+        changes.add("added" if then is None else "removed", live.user.id, 1)
+        return changes, str(changes)
+    held, today = context.held[singleton.name], live.catalog.columns[singleton.name]
+    compare = equality.changed_columns(context.mapped(singleton, context.held), held, today)
+    columns = compare(_decoded(held, then), _decoded(today, now))
+    if columns:
+        changes.add("changed", live.user.id, 1)
+    return changes, "%s changed" % ", ".join(columns)
+
+
+def _decoded(columns: Sequence[Column], text: bytes) -> Any:
+    try:
+        return conversion.record_decoder(columns)(text)
+    except msgspec.DecodeError as error:
+        raise damaged("%s is damaged: %s" % (USER_DATA, error)) from error
+
+
+def _left_out(context: Context) -> Iterator[Finding]:
+    skipped = {} if context.export is None else context.export.manifest.orphans_skipped
+    for name, rows in skipped.items():
+        message = "%s %s by --orphans skip: %d rows that refer to rows of others"
+        yield Finding("orphans", message % (PREFIXES["orphans"], name, rows), name, error=False, count=rows)

@@ -1,0 +1,147 @@
+"""What has changed in PostgreSQL since the bundle was exported."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple
+
+from migration import conversion
+from migration.model import Table
+from migration.postgres.source import Digest
+from migration.sqlite import mapping
+from migration.sqlite.mapping import TableMapping
+from migration.validation import equality, pairing
+from migration.validation.checks import Evidence, Looked, since
+from migration.validation.comparison import repeated_key
+from migration.validation.inputs import Context
+from migration.validation.isolation import rows_of_others
+from migration.validation.report import PREFIXES, Changes, Finding
+
+
+@contextlib.contextmanager
+def digests(context: Context) -> "Iterator[Mapping[str, Future[Digest]]]":
+    """Table → the digest of its rows, which PostgreSQL makes while the block compares cells. None without a bundle."""
+    live = context.live
+    if live is None or context.export is None:
+        yield {}
+        return
+    with ThreadPoolExecutor(1) as pool:
+        asked = {table.name: pool.submit(live.digest, table) for table in context.settings.tables}
+        try:
+            yield asked
+        except BaseException:
+            for digest in asked.values():
+                digest.cancel()
+            live.db.cancel()
+            raise
+
+
+def changed_tables(evidence: Evidence) -> Looked:
+    """PostgreSQL's digest of each table is the bundle's; else what the difference is."""
+    started, context = time.perf_counter(), evidence.context
+    if context.live is None:
+        return Looked(note="PostgreSQL was not asked")
+    if context.export is None:
+        return Looked(note="without a bundle, contents are compared with PostgreSQL")
+    findings: List[Finding] = []
+    changes: Dict[str, Changes] = {}
+    for table in context.settings.tables:
+        if evidence.digests[table.name].result() != evidence.tables[table.name].digest:
+            ordered, mapped = _mapped(context, table)
+            changed = _changes_in_any_order(context, table, mapped, ordered)
+            if changed:
+                changes[table.name] = changed
+            findings += _findings(context, table, mapped, changed)
+    return Looked(len(context.settings.tables) + 2, findings, since(started), changes)
+
+
+def message_of(context: Context, what: str) -> str:
+    assert context.export is not None
+    return "%s %s: %s" % (PREFIXES["source"], context.export.manifest.export_timestamp, what)
+
+
+def _names(context: Context, table: Table) -> Tuple[Any, Any]:
+    """The columns of a table that are migrated: by the bundle, and by PostgreSQL now."""
+    assert context.live is not None
+    names = [
+        {pair.source.name for pair in mapping.map_columns(table, side[table.name], context.schema).copied}
+        for side in (context.held, context.live.catalog.columns)
+    ]
+    return names[0], names[1]
+
+
+def _mapped(context: Context, table: Table) -> Tuple[bool, TableMapping]:
+    """Whether both sides come in the order of one key, and the columns that both have."""
+    assert context.live is not None
+    _, names_now = _names(context, table)
+    sides = context.held, context.live.catalog.columns
+    mapped = context.mapped(table, context.held)
+    ordered = all(context.key(table, context.mapped(table, side), side).ordered for side in sides)
+    return ordered, mapped._replace(copied=tuple(p for p in mapped.copied if p.source.name in names_now))
+
+
+def _findings(context: Context, table: Table, mapped: TableMapping, changes: Changes) -> Iterator[Finding]:
+    names, names_now = _names(context, table)
+    for name in sorted(names ^ names_now):
+        what = "has a new column %s" if name in names_now else "has no column %s any more"
+        message = message_of(context, "%s %s" % (table.name, what % name))
+        yield Finding("source", message, table.name, column=name)
+    if changes:
+        what = "%s %s; migrate again to take them over" % (table.name, changes)
+        yield Finding("source", message_of(context, what), table.name)
+        message = PREFIXES["isolation"] + ": %s %s of the bundle is another user's now"
+        for row in rows_of_others(context, table, mapped, changes.removed.ids):
+            yield Finding("isolation", message % (table.name, row), table.name, row)
+
+
+def _changes_in_any_order(context: Context, table: Table, mapped: TableMapping, ordered: bool) -> Changes:
+    """Compare the bundle's records with PostgreSQL's in the order of their key, else sorted first."""
+    if ordered:
+        with contextlib.suppress(equality.Unordered):
+            return _changes(context, table, mapped, True)
+    try:
+        return _changes(context, table, mapped, False)
+    except equality.Unordered:
+        raise repeated_key(table.name) from None
+
+
+def _changes(context: Context, table: Table, mapped: TableMapping, ordered: bool) -> Changes:
+    export, live = context.export, context.live
+    assert export is not None and live is not None
+    key = context.key(table, mapped, context.held)
+    columns, columns_now = context.held[table.name], live.catalog.columns[table.name]
+    decode, decode_now = (
+        conversion.deep(conversion.record_decoder(listed)) for listed in (columns, columns_now)
+    )
+    changes = Changes()
+    with contextlib.ExitStack() as stack:
+        texts = stack.enter_context(contextlib.closing(live.records(table)))
+        if ordered:
+            then = columns, export.records(table.file, decode)
+            found = equality.changes(key.columns, mapped, then, (columns_now, map(decode_now, texts)))
+        else:
+            sorter = stack.enter_context(pairing.sorting())
+            held = export.records(table.file, _checked_by(decode))
+            found = pairing.changes(
+                key,
+                mapped,
+                pairing.Texts(columns, decode, held),
+                pairing.Texts(columns_now, decode_now, texts),
+                sorter,
+                context.fingerprint,
+            )
+        for kind, row in found:
+            changes.add(kind, row, context.settings.max_differences)
+    return changes
+
+
+def _checked_by(decode: Callable[[bytes], Any]) -> Callable[[bytes], bytes]:
+    """A decoder that returns the text as it is, if it can be decoded."""
+
+    def checked(text: bytes) -> bytes:
+        decode(text)
+        return text
+
+    return checked

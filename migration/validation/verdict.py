@@ -1,0 +1,78 @@
+"""The report, made once from what the checks found."""
+
+from __future__ import annotations
+
+import platform
+import sqlite3
+import sysconfig
+from dataclasses import replace
+from typing import Any, Dict, Mapping, Sequence
+
+from migration.validation.checked_file import CheckedFile
+from migration.validation.checks import Check, Evidence, Looked, results, since
+from migration.validation.report import Changes, Report, TableResult
+
+
+def report_of(
+    checks: Sequence[Check],
+    looked: Mapping[str, Looked],
+    evidence: Evidence,
+    file: CheckedFile,
+    timestamp: str,
+    started: float,
+) -> Report:
+    """``timestamp``: when the validation began, ISO 8601; ``started``: the same by ``time.perf_counter``."""
+    context = evidence.context
+    export, live, settings = context.export, context.live, context.settings
+    manifest = None if export is None else export.manifest
+    email = manifest.user_email if manifest is not None else live.user.email if live is not None else None
+    changes: Dict[str, Changes] = {}
+    for found in looked.values():
+        changes.update(found.changes)
+    return Report(
+        timestamp=timestamp,
+        database=file.described(),
+        user_id=context.user_id,
+        against=context.against,
+        strict=settings.strict,
+        values_shown=settings.show_values,
+        environment=_environment(evidence),
+        user_email=email,
+        compared_with=["bundle"] * (export is not None) + ["source"] * (live is not None),
+        export_timestamp=None if manifest is None else manifest.export_timestamp,
+        orphans_skipped={} if manifest is None else dict(manifest.orphans_skipped),
+        bundle=None
+        if export is None
+        else {
+            name: {"sha256": checksum.lower(), "bytes": export.sizes[name]}
+            for name, checksum in export.manifest.checksums.items()
+        },
+        validation_results={name: _result(evidence, name) for name in evidence.tables},
+        findings=[finding for found in looked.values() for finding in found.findings],
+        checks=results(checks, looked, settings.strict),
+        source_changes=changes,
+        seconds=since(started),
+    )
+
+
+def _result(evidence: Evidence, table: str) -> TableResult:
+    """PostgreSQL has counted the rows of the tables whose digest it made."""
+    result = evidence.tables[table].result
+    if table in evidence.digests:
+        return replace(result, pg_count=evidence.digests[table].result().rows)
+    return result
+
+
+def _environment(evidence: Evidence) -> Dict[str, Any]:
+    context = evidence.context
+    environment: Dict[str, Any] = {
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "platform": sysconfig.get_platform(),  # platform.platform() starts a process, and that holds our locks
+        "database_bytes": context.settings.sqlite_path.stat().st_size,
+    }
+    if context.live is not None:
+        environment["postgresql"] = context.live.db.server_version
+    if context.export is not None:
+        environment["exported_from_postgresql"] = context.export.manifest.server_version or None
+    return environment
