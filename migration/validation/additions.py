@@ -1,4 +1,4 @@
-"""What a database holds besides its tables' structure and the user's rows: numbers, statistics, rows in other tables."""
+"""What a database holds beyond the schema and the user's rows: numbers in its header, rows in other tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from migration.sqlite.schema import (
     describe_numbers,
 )
 
-# What may give another value each time that the schema file is run
+# Functions that may give another value each time the schema file is run
 CHANGEABLE = (
     "current_date",
     "current_time",
@@ -35,7 +35,7 @@ CHANGEABLE = (
 def additions(
     database: sqlite3.Connection, schema: Schema, filled: Collection[str]
 ) -> Iterator[SchemaDifference]:
-    """Rows and numbers that the schema file does not put there, but in the tables that are ``filled``."""
+    """Yield rows and numbers that the schema file does not make, except in the tables that are ``filled``."""
     for name, number in describe_numbers(database).items():
         if number != schema.numbers[name]:
             message = "%s is %d, and the schema file makes it %d"
@@ -58,7 +58,7 @@ def additions(
 
 
 def _has_rows_of(database: sqlite3.Connection, schema: Schema, table: str) -> bool:
-    """Whether a table's rows are those that the schema file makes, in the columns in which it makes the same each time."""
+    """Whether a table has the rows that the schema file makes, in the columns that are the same each time it is run."""
     with _loaded(schema, False) as one, _loaded(schema, True) as other:
         names = [quote(column.name) for column in describe_columns(one, table).values()]
         fixed = [name for name in names if _rows(one, table, [name]) == _rows(other, table, [name])]
@@ -76,7 +76,7 @@ def _rows(database: sqlite3.Connection, table: str, names: Collection[str]) -> "
 
 @contextlib.contextmanager
 def _loaded(schema: Schema, changed: bool) -> Iterator[sqlite3.Connection]:
-    """The schema file in memory; ``changed``: at a time that is none, and with chances that no other run has."""
+    """The schema file, run in memory; ``changed``: with other results of the functions that may change."""
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
         for name in CHANGEABLE if changed else ():
             database.create_function(name, -1, lambda *given: "elsewhen", deterministic=True)

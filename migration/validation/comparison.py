@@ -19,9 +19,10 @@ from migration.postgres.source import Digest, Digester
 from migration.sql import quote
 from migration.sqlite import mapping, target
 from migration.sqlite.mapping import TableMapping
-from migration.validation import equality, isolation, pairing
+from migration.validation import isolation, pairing, showing, walking
 from migration.validation.checks import Compared, Evidence, Looked, since
 from migration.validation.inputs import Context
+from migration.validation.ordered import OrderedComparison
 from migration.validation.rendering import rendered
 from migration.validation.report import PREFIXES, Finding, Listing, TableResult
 
@@ -136,11 +137,11 @@ def _walk_in_any_order(
 ) -> _Walked:
     """Take rows and records in the order of their key, as far as they have one; else sort them first."""
     if context.key(table, mapped, context.compared).ordered:
-        with contextlib.suppress(equality.Unordered):
+        with contextlib.suppress(walking.Unordered):
             return _walk(context, table, mapped, advance, ordered=True)
     try:
         return _walk(context, table, mapped, advance, ordered=False)
-    except equality.Unordered:
+    except walking.Unordered:
         raise repeated_key(table.name) from None
 
 
@@ -176,7 +177,7 @@ def _walk(
     )
 
 
-def _list(table: str, difference: equality.Difference, listing: Listing, extra: List[str]) -> None:
+def _list(table: str, difference: walking.Difference, listing: Listing, extra: List[str]) -> None:
     """Add a difference to a listing, and its row to ``extra`` where SQLite alone has that."""
     cell = ", column %s" % difference.column if difference.column else ""
     message = "%s: %s %s%s: %s" % (PREFIXES["contents"], table, difference.row, cell, difference.message)
@@ -190,10 +191,10 @@ class _Block(NamedTuple):
 
     rows: int
     records: Sequence[Any]
-    differences: Iterator[equality.Difference]
+    differences: Iterator[walking.Difference]
 
 
-Comparison = Union[equality.OrderedComparison, pairing.SortedComparison, "_Uncompared"]
+Comparison = Union[OrderedComparison, pairing.SortedComparison, "_Uncompared"]
 
 
 class _Walker:
@@ -226,10 +227,10 @@ class _Uncompared:
     def begin(self) -> None:
         pass
 
-    def block(self, texts: Sequence[bytes]) -> Tuple[List[Any], Iterator[equality.Difference]]:
+    def block(self, texts: Sequence[bytes]) -> Tuple[List[Any], Iterator[walking.Difference]]:
         return [self._decode(text) for text in texts], iter(())
 
-    def end(self) -> Iterator[equality.Difference]:
+    def end(self) -> Iterator[walking.Difference]:
         return iter(())
 
 
@@ -237,7 +238,7 @@ class _Uncompared:
 def _walker(context: Context, table: Table, mapped: TableMapping, ordered: bool) -> Iterator[_Walker]:
     key, columns = context.key(table, mapped, context.compared), context.compared[table.name]
     decode = conversion.deep(conversion.record_decoder(columns))
-    describe = equality.shortened if context.settings.show_values else context.fingerprint
+    describe = showing.shortened if context.settings.show_values else context.fingerprint
     if not mapped.copied:
         yield _Walker(_Uncompared(decode), decode)
     elif ordered:
@@ -245,7 +246,7 @@ def _walker(context: Context, table: Table, mapped: TableMapping, ordered: bool)
         expression = None
         if not table.ownership.or_shared:
             expression = rendered(mapped, columns, table.owner, context.user_id)
-        comparison = equality.OrderedComparison(
+        comparison = OrderedComparison(
             context.database, mapped, key.columns, columns, decode, expression, describe, table.json_types
         )
         yield _Walker(comparison, decode)

@@ -1,4 +1,4 @@
-"""What the SQLite schema itself puts into a column: one value, or values of one form. SQLite evaluates it."""
+"""The defaults of the SQLite schema: one value for a column, or values of one form. SQLite evaluates them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any, Iterator, Mapping, NamedTuple, Optional, Pattern, Sequen
 from migration.sql import quote
 from migration.sqlite.schema import Schema, TargetColumn
 
-ROWS = 32  # evaluated: in fewer, each hexadecimal digit of random ids might happen to be a decimal one
+ROWS = 32  # to evaluate: with fewer, all hexadecimal digits of random ids might happen to be decimal
 Row = Tuple[Any, ...]
 
 
 class Default(NamedTuple):
-    """What a column holds by itself.
+    """A column's default.
 
-    ``value``: in each row, where that is ``constant``; else one of many. ``form``: of all of them, where they are
+    ``value``: the same in each row if it is ``constant``, else one of many. ``form``: of all of them, if they are
     text of one form. ``moment``: whether they are dates, times or both.
     """
 
@@ -41,7 +41,7 @@ class Default(NamedTuple):
         )
 
     def is_malformed(self, value: Any) -> bool:
-        """Whether nobody can have meant a value for this column: no date in a column of dates, say."""
+        """Whether a value cannot have been meant for this column: no date in a column of dates, say."""
         if value is None or self.is_met(value):
             return False
         if self.value is None and isinstance(value, (int, float)):  # seconds or days since a beginning
@@ -51,7 +51,7 @@ class Default(NamedTuple):
 
 @functools.lru_cache(maxsize=1024)
 def of_rows(schema: Schema, table: str, names: Tuple[str, ...]) -> Mapping[str, Default]:
-    """Column → what a row has there that is given nothing for these columns. Raises sqlite3.Error where SQLite finds none."""
+    """Column → its default, evaluated. Raises sqlite3.Error if SQLite cannot evaluate one."""
     columns = [schema.columns[table][name.lower()] for name in names]
     with _loaded(schema) as database:
         constant = [_is_constant(database, column.default) for column in columns]
@@ -99,7 +99,7 @@ def _read(database: sqlite3.Connection, table: str, names: Sequence[str], condit
 
 
 def _lift_rules(database: sqlite3.Connection) -> None:
-    """So that a row of defaults alone can be put there, and is what stays there."""
+    """Drop rules and triggers, so that a row of defaults alone can be inserted and stays as it is."""
     database.execute("PRAGMA foreign_keys = OFF")
     database.execute("PRAGMA ignore_check_constraints = ON")
     found = database.execute(
@@ -112,7 +112,7 @@ def _lift_rules(database: sqlite3.Connection) -> None:
 def _inserted(
     database: sqlite3.Connection, table: str, given: Sequence[TargetColumn], names: Sequence[str]
 ) -> Row:
-    """What ``names`` are in a row that is given something for the other columns."""
+    """The values of ``names`` in a row that is given values for the other columns only."""
     database.execute("DELETE FROM " + quote(table))
     listed, places = ", ".join(quote(column.name) for column in given), ", ".join("?" * len(given))
     database.execute(

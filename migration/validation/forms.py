@@ -25,7 +25,7 @@ TOGETHER = 100  # rules in one query; SQLite's expressions may be 1000 deep
 
 
 class Rule(NamedTuple):
-    """A check of one column. ``suspicious``: SQL on ``{0}`` that no sound cell meets but a strange one may."""
+    """A check of one column. ``suspicious``: SQL pre-filter on ``{0}``, never true for a valid value."""
 
     check: str
     pair: Copied
@@ -41,7 +41,7 @@ def problems(
     given: Callable[[str], bool],
     by_itself: Callable[[str, object], bool],
 ) -> Iterator[Finding]:
-    """Every cell that is not in its column's form. Values are never shown.
+    """Yield each cell that is not in its column's form. Values are never shown.
 
     ``columns``: those of the table in the database. ``given``: whether the source has something for a column of
     that name; ``changed_defaults`` looks at the others. ``by_itself``: whether the application's own default writes
@@ -200,7 +200,7 @@ def _numeric_judge(value: Any) -> Optional[str]:
 
 
 _INFINITE = ("infinity", "-infinity")
-# SQLite is asked where it is not sure without, as that takes long, and to reckon, as it hands on a 31st of June otherwise.
+# Call date() only for days after the 28th (slow); '+0 days' forces normalisation, so 31 June is caught.
 _NOT_A_CALENDAR_DATE = (
     " OR (substr({0}, 6, 2) NOT BETWEEN '01' AND '12' OR substr({0}, 9, 2) NOT BETWEEN '01' AND '28')"
     " AND date(substr({0}, 1, 10), '+0 days') IS NOT substr({0}, 1, 10)"

@@ -1,4 +1,4 @@
-"""What a database is held against: the bundle, the live source, and what is known of their columns."""
+"""What a database is compared with: the bundle, PostgreSQL, and what is known of their columns."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from migration.settings import Settings
 from migration.sqlite import mapping, schema
 from migration.sqlite.mapping import Mapped, TableMapping
 from migration.sqlite.schema import Schema, TargetColumn, read_schema
-from migration.validation import equality
+from migration.validation import keys, showing
 
 Columns = Mapping[str, Tuple[Column, ...]]
 
@@ -40,8 +40,8 @@ class Context:
     ``export``: the verified bundle; ``live``: the user's rows in PostgreSQL; at least one of them is there.
     ``held``: the columns of the bundle's records; ``columns``: the best that is known of the source's columns.
     ``records``: the JSON text of the user's and the preferences' record, None where there is none.
-    ``fresh``: the database is to be just what an import of this run made; nobody has worked with it.
-    ``described``: the database's tables and columns, once they are asked for; all connections see the same.
+    ``fresh``: an import of this run has just made the database; nobody has worked with it.
+    ``described``: the database's tables and columns, cached.
     """
 
     database: sqlite3.Connection
@@ -54,7 +54,7 @@ class Context:
     records: Mapping[str, Optional[bytes]]
     fresh: bool = False
     bundle_seconds: float = 0.0  # that it took to verify the bundle
-    fingerprint: equality.Fingerprints = field(default_factory=equality.Fingerprints)
+    fingerprint: showing.Fingerprints = field(default_factory=showing.Fingerprints)
     described: Dict[str, Dict[str, TargetColumn]] = field(default_factory=dict)
 
     @property
@@ -112,14 +112,14 @@ class Context:
         held = {} if self.export is None else self.export.manifest.keys
         return mapping.key_of(table, columns[table.name], {**live, **held})
 
-    def key(self, table: Table, mapped: TableMapping, columns: Columns) -> equality.Key:
+    def key(self, table: Table, mapped: TableMapping, columns: Columns) -> keys.Key:
         """How rows and records of a table are paired; a column that holds the user's key in all of them is not needed."""
         in_sqlite = self.columns_in_sqlite(mapped.target).values()
         (encoding,) = self.database.execute("PRAGMA encoding").fetchone()
         known = self.source_key(table, columns)
         if not table.ownership.or_shared:
             known = tuple(name for name in known if name != table.owner)
-        return equality.pairing_key(in_sqlite, mapped, known, encoding == "UTF-8")
+        return keys.pairing_key(in_sqlite, mapped, known, encoding == "UTF-8")
 
 
 @contextlib.contextmanager

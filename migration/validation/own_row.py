@@ -13,7 +13,7 @@ from migration.bundle.manifest import USER_DATA
 from migration.model import Column, Singleton
 from migration.sql import quote
 from migration.sqlite import target
-from migration.validation import equality
+from migration.validation import equality, json_and_moments, record_changes
 from migration.validation.checks import Evidence, Looked, since
 from migration.validation.inputs import Context
 from migration.validation.isolation import text_of
@@ -78,7 +78,9 @@ def _unequal(context: Context, singleton: Singleton, record: Any, prefix: str) -
     left_to_schema = {
         pair.target.name
         for pair, value in zip(compared.pairs, values)
-        if equality.is_null(value) and pair.target.not_null and pair.source.name not in record.json_nulls
+        if json_and_moments.is_null(value)
+        and pair.target.not_null
+        and pair.source.name not in record.json_nulls
     }
     for column, what in compared.unequal(record, values, row, context.fingerprint):  # never the hash itself
         if column not in left_to_schema:
@@ -98,7 +100,7 @@ def _changes(context: Context, singleton: Singleton) -> Tuple[Changes, str]:
         changes.add("added" if then is None else "removed", live.user.id, 1)
         return changes, str(changes)
     held, today = context.held[singleton.name], live.catalog.columns[singleton.name]
-    compare = equality.changed_columns(context.mapped(singleton, context.held), held, today)
+    compare = record_changes.changed_columns(context.mapped(singleton, context.held), held, today)
     columns = compare(_decoded(held, then), _decoded(today, now))
     if columns:
         changes.add("changed", live.user.id, 1)

@@ -1,7 +1,7 @@
-"""Rows and records paired that come in no common order: both are sorted on disk, by their keys or as a whole.
+"""Rows and records that come in no common order: both are sorted on disk, by key or as a whole, and paired.
 
-They are sorted by texts that are equal where the values are (``content.forms``). These pair only: whether a row says
-what its record says is for ``content.Cells`` to tell.
+They are sorted by texts that are equal if the values are (``pairing_texts``). These only pair them:
+``equality.Cells`` tells whether a row says what its record says.
 """
 
 from __future__ import annotations
@@ -30,18 +30,12 @@ import msgspec
 from migration.model import Column
 from migration.printing import brief
 from migration.sqlite.mapping import TableMapping
-from migration.validation import equality
-from migration.validation.equality import (
-    EXTRA,
-    MISSING,
-    Cells,
-    Difference,
-    Fingerprints,
-    Form,
-    Key,
-    Row,
-    Unordered,
-)
+from migration.validation import equality, json_and_moments, pairing_texts, record_changes, walking
+from migration.validation.equality import Cells
+from migration.validation.keys import Key
+from migration.validation.pairing_texts import Form
+from migration.validation.showing import Fingerprints
+from migration.validation.walking import EXTRA, MISSING, Difference, Row, Unordered
 
 ONE, OTHER = 0, 1  # sides of a sorter
 
@@ -55,7 +49,7 @@ class Item(NamedTuple):
 
 
 class Match(NamedTuple):
-    """Items of both sides that belong together, the first of each where there is one, and how many there are."""
+    """Items of both sides that belong together: the first of each side, if any, and the number on each side."""
 
     one: Optional[Item]
     other: Optional[Item]
@@ -64,7 +58,7 @@ class Match(NamedTuple):
 
 
 class Sorter:
-    """Two sets of items, walked side by side. They are in a file of SQLite's own: memory stays flat."""
+    """Two sets of items, merged in order. They are in a temporary file of SQLite: memory stays flat."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
@@ -76,7 +70,7 @@ class Sorter:
         self._database.executemany("INSERT INTO item VALUES (?, ?, ?, %d)" % side, items)
 
     def matches(self, repeatable: Callable[[bytes], bool]) -> Iterator[Match]:
-        """Every item once: with those that are the same as a whole; else with the only other one of its key, if it is.
+        """Each item once: with those equal to it as a whole; else with the item of the other side that alone has its key.
 
         Raises Unordered where ONE side has two items of a key, unless that is ``repeatable``.
         """
@@ -131,12 +125,14 @@ class _Items:
 
     def of(self, values: Row, json_nulls: Sequence[str], text: bytes) -> Item:
         """``json_nulls``: the columns whose null is JSON's."""
-        if self._unique and not any(equality.is_null(values[place]) for place in self.places):
+        if self._unique and not any(json_and_moments.is_null(values[place]) for place in self.places):
             return Item(_hash([self._forms[place](values[place]) for place in self.places]), b"", text)
-        parts = [equality.NULL if value is None else form(value) for form, value in zip(self._forms, values)]
+        parts = [
+            pairing_texts.NULL if value is None else form(value) for form, value in zip(self._forms, values)
+        ]
         for name in json_nulls:
             if name in self._names:
-                parts[self._names.index(name)] = equality.JSON_NULL
+                parts[self._names.index(name)] = pairing_texts.JSON_NULL
         return Item(_hash([parts[place] for place in self.places]), _hash(parts), text)
 
 
@@ -147,11 +143,9 @@ def _hash(parts: Sequence[str]) -> bytes:
 
 
 class _Names:
-    """What rows and records are called: by their key, or by a fingerprint where they have none."""
+    """Names rows and records in messages: by their key, or by a fingerprint where they have none."""
 
-    def __init__(
-        self, places: Sequence[int], fingerprints: Fingerprints, describe: equality.Describe
-    ) -> None:
+    def __init__(self, places: Sequence[int], fingerprints: Fingerprints, describe: walking.Describe) -> None:
         self._places, self._fingerprints, self._describe = places, fingerprints, describe
 
     def of(self, item: Item, values: Row) -> str:
@@ -173,7 +167,7 @@ def _shown(value: Any) -> str:
 
 
 class SortedComparison:
-    """Holds the records of a table against its rows, in whatever order either come: as ``content.OrderedComparison``."""
+    """Compares the records of a table with its rows, in whatever order either come: as ``ordered.OrderedComparison``."""
 
     def __init__(
         self,
@@ -184,7 +178,7 @@ class SortedComparison:
         decode: Callable[[bytes], Any],
         sorter: Sorter,
         fingerprints: Fingerprints,
-        describe: equality.Describe,
+        describe: walking.Describe,
         json_columns: Collection[str] = (),
     ) -> None:
         self.cells = 0
@@ -196,16 +190,16 @@ class SortedComparison:
         self._describe = describe
         self._compared = Cells(mapped, columns, json_columns)
         names = [pair.source.name for pair in self._compared.pairs]
-        of_records, of_rows = equality.forms(self._compared.pairs, json_columns)
+        of_records, of_rows = pairing_texts.forms(self._compared.pairs, json_columns)
         self._records, self._rows = _Items(key, names, of_records), _Items(key, names, of_rows)
         self._places = self._records.places
         self._names = _Names(self._places, fingerprints, describe)
 
     def begin(self) -> None:
-        """There is nothing to make sure of."""
+        """Every order will do."""
 
     def block(self, texts: Sequence[bytes]) -> Tuple[List[Any], Iterator[Difference]]:
-        """The records, decoded; what is different comes at the end. Raises msgspec.DecodeError where a text is no record."""
+        """Returns the decoded records; the differences come at the end. Raises msgspec.DecodeError where a text is no record."""
         records = [self._decode(text) for text in texts]
         take, make = self._compared.take, self._records.of
         self._sorter.add(
@@ -215,7 +209,7 @@ class SortedComparison:
         return records, iter(())
 
     def end(self) -> Iterator[Difference]:
-        rows = self._database.execute(equality.select(self._table, self._compared.pairs))
+        rows = self._database.execute(walking.select(self._table, self._compared.pairs))
         self._sorter.add(OTHER, (self._rows.of(row, (), marshal.dumps(row)) for row in rows))
         for match in self._sorter.matches(self._repeatable):
             if match.ones == match.others:
@@ -253,7 +247,7 @@ class SortedComparison:
 
 def _repeatable(key: Key, places: Sequence[int], values: Row) -> bool:
     """Whether there may be several records of a key: SQLite takes any number of those with a NULL."""
-    return not key.unique or any(equality.is_null(values[place]) for place in places)
+    return not key.unique or any(json_and_moments.is_null(values[place]) for place in places)
 
 
 class Texts(NamedTuple):
@@ -267,9 +261,9 @@ class Texts(NamedTuple):
 def changes(
     key: Key, mapped: TableMapping, then: Texts, now: Texts, sorter: Sorter, fingerprints: Fingerprints
 ) -> Iterator[Tuple[str, str]]:
-    """As ``content.changes``, of records in whatever order. Of two equal ones one alone may have been added."""
+    """As ``record_changes.changes``, for records in whatever order. One of two equal records may have been added."""
     names = [pair.source.name for pair in mapped.copied]
-    made = _Items(key, names, equality.record_forms(mapped.copied, then.columns, now.columns))
+    made = _Items(key, names, pairing_texts.record_forms(mapped.copied, then.columns, now.columns))
     places = made.places
     shown = _Names(places, fingerprints, fingerprints)
     takes = [equality.fields(mapped.copied, side.columns) for side in (then, now)]
@@ -282,7 +276,7 @@ def changes(
 
     sorter.add(ONE, items(then, takes[ONE]))
     sorter.add(OTHER, items(now, takes[OTHER]))
-    changed = equality.changed_columns(mapped, then.columns, now.columns)
+    changed = record_changes.changed_columns(mapped, then.columns, now.columns)
     for match in sorter.matches(lambda text: _repeatable(key, places, takes[ONE](then.decode(text)))):
         one, other = (
             None if item is None else side.decode(item.content)

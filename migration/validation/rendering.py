@@ -1,7 +1,7 @@
 """SQLite's rows written back as the records that they came from, by SQLite itself: the import the other way round.
 
-Rows that give the very bytes of their records hold what the records say, cell by cell. Where they do not, which
-may have a harmless reason, ``content`` looks at each cell.
+Rows that give exactly the bytes of their records say what the records say, cell by cell. If they do not, which may
+have a harmless reason, ``equality`` compares each cell.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from migration.sql import quote
 from migration.sqlite.mapping import TableMapping
 
 MANY = 90  # columns; SQLite's functions take a hundred arguments
-WRONG = "'!'"  # what no record says
+WRONG = "'!'"  # never part of a record: makes the comparison fail
 
 
 def rendered(
     mapped: TableMapping, columns: Sequence[Column], owner: Optional[str], user_id: str
 ) -> Optional[str]:
-    """SQL expression: a row of the table as ``row_to_json`` writes it; None where SQLite lacks a part of that.
+    """SQL expression: a row of the table as ``row_to_json`` writes it; None if SQLite lacks one of the columns.
 
-    ``owner``: the column that holds ``user_id`` in every record, and that SQLite has no more.
+    ``owner``: the column that holds ``user_id`` in every record, and that SQLite does not have.
     """
     places = {pair.source.name: pair for pair in mapped.copied}
     if len(columns) > MANY or any(column.kind == "undeclared" for column in columns):
@@ -60,7 +60,7 @@ def _text(value: str) -> str:
 
 
 def _value(column: Column, name: str, target: str) -> str:
-    """SQL expression: a cell as JSON; of a type that it should not or need not have, no record's text."""
+    """SQL expression: a cell as JSON; WRONG for a cell of another type than is expected."""
     kind = column.kind
     if kind in STRUCTURED:
         absent, present = (
@@ -83,7 +83,7 @@ def _value(column: Column, name: str, target: str) -> str:
     elif kind in ("numeric", "float"):
         scale = _scale(column)
         digits = "json_quote({0})" if scale is None else "printf('%%.%df', {0})" % scale
-        # the very double, and not one beside it
+        # only if the printed digits round-trip
         form = "CASE WHEN typeof({0}) = 'real' AND CAST(%s AS REAL) = {0} THEN %s" % (digits, digits)
         form += " WHEN {0} IS NULL THEN 'null' ELSE {1} END"
     elif kind == "bytea" and target == "BLOB":
@@ -95,7 +95,7 @@ def _value(column: Column, name: str, target: str) -> str:
 
 _CUT = "rtrim({0}, '0')"
 _DIGIT = "substr({0}, %d, 1) BETWEEN '0' AND '9'"
-_MOMENTS = {  # which form a value has, and the same as PostgreSQL writes it
+_MOMENTS = {  # kind → (condition on the cell's form, the value as PostgreSQL writes it)
     "date": (("length({0}) = 10", "{0}"),),
     "time": (
         ("length({0}) = 8", "{0}"),
@@ -116,6 +116,6 @@ _MOMENTS = {  # which form a value has, and the same as PostgreSQL writes it
 
 
 def _scale(column: Column) -> Optional[int]:
-    """Digits behind the point of a ``numeric(precision, scale)``."""
+    """Digits after the point of a ``numeric(precision, scale)``."""
     found = re.search(r"\(\d+,(\d+)\)", column.type)
     return None if found is None else int(found[1])

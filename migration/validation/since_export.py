@@ -12,7 +12,7 @@ from migration.model import Table
 from migration.postgres.source import Digest
 from migration.sqlite import mapping
 from migration.sqlite.mapping import TableMapping
-from migration.validation import equality, pairing
+from migration.validation import pairing, record_changes, walking
 from migration.validation.checks import Evidence, Looked, since
 from migration.validation.comparison import repeated_key
 from migration.validation.inputs import Context
@@ -99,11 +99,11 @@ def _findings(context: Context, table: Table, mapped: TableMapping, changes: Cha
 def _changes_in_any_order(context: Context, table: Table, mapped: TableMapping, ordered: bool) -> Changes:
     """Compare the bundle's records with PostgreSQL's in the order of their key, else sorted first."""
     if ordered:
-        with contextlib.suppress(equality.Unordered):
+        with contextlib.suppress(walking.Unordered):
             return _changes(context, table, mapped, True)
     try:
         return _changes(context, table, mapped, False)
-    except equality.Unordered:
+    except walking.Unordered:
         raise repeated_key(table.name) from None
 
 
@@ -120,7 +120,7 @@ def _changes(context: Context, table: Table, mapped: TableMapping, ordered: bool
         texts = stack.enter_context(contextlib.closing(live.records(table)))
         if ordered:
             then = columns, export.records(table.file, decode)
-            found = equality.changes(key.columns, mapped, then, (columns_now, map(decode_now, texts)))
+            found = record_changes.changes(key.columns, mapped, then, (columns_now, map(decode_now, texts)))
         else:
             sorter = stack.enter_context(pairing.sorting())
             held = export.records(table.file, _checked_by(decode))

@@ -19,7 +19,7 @@ from export_from_postgres import export
 from import_to_sqlite import import_
 from migration import conversion
 from migration.errors import ExitCode, MigrationError
-from migration.validation import equality
+from migration.validation import pairing_texts, record_changes
 from support.bundles import edit_manifest, forget_types, rewrite
 from support.migrations import settings_of
 from support.places import ANNA, Place
@@ -147,8 +147,8 @@ def test_another_value_is_a_change(database: Database, place: Place) -> None:
     ],
 )
 def test_an_instant_is_the_same_in_another_zone(theirs: str, now: str, same: bool) -> None:
-    assert equality._foreign_test("timestamptz")(msgspec.Raw(json.dumps(theirs).encode()), now) is same
-    form = equality._spoken("timestamptz")
+    assert record_changes._foreign_test("timestamptz")(msgspec.Raw(json.dumps(theirs).encode()), now) is same
+    form = pairing_texts._spoken("timestamptz")
     assert (form(msgspec.Raw(json.dumps(theirs).encode())) == form(now)) is same
 
 

@@ -23,7 +23,7 @@ from migration.postgres.shared_rows import export_shared
 from migration.settings import Settings
 from migration.sqlite import mapping
 from migration.sqlite.schema import TargetColumn, read_schema
-from migration.validation import equality
+from migration.validation import equality, pairing_texts
 from migration.validation.report import Report, TableResult
 from support.bundles import array, forget_types, rewrite
 from support.migrations import settings_of
@@ -785,7 +785,7 @@ def test_texts_that_pair_are_equal_where_the_values_are(kind: str, target: str) 
         connection.executemany("INSERT INTO cells VALUES (?)", [(cell,) for cell in CELLS])
         cells = [cell for (cell,) in connection.execute("SELECT v FROM cells")]
     pair = mapping.Copied(Column("v", "", kind, False), TargetColumn("v", target, False, False, None, 0))
-    ((of_value,), (of_cell,)) = equality.forms([pair], ())
+    ((of_value,), (of_cell,)) = pairing_texts.forms([pair], ())
     compared = equality.Cells(mapping.TableMapping("t", "t", (pair,), ()), [pair.source])
     decode = conversion.record_decoder([pair.source])
     for value in RECORDED[kind]:
@@ -794,7 +794,7 @@ def test_texts_that_pair_are_equal_where_the_values_are(kind: str, target: str) 
         (held,) = compared.take(record)
         for cell in cells:
             same = not list(compared.unequal(record, (held,), (cell,), repr))
-            alike = (of_value(held)) == (equality.NULL if cell is None else of_cell(cell))
+            alike = (of_value(held)) == (pairing_texts.NULL if cell is None else of_cell(cell))
             assert alike is same, (value, cell)
 
 

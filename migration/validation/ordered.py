@@ -1,0 +1,160 @@
+"""Records and rows compared block by block, in the order of a key that both come in."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+)
+
+from migration.model import Column
+from migration.sql import quote
+from migration.sqlite.mapping import TableMapping
+from migration.validation.equality import Cells
+from migration.validation.keys import NOWHERE, KeyReader, bindable, is_before, key_reader, lacks_part
+from migration.validation.walking import EXTRA, MISSING, Describe, Difference, Row, Unordered, select
+
+MANY_BYTES = 16 << 20  # of records; for more, rendering would hold too many copies in memory
+
+
+class OrderedComparison:
+    """Compares the records of a table with its rows, block by block in key order, at flat memory.
+
+    ``key``: the source columns of SQLite's primary key; ``decode``: decodes one record's text
+    (``conversion.record_decoder``); ``row_as_record``: the SQL that ``rendering`` gives, None where it gives none;
+    ``json_columns``: those that config declares. The methods raise Unordered if records or rows do not come in key
+    order: ``pairing.SortedComparison`` takes them in any.
+    """
+
+    def __init__(
+        self,
+        database: sqlite3.Connection,
+        mapped: TableMapping,
+        key: Sequence[str],
+        columns: Sequence[Column],
+        decode: Callable[[bytes], Any],
+        row_as_record: Optional[str],
+        describe: Describe,
+        json_columns: Collection[str] = (),
+    ) -> None:
+        self.cells = 0  # compared so far
+        self._database = database
+        self._table = mapped.target
+        self._cells = Cells(mapped, columns, json_columns)
+        self._key = key_reader(key, self._cells.pairs)
+        self._decode = decode
+        self._describe = describe
+        self._after: Any = NOWHERE  # the key up to which rows have been looked at
+        self._names = [quote(pair.target.name) + " COLLATE BINARY" for pair in self._key.pairs]
+        self._order = " ORDER BY " + ", ".join(self._names)
+        self._row_as_record = row_as_record
+
+    def begin(self) -> None:
+        """Raise Unordered if SQLite would have to sort the rows, or if a row has NULL in its key."""
+        plan = "EXPLAIN QUERY PLAN SELECT 1 FROM " + quote(self._table) + self._order
+        if any("TEMP B-TREE" in step for *_, step in self._database.execute(plan)):
+            raise Unordered
+        if len(self._names) > 1:
+            condition = " OR ".join(map(_IS_NULL, self._names))
+            nulls = self._database.execute(
+                "SELECT 1 FROM {} WHERE {} LIMIT 1".format(quote(self._table), condition)
+            ).fetchone()
+        else:  # NULL is the first in order
+            sql = "SELECT {} FROM {}".format(self._names[0], quote(self._table))
+            nulls = self._database.execute(sql + self._order + " LIMIT 1").fetchone() == (None,)
+        if nulls:
+            raise Unordered
+
+    def block(self, texts: Sequence[bytes]) -> Optional[Tuple[List[Any], Iterator[Difference]]]:
+        """Compare the rows up to that of the last record.
+
+        Returns None if the block matches byte for byte, else the decoded records and their differences (possibly none).
+
+        Raises msgspec.DecodeError where a text is no record.
+        """
+        after, last = self._after, self._key.of_record(self._cells.take(self._decode(texts[-1])))
+        if lacks_part(last) or (after is not NOWHERE and not is_before(after, last)):
+            raise Unordered
+        condition, limits = self._between(after, last)
+        self._after = last
+        self.cells += len(texts) * len(self._cells.pairs)
+        quick = self._row_as_record is not None and sum(map(len, texts)) < MANY_BYTES
+        if quick and self._are_records(texts, condition, limits):
+            return None
+        records = [self._decode(text) for text in texts]
+        return records, self._differences(records, self._rows(condition, limits), after)
+
+    def end(self) -> Iterator[Difference]:
+        """The rows after the last record."""
+        for row in self._rows(*self._between(self._after, NOWHERE)):
+            yield Difference(self._table, self._key.shown(self._key.of_row(row)), None, EXTRA, True)
+
+    def _between(self, after: Any, last: Any) -> Tuple[str, Tuple[Any, ...]]:
+        """SQL condition and its parameters: keys greater than ``after``, up to ``last``; ``NOWHERE`` is no limit."""
+        names, places = ", ".join(self._names), ", ".join("?" * len(self._names))
+        conditions: List[str] = []
+        limits: List[Any] = []
+        for sign, key in ((">", after), ("<=", last)):
+            if key is not NOWHERE:
+                conditions.append("({}) {} ({})".format(names, sign, places))
+                limits += [bindable(part) for part in (key if isinstance(key, tuple) else (key,))]
+        return " AND ".join(conditions) or "true", tuple(limits)
+
+    def _rows(self, condition: str, limits: Sequence[Any]) -> Iterator[Row]:
+        return self._database.execute(
+            "%s WHERE %s" % (select(self._table, self._cells.pairs), condition) + self._order, limits
+        )
+
+    def _are_records(self, texts: Sequence[bytes], condition: str, limits: Sequence[Any]) -> bool:
+        """Whether SQLite renders the rows as exactly these records: one statement, during which other threads run."""
+        lines = "SELECT {} AS line FROM {} WHERE {}".format(
+            self._row_as_record, quote(self._table), condition
+        )
+        lines += self._order + " LIMIT %d" % (len(texts) + 1)  # one too many is enough
+        sql = "SELECT count(*), CAST(group_concat(line, char(10)) AS BLOB) FROM (%s)" % lines
+        try:
+            rows, text = self._database.execute(sql, limits).fetchone()
+        except (sqlite3.OperationalError, sqlite3.DataError):
+            return False  # a cell that it cannot render; any other error comes again when the cells are read
+        return bool(rows == len(texts) and text == b"\n".join(texts))
+
+    def _differences(self, records: Iterable[Any], rows: Iterator[Row], last: Any) -> Iterator[Difference]:
+        """Merge records and rows, both in key order."""
+        cells, key, table = self._cells, self._key, self._table
+        row, place = _next(rows, key)
+        for record in records:
+            values = cells.take(record)
+            name = key.of_record(values)
+            if lacks_part(name) or (last is not NOWHERE and not is_before(last, name)):
+                raise Unordered
+            last = name
+            while row is not None and place != name and is_before(place, name):
+                yield Difference(table, key.shown(place), None, EXTRA, True)
+                row, place = _next(rows, key)
+            if row is None or place != name:
+                yield Difference(table, key.shown(name), None, MISSING)
+                continue
+            if not cells.equal(record, values, row):
+                for column, message in cells.unequal(record, values, row, self._describe):
+                    yield Difference(table, key.shown(name), column, message)
+            row, place = _next(rows, key)
+        while row is not None:
+            yield Difference(table, key.shown(place), None, EXTRA, True)
+            row, place = _next(rows, key)
+
+
+_IS_NULL = "typeof({}) = 'null'".format  # which SQLite looks at even where a column cannot be NULL
+
+
+def _next(rows: Iterator[Row], key: KeyReader) -> Tuple[Optional[Row], Any]:
+    for row in rows:
+        return row, key.of_row(row)
+    return None, None
