@@ -12,15 +12,13 @@ if __name__ == "__main__":  # before what may fail is imported
 
     console.begin()
 
-import contextlib
-import itertools
 import logging
 import sqlite3
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import msgspec
 
@@ -30,14 +28,12 @@ from migration.bundle.manifest import USER_DATA, Manifest, files_of
 from migration.bundle.reading import Reader, open_bundle
 from migration.cli import console
 from migration.errors import ExitCode, MigrationError
-from migration.files import sync_path
-from migration.model import Column, Table
+from migration.model import Column
 from migration.settings import Settings
 from migration.sqlite import mapping, target
-from migration.sqlite.loading import Filled, Loader, bring_back, check_rows, fill, fill_apart, tables_apart
+from migration.sqlite.loading import Filled, Loader, create_deferred, fill
 from migration.sqlite.schema import Schema, read_schema
 from migration.validation import report
-from migration.workers import THREADS, Failed, at_work, in_a_process
 
 log = logging.getLogger("migration.import")
 
@@ -76,19 +72,19 @@ def import_(settings: Settings) -> Imported:
         with target.replacing(settings.sqlite_path, aside) as staged:
             with target.building(staged, schema, settings.sqlite_path) as database:
                 log.debug("import: %d objects made from %s", len(schema.objects), schema.path)
-                taken_off = target.take_off(database)
+                deferred = target.defer_indexes(database)
                 _fill_singletons(database, export, settings, columns, schema)
                 log.debug("import: the user's row and the preferences are filled")
-                filled = _fill_tables(database, staged, export, settings, columns, schema, taken_off)
+                filled = _fill_tables(database, export, settings, columns, schema)
                 started = time.perf_counter()
-                with console.progress("index and check", len(taken_off) + 1, "steps") as advance:
-                    for taken in taken_off:
-                        bring_back(database, taken)
+                with console.progress("index and check", len(deferred) + 1, "steps") as advance:
+                    for sql in deferred:
+                        create_deferred(database, sql)
                         advance(1)
                     database.execute("COMMIT")
                     log.debug(
                         "import: %d indexes and triggers made in %.2f s",
-                        len(taken_off),
+                        len(deferred),
                         time.perf_counter() - started,
                     )
                     checked = time.perf_counter()
@@ -127,48 +123,20 @@ def _withdraw_report(folder: Path) -> None:
 
 def _fill_tables(
     database: sqlite3.Connection,
-    staged: Path,
     export: Reader,
     settings: Settings,
     columns: Mapping[str, Tuple[Column, ...]],
     schema: Schema,
-    taken_off: List[target.Taken],
 ) -> Dict[str, Filled]:
-    """Load every table, where there is much of them some in a process beside; what is ``taken_off`` there comes back."""
+    """Load every table. Returns its rows and seconds by the table's name."""
     filled: Dict[str, Filled] = {}
-    sizes = {table.name: export.sizes[table.file] for table in settings.tables}
-    apart, side = tables_apart(export.manifest.row_counts, sizes), target.beside(staged)
-    with contextlib.ExitStack() as stack:
-        if apart:
-            try:
-                loaded = stack.enter_context(in_a_process(fill_apart, side, settings, export, apart))
-            except Failed as error:
-                log.info("all tables are loaded here: %s", error)
-                apart = []
-        total = sum(export.manifest.row_counts[table.name] for table in settings.tables)
-        with console.progress("import", total) as advance:
-            for table in settings.tables:
-                if table.name not in apart:
-                    filled[table.name] = fill(database, export, table, columns[table.name], schema, advance)
-                    _log(table, filled[table.name])
-            if apart:
-                # While the other process is not done; of its tables they are empty: SQLite takes over whole ones.
-                for taken in [taken for taken in taken_off if taken.kind == "index"]:
-                    bring_back(database, taken)
-                    taken_off.remove(taken)
-                filled.update(loaded())
-                targets = {table.name: mapping.target_of(table, schema) for table in settings.tables}
-                target.merge(database, side, [targets[name] for name in apart])
-                for table in settings.tables:
-                    if table.name in apart:
-                        check_rows(database, targets[table.name], filled[table.name].rows)
-                        advance(filled[table.name].rows)
-                        _log(table, filled[table.name])
+    total = sum(export.manifest.row_counts[table.name] for table in settings.tables)
+    with console.progress("import", total) as advance:
+        for table in settings.tables:
+            done = fill(database, export, table, columns[table.name], schema, advance)
+            log.info("imported %s: %d rows in %.1f s", table.name, done.rows, done.seconds)
+            filled[table.name] = done
     return filled
-
-
-def _log(table: Table, filled: Filled) -> None:
-    log.info("imported %s: %d rows in %.1f s", table.name, filled.rows, filled.seconds)
 
 
 def _fill_singletons(
@@ -208,15 +176,10 @@ def _singleton_values(record: bytes, member: str, loader: Loader) -> List[Tuple[
 
 
 def _check(staged: Path) -> None:
-    """Nothing dangles and the file is sound, before it is published."""
-    with target.opened(staged, THREADS) as (database, others):
-        looks = target.integrity_checks(database, bool(others))
-        jobs: List[Callable[[sqlite3.Connection], Any]] = [*looks, _violations]
-        if others:  # the thread that is done first has the time; what is left for the end is quick then
-            jobs.append(lambda _: sync_path(staged))
-        with at_work(database, others, jobs) as results:
-            found = results()
-    problems, violations = found[: len(looks)], found[len(looks)]
+    """Refuse a database that is not sound or has dangling references, before it is published."""
+    with target.opened(staged) as database:
+        violations = list(target.foreign_key_violations(database))
+        unsound = target.integrity_problems(database)
     if violations:
         shown = "\n  ".join(
             "%s %s: %s leads to no row of %s" % violation for violation in violations[: target.LISTED]
@@ -227,13 +190,8 @@ def _check(staged: Path) -> None:
             "export again with this version: it finds such rows in PostgreSQL, and --orphans skip leaves them out; where"
             " key and reference differ in case or padding alone, declare the key's column COLLATE NOCASE or RTRIM",
         )
-    unsound = list(dict.fromkeys(itertools.chain(*problems)))
     if unsound:
-        raise target.failed("the new database is not sound: %s" % "; ".join(unsound[: target.LISTED]))
-
-
-def _violations(database: sqlite3.Connection) -> List[target.Violation]:
-    return list(target.foreign_key_violations(database))
+        raise target.failed("the new database is not sound: %s" % "; ".join(unsound))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -14,7 +14,6 @@ import pytest
 
 import import_to_sqlite
 from migration.errors import MigrationError
-from migration.sqlite import loading
 from support.migrations import settings_of
 from support.mounts import KIB, Mount
 from support.places import ANNA, CARLA, Place, contents
@@ -143,23 +142,20 @@ def test_full_target_folder_keeps_the_old_database(
     assert listed(folder) == ["app.db"]
 
 
-def test_full_target_folder_ends_an_import_by_two_processes(
+def test_import_that_runs_out_of_room_anywhere_leaves_the_old_database(
     sample_database: Database,
     bundle: Path,
     place: Place,
     tmp_path: Path,
     mount: Mount,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Wherever the room ends: in the first process, in the second, when its tables are taken over, or in an index."""
-    monkeypatch.setattr(loading, "FOR_TWO", 0)
     folder = tmp_path / "target"
     mount(folder, size=4096 * KIB)
     app = folder / "app.db"
     old = make_old_database(app)
     settings = settings_of(sample_database.url, place, sqlite_path=app)
     refused = 0
-    for room in range(0, 4000, 100):
+    for room in range(0, 4000, 50):
         ballast = fill_up(folder, leave=room * KIB)
         try:
             import_to_sqlite.import_(settings)

@@ -20,8 +20,8 @@ from migration.bundle.records import DAMAGES, Lines, first_damage, in_blocks, sc
 from migration.conversion import Decoded, deep, reject_duplicates
 from migration.errors import BundleError
 from migration.files import block_size
-from migration.workers import FOR_THREADS
 
+FOR_THREADS = 16 << 20  # bytes: fewer are hashed before a thread has started
 Result = TypeVar("Result")
 
 

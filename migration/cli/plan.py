@@ -13,7 +13,6 @@ from migration.postgres import source
 from migration.postgres.rows import Orphans, rows_of_user
 from migration.settings import Settings
 from migration.sqlite import mapping
-from migration.sqlite.loading import tables_apart
 from migration.sqlite.mapping import TableMapping
 from migration.sqlite.schema import read_schema
 
@@ -95,14 +94,9 @@ def _conversions(mapped: TableMapping) -> str:
 def _needs(settings: Settings, tables: Sequence[TablePlan]) -> Tuple[Tuple[str, Path, int, int], ...]:
     database = settings.sqlite_path.resolve()
     exported = sum(table.bytes for table in tables)
-    names = {table.name for table in settings.tables}
-    sizes = {table.name: table.bytes for table in tables if table.name in names}
-    # For a while what a second process loads is there twice.
-    apart = tables_apart({table.name: table.rows for table in tables}, sizes)
-    twice = sum(sizes[name] for name in apart)
     wanted = [
         ("bundle", settings.data_dir, exported),
-        ("database", database.parent, int((exported + twice) * SQLITE_SHARE)),
+        ("database", database.parent, int(exported * SQLITE_SHARE)),
     ]
     if settings.backup and database.is_file():
         wanted.append(("backup", settings.backup_dir, database.stat().st_size))

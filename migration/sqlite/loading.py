@@ -7,8 +7,7 @@ import operator
 import re
 import sqlite3
 import time
-from pathlib import Path
-from typing import Any, Callable, Collection, Dict, Iterator, List, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, List, NamedTuple, Sequence
 
 import msgspec
 
@@ -19,17 +18,12 @@ from migration.bundle.reading import Reader
 from migration.errors import SourceError
 from migration.model import Column, Singleton, Table
 from migration.printing import brief
-from migration.settings import Settings
 from migration.sql import quote
 from migration.sqlite import mapping, target
 from migration.sqlite.mapping import TableMapping
-from migration.sqlite.schema import Schema, read_schema
-from migration.workers import is_room_for_two
+from migration.sqlite.schema import Schema
 
 log = logging.getLogger("migration.import")
-
-FOR_TWO = 64 << 20  # bytes of JSON: less is loaded before another process has started
-BYTES_A_ROW = 1000  # so many take as long as what is the same for every row
 
 
 class Filled(NamedTuple):
@@ -54,53 +48,6 @@ def fill(
     _check_count(table.file, rows, export.manifest.row_counts[table.name])
     check_rows(database, mapped.target, rows)
     return Filled(rows, time.perf_counter() - started)
-
-
-def tables_apart(rows: Mapping[str, int], sizes: Mapping[str, int]) -> List[str]:
-    """The tables for another process: about half of the work, where it is enough to start one, and to merge its file.
-
-    ``rows`` and ``sizes``, bytes of JSON, of each table. The one with the most work is loaded here: it is not moved.
-    """
-    if sum(sizes.values()) < FOR_TWO or not is_room_for_two():
-        return []
-    work = {table: rows[table] + size / BYTES_A_ROW for table, size in sizes.items()}
-    apart: List[str] = []
-    here = there = 0.0
-    for table in sorted(work, key=lambda table: -work[table]):
-        if there < here:
-            apart.append(table)
-            there += work[table]
-        else:
-            here += work[table]
-    return apart
-
-
-def fill_apart(
-    side: Path, settings: Settings, export: Reader, names: Collection[str]
-) -> Iterator[Dict[str, Filled]]:
-    """Load some of the tables, with their indexes, into a database of their own, for ``target.merge``.
-
-    For ``workers.in_a_process``: yields rows and seconds of each.
-    """
-    schema = read_schema(settings.schema_path)
-    columns = mapping.columns_of(export, settings, schema)
-    with target.errors(settings.sqlite_path):
-        database = target.create(side, schema)
-        try:
-            taken_off = target.take_off(database)
-            targets = {mapping.target_of(table, schema) for table in settings.tables if table.name in names}
-            filled = {
-                table.name: fill(database, export, table, columns[table.name], schema, lambda rows: None)
-                for table in settings.tables
-                if table.name in names
-            }
-            for taken in taken_off:
-                if taken.is_index_of(targets):
-                    bring_back(database, taken)
-            database.execute("COMMIT")
-        finally:
-            database.close()
-    yield filled
 
 
 class Loader:
@@ -278,17 +225,17 @@ def _first_rejected(
     return start
 
 
-def bring_back(database: sqlite3.Connection, taken: target.Taken) -> None:
-    """Make an index or a trigger of the schema that the load went without."""
+def create_deferred(database: sqlite3.Connection, sql: str) -> None:
+    """Create an index or a trigger that ``target.defer_indexes`` has dropped. Raises MigrationError (exit 5)."""
     try:
-        database.execute(taken.sql)
+        database.execute(sql)
     except sqlite3.IntegrityError as error:
         raise target.failed(
             "the rows do not fit an index of the schema: %s" % error,
             "correct the rows in PostgreSQL and export again, or the index in the schema file: "
-            + " ".join(taken.sql.split()),
+            + " ".join(sql.split()),
         ) from error
-    found = _INSERT_TRIGGER.match(taken.sql)
+    found = _INSERT_TRIGGER.match(sql)
     if found:
         log.warning(
             "trigger %s did not run for the imported rows: bring what it keeps up to date (a full-text table: "

@@ -12,7 +12,7 @@ import sqlite3
 import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Callable, Collection, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from migration import lock
 from migration.errors import MigrationError, SourceError, TargetError
@@ -35,7 +35,6 @@ from migration.sqlite.errors import errors as errors
 from migration.sqlite.errors import failed as failed
 from migration.sqlite.errors import in_use as in_use
 from migration.sqlite.schema import Schema
-from migration.workers import FOR_THREADS, Job
 
 log = logging.getLogger("migration.target")
 
@@ -70,7 +69,7 @@ def replacing(path: Path, backup_dir: Optional[Path] = None, probe: bool = True)
             raise failed("the folder of %s does not exist" % path, "create it, or set --sqlite-path")
         _require_replaceable(target, path)
         staged = _ours(target, ".staging")
-        ours = (staged, beside(staged), looked_at(staged))
+        ours = (staged, looked_at(staged))
         with lock.held(_ours(target, ".lock"), str(path), TargetError):
             for left in ours:
                 old_files.remove(left)
@@ -120,13 +119,8 @@ def _unescaped(found: "re.Match[bytes]") -> bytes:
 def _ours(target: Path, end: str) -> Path:
     """A file of ours beside the database, whose name leaves room for what SQLite adds to it."""
     name = "." + target.name + end
-    fits = len(os.fsencode(name + "-2-journal")) <= _NAME
+    fits = len(os.fsencode(name + "-o-journal")) <= _NAME
     return target.with_name(name if fits else "." + old_files.token(target) + end)
-
-
-def beside(staged: Path) -> Path:
-    """The database that another process fills, for ``merge``."""
-    return staged.with_name(staged.name + "-2")
 
 
 def looked_at(staged: Path) -> Path:
@@ -233,35 +227,15 @@ def any_text(content: bytes) -> str:
 
 
 @contextlib.contextmanager
-def opened(path: Path, more: int = 0) -> Iterator[Tuple[sqlite3.Connection, List[sqlite3.Connection]]]:
-    """A connection, and for a large file some ``more`` for ``workers.at_work``, that all read one state of a database.
-
-    Raises MigrationError (exit 5) where there is none.
-    """
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that reads one state of a database. Raises MigrationError (exit 5) if the file does not exist."""
     if not path.is_file():
         raise failed("no database at %s" % path, "run import_to_sqlite.py first, or set --sqlite-path")
-    with reading(path) as connect, contextlib.closing(connect()) as one:
-        others = [connect() for _ in range(more if path.stat().st_size > FOR_THREADS else 0)]
-        try:
-            for connection in (one, *others):
-                connection.execute("PRAGMA cache_size = %d" % -CACHE)
-            while True:
-                version = one.execute("PRAGMA data_version").fetchone()
-                for connection in (*others, one):
-                    _begin_to_read(connection)
-                if one.execute("PRAGMA data_version").fetchone() == version:
-                    break  # nobody wrote meanwhile
-                for connection in (*others, one):
-                    connection.execute("ROLLBACK")
-            yield one, others
-        finally:
-            for connection in others:
-                connection.close()
-
-
-def _begin_to_read(connection: sqlite3.Connection) -> None:
-    connection.execute("BEGIN")
-    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    with reading(path) as connect, contextlib.closing(connect()) as connection:
+        connection.execute("PRAGMA cache_size = %d" % -CACHE)
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the state of now
+        yield connection
 
 
 Connect = Callable[[], sqlite3.Connection]
@@ -348,9 +322,7 @@ def create(staged: Path, schema: Schema) -> sqlite3.Connection:
     Until it is published nobody needs it after a crash: it is synced once, at the end.
     """
     create_private(staged, exclusive=True).close()
-    connection = sqlite3.connect(
-        staged.as_uri(), uri=True, isolation_level=None
-    )  # merge attaches by URI, too
+    connection = sqlite3.connect(str(staged), isolation_level=None)
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("PRAGMA journal_mode = MEMORY")
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as made:
@@ -364,47 +336,18 @@ def create(staged: Path, schema: Schema) -> sqlite3.Connection:
     return connection
 
 
-class Taken(NamedTuple):
-    """An index or a trigger that is not there while rows are loaded, and the SQL that brings it back."""
-
-    kind: str
-    table: str
-    sql: str
-
-    def is_index_of(self, tables: Collection[str]) -> bool:
-        return self.kind == "index" and self.table in tables
-
-
-def take_off(connection: sqlite3.Connection) -> List[Taken]:
-    """Drop secondary indexes and triggers.
+def defer_indexes(connection: sqlite3.Connection) -> List[str]:
+    """Drop secondary indexes and triggers; returns the SQL that creates them again.
 
     A load without them is about twice as fast, and no trigger touches what is migrated.
     """
     found = connection.execute(
-        "SELECT type, name, tbl_name, sql FROM sqlite_master"
+        "SELECT type, name, sql FROM sqlite_master"
         " WHERE type IN ('index', 'trigger') AND sql IS NOT NULL ORDER BY rowid"
     ).fetchall()
-    for kind, name, _, _ in found:
+    for kind, name, _ in found:
         connection.execute("DROP %s %s" % (kind.upper(), quote(name)))
-    return [Taken(kind, table, sql) for kind, _, table, sql in found]
-
-
-def merge(connection: sqlite3.Connection, side: Path, tables: Sequence[str]) -> None:
-    """Take tables over from a database with the same schema, to where they are empty.
-
-    SQLite moves the records of tables and indexes as they are, which is many times as fast as to insert rows.
-    Source: xferOptimization in https://www.sqlite.org/src/file/src/insert.c
-    """
-    connection.execute("ATTACH ? AS side", (side.as_uri(),))  # a path of any bytes
-    for table in tables:
-        described = connection.execute("PRAGMA table_xinfo(%s)" % quote(table)).fetchall()
-        generated = any(column[6] for column in described)
-        names = ", ".join(quote(column[1]) for column in described if not column[6])
-        connection.execute(
-            "INSERT INTO main.{0}{1} SELECT {2} FROM side.{0}".format(
-                quote(table), " (%s)" % names if generated else "", names if generated else "*"
-            )
-        )
+    return [sql for _, _, sql in found]
 
 
 def insert(
@@ -539,26 +482,6 @@ def _problems_of_old(connection: sqlite3.Connection, what: Optional[str] = None)
     elif what is not None and unseen:
         log.warning("%s is kept as it is; not all of it can be looked at: %s", what, unseen[0])
     return [problem for problem in found if problem not in remarks]
-
-
-def integrity_checks(connection: sqlite3.Connection, in_parts: bool) -> List[Job[List[str]]]:
-    """What ``integrity_problems`` looks at; ``in_parts`` that can be looked at side by side, the largest first.
-
-    A check of one table leaves out what only the whole file shows, such as lost pages; quick_check leaves out
-    what the check of each table shows: that its indexes hold its rows.
-    Source: https://www.sqlite.org/pragma.html#pragma_integrity_check (for one table: since SQLite 3.33)
-    """
-    if not in_parts or sqlite3.sqlite_version_info < (3, 33):
-        return [integrity_problems]
-    sizes = {}
-    for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-        sizes[table] = 0
-        with contextlib.suppress(sqlite3.Error):  # a table without rowid
-            (highest,) = connection.execute("SELECT max(rowid) FROM %s" % quote(table)).fetchone()
-            sizes[table] = highest if type(highest) is int else 0  # a column may have that name, too
-    tables = sorted(sizes, key=lambda table: -sizes[table])
-    names = ["integrity_check(%s)" % quote(table) for table in tables] + ["quick_check"]
-    return [functools.partial(integrity_problems, check=name) for name in names]
 
 
 def finish(connection: sqlite3.Connection, staged: Path, schema: Schema) -> None:

@@ -43,7 +43,7 @@ def opened(path: Path) -> Iterator[CheckedFile]:
         stack.enter_context(target.errors(path))
         _fold_log(path)
         stamp, raw = target.stamp(path), _raw(path, stack)
-        database, _ = stack.enter_context(target.opened(path))
+        database = stack.enter_context(target.opened(path))
         yield CheckedFile(path, database, stamp, raw)
 
 

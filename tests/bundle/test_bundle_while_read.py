@@ -13,7 +13,7 @@ import pytest
 from import_to_sqlite import import_
 from migration import files
 from migration.errors import ExitCode, MigrationError
-from migration.sqlite import loading, target
+from migration.sqlite import target
 from migration.validation import comparison
 from support.bundles import forget_types
 from support.migrations import settings_of
@@ -43,7 +43,6 @@ def once_opened(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> N
 
 
 @pytest.mark.parametrize("types", ["named", "forgotten"])
-@pytest.mark.parametrize("second_process", [False, True])
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
@@ -59,7 +58,6 @@ def test_what_is_loaded_is_what_the_manifest_names(
     name: str,
     old: bytes,
     new: bytes,
-    second_process: bool,
     types: str,
     bundle: Path,
     sample_database: Database,
@@ -69,8 +67,6 @@ def test_what_is_loaded_is_what_the_manifest_names(
     before = make_old_database(place.app)
     if types == "forgotten":
         forget_types(bundle)
-    if second_process:
-        monkeypatch.setattr(loading, "FOR_TWO", 0)
     once_opened(monkeypatch, lambda: change(bundle / name, old, new))
     with pytest.raises(MigrationError) as caught:
         import_(settings_of(sample_database.url, place))

@@ -5,11 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
-from migration.cli.plan import plan
-from migration.sqlite import loading
-from support.migrations import settings_of
 from support.places import ANNA, Place, copy_suite, tree
 from support.runs import Run
 from support.servers import Database
@@ -61,19 +56,6 @@ def test_dry_run_shows_what_a_migration_would_do(
     for what in ("bundle", "database", "backup"):
         needed, free = table[what][2:4]
         assert size(needed) > 0 and size(free) > size(needed), what
-
-
-def test_dry_run_counts_twice_what_a_second_process_loads(
-    sample_database: Database, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = settings_of(sample_database.url, place)
-    needed = []
-    for limit in (1 << 60, 0):
-        monkeypatch.setattr(loading, "FOR_TWO", limit)
-        needed.append({what: size for what, _, size, _ in plan(settings).needs})
-    one, two = needed
-    assert one["bundle"] == two["bundle"]
-    assert 1.3 * one["database"] < two["database"] < 2 * one["database"]
 
 
 def test_dry_run_finds_what_would_stop_the_migration(

@@ -14,7 +14,7 @@ import pytest
 import import_to_sqlite
 from migration import files
 from migration.bundle.folder import held
-from migration.sqlite import loading, target
+from migration.sqlite import target
 from support.migrations import settings_of
 from support.places import Place
 from support.runs import Run
@@ -152,11 +152,7 @@ def test_schema_that_this_sqlite_cannot_read_is_told(bundle: Path, place: Place,
 
 
 @pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le", "UTF-16be"])
-def test_second_process_loads_into_a_path_of_any_bytes(
-    encoding: str, bundle: Path, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loading, "FOR_TWO", 0)
-    monkeypatch.setattr(loading, "is_room_for_two", lambda: True)
+def test_import_goes_into_a_path_of_any_bytes(encoding: str, bundle: Path, place: Place) -> None:
     folder = place.folder / os.fsdecode(b"\xff\xfe o'dd?a=b#c%41\n")
     folder.mkdir()
     schema = place.folder / "schema.sql"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -18,7 +19,7 @@ from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
-from migration.sqlite import loading, target
+from migration.sqlite import target
 from migration.sqlite.schema import describe_objects
 from support.bundles import rewrite
 from support.migrations import make_old, refused, settings_of
@@ -36,16 +37,9 @@ def exported(sample_database: Database, tmp_path_factory: pytest.TempPathFactory
     return place
 
 
-@pytest.fixture(params=[1, 2], ids=["one process", "two processes"])
-def settings(
-    exported: Place,
-    sample_database: Database,
-    place: Place,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Settings:
-    """Anna's bundle, this test's own copy, ready to be imported by so many processes."""
-    monkeypatch.setattr(loading, "FOR_TWO", 0 if request.param == 2 else 1 << 60)
+@pytest.fixture
+def settings(exported: Place, sample_database: Database, place: Place) -> Settings:
+    """Anna's bundle, this test's own copy, ready to be imported."""
     shutil.copytree(str(exported.data), str(place.data))
     return settings_of(sample_database.url, place)
 
@@ -76,6 +70,39 @@ def test_tables_indexes_triggers_and_views_are_those_of_the_schema_file(settings
     assert len([name for kind, name in describe_objects(found) if kind == "trigger"]) == 11
     assert found.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     found.close()
+
+
+@pytest.mark.skipif(sqlite3.sqlite_version_info < (3, 31), reason="no generated columns")
+def test_numbered_and_generated_columns_expression_indexes_and_full_text_tables_are_made(
+    settings: Settings, tmp_path: Path
+) -> None:
+    text = Path(SCHEMA).read_text(encoding="utf-8")
+    usual = "CREATE TABLE IF NOT EXISTS charts (\n    id TEXT PRIMARY KEY NOT NULL,"
+    assert usual in text
+    unusual = """CREATE TABLE IF NOT EXISTS charts (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL,
+        short TEXT AS (substr(id, 1, 8)) VIRTUAL, long TEXT AS (id || '!') STORED UNIQUE,"""
+    more = """
+        CREATE INDEX by_expression ON charts (lower(short), created_at) WHERE created_at > '2000';
+        CREATE VIRTUAL TABLE words USING fts5(id);
+        CREATE TRIGGER counted AFTER DELETE ON charts BEGIN SELECT 1; END;
+        """
+    schema = tmp_path.parent / "unusual.sql"
+    schema.write_text(text.replace(usual, unusual) + more, encoding="utf-8")
+    import_(dataclasses.replace(settings, schema_path=schema))
+    records = json.loads((settings.data_dir / "charts.json").read_text(encoding="utf-8"))
+    ids = [record["id"] for record in records]
+    assert rows(settings.sqlite_path, "SELECT number, id, short, long FROM charts ORDER BY number") == [
+        (number, key, key[:8], key + "!") for number, key in enumerate(ids, 1)
+    ]
+    assert rows(settings.sqlite_path, "SELECT * FROM sqlite_sequence") == [("charts", len(ids))]
+    assert rows(settings.sqlite_path, "SELECT count(*) FROM words") == [(0,)]
+    with contextlib.closing(sqlite3.connect(str(settings.sqlite_path))) as found, contextlib.closing(
+        sqlite3.connect(":memory:")
+    ) as expected:
+        expected.executescript(schema.read_text(encoding="utf-8"))
+        assert describe_objects(found) == describe_objects(expected)
+        assert found.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def test_triggers_work_and_have_touched_no_timestamp(settings: Settings, exported: Place) -> None:
