@@ -6,6 +6,7 @@ import collections
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ import msgspec
 from migration.bundle.damage import damaged, legible, open_file, read_file
 from migration.bundle.folder import held
 from migration.bundle.manifest import MANIFEST, REPORTS, USER_DATA, Manifest, read_manifest
-from migration.bundle.records import DAMAGES, Lines, first_damage, in_blocks, scanned
+from migration.bundle.records import DAMAGES, OtherLayout, first_damage, in_array, in_blocks, in_lines
 from migration.conversion import Decoded, deep, reject_duplicates
 from migration.errors import BundleError
 from migration.files import block_size
@@ -146,7 +147,7 @@ class Reader:
         return {name: None if text == b"null" else text for name, text in texts.items()}
 
     def records(self, file_name: str, decode: Callable[[bytes], Decoded]) -> Iterator[Decoded]:
-        """Each record of a table's file, decoded, at flat memory. Raises as ``blocks`` does."""
+        """Each record of a table's file, decoded. Raises as ``blocks`` does."""
         decode = deep(decode)
         for batch in self.blocks(file_name, lambda texts: [decode(text) for text in texts], decode):
             yield from batch
@@ -154,42 +155,46 @@ class Reader:
     def blocks(
         self, file_name: str, process: Callable[[List[bytes]], Result], decode: Callable[[bytes], Any]
     ) -> Iterator[Result]:
-        """What ``process`` makes of each block of records, given as JSON text, at flat memory.
+        """What ``process`` makes of each block of records, given as JSON text.
 
-        Our own files hold one record a line. Any other layout of a JSON array is read as well, a
-        little slower: ``process`` lets msgspec.DecodeError through where a text is no JSON, and ``decode``
-        finds which one it is. Raises MigrationError (exit 4), naming file and record, where there is one.
+        Our own files hold one record a line, and are read at flat memory. ``process`` raises msgspec.DecodeError
+        where a text is not JSON: from that record on the file is read as a JSON array in any layout, whole. ``decode``
+        finds the record that is damaged. Raises MigrationError (exit 4), naming file and record.
         """
+        digest = hashlib.sha256()
+        number, texts = 0, []  # type: int, List[bytes]
         with open_file(self.folder / file_name) as file:
-            number, texts = 0, []  # type: int, List[bytes]
             try:
-                layout = Lines(file)
-                for texts in _legibly(file_name, layout):
-                    try:
+                try:
+                    for texts in _legibly(file_name, in_lines(file, digest)):
                         made = process(texts)
-                    except msgspec.ValidationError:
-                        raise
-                    except msgspec.DecodeError:
-                        break  # not one record a line, from here on at least
-                    number += len(texts)
-                    texts = []  # a record may be large: it is held as short as can be
-                    layout.accept()
-                    yield made
-                    del made
-                texts = []
-                for texts in [] if layout.ended else in_blocks(_legibly(file_name, scanned(file, layout))):
-                    made = process(texts)
-                    number += len(texts)
+                        number += len(texts)
+                        texts = []  # a record may be large: keep no reference to it
+                        yield made
+                        del made
+                except msgspec.ValidationError:
+                    raise
+                except (OtherLayout, msgspec.DecodeError):
                     texts = []
-                    yield made
-                    del made
+                    with legible(file_name):
+                        file.seek(0)
+                        content = file.read()
+                    digest = hashlib.sha256(content)
+                    found = in_array(content.decode("utf-8", "surrogateescape"))
+                    del content
+                    for texts in in_blocks(itertools.islice(found, number, None)):
+                        made = process(texts)
+                        number += len(texts)
+                        texts = []
+                        yield made
+                        del made
             except DAMAGES as error:
                 sound, damage = first_damage(texts, decode)
                 damage = damage or error
                 raise damaged(
                     "%s is damaged in record %d: %s" % (file_name, number + sound + 1, damage)
                 ) from damage
-        self._require(file_name, layout.digest)
+        self._require(file_name, digest)
 
 
 def _legibly(name: str, texts: Iterable[Result]) -> Iterator[Result]:

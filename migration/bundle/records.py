@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import Any, BinaryIO, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import msgspec
 
 from migration.conversion import deep, value_at
-from migration.files import BLOCK, block_size
+from migration.files import block_size
 
 LINES = 1 << 18  # bytes of records that are looked at together
 
@@ -48,129 +47,81 @@ def first_damage(
     return len(texts), None
 
 
-class Lines:
-    """The records of a file in our own layout, block by block; stops before the first block in another layout.
+class OtherLayout(Exception):
+    """A file, or what follows its last block, does not hold one record a line as our own do."""
 
-    ``offset``: how far the file was accepted; ``last``: the sign before it: "[", "," or the "}" of a record;
-    ``digest``: of what was accepted.
+
+def in_lines(file: BinaryIO, digest: Any) -> Iterator[List[bytes]]:
+    """The records of a file in our own layout, block by block, at flat memory; ``digest`` is given all bytes.
+
+    Raises OtherLayout, perhaps after some blocks. Whether each text is one record, only decoding it tells.
     """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.offset, self.last, self.ended = 0, "", False
-        self.digest = hashlib.sha256()
-        self._read = 0, self.digest
-
-    def accept(self) -> None:
-        """The block that was handed out last is one of records."""
-        size, self.digest = self._read
-        self.offset += size
-        self.last = ","
-
-    def __iter__(self) -> Iterator[List[bytes]]:
-        file = self._file
-        head = file.readline(16)
-        if head.strip() != b"[":
+    head = file.readline(16)
+    digest.update(head)
+    if head.strip() != b"[":
+        raise OtherLayout
+    size = min(LINES, block_size(file.fileno()))
+    is_first = True
+    while True:
+        # Read the last record's line to its end, and the end of the array behind it.
+        parts = [file.read(size), file.readline()]
+        if (parts[0][-1:] + parts[1][-2:])[-2:] != b",\n":
+            parts.append(file.read(len(_END)))
+        block = b"".join(parts)
+        del parts
+        digest.update(block)
+        is_last = block.endswith(_END)
+        if is_first and block == _END[1:]:
+            is_last, block = True, b""
+        if file.read(1) if is_last else not block.endswith(b",\n"):
+            raise OtherLayout
+        if not block:
             return
-        self.offset, self.last = len(head), "["
-        self.digest.update(head)
-        size = min(LINES, block_size(file.fileno()))
-        while True:
-            # The last record's line has to be read whole, and what ends the array behind it.
-            parts = [file.read(size), file.readline()]
-            if (parts[0][-1:] + parts[1][-2:])[-2:] != b",\n":
-                parts.append(file.read(len(_END)))
-            block = b"".join(parts)
-            del parts
-            digest = self.digest.copy()
-            digest.update(block)
-            self._read = len(block), digest
-            closed = block.endswith(_END)
-            if closed or block == _END[1:]:
-                if file.read(1):
-                    return
-                if not closed:
-                    self.ended = self.last == "["
-                    if self.ended:
-                        self.digest = digest
-                    return
-            elif not block.endswith(b",\n"):
-                return
-            lines = block.count(b"\n")
-            found = [block[: -len(_END) if closed else -2].split(b",\n")]
-            del block
-            if lines != len(found[0]) + closed:
-                return
-            yield found.pop()  # and keep nothing of it: a record may be large
-            if closed:
-                self.ended = True
-                return
+        lines = block.count(b"\n")
+        found = [block[: -len(_END) if is_last else -2].split(b",\n")]
+        del block
+        if lines != len(found[0]) + is_last:
+            raise OtherLayout
+        yield found.pop()  # and keep no reference: a record may be large
+        if is_last:
+            return
+        is_first = False
 
 
 _END = b"\n]\n"
 
 
-_BLANK = re.compile(r"[ \t\n\r]*")
+def in_array(text: str) -> Iterator[bytes]:
+    """The records of a JSON array in any layout. Raises ValueError at the place where it is damaged.
 
+    ``text``: decoded with ``surrogateescape``, so that only a record that is not UTF-8 is refused, by its decoder.
+    """
 
-def scanned(file: BinaryIO, layout: Lines) -> Iterator[bytes]:
-    """The records behind those that ``layout`` accepted."""
-    import codecs
+    def sign_at(position: int) -> Tuple[str, int]:
+        """The next sign that is not blank, and where it is."""
+        found = _BLANK.match(text, position)
+        assert found is not None
+        return text[found.end() : found.end() + 1], found.end()
 
-    file.seek(layout.offset)
-    last = layout.last
-    decoder = codecs.getincrementaldecoder("utf-8")()
     end_of = deep(value_at)
-    buffer, position, block, ended = "", 0, BLOCK, False
+    sign, position = sign_at(0)
+    if sign != "[":
+        raise ValueError("not a JSON array")
+    sign, position = sign_at(position + 1)
+    while sign != "]":
+        if sign != "{":
+            raise ValueError("not a JSON object" if sign else "the file ends too early")
+        _, end = end_of(text, position)
+        yield text[position:end].encode("utf-8", "surrogateescape")
+        sign, position = sign_at(end)
+        if sign == ",":
+            sign, position = sign_at(position + 1)
+            if sign == "]":
+                raise ValueError("a comma before the end of the array")
+        elif sign != "]":
+            raise ValueError("a comma is missing" if sign else "the file ends too early")
+    if sign_at(position + 1)[0]:
+        raise ValueError("text after the end of the array")
 
-    def more() -> bool:
-        nonlocal buffer, position, ended, block
-        data = file.read(block)
-        layout.digest.update(data)
-        ended = not data
-        buffer = buffer[position:] + decoder.decode(data, final=ended)
-        position = 0
-        block *= 2  # so that a record of any size is scanned a bounded number of times
-        return not ended
 
-    def skip_blank() -> str:
-        nonlocal position
-        while True:
-            found = _BLANK.match(buffer, position)
-            assert found is not None
-            position = found.end()
-            if position < len(buffer) or not more():
-                return buffer[position : position + 1]
-
-    if not last:
-        if skip_blank() != "[":
-            raise ValueError("not a JSON array")
-        position, last = position + 1, "["
-    while True:
-        character = skip_blank()
-        if character == "]" and last != ",":
-            position += 1
-            if skip_blank():
-                raise ValueError("text after the end of the array")
-            return
-        if not character:
-            raise ValueError("the file ends too early")
-        if last == "}":
-            if character != ",":
-                raise ValueError("a comma is missing")
-            position, last = position + 1, ","
-            continue
-        if character != "{":
-            raise ValueError(
-                "a comma before the end of the array" if character == "]" else "not a JSON object"
-            )
-        while True:
-            try:
-                _, end = end_of(buffer, position)
-                break
-            except ValueError:
-                if not more():
-                    raise
-        block = BLOCK
-        yield buffer[position:end].encode("utf-8")
-        position, last = end, "}"
+_BLANK = re.compile(r"[ \t\n\r]*")

@@ -247,7 +247,6 @@ def test_records_are_the_same_wherever_a_block_ends_and_a_cut_file_is_damaged(
     reader = Reader(tmp_path, Manifest("", "", "", {}, checksums), {})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "LINES", size)
-        patch.setattr(records, "BLOCK", size)
         path.write_bytes(text)
         assert list(reader.records(path.name, msgspec.json.decode)) == rows
         cut = text[: max(0, len(text.rstrip()) - 1 - end)]
