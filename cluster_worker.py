@@ -22,7 +22,8 @@ from typing import Iterator, List, NamedTuple, Optional, Sequence
 import config
 from export_from_postgres import export
 from import_to_sqlite import import_
-from migration.cli import console
+from migration.cli import configuration
+from migration.cli.log import log
 from migration.errors import ExitCode, MigrationError, ResourceError, UsageError, lacking
 from migration.files import make_folder
 from migration.fleet import ledger, origin, results
@@ -227,16 +228,16 @@ _SILENT = logging.NullHandler()  # what a phase says of a user stands in the out
 @functools.lru_cache(maxsize=4)
 def _settings(errand: Errand) -> Settings:
     """This worker's own settings. Raises RunStopped where they are not the coordinator's."""
-    console.log.addHandler(_SILENT)
+    log.addHandler(_SILENT)
     try:
         arguments = argparse.Namespace(
             schema_path=errand.schema_path,
             orphans="skip" if errand.skip_orphans else "stop",
             strict=errand.strict,
         )
-        arguments.environment = console.environment(config.BASE_DIR)
+        arguments.environment = configuration.environment(config.BASE_DIR)
         settings = dataclasses.replace(
-            console.settings(arguments, config), backup=False, data_dir=Path(errand.output)
+            configuration.settings(arguments, config), backup=False, data_dir=Path(errand.output)
         )
         if agreement(settings) != errand.agreement:
             raise UsageError(

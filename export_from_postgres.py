@@ -8,9 +8,9 @@ Reads in one REPEATABLE READ READ ONLY transaction; PostgreSQL is never changed.
 from __future__ import annotations
 
 if __name__ == "__main__":  # before what may fail is imported
-    from migration.cli import console
+    from migration.cli import running
 
-    console.begin()
+    running.begin()
 
 import collections
 import contextlib
@@ -25,7 +25,7 @@ from typing import Deque, Dict, Iterator, List, Mapping, Optional, Sequence
 import config
 from migration.bundle.manifest import Manifest
 from migration.bundle.writing import Writer, new_bundle
-from migration.cli import console
+from migration.cli import configuration, options, running, terminal
 from migration.errors import ExitCode, MigrationError, SourceError
 from migration.model import Table
 from migration.postgres import source
@@ -136,7 +136,7 @@ def _write_tables(rows: Rows, other: Optional[Snapshot], settings: Settings, out
     waiting: Deque[Table] = collections.deque(
         sorted(settings.tables, key=lambda table: -rows.db.size([table.name])) if other else settings.tables
     )
-    total = sum(map(rows.count, settings.tables)) if console.wants_progress() else None
+    total = sum(map(rows.count, settings.tables)) if terminal.wants_progress() else None
 
     def write(rows: Rows, partner: Optional[Snapshot]) -> None:
         try:
@@ -155,7 +155,7 @@ def _write_tables(rows: Rows, other: Optional[Snapshot], settings: Settings, out
                 partner.cancel()
             raise
 
-    with console.progress("export", total) as advance, ThreadPoolExecutor(1) as pool:
+    with terminal.progress("export", total) as advance, ThreadPoolExecutor(1) as pool:
         try:
             beside = None if other is None else pool.submit(write, rows.seen_by(other), rows.db)
             write(rows, other)
@@ -237,18 +237,20 @@ def _write_user_data(rows: Rows, settings: Settings, out: Writer) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    parser = console.parser(__doc__ or "")
-    console.add_user(parser)
-    console.add_source(parser)
-    console.add_schema(parser)
-    console.add_orphans(parser)
-    return console.run(lambda args: _main(console.settings(args, config)), parser.parse_args(argv), config)
+    parser = options.parser(__doc__ or "")
+    options.add_user(parser)
+    options.add_source(parser)
+    options.add_schema(parser)
+    options.add_orphans(parser)
+    return running.run(
+        lambda args: _main(configuration.settings(args, config)), parser.parse_args(argv), config
+    )
 
 
 def _main(settings: Settings) -> int:
     exported = export(settings)
     manifest = exported.manifest
-    console.summary(
+    terminal.summary(
         "Exported to %s" % settings.data_dir,
         ("table", "rows", "bytes", "seconds"),
         [

@@ -8,9 +8,9 @@ The bundle is verified first, the old database backed up, and the new one publis
 from __future__ import annotations
 
 if __name__ == "__main__":  # before what may fail is imported
-    from migration.cli import console
+    from migration.cli import running
 
-    console.begin()
+    running.begin()
 
 import logging
 import sqlite3
@@ -26,7 +26,7 @@ import config
 from migration.bundle.damage import damaged
 from migration.bundle.manifest import USER_DATA, Manifest, files_of
 from migration.bundle.reading import Reader, open_bundle
-from migration.cli import console
+from migration.cli import configuration, options, running, terminal
 from migration.errors import ExitCode, MigrationError
 from migration.model import Column
 from migration.settings import Settings
@@ -77,7 +77,7 @@ def import_(settings: Settings) -> Imported:
                 log.debug("import: the user's row and the preferences are filled")
                 filled = _fill_tables(database, export, settings, columns, schema)
                 started = time.perf_counter()
-                with console.progress("index and check", len(deferred) + 1, "steps") as advance:
+                with terminal.progress("index and check", len(deferred) + 1, "steps") as advance:
                     for sql in deferred:
                         create_deferred(database, sql)
                         advance(1)
@@ -131,7 +131,7 @@ def _fill_tables(
     """Load every table. Returns its rows and seconds by the table's name."""
     filled: Dict[str, Filled] = {}
     total = sum(export.manifest.row_counts[table.name] for table in settings.tables)
-    with console.progress("import", total) as advance:
+    with terminal.progress("import", total) as advance:
         for table in settings.tables:
             done = fill(database, export, table, columns[table.name], schema, advance)
             log.info("imported %s: %d rows in %.1f s", table.name, done.rows, done.seconds)
@@ -195,13 +195,13 @@ def _check(staged: Path) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    parser = console.parser(__doc__ or "")
-    console.add_user(parser)
-    console.add_target(parser)
-    console.add_schema(parser)
-    console.add_backup(parser)
-    return console.run(
-        lambda args: _main(console.settings(args, config, asks_postgres=False)),
+    parser = options.parser(__doc__ or "")
+    options.add_user(parser)
+    options.add_target(parser)
+    options.add_schema(parser)
+    options.add_backup(parser)
+    return running.run(
+        lambda args: _main(configuration.settings(args, config, asks_postgres=False)),
         parser.parse_args(argv),
         config,
     )
@@ -209,7 +209,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def _main(settings: Settings) -> int:
     imported = import_(settings)
-    console.summary(
+    terminal.summary(
         "Imported to %s" % settings.sqlite_path,
         ("table", "rows", "bytes", "seconds"),
         [

@@ -13,9 +13,9 @@ Whatever ends a run, the old database or the new one is there, whole.
 from __future__ import annotations
 
 if __name__ == "__main__":  # before what may fail is imported
-    from migration.cli import console
+    from migration.cli import running
 
-    console.begin(required=())
+    running.begin(required=())
 
 import argparse
 import dataclasses
@@ -23,7 +23,8 @@ import sys
 from typing import TYPE_CHECKING, Dict, List, Optional, Sequence
 
 import config
-from migration.cli import console, packages
+from migration.cli import configuration, options, packages, running, terminal
+from migration.cli.log import log
 from migration.errors import ExitCode
 from migration.settings import Settings
 
@@ -36,14 +37,14 @@ NEWEST = "\0newest"  # no file has such a name
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    parser = console.parser(__doc__ or "")
-    console.add_user(parser)
-    console.add_source(parser)
-    console.add_target(parser)
-    console.add_schema(parser)
-    console.add_backup(parser)
-    console.add_orphans(parser)
-    console.add_validation(parser)
+    parser = options.parser(__doc__ or "")
+    options.add_user(parser)
+    options.add_source(parser)
+    options.add_target(parser)
+    options.add_schema(parser)
+    options.add_backup(parser)
+    options.add_orphans(parser)
+    options.add_validation(parser)
     parser.add_argument("--skip-export", action="store_true", help="use the bundle that is there")
     parser.add_argument("--skip-import", action="store_true", help="leave the database as it is")
     parser.add_argument("--skip-validation", action="store_true", help="do not check the database afterwards")
@@ -72,19 +73,21 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         parser.error("--dry-run looks at what PostgreSQL holds: leave --skip-export and --skip-import away")
     if arguments.offline and not arguments.skip_export:
         parser.error("--offline validates without PostgreSQL: it goes with --skip-export")
-    console.check_validation(parser, arguments)
+    options.check_validation(parser, arguments)
     for name in ("skip_validation", "dry_run", "restore"):
-        if getattr(arguments, name) not in (None, False) and console.validation_options(arguments):
+        if getattr(arguments, name) not in (None, False) and options.validation_options(arguments):
             parser.error(
                 "%s belongs to the validation, which --%s leaves out"
-                % (console.validation_options(arguments)[0], name.replace("_", "-"))
+                % (options.validation_options(arguments)[0], name.replace("_", "-"))
             )
     if arguments.skip_export and arguments.skip_import and arguments.skip_validation:
         parser.error("every phase is skipped: nothing to do")
     without = arguments.offline or arguments.restore is not None
     without = without or (arguments.skip_export and arguments.skip_validation)
-    return console.run(
-        lambda args: _main(args, console.settings(args, config, asks_postgres=not without)), arguments, config
+    return running.run(
+        lambda args: _main(args, configuration.settings(args, config, asks_postgres=not without)),
+        arguments,
+        config,
     )
 
 
@@ -155,13 +158,11 @@ def _summarize(exported: Optional[Exported], imported: Optional[Imported], setti
             if imported is None
             else "%s to %s" % ("Imported" if exported is None else "Migrated", settings.sqlite_path)
         )
-        console.summary(title, ["table", "rows", "bytes", *phases], rows)
+        terminal.summary(title, ["table", "rows", "bytes", *phases], rows)
     for name, left_out in manifest.orphans_skipped.items():
-        console.log.warning(
-            "left out of %s by --orphans skip: %d rows that refer to rows of others", name, left_out
-        )
+        log.warning("left out of %s by --orphans skip: %d rows that refer to rows of others", name, left_out)
     if imported is not None and imported.backup is not None:
-        console.log.info(
+        log.info(
             "to go back: python migrate.py --restore %s --sqlite-path %s",
             imported.backup,
             settings.sqlite_path,
@@ -174,12 +175,12 @@ def _restore(name: str, settings: Settings) -> int:
     backup = (
         target.newest_backup(settings.backup_dir, settings.sqlite_path)
         if name == NEWEST
-        else console.expanded(name)
+        else configuration.expanded(name)
     )
     saved = target.restore(backup, settings.sqlite_path, settings.backup_dir if settings.backup else None)
-    console.log.info("%s restored from %s", settings.sqlite_path, backup)
+    log.info("%s restored from %s", settings.sqlite_path, backup)
     if saved is not None:
-        console.log.info("what was there is backed up to %s", saved)
+        log.info("what was there is backed up to %s", saved)
         target.prune(settings.backup_dir, settings.keep_backups, settings.sqlite_path, saved)
     return ExitCode.DONE
 

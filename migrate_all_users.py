@@ -12,9 +12,9 @@ All users are read at one instant. One that fails stops no other: the run ends w
 from __future__ import annotations
 
 if __name__ == "__main__":  # before what may fail is imported
-    from migration.cli import console
+    from migration.cli import running
 
-    console.begin()
+    running.begin()
 
 import argparse
 import contextlib
@@ -34,8 +34,17 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Opt
 import config
 from cluster_worker import Errand, agreement, close_connections, migrate_users
 from migration import files, lock
-from migration.cli import console
-from migration.errors import ExitCode, MigrationError, ResourceError, SourceError, TargetError, error_of
+from migration.cli import configuration, options, running, terminal
+from migration.cli.log import log
+from migration.errors import (
+    ExitCode,
+    MigrationError,
+    ResourceError,
+    SourceError,
+    TargetError,
+    UsageError,
+    error_of,
+)
 from migration.fleet import cluster, ledger, origin, results, room, selection, summary
 from migration.fleet.cluster import Lost, Workers
 from migration.fleet.ledger import Ledger, Outcome, Pending
@@ -47,7 +56,7 @@ from migration.postgres.source import Snapshot
 from migration.settings import Settings
 from migration.sqlite.schema import read_schema
 
-log = console.log.getChild("all_users")
+log = log.getChild("all_users")
 
 COMMON = ".shared"  # in the output folder, while a run lasts: what everybody shares
 TICK = 1.0  # seconds between two looks at PostgreSQL and the cluster
@@ -61,11 +70,11 @@ MOST_IN_TASK = 8  # users
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    parser = console.parser(__doc__ or "", data_dir=False)
-    console.add_source(parser)
-    console.add_schema(parser)
-    console.add_orphans(parser)
-    console.add_strict(parser)
+    parser = options.parser(__doc__ or "", data_dir=False)
+    options.add_source(parser)
+    options.add_schema(parser)
+    options.add_orphans(parser)
+    options.add_strict(parser)
     parser.add_argument(
         "--output-dir",
         metavar="DIR",
@@ -83,7 +92,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     where.add_argument(
         "--workers",
         metavar="N",
-        type=console.positive,
+        type=options.positive,
         help="worker processes on this machine (default: one a core)",
     )
     where.add_argument("--scheduler", metavar="URL", help="the scheduler of a cluster, as tcp://host:8786")
@@ -97,14 +106,14 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument(
         "--user-timeout",
         metavar="SECONDS",
-        type=console.positive,
+        type=options.positive,
         default=3600,
         help="give up a user who takes longer (default: 3600)",
     )
     parser.add_argument(
         "--max-connections",
         metavar="N",
-        type=console.positive,
+        type=options.positive,
         default=20,
         help="connections to PostgreSQL at once, the coordinator's among them (default: 20)",
     )
@@ -119,7 +128,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.max_connections < 2:
         parser.error("--max-connections is at least 2: the coordinator's, and a worker's")
-    return console.run(lambda args: _main(args, console.settings(args, config)), arguments, config)
+    return running.run(lambda args: _main(args, configuration.settings(args, config)), arguments, config)
 
 
 def _memory(text: str) -> int:
@@ -133,7 +142,7 @@ def _main(arguments: argparse.Namespace, settings: Settings) -> int:
     cluster.require()
     if arguments.scheduler is None:
         cluster.require_resources(_worker_count(arguments))
-    output = console.expanded(arguments.output_dir).absolute()
+    output = configuration.expanded(arguments.output_dir).absolute()
     with contextlib.ExitStack() as stack:
         with results.errors(output):
             files.make_folder(output)
@@ -211,7 +220,7 @@ def _require_same_origin(book: Ledger, now: Origin, where: str, output: Path, re
     """
     for before in book.before():
         if before.origin is not None and not before.origin.database.is_same(now.database):
-            raise console.usage(
+            raise UsageError(
                 "%s holds users of another database: run %d read %s, this one would read %s"
                 % (output, before.run, before.source, where)
                 + (", which is not the same database any more" if before.source == where else ""),
@@ -230,7 +239,7 @@ def _require_same_origin(book: Ledger, now: Origin, where: str, output: Path, re
             if is_changed
         ]
         if changed:
-            raise console.usage(
+            raise UsageError(
                 "users in %s were done with another %s, by run %d"
                 % (output, " and ".join(changed), before.run),
                 "leave --resume away to migrate everybody again, or choose another --output-dir, or take the old one back",
@@ -271,7 +280,7 @@ def _choose(
         )
     alike = book.alike(run) if results.ignores_case(output) else []
     if alike:
-        raise console.usage(
+        raise UsageError(
             "users whose ids differ in capitals alone would share a folder in %s: %s"
             % (output, ", ".join(alike[:LISTED])),
             "choose an --output-dir on a file system that tells capitals apart",
@@ -288,7 +297,7 @@ def _look_through(book: Ledger, run: int, settings: Settings, output: Path) -> N
     """Have those done again whose files are not as they were made, or of whom more is asked now."""
     again: Dict[str, List[str]] = {}  # reason → users
     done = book.users(run, "done")
-    with console.progress("verify", book.count(run, "done"), "users") as advance, ThreadPoolExecutor(
+    with terminal.progress("verify", book.count(run, "done"), "users") as advance, ThreadPoolExecutor(
         cluster.cores()
     ) as pool:
         while True:
@@ -396,7 +405,7 @@ def _migrate(run: _Run) -> None:
     progress = _Progress(run.total)
     looked, with_workers, capacity = 0.0, time.monotonic(), 0
     heard = time.monotonic()
-    with console.progress("migrate", run.total, "users", remaining=True) as advance:
+    with terminal.progress("migrate", run.total, "users", remaining=True) as advance:
         while True:
             if time.monotonic() - looked >= TICK:
                 _require_snapshot(run)
@@ -532,7 +541,7 @@ class _Progress:
 
     def say(self) -> None:
         now = time.monotonic()
-        if console.wants_progress() or not self._done or now - self._said < LINE_SECONDS:
+        if terminal.wants_progress() or not self._done or now - self._said < LINE_SECONDS:
             return
         self._said = now
         speed = self._done / (now - self._began)
@@ -552,10 +561,10 @@ def _show(book: Ledger, run: int, output: Path) -> None:
         title += "; %d done before, their files verified" % before.users
     else:
         del rows[1]
-    console.summary(title, ("state", "users", "rows", "bytes"), rows)
+    terminal.summary(title, ("state", "users", "rows", "bytes"), rows)
     if failed:
         listed = list(itertools.islice(book.users(run, "failed"), LISTED))
-        console.summary(
+        terminal.summary(
             "Failed" if failed <= LISTED else "Failed, the first %d of %d" % (LISTED, failed),
             ("user", "exit code", "error"),
             [(row["user_id"], str(row["exit_code"] or ""), row["error"]) for row in listed],

@@ -9,9 +9,9 @@ Changes nothing else.
 from __future__ import annotations
 
 if __name__ == "__main__":  # before what may fail is imported
-    from migration.cli import console
+    from migration.cli import running
 
-    console.begin()
+    running.begin()
 
 import contextlib
 import logging
@@ -22,7 +22,7 @@ from typing import Iterator, Optional, Sequence
 
 import config
 from migration.bundle.folder import held
-from migration.cli import console
+from migration.cli import configuration, options, running, terminal
 from migration.errors import ExitCode
 from migration.postgres.source import Snapshot
 from migration.settings import Settings
@@ -114,17 +114,19 @@ def _checked(settings: Settings, db: Optional[Snapshot], sound: Optional[target.
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    parser = console.parser(__doc__ or "")
-    console.add_user(parser)
-    console.add_source(parser)
-    console.add_target(parser)
-    console.add_schema(parser)
-    console.add_orphans(parser)
-    console.add_validation(parser)
+    parser = options.parser(__doc__ or "")
+    options.add_user(parser)
+    options.add_source(parser)
+    options.add_target(parser)
+    options.add_schema(parser)
+    options.add_orphans(parser)
+    options.add_validation(parser)
     arguments = parser.parse_args(argv)
-    console.check_validation(parser, arguments)
-    return console.run(
-        lambda args: _main(console.settings(args, config, asks_postgres=not args.offline)), arguments, config
+    options.check_validation(parser, arguments)
+    return running.run(
+        lambda args: _main(configuration.settings(args, config, asks_postgres=not args.offline)),
+        arguments,
+        config,
     )
 
 
@@ -136,9 +138,9 @@ def conclude(made: Report, settings: Settings) -> int:
     """Print the verdict, or the report with ``--json``, and return the exit code."""
     code = ExitCode.DONE if made.passed else ExitCode.DIFFERENCES
     if settings.json:
-        console.output(made.text(), code)
+        terminal.output(made.text(), code)
     else:
-        console.summary(
+        terminal.summary(
             "Validation: %s" % ("PASS" if made.passed else "FAIL, %d errors" % made.error_count),
             ("table", "PostgreSQL", "bundle", "SQLite", "cells", "differences", "match"),
             [

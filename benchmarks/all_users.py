@@ -23,7 +23,7 @@ import cluster_worker
 import config
 from benchmarks import crowd, results
 from demo.postgres import temp_postgres
-from migration.cli import console
+from migration.cli import configuration
 from migration.fleet import selection
 from migration.fleet.ledger import Outcome
 from migration.postgres import shared_rows, source
@@ -174,7 +174,7 @@ def _loop(url: str, output: Path) -> int:
 
 def _settings(url: str, output: Path) -> Settings:
     arguments = argparse.Namespace(postgres_url=url, environment={})
-    return dataclasses.replace(console.settings(arguments, config), data_dir=output, backup=False)
+    return dataclasses.replace(configuration.settings(arguments, config), data_dir=output, backup=False)
 
 
 # The page

@@ -70,3 +70,12 @@ def brief(text: str) -> str:
     """Text as a part of a line can hold it."""
     shown = printable(text[:SHOWN])
     return shown if len(text) <= SHOWN else "%s… (%d characters)" % (shown, len(text))
+
+
+def size(number: float) -> str:
+    """Bytes for people: 999 B, 1.2 kB, 3.4 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return "%d B" % number if unit == "B" else "%.1f %s" % (number, unit)
+        number /= 1000
+    return "%.1f TB" % number

@@ -20,7 +20,7 @@ import pytest
 import config
 from migration import lock
 from migration.bundle.manifest import MANIFEST, USER_DATA, Manifest
-from migration.cli import console
+from migration.cli.options import EXIT_CODES
 from migration.errors import BundleError, ExitCode
 from migration.model import Singleton
 from support.places import ANNA, BRUNO, SCHEMA, SUITE, Place
@@ -169,7 +169,7 @@ def test_exit_code_table_is_the_programs() -> None:
     shown = {int(number): meaning for number, meaning in cells(section(README, "Exit codes"))}
     assert set(shown) == {int(exit_code) for exit_code in ExitCode}
     assert shown == {
-        int(number): meaning for number, meaning in re.findall(r"^  (\d+) +(.+)$", console.EXIT_CODES, re.M)
+        int(number): meaning for number, meaning in re.findall(r"^  (\d+) +(.+)$", EXIT_CODES, re.M)
     }
 
 

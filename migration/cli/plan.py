@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
 from migration import conversion
-from migration.cli import console
+from migration.cli import terminal
+from migration.cli.log import log
 from migration.postgres import source
 from migration.postgres.rows import Orphans, rows_of_user
+from migration.printing import size
 from migration.settings import Settings
 from migration.sqlite import mapping
 from migration.sqlite.mapping import TableMapping
@@ -120,7 +122,7 @@ def _existing(folder: Path) -> Path:
 
 def show(made: Plan, settings: Settings) -> None:
     """Print the plan to stdout."""
-    console.summary(
+    terminal.summary(
         "Dry run: user %s from %s to %s; nothing was written"
         % (made.user_id, source.masked(settings.postgres), settings.sqlite_path),
         ("table", "rows", "bytes", "conversions", "dropped columns"),
@@ -128,18 +130,15 @@ def show(made: Plan, settings: Settings) -> None:
         even_if_quiet=True,
         is_result=True,
     )
-    console.summary(
+    terminal.summary(
         "Disk space, estimated",
         ("for", "folder", "needed", "free"),
-        [
-            (what, str(folder), console.size(needed), console.size(free))
-            for what, folder, needed, free in made.needs
-        ],
+        [(what, str(folder), size(needed), size(free)) for what, folder, needed, free in made.needs],
     )
     for line in made.suspects:
-        console.log.warning("%s", line)
+        log.warning("%s", line)
     for orphans in made.orphans:
-        console.log.warning(
+        log.warning(
             "%d rows of %s refer by %s to rows of %s that are not the user's: the migration %s",
             orphans.rows,
             orphans.table,
@@ -148,7 +147,7 @@ def show(made: Plan, settings: Settings) -> None:
             "leaves them out" if settings.skip_orphans else "will stop there, unless --orphans skip is given",
         )
     for orphans, declared in made.left_behind:
-        console.log.warning(
+        log.warning(
             "%d rows of %s that are not exported refer by %s to rows of the user in %s: %s",
             orphans.rows,
             orphans.table,
@@ -159,4 +158,4 @@ def show(made: Plan, settings: Settings) -> None:
             else "the migration will stop there, unless left_behind in config.py says that they may stay",
         )
     if not made.fits:
-        console.log.warning("not enough disk space")
+        log.warning("not enough disk space")

@@ -8,9 +8,10 @@ import sqlite3
 from pathlib import Path
 from typing import Mapping
 
-from migration.cli import console
+from migration.cli.log import log
 from migration.errors import TargetError
 from migration.postgres.source import SharedRows, Snapshot, select_json
+from migration.printing import size
 from migration.settings import Settings
 from migration.sqlite.schema import Schema
 
@@ -34,11 +35,11 @@ def require_space(
     """Raises MigrationError (exit 5) where ``users`` will not fit. ``there``: bytes of theirs that will be replaced."""
     needed = max(0, bytes_needed(db, settings, schema, exported, users) - there)
     free = shutil.disk_usage(str(output)).free
-    console.log.info("%s needed in %s, estimated; %s free", console.size(needed), output, console.size(free))
+    log.info("%s needed in %s, estimated; %s free", size(needed), output, size(free))
     if needed > free:
         raise TargetError(
             "no space for %d users in %s: about %s needed, %s free"
-            % (users, output, console.size(needed), console.size(free)),
+            % (users, output, size(needed), size(free)),
             "free some space, choose another --output-dir, or migrate fewer at a time with --users-from",
         )
 

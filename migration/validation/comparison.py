@@ -12,7 +12,7 @@ from migration import conversion
 from migration.bundle.damage import damaged
 from migration.bundle.reading import Reader
 from migration.bundle.records import in_blocks
-from migration.cli import console
+from migration.cli import terminal
 from migration.errors import MigrationError
 from migration.model import Table
 from migration.postgres.source import Digest, Digester
@@ -49,7 +49,7 @@ def compare_tables(context: Context) -> Dict[str, Compared]:
     export, tables = context.export, context.settings.tables
     total = sum(export.manifest.row_counts[table.name] for table in tables) if export else None
     compared: Dict[str, Compared] = {}
-    with console.progress("validate", total) as advance:
+    with terminal.progress("validate", total) as advance:
         for table in tables:
             compared[table.name] = _compare(context, table, advance)
             result = compared[table.name].result

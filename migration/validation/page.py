@@ -10,8 +10,7 @@ import re
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
-from migration.cli.console import size
-from migration.printing import printable
+from migration.printing import printable, size
 
 TEMPLATE = Path(__file__).resolve().with_name("report.html.j2")
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration.cli import console
+from migration.cli.log import _Printable
 from migration.printing import LINES, LISTS, printable, printable_json
 from support.places import ANNA, SCHEMA, SUITE, Place, copy_suite, extended_schema
 from support.runs import Run
@@ -103,7 +103,7 @@ def test_values_and_keys_in_findings_are_printable(database: Database, place: Pl
 
 
 def test_log_lines_and_lists_stay_lines(capsys: pytest.CaptureFixture) -> None:
-    formatter = console._Printable("%(message)s")
+    formatter = _Printable("%(message)s")
     record = logging.makeLogRecord({"msg": "the first:\n  one\n  two\rthree\nfour"})
     assert formatter.format(record) == "the first:\n  one\n  two\\rthree\\nfour"
 
@@ -137,8 +137,8 @@ def test_wrong_option_that_nobody_can_read_has_its_exit_code() -> None:
 
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", "2> >(exec true)"])
 def test_bug_that_nobody_can_read_has_its_exit_code(redirection: str) -> None:
-    code = "import argparse, config; from migration.cli import console;"
-    code += "console.run(lambda args: 1 // 0, console.parser('').parse_args([]), config) == 70 or 1 // 0"
+    code = "import argparse, config; from migration.cli import options, running;"
+    code += "running.run(lambda args: 1 // 0, options.parser('').parse_args([]), config) == 70 or 1 // 0"
     done = shell('cd "$SUITE"; "$RUN" -c "$@" ' + redirection, code)
     assert done.returncode == 0, done.stderr
 

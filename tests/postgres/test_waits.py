@@ -310,21 +310,21 @@ DEAF = """
 import sys, sqlite3
 sys.path.insert(0, sys.argv[1])
 import config
-from migration.cli import console
+from migration.cli import options, running
 def body(arguments):
     print("began", flush=True)
     sqlite3.connect(":memory:").execute(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n").fetchall()
-arguments = console.parser("x").parse_args([])
-sys.exit(console.run(body, arguments, config))
+arguments = options.parser("x").parse_args([])
+sys.exit(running.run(body, arguments, config))
 """
 
 
 def test_second_interrupt_ends_what_hears_none(monkeypatch: pytest.MonkeyPatch) -> None:
     code = DEAF + "\n"
     code = code.replace(
-        "from migration.cli import console",
-        "from migration.cli import console; from migration.postgres import waits; waits.LAST = 0.5",
+        "from migration.cli import running",
+        "from migration.cli import running; from migration.postgres import waits; waits.LAST = 0.5",
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(SUITE)],

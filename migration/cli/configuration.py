@@ -1,0 +1,210 @@
+"""Settings of a run: from options, else the environment, else the ``.env`` file, else config.py."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+from migration.cli.log import log
+from migration.errors import UsageError
+from migration.model import require_distinct, require_tuple
+from migration.settings import Settings
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+@dataclass(frozen=True)
+class _Lookup:
+    """Option, then environment, then ``.env``, then config.py."""
+
+    arguments: argparse.Namespace
+    environment: Mapping[str, str]
+    config: Any
+
+    def text(self, option: str, variable: str, default: str) -> str:
+        return self.given(option, variable) or str(getattr(self.config, default) or "")
+
+    def given(self, option: str, variable: str) -> Optional[str]:
+        """The option or the variable; an option that is empty is a slip, not a wish for the default."""
+        value = getattr(self.arguments, option, None)
+        if value == "":
+            raise UsageError("--%s is empty" % option.replace("_", "-"))
+        return value or self.environment.get(variable) or None
+
+    def utf8(self, option: str, variable: str) -> Optional[str]:
+        """As ``given``, for what PostgreSQL is told; a path may be of any bytes."""
+        value = self.given(option, variable)
+        try:
+            (value or "").encode("utf-8")
+        except UnicodeEncodeError:
+            raise UsageError("--%s or %s is not UTF-8" % (option.replace("_", "-"), variable)) from None
+        return value
+
+    def path(self, option: str, variable: str, default: str) -> Path:
+        """What has no option here is not used: its variable may hold anything."""
+        if option not in self.arguments:
+            return Path(str(getattr(self.config, default)))
+        return expanded(self.text(option, variable, default))
+
+
+def expanded(path: str) -> Path:
+    """A path as a person writes it, ``~`` and all. Raises MigrationError (exit 2)."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError("%s: %s" % (path, error)) from error
+
+
+def environment(base_dir: Path) -> Dict[str, str]:
+    """The environment over the ``.env`` file beside config.py; values are taken as they stand."""
+    given = {name: value for name, value in os.environ.items() if not _is_of_kubernetes(name, value)}
+    file = base_dir / ".env"
+    if not file.is_file():
+        return given
+    from dotenv.parser import parse_stream
+
+    try:
+        lines = list(parse_stream(io.StringIO(file.read_bytes().decode("utf-8-sig"))))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            "cannot read %s: %s" % (file, getattr(error, "strerror", None) or "not UTF-8")
+        ) from error
+    wrong = [line.original.line for line in lines if line.error]
+    if wrong:
+        raise UsageError(
+            "%s, line %d is no NAME=value" % (file, wrong[0]),
+            "correct the line; a quote that is opened needs its end",
+        )
+    found = {line.key: line.value for line in lines if line.key and line.value is not None}
+    return {**found, **given}
+
+
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    """Whether it is what Kubernetes says to every container of a service called postgres, as tcp://10.96.0.10:5432.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+    """
+    return name == "POSTGRES_PORT" and re.match("(tcp|udp|sctp)://", value) is not None
+
+
+def settings(arguments: argparse.Namespace, config: Any, asks_postgres: bool = True) -> Settings:
+    """Resolve everything that one run needs to know, in the body of ``run``. Raises MigrationError (exit 2).
+
+    ``asks_postgres``: False where the run needs no PostgreSQL: what is said of it is not looked at then.
+    """
+    found = _Lookup(arguments, arguments.environment, config)
+    postgres, fallback = _postgres(found) if asks_postgres else ({}, None)
+    require_tuple("EXCLUDED_TABLES", config.EXCLUDED_TABLES)
+    require_tuple("UNRELATED_TABLES", config.UNRELATED_TABLES)
+    require_distinct(table.name for table in (config.USER, config.PREFERENCES, *config.TABLES))
+    return Settings(
+        postgres=postgres,
+        fallback_password=fallback,
+        postgres_schema=config.POSTGRES_SCHEMA,
+        user_email=found.utf8("user_email", "MIGRATION_USER_EMAIL"),
+        default_email=config.DEFAULT_USER_EMAIL or None,
+        sqlite_path=found.path("sqlite_path", "SQLITE_PATH", "SQLITE_PATH"),
+        schema_path=found.path("schema_path", "SCHEMA_PATH", "SCHEMA_PATH"),
+        data_dir=found.path("data_dir", "MIGRATION_DATA_DIR", "DATA_DIR"),
+        backup_dir=found.path("backup_dir", "BACKUP_DIR", "BACKUP_DIR"),
+        user=config.USER,
+        preferences=config.PREFERENCES,
+        tables=tuple(config.TABLES),
+        excluded_tables=tuple(config.EXCLUDED_TABLES),
+        unrelated_tables=tuple(config.UNRELATED_TABLES),
+        backup=not getattr(arguments, "no_backup", False),
+        keep_backups=getattr(arguments, "keep_backups", None),
+        skip_orphans=getattr(arguments, "orphans", "stop") == "skip",
+        offline=getattr(arguments, "offline", False),
+        against=getattr(arguments, "against", None),
+        strict=getattr(arguments, "strict", False),
+        max_differences=getattr(arguments, "max_differences", None) or Settings.max_differences,
+        show_values=getattr(arguments, "show_values", False),
+        json=getattr(arguments, "json", False),
+    )
+
+
+# our name, libpq's parameter, libpq's variable
+_POSTGRES = (
+    ("POSTGRES_HOST", "host", "PGHOST"),
+    ("POSTGRES_PORT", "port", "PGPORT"),
+    ("POSTGRES_DB", "dbname", "PGDATABASE"),
+    ("POSTGRES_USER", "user", "PGUSER"),
+    ("POSTGRES_PASSWORD", "password", "PGPASSWORD"),
+)
+
+
+def _postgres(found: _Lookup) -> Tuple[Dict[str, str], Optional[str]]:
+    """libpq's parameters, and config.py's password for where libpq finds none of its own."""
+    url = found.utf8("postgres_url", "POSTGRES_URL")
+    named = {
+        name: found.environment[variable]
+        for variable, name, _ in _POSTGRES
+        if found.environment.get(variable)
+    }
+    if url:
+        return _over(named, url, found), None
+    for variable, name, _ in _POSTGRES:
+        _refuse_url(variable, named.get(name))
+    if _is_of_kubernetes("POSTGRES_PORT", os.environ.get("POSTGRES_PORT", "")):
+        log.warning("POSTGRES_PORT is what Kubernetes makes it for a service called postgres: it is not used")
+    if "PGSERVICE" in os.environ:
+        return named, None
+    for variable, name, libpq in _POSTGRES:
+        if name not in named and name != "password":
+            if libpq in os.environ:
+                named[name] = os.environ[libpq]
+            else:
+                named[name] = str(getattr(found.config, variable))
+    fallback = (
+        None if "password" in named or "PGPASSWORD" in os.environ else str(found.config.POSTGRES_PASSWORD)
+    )
+    return named, fallback
+
+
+def _over(named: Mapping[str, str], url: str, found: _Lookup) -> Dict[str, str]:
+    """The URL's parameters. Parts that are set in the environment win over a URL in ``.env``, one by one."""
+    from migration.cli import process_list
+    from migration.postgres import source
+
+    process_list.hide(url)
+    given = source.parameters(url)
+    from_file = not getattr(found.arguments, "postgres_url", None) and not os.environ.get("POSTGRES_URL")
+    for variable, name, _ in _POSTGRES if from_file else ():
+        part = os.environ.get(variable)
+        if part and part != given.get(name) and not _is_of_kubernetes(variable, part):
+            _refuse_url(variable, part)
+            given[name] = part
+            if name == "host":
+                given.pop("hostaddr", None)
+            log.warning(
+                "%s in the environment takes the place of that part of POSTGRES_URL in .env", variable
+            )
+    if "password" in named and "password" not in given:
+        given["password"] = named["password"]
+    return given
+
+
+def _refuse_url(variable: str, value: Optional[str]) -> None:
+    if variable != "POSTGRES_PASSWORD" and "://" in (value or ""):
+        raise UsageError("%s holds a URL" % variable, "put it in POSTGRES_URL")
+
+
+def log_settings(arguments: argparse.Namespace, config: Any) -> Tuple[str, Optional[Path]]:
+    """The log's level and file. Raises UsageError."""
+    found = _Lookup(arguments, arguments.environment, config)
+    if arguments.verbose:
+        level = "DEBUG"
+    elif arguments.quiet:
+        level = "WARNING"
+    else:
+        level = found.text("", "LOG_LEVEL", "LOG_LEVEL").upper()
+    if level not in LEVELS:
+        raise UsageError("LOG_LEVEL is %r" % level, "one of " + ", ".join(LEVELS))
+    file = found.text("log_file", "LOG_FILE", "LOG_FILE")
+    return level, expanded(file) if file else None

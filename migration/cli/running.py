@@ -1,0 +1,128 @@
+"""How a script runs and ends: errors as messages, signals, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import re
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, Callable, Optional, Sequence, Type
+
+from migration.cli import packages
+from migration.cli.configuration import environment, log_settings
+from migration.cli.log import logging_to, print_error
+from migration.errors import ExitCode, MigrationError, ResourceError, UsageError, lacking
+from migration.printing import LINES, say
+
+
+def begin(required: Sequence[str] = packages.FOR_ALL) -> None:
+    """For a script, before it imports what may fail: whatever ends it from here on has an exit code.
+
+    ``required``: the packages that it imports.
+    """
+    _open_standard_streams()
+    sys.excepthook = _end_of_script
+    packages.require(tuple(required))
+
+
+def _end_of_script(kind: Type[BaseException], error: BaseException, trace: object) -> None:
+    sys.exit(_failed(error) if isinstance(error, Exception) else _interrupted())
+
+
+def run(body: Callable[[argparse.Namespace], int], arguments: argparse.Namespace, config: Any) -> int:
+    """Run a script's body: logging before, errors as messages and exit codes after."""
+    _open_standard_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a sign is no reason to stop
+    from migration.postgres import waits  # no need of it for --help
+
+    try:
+        with waits.listening(_end), contextlib.ExitStack() as stack:
+            with contextlib.suppress(ValueError):  # not the main thread: whoever embeds us handles signals
+                previous = signal.signal(signal.SIGTERM, _interrupt)
+                if previous is not None:
+                    stack.callback(signal.signal, signal.SIGTERM, previous)
+            try:
+                arguments.environment = environment(config.BASE_DIR)
+                level, file = log_settings(arguments, config)
+                stack.enter_context(logging_to(level, file))
+                return int(body(arguments))
+            except Exception as error:  # noqa: BLE001  the edge: whatever it is has an exit code
+                return _failed(error)
+    except KeyboardInterrupt:
+        return _interrupted()
+    except Exception as error:  # noqa: BLE001  what surrounds the body, such as a thread that cannot be started
+        return _failed(error)
+
+
+def _open_standard_streams() -> None:
+    """Those that were closed by who started us. Nothing is printed to a closed standard output: that is an error."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _failed(error: Exception) -> int:
+    """Say why a run ends, and with which exit code. An error that nobody expected is a bug and shows its traceback."""
+    # Python makes a RuntimeError of an interrupt that falls into a thread's start, or into a class's before 3.12.
+    if isinstance(error, RuntimeError) and any(
+        isinstance(e, KeyboardInterrupt) for e in (error.__cause__, error.__context__)
+    ):
+        return _interrupted()
+    expected = lacking(error) or packages.lacking(error) or error
+    if not isinstance(expected, MigrationError):
+        expected = _fault_of_config(error) or error
+    if not isinstance(expected, MigrationError):
+        say("".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip(), LINES)
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        expected = ResourceError(
+            "this is a bug in the program: %s in %s, line %d"
+            % (type(error).__name__, Path(place.filename).name, place.lineno or 0),
+            "report it with what is printed above; look through that for personal data first",
+        )
+    print_error(expected)
+    return int(expected.exit_code)
+
+
+def _fault_of_config(error: Exception) -> Optional[MigrationError]:
+    """The error to report where config.py, which is the operator's, cannot be loaded or lacks a name; None for another."""
+    lacks = _NO_ATTRIBUTE.fullmatch(str(error)) if isinstance(error, AttributeError) else None
+    if lacks:
+        return UsageError(
+            "config.py has no %s" % lacks[1], "take it over from the config.py that this version came with"
+        )
+    if isinstance(error, SyntaxError):
+        file, line = error.filename or "", error.lineno
+    else:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
+        file, line = (frames[-1].filename, frames[-1].lineno) if frames else ("", 0)
+    if Path(file).name != "config.py":
+        return None
+    return UsageError("config.py, line %d: %s: %s" % (line or 0, type(error).__name__, error), "correct it")
+
+
+_NO_ATTRIBUTE = re.compile(r"module 'config' has no attribute '(\w+)'")
+
+INTERRUPTED = "error: interrupted; nothing is half done, run again when ready"
+
+
+def _interrupted() -> int:
+    say(INTERRUPTED)
+    return int(ExitCode.INTERRUPTED)
+
+
+def _end() -> None:
+    """End the process, from a thread: the main one does not hear of interrupts. Files are as if it were killed: whole."""
+    with contextlib.suppress(OSError):
+        os.write(2, (INTERRUPTED + "\n").encode("ascii"))
+    os._exit(int(ExitCode.INTERRUPTED))
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
