@@ -434,9 +434,10 @@ def refuse_constant(name: str) -> None:
     raise ValueError("%s is not JSON" % name)
 
 
-_READER = json.JSONDecoder(parse_constant=refuse_constant)
+# Only where a value ends counts; int() refuses more than 4300 digits.
+_READER = json.JSONDecoder(parse_constant=refuse_constant, parse_int=float)
 # The same in Python alone, whose depth sys.setrecursionlimit sets in every version.
-_DEEP_READER = json.JSONDecoder(parse_constant=refuse_constant)
+_DEEP_READER = json.JSONDecoder(parse_constant=refuse_constant, parse_int=float)
 _DEEP_READER.scan_once = json.scanner.py_make_scanner(_DEEP_READER)  # type: ignore[attr-defined]
 
 
@@ -498,7 +499,7 @@ def _after(text: str, position: int, sign: str) -> int:
 
 def reject_duplicates(record: bytes) -> None:
     """Raise msgspec.ValidationError where a record has a member twice."""
-    pairs = json.loads(record.decode("utf-8"), object_pairs_hook=list)
+    pairs = json.loads(record.decode("utf-8"), object_pairs_hook=list, parse_int=float)
     if isinstance(pairs, list):
         names = [pair[0] for pair in pairs if isinstance(pair, tuple)]
         twice = {name for name in names if names.count(name) > 1}
