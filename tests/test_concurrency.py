@@ -21,13 +21,11 @@ import psycopg2
 import pytest
 
 import config
-from export_from_postgres import export
-from import_to_sqlite import import_
 from migration.bundle.manifest import files_of
 from migration.bundle.reading import open_bundle
 from migration.errors import MigrationError
 from migration.sqlite import target
-from support.migrations import settings_of
+from support.migrations import export_and_import, settings_of
 from support.places import ANNA, BRUNO, SCHEMA, SUITE, Place
 from support.runs import Run
 from support.servers import Database
@@ -125,8 +123,7 @@ def test_export_while_others_write_is_of_one_moment(exports: int, database: Data
                 assert writer.error is None
                 time.sleep(0.001)
             settings = settings_of(database.url, place, offline=True)
-            export(settings)
-            import_(settings)
+            export_and_import(settings)
             made = validate(settings)
             assert made.passed, made.errors
             seen.add(assert_whole(place.app))

@@ -19,7 +19,7 @@ from support.mounts import KIB, Mount
 from support.places import ANNA, CARLA, Place, contents
 from support.runs import Result, Run
 from support.servers import Database
-from support.sqlite_files import OLD_ROWS, make_old_database, rows_of
+from support.sqlite_files import OLD_ROWS, change, make_old_database, rows_of
 
 
 def fill_up(folder: Path, leave: int = 0) -> Path:
@@ -387,9 +387,6 @@ def test_target_whose_folder_has_no_room_for_a_name(
 
 def make_old_database_without_wal(path: Path) -> bytes:
     other = path.parent.parent / "made.db"
-    database = sqlite3.connect(str(other))
-    database.execute("CREATE TABLE old (note)")
-    database.commit()
-    database.close()
+    change(other, "CREATE TABLE old (note)")
     shutil.copyfile(str(other), str(path))
     return path.read_bytes()

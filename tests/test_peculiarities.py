@@ -17,7 +17,7 @@ from import_to_sqlite import import_
 from migration.errors import MigrationError
 from migration.model import Table, child_of
 from migration.settings import Settings
-from support.migrations import settings_of
+from support.migrations import export_and_import, settings_of
 from support.places import ANNA, BRUNO, SCHEMA, SUITE, Place, extended_schema
 from support.runs import Run
 from support.servers import Database
@@ -25,8 +25,7 @@ from validate_migration import validate
 
 
 def migrated(settings: Settings) -> sqlite3.Connection:
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     report = validate(settings)
     assert report.passed, report.errors
     return sqlite3.connect(str(settings.sqlite_path))

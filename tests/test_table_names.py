@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 
 import config
 from export_from_postgres import export
-from import_to_sqlite import import_
 from migration.bundle.manifest import MANIFEST, REPORTS, USER_DATA
 from migration.errors import ExitCode, MigrationError
 from migration.model import Table, file_name, owned_by, require_distinct
 from migration.sql import quote
-from support.migrations import settings_of
+from support.migrations import export_and_import, settings_of
 from support.places import ANNA, Place, extended_schema
 from support.servers import Database
 from validate_migration import validate
@@ -61,8 +60,7 @@ def test_rows_of_strangely_named_tables_arrive_and_no_file_lies_elsewhere(
         schema_path=extended_schema(place.folder, schema),
     )
     inside.mkdir(parents=True)
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     report = validate(settings)
     assert report.passed, report.errors
     assert [report.validation_results[name].sqlite_count for name in STRANGE] == [1] * len(STRANGE)

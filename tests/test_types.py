@@ -24,7 +24,7 @@ from migration import conversion
 from migration.errors import ExitCode, MigrationError
 from migration.model import Column
 from migration.settings import Settings
-from support.migrations import settings_of, typed_settings
+from support.migrations import export_and_import, settings_of, typed_settings
 from support.places import ANNA, Place, extended_schema
 from support.servers import Database, Server
 from validate_migration import validate
@@ -274,8 +274,7 @@ def migrated(typed_database: Database, tmp_path_factory: pytest.TempPathFactory)
         )
     )
     settings = typed_settings(typed_database, place, schema, list(names.values()))
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     return settings
 
 
@@ -298,8 +297,7 @@ def test_json_that_readers_balk_at_arrives(typed_database: Database, place: Plac
         "INSERT INTO %s SELECT 1, id, %s FROM users WHERE email = '%s'" % (name, case.literal, ANNA)
     )
     settings = typed_settings(typed_database, place, schema, [name])
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     assert validate(settings).errors == []
     connection = sqlite3.connect(str(place.app))
     assert connection.execute("SELECT v FROM " + name).fetchall() == [(case.value,)]
@@ -400,8 +398,7 @@ def test_odd_names_of_tables_and_columns_are_quoted(typed_database: Database, pl
         place.folder, 'CREATE TABLE %s ("Key" INTEGER PRIMARY KEY, %s TEXT);' % quoted_names
     )
     settings = typed_settings(typed_database, place, schema, [name])
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     report = validate(settings)
     assert report.errors == []
     connection = sqlite3.connect(str(place.app))
@@ -562,8 +559,7 @@ def test_random_rows_come_out_as_they_went_in(
                 [number, anna, t, t2, _json(j), None if j2 is None and number % 2 else _json(j2), *others],
             )
     connection.close()
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     database = sqlite3.connect(str(place.app))
     found = database.execute("SELECT * FROM random_rows ORDER BY id").fetchall()
     database.close()

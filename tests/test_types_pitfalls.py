@@ -15,10 +15,9 @@ import pytest
 from demo import sample
 from demo.postgres import temp_postgres
 from export_from_postgres import export
-from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
-from support.migrations import settings_of, typed_settings
+from support.migrations import export_and_import, settings_of, typed_settings
 from support.places import ANNA, Place, extended_schema
 from support.runs import Run
 from support.servers import Database
@@ -41,8 +40,7 @@ def table(
 
 
 def migrated(settings: Settings) -> List[Any]:
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     assert validate(settings).errors == []
     return [value for (value,) in rows_of(settings.sqlite_path, "SELECT v FROM odd ORDER BY id")]
 

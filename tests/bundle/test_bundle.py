@@ -18,7 +18,6 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import config
-from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.bundle import records
 from migration.bundle.manifest import Manifest
@@ -27,7 +26,7 @@ from migration.bundle.writing import new_bundle
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
 from support.bundles import forget_types, rewrite
-from support.migrations import refused, settings_of
+from support.migrations import export_and_import, refused, settings_of
 from support.places import Place
 from support.servers import Database
 from validate_migration import validate
@@ -56,8 +55,7 @@ LAYOUTS: Dict[str, Callable[[Any], str]] = {
 def exported(sample_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Place:
     place = Place(tmp_path_factory.mktemp("exported"))
     settings = settings_of(sample_database.url, place)
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     return place
 
 

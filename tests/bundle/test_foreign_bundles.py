@@ -15,13 +15,12 @@ import psycopg2
 import psycopg2.extras
 import pytest
 
-from export_from_postgres import export
 from import_to_sqlite import import_
 from migration import conversion
 from migration.errors import ExitCode, MigrationError
 from migration.validation import pairing_texts, record_changes
 from support.bundles import edit_manifest, forget_types, rewrite
-from support.migrations import settings_of
+from support.migrations import export_and_import, settings_of
 from support.places import ANNA, Place
 from support.servers import Database
 from validate_migration import validate
@@ -155,8 +154,7 @@ def test_an_instant_is_the_same_in_another_zone(theirs: str, now: str, same: boo
 def test_own_bundles_tell_every_digit(database: Database, place: Place) -> None:
     database.execute("""UPDATE charts SET chart_data = '{"a": 1.5}'""")
     settings = settings_of(database.url, place)
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     database.execute("""UPDATE charts SET chart_data = '{"a": 1.50}'""")
     assert not validate(settings).passed
 
@@ -208,8 +206,7 @@ def test_json_is_stored_in_one_form_whoever_wrote_the_bundle(
     own = Place(tmp_path / "own")
     own.folder.mkdir()
     settings = settings_of(database.url, own)
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     other_export(database.url, place.data, **layout)
     theirs = settings_of(database.url, place)
     import_(theirs)

@@ -20,7 +20,7 @@ from migration.cli import options, running
 from support.places import ANNA, BRUNO, CARLA, SCHEMA, Place, copy_suite, tree
 from support.runs import Run
 from support.servers import NOWHERE, PASSWORD, Database, Guarded
-from support.sqlite_files import OLD_ROWS, make_old_database, rows_of
+from support.sqlite_files import OLD_ROWS, change, make_old_database, rows_of
 
 EXTRA_TABLE = "\nCREATE TABLE %s (id INTEGER PRIMARY KEY, note TEXT DEFAULT 'mine');\n"
 BACKUP_NAME = r"theprogram_backup_\d{8}_\d{6}\.db"
@@ -77,10 +77,7 @@ def test_skip_export_and_import_validates_the_database_that_is_there(
 
 
 def test_validation_that_finds_differences_exits_1(migrated: Place, run: Run) -> None:
-    database = sqlite3.connect(str(migrated.app))
-    database.execute("DELETE FROM transit_events WHERE rowid = 1")
-    database.commit()
-    database.close()
+    change(migrated.app, "DELETE FROM transit_events WHERE rowid = 1")
     done = run("migrate.py", "--skip-export", "--skip-import", "--offline")
     assert done.code == 1
     assert "Row count mismatch in transit_events: PG=72, SQLite=71" in done.err

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from migration.printing import LINES, LISTS, printable, printable_json
 from support.places import ANNA, SCHEMA, SUITE, Place, copy_suite, extended_schema
 from support.runs import Run
 from support.servers import NOWHERE, Database
+from support.sqlite_files import change
 
 # Clears the screen, sets a title, rings, goes back to the line's begin, and turns the text's direction (also by C1 codes)
 EVIL = "\x1b[2J\x1b]0;owned\x07\rerror: all is well\x9b1m\u202e\u2066\n  fake@example.com\nerror: none"
@@ -161,10 +161,7 @@ def test_result_that_cannot_be_printed_is_an_error(
 
 
 def test_verdict_comes_before_a_report_that_cannot_be_printed(migrated: Place) -> None:
-    database = sqlite3.connect(str(migrated.app))
-    database.execute("DELETE FROM session_notes")
-    database.commit()
-    database.close()
+    change(migrated.app, "DELETE FROM session_notes")
     places = ["--data-dir", migrated.data, "--sqlite-path", migrated.app, "--schema-path", SCHEMA]
     done = shell('"$RUN" "$SUITE/"validate_migration.py --json --offline "$@" >/dev/full', *places)
     assert done.returncode == 1

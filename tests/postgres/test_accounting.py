@@ -11,14 +11,13 @@ import pytest
 
 import config
 from export_from_postgres import export
-from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
 from migration.model import Table, child_of, owned_by
 from migration.settings import Settings
-from support.migrations import settings_of
+from support.migrations import export_and_import, settings_of
 from support.places import ANNA, BRUNO, SCHEMA, Place, extended_schema
 from support.servers import Database
-from support.sqlite_files import lawless
+from support.sqlite_files import lawless, rows_of
 from validate_migration import validate
 
 INVOICES = """
@@ -136,8 +135,7 @@ def test_added_table_takes_one_entry_and_its_schema(database: Database, place: P
             "CREATE TABLE invoice_lines (id TEXT PRIMARY KEY, invoice_id TEXT REFERENCES invoices (id), item TEXT)",
         ),
     )
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     report = validate(settings)
     assert report.errors == []
     assert report.validation_results["invoices"].sqlite_count == 3
@@ -179,8 +177,7 @@ def test_declared_drop_lets_the_column_pass(database: Database, place: Place) ->
     database.execute("ALTER TABLE clients ADD moon_phase text DEFAULT 'full'")
     tables = (Table("clients", owned_by("user_id"), dropped=("moon_phase",)), *config.TABLES[1:])
     settings = settings_of(database.url, place, tables=tables)
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     assert validate(settings).errors == []
     # the bundle keeps what SQLite has no place for
     assert json.loads((place.data / "clients.json").read_text(encoding="utf-8"))[0]["moon_phase"] == "full"
@@ -190,12 +187,9 @@ def test_added_column_of_both_schemas_is_migrated(database: Database, place: Pla
     database.execute("ALTER TABLE clients ADD moon_phase text DEFAULT 'full'")
     schema = extended_schema(tmp_path, "ALTER TABLE clients ADD moon_phase TEXT")
     settings = settings_of(database.url, place, schema_path=schema)
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     assert validate(settings).errors == []
-    connection = sqlite3.connect(str(place.app))
-    assert connection.execute("SELECT DISTINCT moon_phase FROM clients").fetchall() == [("full",)]
-    connection.close()
+    assert rows_of(place.app, "SELECT DISTINCT moon_phase FROM clients") == [("full",)]
 
 
 def test_only_the_declared_column_is_let_through(database: Database, place: Place) -> None:
@@ -218,8 +212,7 @@ def test_column_that_sqlite_requires_and_the_source_lacks_is_refused(
     assert "clients.nickname" in error.message
     schema.write_text(changed.replace("nickname TEXT NOT NULL", "nickname TEXT NOT NULL DEFAULT '-'"))
     settings = settings_of(database.url, place, schema_path=schema)
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
 
 
 def test_column_that_was_dropped_in_postgresql_is_no_concern(database: Database, place: Place) -> None:
@@ -230,11 +223,8 @@ def test_column_that_was_dropped_in_postgresql_is_no_concern(database: Database,
 def test_source_column_that_is_missing_leaves_sqlites_default(database: Database, place: Place) -> None:
     database.execute("ALTER TABLE interpretations DROP is_user_custom")
     settings = settings_of(database.url, place, BRUNO)
-    export(settings)
-    import_(settings)
-    connection = sqlite3.connect(str(place.app))
-    assert connection.execute("SELECT DISTINCT is_user_custom FROM interpretations").fetchall() == [(0,)]
-    connection.close()
+    export_and_import(settings)
+    assert rows_of(place.app, "SELECT DISTINCT is_user_custom FROM interpretations") == [(0,)]
 
 
 @pytest.mark.parametrize(("column", "value"), [("is_user_custom", "1"), ("source", "'x'")])
@@ -243,8 +233,7 @@ def test_value_that_the_source_has_nothing_for_is_named(
 ) -> None:
     database.execute("ALTER TABLE interpretations DROP " + column)
     settings = settings_of(database.url, place, BRUNO)
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     with lawless(settings) as connection:
         connection.execute("UPDATE interpretations SET %s = %s" % (column, value))
     report = validate(settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sqlite3
 from typing import Any, Dict
 
 import pytest
@@ -17,6 +16,7 @@ from support.migrations import settings_of
 from support.places import ANNA, BRUNO, Place
 from support.runs import Run
 from support.servers import Database
+from support.sqlite_files import rows_of
 from validate_migration import validate
 
 NOWHERE = "00000000-0000-4000-8000-000000000000"
@@ -141,9 +141,7 @@ def test_skipped_orphan_takes_what_hangs_on_it_along(database: Database, place: 
     assert report.passed
     assert dict(report.orphans_skipped) == expected
     assert any(orphan["table"] in warning and "orphans" in warning for warning in report.warnings)
-    connection = sqlite3.connect(str(place.app))
-    assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
-    connection.close()
+    assert rows_of(place.app, "PRAGMA foreign_key_check") == []
 
 
 def test_many_orphans_are_counted_and_the_first_listed(database: Database, place: Place) -> None:

@@ -15,7 +15,7 @@ from migration.errors import ExitCode, MigrationError
 from migration.fleet import selection
 from migration.model import Table, child_of, owned_by, shared
 from migration.postgres import source
-from support.migrations import settings_of
+from support.migrations import export_and_import, settings_of
 from support.ownership import (
     C1,
     C2,
@@ -27,13 +27,13 @@ from support.ownership import (
     migrate,
     other_root,
     refused,
-    rows,
     settings_of_root,
     settings_with,
 )
 from support.places import SUITE, Place
 from support.runs import Run
 from support.servers import Database, Server
+from support.sqlite_files import rows_of
 from validate_migration import validate
 
 # Equality as the types themselves have it
@@ -53,7 +53,7 @@ def test_parent_is_found_by_the_types_own_equality(two_users: Database, place: P
     two_users.execute(BOARDS.format(key=key))
     tables = (Table("boards", owned_by("user_id")), Table("cards", child_of("boards", "board")))
     migrate(settings_with(two_users, place, tables, BOARDS_LITE))
-    assert rows(place, "SELECT id, board FROM cards") == [(1, "Work"), (2, "work"), (3, "WORK")]
+    assert rows_of(place.app, "SELECT id, board FROM cards") == [(1, "Work"), (2, "work"), (3, "WORK")]
 
 
 @pytest.mark.parametrize("skip", [False, True])
@@ -66,7 +66,7 @@ def test_reference_that_differs_in_case_alone_is_no_orphan(
     )
     tables = (Table("boards", owned_by("user_id")), Table("cards", owned_by("user_id")))
     migrate(settings_with(two_users, place, tables, BOARDS_LITE, skip_orphans=skip))
-    assert rows(place, "SELECT count(*) FROM cards") == [(3,)]
+    assert rows_of(place.app, "SELECT count(*) FROM cards") == [(3,)]
 
 
 @pytest.mark.parametrize(
@@ -105,11 +105,10 @@ def test_owner_is_compared_as_the_users_key_is(
         if (key, owner) != ("date", "timestamp")
         else "SELECT id FROM notes WHERE owner = '2025-01-01' ORDER BY id"
     )
-    export(settings)
-    import_(settings)
-    assert rows(place, "SELECT id FROM notes") == expected
-    assert rows(place, "SELECT id, password_hash FROM app_config") == [(1, "x")]
-    assert rows(place, "SELECT id, color FROM prefs") == [(1, "red")]
+    export_and_import(settings)
+    assert rows_of(place.app, "SELECT id FROM notes") == expected
+    assert rows_of(place.app, "SELECT id, password_hash FROM app_config") == [(1, "x")]
+    assert rows_of(place.app, "SELECT id, color FROM prefs") == [(1, "red")]
 
 
 def test_user_without_a_row_of_that_name_is_shown_the_names(two_users: Database, place: Place) -> None:
@@ -151,7 +150,7 @@ def test_row_that_hangs_on_the_user_by_another_way_stops_the_export(
     settings = dataclasses.replace(settings, tables=(*config.TABLES, declared))
     assert export(settings).manifest.left_behind == {"attachments (chart_id)": 1}
     migrate(settings)
-    assert rows(place, "SELECT id FROM attachments") == [(1,)]
+    assert rows_of(place.app, "SELECT id FROM attachments") == [(1,)]
 
 
 def test_dry_run_shows_rows_by_another_way(
@@ -208,7 +207,7 @@ def test_references_to_what_is_shared_concern_nobody(two_users: Database, place:
     )
     settings = settings_with(two_users, place, tables, lite)
     migrate(settings)
-    assert rows(place, "SELECT id FROM template_parts") == [(1,), (2,)]
+    assert rows_of(place.app, "SELECT id FROM template_parts") == [(1,), (2,)]
     two_users.execute("UPDATE trips SET part = 2, template = 2 WHERE id = 3")
     place.data.joinpath("manifest.json").unlink()
     error = refused(settings)
@@ -249,8 +248,8 @@ def test_what_is_left_out_is_followed_through_cycles(two_users: Database, place:
     )
     settings = settings_with(two_users, place, tables, THREADS_LITE, skip_orphans=True)
     migrate(settings)
-    assert rows(place, "SELECT id FROM threads") == [(4,)]
-    assert rows(place, "SELECT id FROM messages") == [(4,), (5,)]
+    assert rows_of(place.app, "SELECT id FROM threads") == [(4,)]
+    assert rows_of(place.app, "SELECT id FROM messages") == [(4,), (5,)]
     assert export(settings).manifest.orphans_skipped == {"threads": 2, "messages": 3}
 
 
@@ -270,7 +269,7 @@ def test_tree_of_a_table_loses_the_branch_that_hangs_on_another_user(
         two_users, place, (Table("folders", owned_by("user_id")),), lite, skip_orphans=True
     )
     migrate(settings)
-    assert rows(place, "SELECT a, b FROM folders ORDER BY 1, 2") == [(1, 1), (1, 2), (3, 3)]
+    assert rows_of(place.app, "SELECT a, b FROM folders ORDER BY 1, 2") == [(1, 1), (1, 2), (3, 3)]
 
 
 @pytest.mark.parametrize(("skip", "count"), [(False, 40), (True, 15)])
@@ -325,15 +324,15 @@ def test_heir_that_is_left_behind_is_not_read_as_its_parent(two_users: Database,
     assert error.exit_code == ExitCode.USAGE
     assert error.message == "table docs_archive inherits from docs and has columns of its own: why"
     migrate(dataclasses.replace(settings, excluded_tables=("docs_archive",)))
-    assert rows(place, "SELECT id FROM docs") == [(1,)]
+    assert rows_of(place.app, "SELECT id FROM docs") == [(1,)]
 
 
 def test_heir_in_tables_is_a_table_of_its_own(two_users: Database, place: Place) -> None:
     two_users.execute(DOCS.format(columns="why text, "))
     tables = (Table("docs", owned_by("user_id")), Table("docs_archive", owned_by("user_id")))
     migrate(settings_with(two_users, place, tables, DOCS_LITE))
-    assert rows(place, "SELECT id FROM docs") == [(1,)]
-    assert rows(place, "SELECT id FROM docs_archive") == [(3,)]
+    assert rows_of(place.app, "SELECT id FROM docs") == [(1,)]
+    assert rows_of(place.app, "SELECT id FROM docs_archive") == [(3,)]
 
 
 def test_heir_without_columns_of_its_own_is_one_with_its_parent(two_users: Database, place: Place) -> None:
@@ -343,9 +342,9 @@ def test_heir_without_columns_of_its_own_is_one_with_its_parent(two_users: Datab
     )
     settings = settings_with(two_users, place, (Table("docs", owned_by("user_id")),), DOCS_LITE)
     migrate(settings)
-    assert rows(place, "SELECT id FROM docs ORDER BY 1") == [(1,), (3,), (5,)]
+    assert rows_of(place.app, "SELECT id FROM docs ORDER BY 1") == [(1,), (3,), (5,)]
     migrate(dataclasses.replace(settings, excluded_tables=("docs_old",)))
-    assert rows(place, "SELECT id FROM docs ORDER BY 1") == [(1,), (3,)]
+    assert rows_of(place.app, "SELECT id FROM docs ORDER BY 1") == [(1,), (3,)]
 
 
 def test_references_of_heirs_count(two_users: Database, place: Place) -> None:
@@ -376,7 +375,7 @@ def test_references_of_partitions_count(two_users: Database, place: Place, key: 
     assert "parts 2: chart refers to a row of the user in charts" in error.message
     two_users.execute("UPDATE parts SET chart = NULL WHERE id = 2")
     migrate(settings_with(two_users, place, (parts,), lite))
-    assert rows(place, "SELECT id FROM parts ORDER BY 1") == [(1,), (10,)]
+    assert rows_of(place.app, "SELECT id FROM parts ORDER BY 1") == [(1,), (10,)]
 
 
 # Names
@@ -398,7 +397,7 @@ def test_column_of_any_name_is_no_alias(two_users: Database, place: Place) -> No
         migrate(
             settings_with(two_users, place, (Table("odd", owned_by("user_id")),), lite, skip_orphans=skip)
         )
-        assert rows(place, "SELECT r, t, broken FROM odd") == [
+        assert rows_of(place.app, "SELECT r, t, broken FROM odd") == [
             ('{"id":0,"a":"x"}', '{"id":1,"a":"x"}', '{"id":14,"a":"x"}')
         ]
 
@@ -423,8 +422,8 @@ def test_table_of_another_schema_is_migrated_by_its_full_name(two_users: Databas
         "CREATE TABLE billing_lines (id INTEGER PRIMARY KEY, invoice INTEGER REFERENCES invoices)"
     )
     migrate(settings_with(two_users, place, tables, lite))
-    assert rows(place, "SELECT * FROM invoices") == [(1,)]
-    assert rows(place, "SELECT * FROM billing_lines") == [(1, 1)]
+    assert rows_of(place.app, "SELECT * FROM invoices") == [(1,)]
+    assert rows_of(place.app, "SELECT * FROM billing_lines") == [(1, 1)]
 
 
 def test_schema_of_any_name(server: Server, place: Place, run: Run) -> None:
@@ -433,7 +432,7 @@ def test_schema_of_any_name(server: Server, place: Place, run: Run) -> None:
         made.execute('CREATE SCHEMA "100%s ""x"; SET search_path = "100%s ""x";' + text + DATA)
         settings = settings_of(made.url, place, ONE, postgres_schema='100%s "x')
         migrate(settings)
-        assert rows(place, "SELECT id FROM clients") == [(C1,)]
+        assert rows_of(place.app, "SELECT id FROM clients") == [(C1,)]
         with pytest.raises(MigrationError, match="user not found"):
             export(dataclasses.replace(settings, user_email="10%"))
         chosen = place.folder / "chosen"
@@ -459,8 +458,8 @@ def test_names_that_differ_in_case_are_the_same_in_sqlite(two_users: Database, p
     settings = settings_with(two_users, place, tables, lite)
     assert "Reply 2: postId leads to no exported row of Post (2)" in refused(settings).message
     migrate(dataclasses.replace(settings, skip_orphans=True))
-    assert rows(place, "SELECT * FROM post") == [(1, "a")]
-    assert rows(place, "SELECT * FROM reply") == [(1, 1)]
+    assert rows_of(place.app, "SELECT * FROM post") == [(1, "a")]
+    assert rows_of(place.app, "SELECT * FROM reply") == [(1, 1)]
 
 
 def test_generated_columns_of_both_sides_are_compared(two_users: Database, place: Place) -> None:
@@ -477,10 +476,9 @@ def test_generated_columns_of_both_sides_are_compared(two_users: Database, place
     )
     posts = Table("posts", owned_by("user_id"))
     migrate(settings_with(two_users, place, (posts,), lite % 3))
-    assert rows(place, "SELECT * FROM posts") == [(1, "title", "tit"), (3, None, None)]
+    assert rows_of(place.app, "SELECT * FROM posts") == [(1, "title", "tit"), (3, None, None)]
     settings = settings_with(two_users, place, (posts,), lite % 4)
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     report = validate(settings)
     assert ["posts 1, column short" in error for error in report.errors] == [True]
 
@@ -539,7 +537,7 @@ def test_composite_parent_is_named_by_all_its_columns(two_users: Database, place
             two_users, place, (boards, Table("cards", child_of("boards", ("tenant", "slug")))), lite
         )
     )
-    assert rows(place, "SELECT id FROM cards") == [(1,)]
+    assert rows_of(place.app, "SELECT id FROM cards") == [(1,)]
 
 
 def test_lookup_table_that_rows_refer_to_is_named_with_its_entry(two_users: Database, place: Place) -> None:
@@ -571,7 +569,7 @@ def test_owner_that_refers_to_another_column_of_users_is_said(two_users: Databas
     error = refused(settings_with(two_users, place, (Table("logs", owned_by("mail")),), lite))
     assert 'child_of("users", "mail")' in str(error.hint)
     migrate(settings_with(two_users, place, (Table("logs", child_of("users", "mail")),), lite))
-    assert rows(place, "SELECT id FROM logs") == [(1,)]
+    assert rows_of(place.app, "SELECT id FROM logs") == [(1,)]
 
 
 def test_config_is_read_from_the_file(tmp_path: Path) -> None:

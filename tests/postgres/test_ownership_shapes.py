@@ -23,12 +23,12 @@ from support.ownership import (
     migrate,
     other_root,
     refused,
-    rows,
     settings_of_root,
     settings_with,
 )
 from support.places import Place
 from support.servers import Database
+from support.sqlite_files import rows_of
 
 OWNED = owned_by("user_id")
 
@@ -52,11 +52,11 @@ def test_foreign_key_names_no_row_of_a_table_that_inherits(two_users: Database, 
     tables = (Table("docs", OWNED), Table("notes", child_of("docs", "doc")))
     for skip in (False, True):
         migrate(settings_with(two_users, place, tables, lite, skip_orphans=skip))
-        assert rows(place, "SELECT id FROM docs ORDER BY 1") == [(1,), (2,)]
-        assert rows(place, "SELECT id FROM notes") == [(6,)]
+        assert rows_of(place.app, "SELECT id FROM docs ORDER BY 1") == [(1,), (2,)]
+        assert rows_of(place.app, "SELECT id FROM notes") == [(6,)]
     two_users.execute("ALTER TABLE notes DROP CONSTRAINT notes_doc_fkey; DELETE FROM ONLY docs WHERE id = 1")
     migrate(settings_with(two_users, place, tables, lite))
-    assert rows(place, "SELECT id FROM notes ORDER BY 1") == [(5,), (6,)]
+    assert rows_of(place.app, "SELECT id FROM notes ORDER BY 1") == [(5,), (6,)]
 
 
 def test_tables_that_are_read_together_refer_each_to_its_own_rows(two_users: Database, place: Place) -> None:
@@ -71,7 +71,7 @@ def test_tables_that_are_read_together_refer_each_to_its_own_rows(two_users: Dat
     lite = "CREATE TABLE docs (id INTEGER PRIMARY KEY, up INTEGER)"
     settings = settings_with(two_users, place, (Table("docs", OWNED),), lite)
     migrate(settings)
-    assert rows(place, "SELECT id FROM docs ORDER BY 1") == [(1,), (2,), (3,), (4,)]
+    assert rows_of(place.app, "SELECT id FROM docs ORDER BY 1") == [(1,), (2,), (3,), (4,)]
     two_users.execute(f"UPDATE docs_old SET user_id = '{U}' WHERE id = 5")
     place.data.joinpath("manifest.json").unlink()
     assert "docs 5: up leads to no exported row of docs (1)" in refused(settings).message
@@ -182,7 +182,7 @@ def test_the_users_own_row_is_not_left_out(two_users: Database, place: Place) ->
     )
     two_users.execute(f"UPDATE users SET main = '{C1}' WHERE id = '{U}'")
     migrate(settings)
-    assert rows(place, "SELECT main FROM app_config") == [(C1,)]
+    assert rows_of(place.app, "SELECT main FROM app_config") == [(C1,)]
 
 
 # Comparing
@@ -202,7 +202,7 @@ def test_columns_of_a_composite_key_may_be_named_in_any_order(
     lite = "CREATE TABLE boards (a INTEGER, b INTEGER, PRIMARY KEY (a, b)); CREATE TABLE cards (id INTEGER PRIMARY KEY)"
     cards = Table("cards", child_of("boards", order), dropped=("x", "y"))
     migrate(settings_with(two_users, place, (Table("boards", OWNED), cards), lite))
-    assert rows(place, "SELECT id FROM cards") == [(1,)]
+    assert rows_of(place.app, "SELECT id FROM cards") == [(1,)]
 
 
 def test_columns_of_two_collations_are_compared_by_the_keys(two_users: Database, place: Place) -> None:
@@ -218,7 +218,7 @@ def test_columns_of_two_collations_are_compared_by_the_keys(two_users: Database,
     )
     tables = (Table("boards", OWNED), Table("cards", child_of("boards", "board")))
     migrate(settings_with(two_users, place, tables, lite))
-    assert rows(place, "SELECT id FROM cards") == [(1,)]
+    assert rows_of(place.app, "SELECT id FROM cards") == [(1,)]
 
 
 @pytest.mark.parametrize("owner", ["text COLLATE ci", "text", "text REFERENCES members"])
@@ -234,7 +234,7 @@ def test_users_key_that_is_equal_whatever_its_case(two_users: Database, place: P
         "INSERT INTO notes VALUES (1, 'aB'), (2, 'cD'), (3, 'Ab')"
     )
     migrate(settings_of_root(two_users, place, Table("notes", owned_by("owner"))))
-    assert rows(place, "SELECT id FROM notes") == [(1,), (3,)]
+    assert rows_of(place.app, "SELECT id FROM notes") == [(1,), (3,)]
 
 
 # Names in SQLite

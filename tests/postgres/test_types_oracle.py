@@ -19,12 +19,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from export_from_postgres import export
-from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
 from migration.model import Table, owned_by
 from migration.postgres.source import snapshot
 from migration.settings import Settings
-from support.migrations import typed_settings
+from support.migrations import export_and_import, typed_settings
 from support.places import ANNA, Place, extended_schema
 from support.servers import Server
 from validate_migration import validate
@@ -690,8 +689,7 @@ def test_a_value_of_every_type_comes_back_from_the_bundle(oracle: Oracle, seed: 
 
 def test_sqlite_holds_them_all_and_the_validation_agrees(oracle: Oracle) -> None:
     fill(oracle, Random(1))
-    export(oracle.settings)
-    import_(oracle.settings)
+    export_and_import(oracle.settings)
     assert validate(oracle.settings).errors == []
 
 

@@ -22,10 +22,10 @@ from migration.settings import Settings
 from migration.sqlite import target
 from migration.sqlite.schema import describe_objects
 from support.bundles import rewrite
-from support.migrations import make_old, refused, settings_of
+from support.migrations import export_and_import, refused, settings_of
 from support.places import BRUNO, CARLA, SCHEMA, Place
 from support.servers import Database
-from support.sqlite_files import OLD_ROWS, make_old_database
+from support.sqlite_files import OLD_ROWS, make_old_database, rows_of
 
 Change = Callable[[List[Dict[str, Any]]], None]
 
@@ -48,14 +48,6 @@ def change(data: Path, name: str, act: Change) -> None:
     rows = json.loads((data / name).read_text(encoding="utf-8"))
     act(rows)
     rewrite(data, name, json.dumps(rows, ensure_ascii=False))
-
-
-def rows(path: Path, sql: str) -> List[Any]:
-    connection = sqlite3.connect(str(path))
-    try:
-        return connection.execute(sql).fetchall()
-    finally:
-        connection.close()
 
 
 # What is there afterwards
@@ -92,11 +84,11 @@ def test_numbered_and_generated_columns_expression_indexes_and_full_text_tables_
     import_(dataclasses.replace(settings, schema_path=schema))
     records = json.loads((settings.data_dir / "charts.json").read_text(encoding="utf-8"))
     ids = [record["id"] for record in records]
-    assert rows(settings.sqlite_path, "SELECT number, id, short, long FROM charts ORDER BY number") == [
+    assert rows_of(settings.sqlite_path, "SELECT number, id, short, long FROM charts ORDER BY number") == [
         (number, key, key[:8], key + "!") for number, key in enumerate(ids, 1)
     ]
-    assert rows(settings.sqlite_path, "SELECT * FROM sqlite_sequence") == [("charts", len(ids))]
-    assert rows(settings.sqlite_path, "SELECT count(*) FROM words") == [(0,)]
+    assert rows_of(settings.sqlite_path, "SELECT * FROM sqlite_sequence") == [("charts", len(ids))]
+    assert rows_of(settings.sqlite_path, "SELECT count(*) FROM words") == [(0,)]
     with contextlib.closing(sqlite3.connect(str(settings.sqlite_path))) as found, contextlib.closing(
         sqlite3.connect(":memory:")
     ) as expected:
@@ -109,7 +101,7 @@ def test_triggers_work_and_have_touched_no_timestamp(settings: Settings, exporte
     import_(settings)
     for table in ("clients", "charts", "location_cache", "transit_events"):
         source = json.loads((exported.data / (table + ".json")).read_text(encoding="utf-8"))
-        found = rows(settings.sqlite_path, "SELECT created_at, updated_at FROM %s ORDER BY id" % table)
+        found = rows_of(settings.sqlite_path, "SELECT created_at, updated_at FROM %s ORDER BY id" % table)
         for (created, updated), record in zip(found, source):
             assert created[:19] == record["created_at"][:19]
             assert updated[:19] == record["updated_at"][:19]
@@ -125,12 +117,12 @@ def test_singletons_hold_the_accounts_hash_preferences_and_timestamps(
     import_(settings)
     data = json.loads((exported.data / "user_data.json").read_text(encoding="utf-8"))
     user, preferences = data["user"], data["preferences"]
-    (config_row,) = rows(
+    (config_row,) = rows_of(
         settings.sqlite_path, "SELECT id, password_hash, app_version, created_at, updated_at FROM app_config"
     )
     assert config_row[:3] == (1, user["password_hash"], "1.0.0")
     assert [text[:19] for text in config_row[3:]] == [user["created_at"][:19], user["updated_at"][:19]]
-    (row,) = rows(
+    (row,) = rows_of(
         settings.sqlite_path,
         "SELECT id, default_house_system, default_zodiac, color_scheme, aspect_orbs, displayed_points, updated_at FROM user_preferences",
     )
@@ -142,9 +134,8 @@ def test_singletons_hold_the_accounts_hash_preferences_and_timestamps(
 
 def test_user_without_preferences_gets_the_schemas_defaults(sample_database: Database, place: Place) -> None:
     settings = settings_of(sample_database.url, place, CARLA)
-    export(settings)
-    import_(settings)
-    assert rows(
+    export_and_import(settings)
+    assert rows_of(
         place.app,
         "SELECT id, default_house_system, default_ayanamsa, default_zodiac, color_scheme, aspect_orbs FROM user_preferences",
     ) == [(1, "placidus", "lahiri", "tropical", "light", None)]
@@ -153,11 +144,13 @@ def test_user_without_preferences_gets_the_schemas_defaults(sample_database: Dat
 def test_nothing_names_the_owner_any_more(settings: Settings) -> None:
     import_(settings)
     names = [
-        row[0] for row in rows(settings.sqlite_path, "SELECT name FROM sqlite_master WHERE type = 'table'")
+        row[0] for row in rows_of(settings.sqlite_path, "SELECT name FROM sqlite_master WHERE type = 'table'")
     ]
     assert "users" not in names
     for name in names:
-        assert "user_id" not in [row[1] for row in rows(settings.sqlite_path, "PRAGMA table_info(%s)" % name)]
+        assert "user_id" not in [
+            row[1] for row in rows_of(settings.sqlite_path, "PRAGMA table_info(%s)" % name)
+        ]
 
 
 def test_result_is_one_private_file(settings: Settings, place: Place) -> None:
@@ -171,7 +164,7 @@ def test_result_is_one_private_file(settings: Settings, place: Place) -> None:
 
 
 def test_replaced_database_with_open_permissions_becomes_private(settings: Settings, place: Place) -> None:
-    make_old(place.app)
+    make_old_database(place.app)
     place.app.chmod(0o644)
     backup = import_(settings).backup
     assert stat.S_IMODE(place.app.stat().st_mode) == 0o600
@@ -181,9 +174,9 @@ def test_replaced_database_with_open_permissions_becomes_private(settings: Setti
 
 def test_importing_twice_gives_the_same_rows(settings: Settings) -> None:
     import_(settings)
-    before = rows(settings.sqlite_path, "SELECT * FROM charts ORDER BY id")
+    before = rows_of(settings.sqlite_path, "SELECT * FROM charts ORDER BY id")
     import_(settings)
-    assert rows(settings.sqlite_path, "SELECT * FROM charts ORDER BY id") == before
+    assert rows_of(settings.sqlite_path, "SELECT * FROM charts ORDER BY id") == before
 
 
 # The database that was there
@@ -203,16 +196,16 @@ def test_rows_in_an_unfinished_write_ahead_log_are_in_the_backup(settings: Setti
     assert Path(str(place.app) + "-wal").stat().st_size > 0
     backup = import_(settings).backup
     assert backup is not None
-    assert rows(backup, "SELECT a FROM mine") == [("in the log",)]
+    assert rows_of(backup, "SELECT a FROM mine") == [("in the log",)]
     assert not Path(str(place.app) + "-wal").exists()
     assert not Path(str(place.app) + "-shm").exists()
-    assert len(rows(place.app, "SELECT id FROM clients")) == 12
-    assert rows(place.app, "PRAGMA integrity_check") == [("ok",)]
+    assert len(rows_of(place.app, "SELECT id FROM clients")) == 12
+    assert rows_of(place.app, "PRAGMA integrity_check") == [("ok",)]
     assert [path.name for path in place.in_backups()] == [backup.name]
 
 
 def test_without_backup_none_is_made(sample_database: Database, settings: Settings, place: Place) -> None:
-    make_old(place.app)
+    make_old_database(place.app)
     assert import_(dataclasses.replace(settings, backup=False)).backup is None
     assert not place.backups.exists()
 
@@ -228,8 +221,8 @@ def test_old_database_that_cannot_be_replaced_keeps_its_write_ahead_logging(
     monkeypatch.setattr(target, "_keep_owner", refuse)
     with pytest.raises(MigrationError, match="cannot be written: Operation not permitted"):
         import_(settings)
-    assert rows(place.app, "SELECT note FROM old") == OLD_ROWS
-    assert rows(place.app, "PRAGMA journal_mode") == [("wal",)]
+    assert rows_of(place.app, "SELECT note FROM old") == OLD_ROWS
+    assert rows_of(place.app, "PRAGMA journal_mode") == [("wal",)]
 
 
 # What SQLite or the contract refuses
@@ -334,7 +327,7 @@ def test_text_that_is_no_date_is_refused(settings: Settings, column: str, value:
         records[1][column] = value
 
     change(settings.data_dir, "birth_data.json", act)
-    make_old(settings.sqlite_path)
+    make_old_database(settings.sqlite_path)
     before = settings.sqlite_path.read_bytes()
     with pytest.raises(MigrationError) as caught:
         import_(settings)

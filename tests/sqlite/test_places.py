@@ -20,7 +20,7 @@ from support.bundles import array, rewrite
 from support.mounts import KIB, Mount
 from support.places import SUITE, Place, extended_schema
 from support.runs import Run
-from support.sqlite_files import make_old_database, rows_of
+from support.sqlite_files import change, make_old_database, rows_of
 
 # Names
 
@@ -116,10 +116,7 @@ def test_full_temporary_folder_is_told_from_the_databases(bundle: Path, place: P
 def test_full_backup_folder_is_told_with_its_own_option(
     bundle: Path, place: Place, mount: Mount, run: Run
 ) -> None:
-    with contextlib.closing(sqlite3.connect(str(place.app))) as database:
-        database.execute("CREATE TABLE old (note)")
-        database.execute("INSERT INTO old VALUES (zeroblob(300000))")
-        database.commit()
+    change(place.app, "CREATE TABLE old (note)", "INSERT INTO old VALUES (zeroblob(300000))")
     old = place.app.read_bytes()
     mount(place.backups, size=128 * KIB)
     done = run("import_to_sqlite.py")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any, Dict, Sequence
@@ -15,66 +16,92 @@ from migration.errors import ExitCode, MigrationError
 from migration.model import Table, owned_by
 from migration.postgres import source
 from migration.settings import Settings
-from support.places import ANNA, SCHEMA, Place, contents
+from support.places import ANNA, SCHEMA, Place, contents, extended_schema
 from support.servers import Database
+from support.sqlite_files import make_old_database
 
 
-def settings_of(url: str, place: Place, user_email: str = ANNA, **changes: Any) -> Settings:
-    """Settings for calls in this process, with config.py's tables unless ``changes`` says others."""
+def settings_of(
+    url: str,
+    place: Place,
+    user_email: str = ANNA,
+    *,
+    more: Sequence[Table] = (),
+    lite: str = "",
+    **changes: Any,
+) -> Settings:
+    """Settings for calls in this process: config.py's tables and ``more``, the suite's schema and ``lite``.
+
+    ``changes`` are settings by their names.
+    """
     given: Dict[str, Any] = {
         "postgres": source.parameters(url),
         "postgres_schema": "public",
         "user_email": user_email,
         "sqlite_path": place.app,
-        "schema_path": Path(SCHEMA),
+        "schema_path": extended_schema(place.folder, lite) if lite else Path(SCHEMA),
         "data_dir": place.data,
         "backup_dir": place.backups,
         "user": config.USER,
         "preferences": config.PREFERENCES,
-        "tables": config.TABLES,
+        "tables": (*config.TABLES, *more),
         "excluded_tables": (),
     }
     return Settings(**{**given, **changes})
+
+
+def export_and_import(settings: Settings) -> None:
+    export(settings)
+    import_(settings)
 
 
 def migrate_to(folder: Path, url: str, user_email: str = ANNA) -> Place:
     """A migration to make copies of: the database is one file, without a write-ahead log."""
     place = Place(folder)
     settings = settings_of(url, place, user_email=user_email)
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     connection = sqlite3.connect(str(place.app))
     connection.execute("PRAGMA journal_mode = DELETE")
     connection.close()
     return place
 
 
+def copy_of(made: Place, place: Place) -> None:
+    """Copy bundle and database of a migration that is shared to a test's own folder."""
+    shutil.copytree(str(made.data), str(place.data))
+    shutil.copyfile(str(made.app), str(place.app))
+
+
+@pytest.fixture(scope="session")
+def finished(sample_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Anna's migration, to look at or to copy, never to change."""
+    return migrate_to(tmp_path_factory.mktemp("finished"), sample_database.url)
+
+
+@pytest.fixture()
+def settings(finished: Place, sample_database: Database, place: Place) -> Settings:
+    """A migrated database and its bundle, this test's own copy; no PostgreSQL is asked."""
+    copy_of(finished, place)
+    return settings_of(sample_database.url, place, offline=True)
+
+
 @pytest.fixture()
 def own_migration(database: Database, place: Place) -> Settings:
     """Anna, migrated from a database of this test's own."""
     made = settings_of(database.url, place)
-    export(made)
-    import_(made)
+    export_and_import(made)
     return made
 
 
 def refused(settings: Settings, code: ExitCode) -> MigrationError:
     """Import over an older database, which must stay as it is, with nothing beside it."""
-    make_old(settings.sqlite_path)
+    make_old_database(settings.sqlite_path)
     before = contents(settings.sqlite_path.parent)
     with pytest.raises(MigrationError) as caught:
         import_(settings)
     assert caught.value.exit_code == code
     assert contents(settings.sqlite_path.parent) == before
     return caught.value
-
-
-def make_old(path: Path) -> None:
-    connection = sqlite3.connect(str(path))
-    connection.execute("CREATE TABLE mine (a)")
-    connection.execute("INSERT INTO mine VALUES ('old')")
-    connection.commit()
-    connection.close()
 
 
 def typed_settings(database: Database, place: Place, schema: Path, names: Sequence[str]) -> Settings:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import sqlite3
-from typing import Any, Iterator, List, Sequence, Tuple
+from typing import Any, Iterator, Sequence, Tuple
 
 import pytest
 
@@ -72,14 +71,6 @@ def migrate(settings: Settings) -> None:
     for against in ("bundle", "source"):
         report = validate(dataclasses.replace(settings, against=against, strict=not settings.skip_orphans))
         assert report.errors == []
-
-
-def rows(place: Place, sql: str) -> List[Tuple[Any, ...]]:
-    connection = sqlite3.connect(str(place.app))
-    try:
-        return connection.execute(sql).fetchall()
-    finally:
-        connection.close()
 
 
 def refused(settings: Settings) -> MigrationError:

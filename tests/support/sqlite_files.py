@@ -23,6 +23,13 @@ def make_old_database(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def change(path: Path, *statements: str) -> None:
+    """Change a database as another program does, a transaction a statement."""
+    with contextlib.closing(sqlite3.connect(str(path), isolation_level=None)) as database:
+        for statement in statements:
+            database.execute(statement)
+
+
 def rows_of(path: Path, sql: str) -> list:
     assert path.is_file(), path  # connecting would make it
     database = sqlite3.connect(str(path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
 from decimal import Decimal
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
@@ -17,7 +16,7 @@ from migration.model import Singleton, Table
 from migration.settings import Settings
 from migration.validation.report import Report
 from support.bundles import array, forget_types, rewrite
-from support.migrations import migrate_to, settings_of
+from support.migrations import copy_of, migrate_to, settings_of
 from support.places import BRUNO, Place
 from support.servers import Database
 from support.sqlite_files import lawless
@@ -38,8 +37,7 @@ def finished(sample_database: Database, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture()
 def settings(finished: Place, sample_database: Database, place: Place) -> Settings:
-    shutil.copytree(str(finished.data), str(place.data))
-    shutil.copyfile(str(finished.app), str(place.app))
+    copy_of(finished, place)
     return settings_of(sample_database.url, place, user_email=BRUNO, offline=True, max_differences=EVERY)
 
 

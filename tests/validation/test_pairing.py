@@ -26,10 +26,10 @@ from migration.sqlite.schema import TargetColumn, read_schema
 from migration.validation import equality, pairing_texts
 from migration.validation.report import Report, TableResult
 from support.bundles import array, forget_types, rewrite
-from support.migrations import settings_of
+from support.migrations import export_and_import, settings_of
 from support.places import ANNA, BRUNO, Place, extended_schema
 from support.servers import Database, Server
-from support.sqlite_files import lawless
+from support.sqlite_files import change, lawless
 from validate_migration import validate
 
 TYPES = """
@@ -133,8 +133,7 @@ def migrated(
         tables=(*config.TABLES, Table("odd", shared())),
         max_differences=1000,
     )
-    export(made)
-    import_(made)
+    export_and_import(made)
     return made
 
 
@@ -190,8 +189,7 @@ def keyed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         settings = settings_of(
             database.url, place, schema_path=path, tables=(*config.TABLES, *tables), max_differences=1000
         )
-        export(settings)
-        import_(settings)
+        export_and_import(settings)
         yield Keyed(place, database, settings)
 
 
@@ -723,8 +721,7 @@ def test_rows_are_paired_by_what_the_sources_key_has_beside_the_user(
     schema = extended_schema(place.folder, "CREATE TABLE odd (k TEXT, v TEXT);")
     tables = (*config.TABLES, Table("odd", owned_by("user_id")))
     settings = settings_of(database.url, place, schema_path=schema, tables=tables)
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     require_all_compared(validate(settings), 2)
     edit(settings, "UPDATE odd SET v = 'x'")
     assert sorted(row for row, _, _ in found(validate(settings)) if row) == [
@@ -733,8 +730,7 @@ def test_rows_are_paired_by_what_the_sources_key_has_beside_the_user(
 
 
 def test_record_of_another_user_without_a_key_is_named_by_its_place(tagged: Settings) -> None:
-    export(tagged)
-    import_(tagged)
+    export_and_import(tagged)
     records = json.loads((tagged.data_dir / "tags.json").read_text(encoding="utf-8"))
     records[1]["user_id"] = "99999999-9999-4999-8999-999999999999"
     rewrite(tagged.data_dir, "tags.json", array(records))
@@ -811,10 +807,7 @@ def test_table_does_not_match_unless_every_cell_was_compared() -> None:
 
 
 def test_column_that_the_database_lacks_is_counted_as_not_compared(keyless: Settings) -> None:
-    connection = sqlite3.connect(str(keyless.sqlite_path))
-    connection.execute("ALTER TABLE odd RENAME COLUMN a TO elsewhere")
-    connection.commit()
-    connection.close()
+    change(keyless.sqlite_path, "ALTER TABLE odd RENAME COLUMN a TO elsewhere")
     report = validate(keyless)
     result = report.validation_results["odd"]
     assert (result.cells, result.columns, result.match) == (20, 5, False)
@@ -827,8 +820,7 @@ def test_column_dropped_by_declaration_is_said_not_to_be_compared(database: Data
     schema = extended_schema(place.folder, "CREATE TABLE odd (k INTEGER PRIMARY KEY, v TEXT);")
     tables = (*config.TABLES, Table("odd", shared(), dropped=("secret",)))
     settings = settings_of(database.url, place, schema_path=schema, tables=tables)
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     report = validate(settings)
     require_all_compared(report, 2)
     results = report.as_json()["validation_results"]
@@ -847,8 +839,7 @@ def test_key_that_is_dropped_pairs_nothing_and_all_is_compared(
     schema = extended_schema(place.folder, "CREATE TABLE odd (%s);" % kept)
     tables = (*config.TABLES, Table("odd", shared(), dropped=(dropped,)))
     settings = settings_of(database.url, place, schema_path=schema, tables=tables)
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     require_all_compared(validate(settings), 2)
     edit(settings, "UPDATE odd SET w = 2 WHERE rowid = (SELECT min(rowid) FROM odd)")
     assert not validate(settings).passed

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import shutil
 import sqlite3
 from typing import Any, Iterator, NamedTuple, Tuple
 
@@ -18,24 +17,11 @@ from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
 from migration.validation import comparison
-from support.migrations import migrate_to, settings_of
+from support.migrations import copy_of, export_and_import, settings_of
 from support.places import ANNA, SUITE, Place
 from support.runs import Run
 from support.servers import Database
 from validate_migration import conclude, validate
-
-
-@pytest.fixture(scope="module")
-def finished(sample_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return migrate_to(tmp_path_factory.mktemp("finished"), sample_database.url)
-
-
-@pytest.fixture()
-def settings(finished: Place, sample_database: Database, place: Place) -> Settings:
-    """A migrated database and its bundle, this test's own copy; no PostgreSQL is asked."""
-    shutil.copytree(str(finished.data), str(place.data))
-    shutil.copyfile(str(finished.app), str(place.app))
-    return settings_of(sample_database.url, place, offline=True)
 
 
 @contextlib.contextmanager
@@ -316,8 +302,7 @@ def test_null_beside_a_malformed_cell_is_not_accused(settings: Settings) -> None
 
 
 def test_untouched_database_passes(finished: Place, sample_database: Database, place: Place) -> None:
-    shutil.copytree(str(finished.data), str(place.data))
-    shutil.copyfile(str(finished.app), str(place.app))
+    copy_of(finished, place)
     settings = settings_of(sample_database.url, place)
     report = validate(settings)
     assert report.errors == []
@@ -354,8 +339,7 @@ def test_validation_changes_nothing_in_the_database(settings: Settings) -> None:
 
 def test_source_that_changed_since_the_export_is_said_as_such(database: Database, place: Place) -> None:
     settings = settings_of(database.url, place)
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     database.execute("DELETE FROM session_notes")
     report = validate(settings)
     assert any(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 import sqlite3
 from pathlib import Path
 from typing import Iterator, List
@@ -17,10 +16,11 @@ from migration.settings import Settings
 from migration.sqlite import target
 from migration.sqlite.schema import table_names
 from migration.validation.page import render
-from support.migrations import migrate_to, settings_of
+from support.migrations import export_and_import, settings_of
 from support.places import SCHEMA, Place, extended_schema
 from support.runs import Run
 from support.servers import Database
+from support.sqlite_files import change
 from validate_migration import validate
 
 ADDITIONS = {
@@ -55,34 +55,16 @@ ADDITIONS = {
 }
 
 
-@pytest.fixture(scope="module")
-def finished(sample_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return migrate_to(tmp_path_factory.mktemp("finished"), sample_database.url)
-
-
-@pytest.fixture()
-def settings(finished: Place, sample_database: Database, place: Place) -> Settings:
-    shutil.copytree(str(finished.data), str(place.data))
-    shutil.copyfile(str(finished.app), str(place.app))
-    return settings_of(sample_database.url, place, offline=True)
-
-
 @contextlib.contextmanager
 def opened(settings: Settings) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(str(settings.sqlite_path), isolation_level=None)) as application:
         yield application
 
 
-def change(settings: Settings, *statements: str) -> None:
-    with opened(settings) as application:
-        for statement in statements:
-            application.execute(statement)
-
-
 @pytest.mark.parametrize("name", ADDITIONS)
 def test_addition_is_worth_a_warning(settings: Settings, name: str) -> None:
     statement, message = ADDITIONS[name]
-    change(settings, statement)
+    change(settings.sqlite_path, statement)
     report = validate(settings)
     assert report.passed
     assert {finding.check for finding in report.findings} == {"additions"}
@@ -93,7 +75,7 @@ def test_addition_is_worth_a_warning(settings: Settings, name: str) -> None:
 def test_addition_is_an_error_after_an_import_in_the_same_run(settings: Settings, name: str) -> None:
     statement, message = ADDITIONS[name]
     imported = target.stamp(settings.sqlite_path)
-    change(settings, statement)
+    change(settings.sqlite_path, statement)
     for stamp in (imported, target.stamp(settings.sqlite_path)):
         report = validate(settings, sound=stamp)
         assert any(message in error for error in report.errors), report.errors
@@ -112,8 +94,8 @@ def test_import_makes_nothing_beyond_its_schema_file(sample_database: Database, 
     export(made)
     stamp = import_(made).stamp
     assert validate(made, sound=stamp).findings == []
-    change(made, "UPDATE signs SET name = 'Libra' WHERE id = 1", "INSERT INTO counted VALUES (7)")
-    change(made, "UPDATE sqlite_stat1 SET stat = '1'")
+    change(made.sqlite_path, "UPDATE signs SET name = 'Libra' WHERE id = 1", "INSERT INTO counted VALUES (7)")
+    change(made.sqlite_path, "UPDATE sqlite_stat1 SET stat = '1'")
     errors = validate(made, sound=stamp).errors
     assert len(errors) == 3
     assert "table signs has other rows than the schema file makes" in errors[0] + errors[1] + errors[2]
@@ -163,15 +145,15 @@ def test_what_is_missing_or_changed_is_an_error_beside_any_addition(
 ) -> None:
     if "DROP COLUMN" in statements[0] and sqlite3.sqlite_version_info < (3, 35):
         pytest.skip("this SQLite drops no columns")
-    change(settings, "DROP VIEW client_summary", "DROP VIEW recent_charts", *statements)
+    change(settings.sqlite_path, "DROP VIEW client_summary", "DROP VIEW recent_charts", *statements)
     for table in ("clients", "charts", "app_config", "location_cache"):
-        change(settings, "ALTER TABLE %s ADD COLUMN added_since TEXT" % table)
+        change(settings.sqlite_path, "ALTER TABLE %s ADD COLUMN added_since TEXT" % table)
     assert any(named in error for error in validate(settings).errors)
 
 
 def test_quotes_that_sqlite_has_put_around_names_are_no_difference(settings: Settings) -> None:
     change(
-        settings,
+        settings.sqlite_path,
         "DROP VIEW client_summary",
         "DROP VIEW recent_charts",
         "ALTER TABLE clients RENAME TO customers",
@@ -189,8 +171,7 @@ def test_case_of_a_bare_word_that_is_a_default_counts(sample_database: Database,
     added = "ALTER TABLE app_config ADD COLUMN state TEXT DEFAULT %s;"
     schema = extended_schema(place.folder, added % "Pending")
     made = settings_of(sample_database.url, place, schema_path=schema)
-    export(made)
-    import_(made)
+    export_and_import(made)
     extended_schema(place.folder, added % "PENDING")
     errors = validate(made).errors
     assert any("column state with another type, default" in error for error in errors)
@@ -210,10 +191,10 @@ def test_index_on_a_collation_of_the_application_is_no_damage(settings: Settings
 def test_views_and_triggers_of_the_schema_file_are_held_by_their_text(
     settings: Settings, place: Place
 ) -> None:
-    change(settings, "DROP TRIGGER clients_updated_at")
+    change(settings.sqlite_path, "DROP TRIGGER clients_updated_at")
     text = Path(SCHEMA).read_text(encoding="utf-8")
     begin = text.index("CREATE TRIGGER IF NOT EXISTS clients_updated_at")
     trigger = text[begin : text.index("END;", begin) + 4]
-    change(settings, trigger.replace("WHERE id = NEW.id", "WHERE id <> NEW.id"))
+    change(settings.sqlite_path, trigger.replace("WHERE id = NEW.id", "WHERE id <> NEW.id"))
     report = validate(dataclasses.replace(settings))
     assert report.errors == ["Schema: trigger clients_updated_at differs from the schema file"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import shutil
-import sqlite3
 from typing import Any, Dict
 
 import pytest
@@ -15,31 +13,20 @@ import config
 from migration.settings import Settings
 from migration.sqlite import target
 from migration.validation.report import Report
-from support.migrations import migrate_to, settings_of
+from support.migrations import copy_of, migrate_to, settings_of
 from support.places import ANNA, Place
 from support.runs import Run
 from support.servers import Database
+from support.sqlite_files import change
 from validate_migration import CHECKS, validate
 
 NAMES = [check.name for check in CHECKS]
 
 
-@pytest.fixture(scope="module")
-def finished(sample_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return migrate_to(tmp_path_factory.mktemp("finished"), sample_database.url)
-
-
 @pytest.fixture()
 def settings(finished: Place, sample_database: Database, place: Place) -> Settings:
-    shutil.copytree(str(finished.data), str(place.data))
-    shutil.copyfile(str(finished.app), str(place.app))
+    copy_of(finished, place)
     return settings_of(sample_database.url, place)
-
-
-def change(settings: Settings, *statements: str) -> None:
-    with contextlib.closing(sqlite3.connect(str(settings.sqlite_path), isolation_level=None)) as database:
-        for statement in statements:
-            database.execute(statement)
 
 
 def results(report: Report) -> Dict[str, str]:
@@ -93,9 +80,9 @@ FOUND = {
 
 @pytest.mark.parametrize("statement", FOUND)
 def test_what_is_found_stands_with_its_check(settings: Settings, statement: str) -> None:
-    change(settings, "DROP TRIGGER clients_updated_at", "DROP TRIGGER app_config_updated_at")
+    change(settings.sqlite_path, "DROP TRIGGER clients_updated_at", "DROP TRIGGER app_config_updated_at")
     kept = results(validate(settings))
-    change(settings, statement)
+    change(settings.sqlite_path, statement)
     found = results(validate(settings))
     assert {name: found[name] for name in found if found[name] != kept[name] or name in FOUND[statement]} == (
         FOUND[statement]

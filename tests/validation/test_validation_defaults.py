@@ -12,14 +12,12 @@ from typing import Iterator, List
 import pytest
 
 import config
-from export_from_postgres import export
-from import_to_sqlite import import_
 from migration.model import Table, shared
 from migration.settings import Settings
 from migration.sqlite.schema import read_schema
 from migration.validation.defaults import is_moment, of_rows
 from migration.validation.report import Finding
-from support.migrations import settings_of
+from support.migrations import export_and_import, settings_of
 from support.places import SCHEMA, Place, extended_schema
 from support.servers import Database
 from support.sqlite_files import lawless
@@ -121,8 +119,7 @@ def finished(sample_database: Database, tmp_path_factory: pytest.TempPathFactory
     made = settings_of(
         sample_database.url, place, schema_path=schema, tables=tables, offline=True, max_differences=100
     )
-    export(made)
-    import_(made)
+    export_and_import(made)
     return made
 
 
@@ -194,8 +191,7 @@ def test_default_of_the_users_row_is_held_against_it_too(sample_database: Databa
         "UPDATE app_config SET migrated_at = datetime('now'), app_version = '2.0';",
     )
     made = settings_of(sample_database.url, place, schema_path=schema)
-    export(made)
-    import_(made)
+    export_and_import(made)
     assert validate(made).findings == []
     with opened(made) as database:
         database.execute("UPDATE app_config SET migrated_at = '2026-21-25 22:18:49', app_version = '1.0.0'")
@@ -213,8 +209,7 @@ def test_null_of_json_in_the_preferences_is_the_users(database: Database, place:
         encoding="utf-8",
     )
     made = settings_of(database.url, place, schema_path=schema, against=against)
-    export(made)
-    import_(made)
+    export_and_import(made)
     assert validate(made).findings == []
 
 
@@ -227,8 +222,7 @@ def test_null_of_the_source_is_given_where_the_schema_has_a_default(
     schema = place.folder / "schema.sql"
     schema.write_text(text.replace("aspect_orbs TEXT,", "aspect_orbs TEXT DEFAULT '{}',"), encoding="utf-8")
     made = settings_of(database.url, place, schema_path=schema, against=against)
-    export(made)
-    import_(made)
+    export_and_import(made)
     assert validate(made).findings == []
     with opened(made) as connection:
         connection.execute("UPDATE user_preferences SET aspect_orbs = '{}'")
@@ -245,8 +239,7 @@ def test_default_that_sqlite_has_no_function_for_is_not_evaluated_needlessly(
         encoding="utf-8",
     )
     made = settings_of(sample_database.url, place, schema_path=schema)
-    export(made)
-    import_(made)
+    export_and_import(made)
     assert validate(made).findings == []  # nothing asks for it: the source has a value
 
 
@@ -302,8 +295,7 @@ def test_form_that_the_operators_schema_writes_is_no_error(database: Database, p
         text.replace("strftime('%Y-%m-%dT%H:%M:%S', 'now')", "datetime('now')"), encoding="utf-8"
     )
     made = settings_of(database.url, place, schema_path=schema)
-    export(made)
-    import_(made)
+    export_and_import(made)
     assert validate(made).findings == []
     with contextlib.closing(sqlite3.connect(str(made.sqlite_path), isolation_level=None)) as application:
         application.execute("UPDATE clients SET phone = 'x'")  # and the trigger updated_at

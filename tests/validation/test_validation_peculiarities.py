@@ -21,7 +21,7 @@ from migration.model import Table, shared
 from migration.settings import Settings
 from migration.validation.report import Report
 from support.bundles import array, forget_types, rewrite
-from support.migrations import settings_of
+from support.migrations import export_and_import, settings_of
 from support.places import SCHEMA, Place, extended_schema
 from support.runs import Run
 from support.servers import Database
@@ -42,8 +42,7 @@ def with_odd_table(database: Database, place: Place, source: str, target: str, r
     made = settings_of(
         database.url, place, schema_path=schema, tables=(*config.TABLES, Table("odd", shared()))
     )
-    export(made)
-    import_(made)
+    export_and_import(made)
     return made
 
 
@@ -348,8 +347,7 @@ def test_record_of_another_user_in_user_data_is_named(settings: Settings, member
 def test_preferences_of_nobody_are_the_defaults(database: Database, place: Place) -> None:
     database.execute("DELETE FROM user_preferences")
     settings = settings_of(database.url, place)
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     assert validate(settings).errors == []
     with opened(settings) as connection:
         connection.execute("UPDATE user_preferences SET default_zodiac = 'sidereal'")
@@ -378,8 +376,7 @@ def test_null_that_the_schema_gives_a_default_is_not_the_users_fault(
         encoding="utf-8",
     )
     settings = settings_of(database.url, place, schema_path=schema)
-    export(settings)
-    import_(settings)
+    export_and_import(settings)
     assert validate(settings).errors == []
 
 
@@ -403,8 +400,7 @@ def test_orphans_that_were_left_out_are_not_missed_without_the_bundle(
         " AND user_id = (SELECT id FROM users WHERE email = 'anna@example.com')"
     )
     made = dataclasses.replace(settings, skip_orphans=True)
-    export(made)
-    import_(made)
+    export_and_import(made)
     shutil.rmtree(str(settings.data_dir))
     options = ("--user-email", "anna@example.com", "--postgres-url", database.url)
     assert run("validate_migration.py", *options, "--orphans", "skip").code == 0

@@ -23,6 +23,7 @@ from support.migrations import migrate_to, settings_of
 from support.places import ANNA, Place
 from support.runs import Run
 from support.servers import NOWHERE, Database
+from support.sqlite_files import change
 from validate_migration import validate
 
 
@@ -32,19 +33,6 @@ def finished(sample_database: Database, tmp_path_factory: pytest.TempPathFactory
     made = migrate_to(tmp_path_factory.mktemp("finished"), sample_database.url)
     assert validate(settings_of(sample_database.url, made, offline=True)).passed
     return made
-
-
-@pytest.fixture()
-def settings(finished: Place, sample_database: Database, place: Place) -> Settings:
-    shutil.copytree(str(finished.data), str(place.data))
-    shutil.copyfile(str(finished.app), str(place.app))
-    return settings_of(sample_database.url, place, offline=True)
-
-
-def change(settings: Settings, *statements: str) -> None:
-    with contextlib.closing(sqlite3.connect(str(settings.sqlite_path), isolation_level=None)) as database:
-        for statement in statements:
-            database.execute(statement)
 
 
 def written(settings: Settings) -> Optional[Dict[str, Any]]:
@@ -158,7 +146,7 @@ def test_check_that_cannot_end_leaves_no_earlier_verdict(settings: Settings, rea
 @pytest.mark.parametrize("table", ["app_config", "user_preferences", "clients"])
 def test_text_that_is_not_utf8_is_a_difference(settings: Settings, table: str) -> None:
     column = {"app_config": "password_hash", "user_preferences": "color_scheme", "clients": "phone"}[table]
-    change(settings, "UPDATE %s SET %s = CAST(x'ff41' AS TEXT)" % (table, column))
+    change(settings.sqlite_path, "UPDATE %s SET %s = CAST(x'ff41' AS TEXT)" % (table, column))
     assert not validate(settings).passed
     report = written(settings)
     assert report is not None and report["overall_status"] == "FAIL"
@@ -168,7 +156,7 @@ def test_text_that_is_not_utf8_is_a_difference(settings: Settings, table: str) -
 def test_no_verdict_but_its_own_stands_wherever_the_check_is_killed(settings: Settings, place: Place) -> None:
     old = written(settings)
     assert old is not None
-    change(settings, "UPDATE clients SET phone = 'changed'")
+    change(settings.sqlite_path, "UPDATE clients SET phone = 'changed'")
     kept = shutil.copytree(str(settings.data_dir), str(place.folder / "kept"))
     ends = []
     for moment in range(30):
