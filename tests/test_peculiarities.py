@@ -212,11 +212,11 @@ def test_schema_that_replaces_on_conflict_loses_no_row(database: Database, place
 
 
 def test_schema_that_fills_a_table_itself_is_refused(sample_database: Database, place: Place) -> None:
-    schema = extended_schema(
-        place.folder,
-        "INSERT INTO location_cache (id, city_name, country, latitude, longitude, timezone) VALUES ('x', 'X', 'X', 1, 1, 'X');",
+    settings = settings_of(
+        sample_database.url,
+        place,
+        lite="INSERT INTO location_cache (id, city_name, country, latitude, longitude, timezone) VALUES ('x', 'X', 'X', 1, 1, 'X');",
     )
-    settings = settings_of(sample_database.url, place, schema_path=schema)
     export(settings)
     with pytest.raises(MigrationError, match="fills it with rows of its own"):
         import_(settings)
@@ -225,8 +225,7 @@ def test_schema_that_fills_a_table_itself_is_refused(sample_database: Database, 
 
 def test_unique_index_that_rows_do_not_fit_is_named(database: Database, place: Place) -> None:
     database.execute("UPDATE clients SET email = 'same@example.com'")
-    schema = extended_schema(place.folder, "CREATE UNIQUE INDEX one_address ON clients (email);")
-    settings = settings_of(database.url, place, schema_path=schema)
+    settings = settings_of(database.url, place, lite="CREATE UNIQUE INDEX one_address ON clients (email);")
     export(settings)
     with pytest.raises(MigrationError, match="do not fit an index of the schema") as caught:
         import_(settings)

@@ -13,7 +13,7 @@ import config
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
-from migration.model import Table, owned_by
+from migration.model import Ownership, Table, owned_by, shared
 from migration.postgres import source
 from migration.settings import Settings
 from support.places import ANNA, SCHEMA, Place, contents, extended_schema
@@ -48,6 +48,17 @@ def settings_of(
         "excluded_tables": (),
     }
     return Settings(**{**given, **changes})
+
+
+SHARED = shared()
+
+
+def with_odd(
+    database: Database, place: Place, target: str, ownership: Ownership = SHARED, **how: Any
+) -> Settings:
+    """Settings with one more table, ``odd``, of these columns in SQLite."""
+    odd = Table("odd", ownership, **how)
+    return settings_of(database.url, place, lite="CREATE TABLE odd (%s);" % target, more=[odd])
 
 
 def export_and_import(settings: Settings) -> None:

@@ -26,7 +26,7 @@ from migration.sqlite.schema import TargetColumn, read_schema
 from migration.validation import equality, pairing_texts
 from migration.validation.report import Report, TableResult
 from support.bundles import array, forget_types, rewrite
-from support.migrations import export_and_import, settings_of
+from support.migrations import export_and_import, settings_of, with_odd
 from support.places import ANNA, BRUNO, Place, extended_schema
 from support.servers import Database, Server
 from support.sqlite_files import change, lawless
@@ -383,9 +383,7 @@ def test_index_that_does_not_tell_rows_apart_is_no_key(
 ) -> None:
     database.execute("CREATE TABLE odd (k int, v text, w int NOT NULL); " + constraint)
     database.execute("INSERT INTO odd VALUES (NULL, NULL, 1), (NULL, NULL, 2)")
-    schema = extended_schema(place.folder, "CREATE TABLE odd (k INTEGER, v TEXT, w INTEGER);")
-    tables = (*config.TABLES, Table("odd", shared()))
-    exported = export(settings_of(database.url, place, schema_path=schema, tables=tables))
+    exported = export(with_odd(database, place, "k INTEGER, v TEXT, w INTEGER"))
     assert exported.manifest.keys["odd"] == ()
     assert exported.manifest.keys["clients"] == ("id",)
 
@@ -400,9 +398,7 @@ def test_constraint_that_earlier_rows_need_not_fulfil_lets_them_be_null(
         "CREATE TABLE odd (k int UNIQUE, j jsonb); INSERT INTO odd VALUES (NULL, NULL), (NULL, 'null'), (1, '1');"
         "ALTER TABLE odd ADD CONSTRAINT k NOT NULL k NOT VALID, ADD CONSTRAINT j NOT NULL j NOT VALID"
     )
-    schema = extended_schema(place.folder, "CREATE TABLE odd (k INTEGER, j TEXT);")
-    tables = (*config.TABLES, Table("odd", shared()))
-    settings = settings_of(database.url, place, schema_path=schema, tables=tables)
+    settings = with_odd(database, place, "k INTEGER, j TEXT")
     assert export(settings).manifest.keys["odd"] == ()
     import_(settings)
     require_all_compared(validate(settings), 2)
@@ -416,9 +412,7 @@ def test_best_unique_key_is_the_key(database: Database, place: Place) -> None:
         "CREATE TABLE odd (a int NOT NULL, b int NOT NULL, v text);"
         "CREATE UNIQUE INDEX a_two ON odd (a, b); CREATE UNIQUE INDEX b_one ON odd (b) INCLUDE (v)"
     )
-    schema = extended_schema(place.folder, "CREATE TABLE odd (a INTEGER, b INTEGER, v TEXT);")
-    tables = (*config.TABLES, Table("odd", shared()))
-    settings = settings_of(database.url, place, schema_path=schema, tables=tables)
+    settings = with_odd(database, place, "a INTEGER, b INTEGER, v TEXT")
     assert export(settings).manifest.keys["odd"] == ("b",)
     database.execute("ALTER TABLE odd REPLICA IDENTITY USING INDEX a_two")
     assert export(settings).manifest.keys["odd"] == ("a", "b")
@@ -642,10 +636,7 @@ def test_rows_of_heirs_are_told_apart_as_a_whole(database: Database, place: Plac
     """A primary key does not hold for the rows of the tables that inherit from its table."""
     database.execute("CREATE TABLE odd (k int PRIMARY KEY, v text); CREATE TABLE more () INHERITS (odd)")
     database.execute("INSERT INTO odd VALUES (1, 'a'); INSERT INTO more VALUES (1, 'a'), (1, 'b')")
-    schema = extended_schema(place.folder, "CREATE TABLE odd (k INTEGER, v TEXT);")
-    settings = settings_of(
-        database.url, place, schema_path=schema, tables=(*config.TABLES, Table("odd", shared()))
-    )
+    settings = with_odd(database, place, "k INTEGER, v TEXT")
     assert export(settings).manifest.keys["odd"] == ()
     import_(settings)
     require_all_compared(validate(settings), 2)
@@ -668,9 +659,12 @@ CREATE TABLE tags (client_id TEXT REFERENCES clients (id), tag TEXT);
 def tagged(database: Database, place: Place) -> Settings:
     """Tables without a key that are the users' and everybody's."""
     database.execute(TAGS)
-    tables = (*config.TABLES, Table("places", shared()), Table("tags", owned_by("user_id", or_shared=True)))
-    schema = extended_schema(place.folder, TAGS_IN_SQLITE)
-    return settings_of(database.url, place, schema_path=schema, tables=tables)
+    return settings_of(
+        database.url,
+        place,
+        lite=TAGS_IN_SQLITE,
+        more=[Table("places", shared()), Table("tags", owned_by("user_id", or_shared=True))],
+    )
 
 
 def test_tables_without_a_key_are_the_same_where_shared_rows_are_read_once(
@@ -718,9 +712,7 @@ def test_rows_are_paired_by_what_the_sources_key_has_beside_the_user(
         "CREATE TABLE odd (user_id uuid REFERENCES users, k date, v text, PRIMARY KEY (user_id, k));"
         "INSERT INTO odd SELECT id, '2021-01-01'::date + n, 'v' FROM users, generate_series(0, 4) n"
     )
-    schema = extended_schema(place.folder, "CREATE TABLE odd (k TEXT, v TEXT);")
-    tables = (*config.TABLES, Table("odd", owned_by("user_id")))
-    settings = settings_of(database.url, place, schema_path=schema, tables=tables)
+    settings = with_odd(database, place, "k TEXT, v TEXT", owned_by("user_id"))
     export_and_import(settings)
     require_all_compared(validate(settings), 2)
     edit(settings, "UPDATE odd SET v = 'x'")
@@ -817,9 +809,7 @@ def test_column_that_the_database_lacks_is_counted_as_not_compared(keyless: Sett
 def test_column_dropped_by_declaration_is_said_not_to_be_compared(database: Database, place: Place) -> None:
     database.execute("CREATE TABLE odd (k int PRIMARY KEY, v text, secret text)")
     database.execute("INSERT INTO odd VALUES (1, 'a', 'b')")
-    schema = extended_schema(place.folder, "CREATE TABLE odd (k INTEGER PRIMARY KEY, v TEXT);")
-    tables = (*config.TABLES, Table("odd", shared(), dropped=("secret",)))
-    settings = settings_of(database.url, place, schema_path=schema, tables=tables)
+    settings = with_odd(database, place, "k INTEGER PRIMARY KEY, v TEXT", dropped=("secret",))
     export_and_import(settings)
     report = validate(settings)
     require_all_compared(report, 2)
@@ -836,9 +826,7 @@ def test_key_that_is_dropped_pairs_nothing_and_all_is_compared(
     database.execute("CREATE TABLE odd (k date PRIMARY KEY, v text, w int)")
     database.execute("INSERT INTO odd VALUES ('2021-01-01', 'a', 1), ('2021-01-02', 'a', 1)")
     kept = {"k": "v TEXT, w INTEGER", "v": "k TEXT PRIMARY KEY NOT NULL, w INTEGER"}[dropped]
-    schema = extended_schema(place.folder, "CREATE TABLE odd (%s);" % kept)
-    tables = (*config.TABLES, Table("odd", shared(), dropped=(dropped,)))
-    settings = settings_of(database.url, place, schema_path=schema, tables=tables)
+    settings = with_odd(database, place, kept, dropped=(dropped,))
     export_and_import(settings)
     require_all_compared(validate(settings), 2)
     edit(settings, "UPDATE odd SET w = 2 WHERE rowid = (SELECT min(rowid) FROM odd)")

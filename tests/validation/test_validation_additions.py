@@ -169,8 +169,7 @@ def test_quotes_that_sqlite_has_put_around_names_are_no_difference(settings: Set
 
 def test_case_of_a_bare_word_that_is_a_default_counts(sample_database: Database, place: Place) -> None:
     added = "ALTER TABLE app_config ADD COLUMN state TEXT DEFAULT %s;"
-    schema = extended_schema(place.folder, added % "Pending")
-    made = settings_of(sample_database.url, place, schema_path=schema)
+    made = settings_of(sample_database.url, place, lite=added % "Pending")
     export_and_import(made)
     extended_schema(place.folder, added % "PENDING")
     errors = validate(made).errors

@@ -184,13 +184,13 @@ def test_date_of_another_form_is_worth_a_warning(settings: Settings) -> None:
 
 
 def test_default_of_the_users_row_is_held_against_it_too(sample_database: Database, place: Place) -> None:
-    schema = extended_schema(
-        place.folder,
-        "ALTER TABLE app_config ADD COLUMN state DEFAULT pending;"
+    made = settings_of(
+        sample_database.url,
+        place,
+        lite="ALTER TABLE app_config ADD COLUMN state DEFAULT pending;"
         "ALTER TABLE app_config ADD COLUMN migrated_at TEXT;"
         "UPDATE app_config SET migrated_at = datetime('now'), app_version = '2.0';",
     )
-    made = settings_of(sample_database.url, place, schema_path=schema)
     export_and_import(made)
     assert validate(made).findings == []
     with opened(made) as database:

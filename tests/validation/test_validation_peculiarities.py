@@ -21,8 +21,8 @@ from migration.model import Table, shared
 from migration.settings import Settings
 from migration.validation.report import Report
 from support.bundles import array, forget_types, rewrite
-from support.migrations import export_and_import, settings_of
-from support.places import SCHEMA, Place, extended_schema
+from support.migrations import export_and_import, settings_of, with_odd
+from support.places import SCHEMA, Place
 from support.runs import Run
 from support.servers import Database
 from support.sqlite_files import lawless
@@ -38,10 +38,7 @@ def with_odd_table(database: Database, place: Place, source: str, target: str, r
     """A migration with one more table, ``odd``, of these columns and rows."""
     database.execute("CREATE TABLE odd (%s)" % source)
     database.execute("INSERT INTO odd VALUES " + rows)
-    schema = extended_schema(place.folder, "CREATE TABLE odd (%s);" % target)
-    made = settings_of(
-        database.url, place, schema_path=schema, tables=(*config.TABLES, Table("odd", shared()))
-    )
+    made = with_odd(database, place, target)
     export_and_import(made)
     return made
 
