@@ -30,7 +30,8 @@ from migration.cli import configuration, options, running, terminal
 from migration.errors import ExitCode, MigrationError
 from migration.model import Column
 from migration.settings import Settings
-from migration.sqlite import mapping, target
+from migration.sqlite import backups, building, connecting, integrity, mapping, publishing
+from migration.sqlite.errors import failed
 from migration.sqlite.loading import Filled, Loader, create_deferred, fill
 from migration.sqlite.schema import Schema, read_schema
 from migration.validation import report
@@ -49,7 +50,7 @@ class Imported:
     rows: Mapping[str, int]
     seconds: Mapping[str, float]
     backup: Optional[Path]
-    stamp: Optional[target.Stamp]
+    stamp: Optional[publishing.Stamp]
 
 
 def import_(settings: Settings) -> Imported:
@@ -69,10 +70,10 @@ def import_(settings: Settings) -> Imported:
         )
         columns = mapping.columns_of(export, settings, schema)
         aside = settings.backup_dir if settings.backup else None
-        with target.replacing(settings.sqlite_path, aside) as staged:
-            with target.building(staged, schema, settings.sqlite_path) as database:
+        with publishing.replacing(settings.sqlite_path, aside) as staged:
+            with building.building(staged, schema, settings.sqlite_path) as database:
                 log.debug("import: %d objects made from %s", len(schema.objects), schema.path)
-                deferred = target.defer_indexes(database)
+                deferred = building.defer_indexes(database)
                 _fill_singletons(database, export, settings, columns, schema)
                 log.debug("import: the user's row and the preferences are filled")
                 filled = _fill_tables(database, export, settings, columns, schema)
@@ -92,17 +93,17 @@ def import_(settings: Settings) -> Imported:
                     log.debug(
                         "import: integrity and foreign keys checked in %.2f s", time.perf_counter() - checked
                     )
-                target.finish(database, staged, schema)
+                building.finish(database, staged, schema)
                 log.info("indexes, triggers and checks: %.1f s", time.perf_counter() - started)
-            stamp, started = target.stamp(staged), time.perf_counter()
+            stamp, started = publishing.stamp(staged), time.perf_counter()
             _withdraw_report(settings.data_dir)
-            backup = target.publish(
+            backup = publishing.publish(
                 staged, settings.sqlite_path, settings.backup_dir if settings.backup else None
             )
     log.debug("import: backed up and published in %.2f s", time.perf_counter() - started)
     if backup is not None:
         log.info("old database backed up to %s", backup)
-        target.prune(settings.backup_dir, settings.keep_backups, settings.sqlite_path, backup)
+        backups.prune(settings.backup_dir, settings.keep_backups, settings.sqlite_path, backup)
     log.info("database of user %s published as %s", export.manifest.user_id, settings.sqlite_path)
     return Imported(
         export.manifest,
@@ -159,7 +160,7 @@ def _fill_singletons(
             mapped = mapping.map_columns(singleton, columns[singleton.name], schema)
             loader = Loader(singleton, columns[singleton.name], mapped, export.manifest)
             values = _singleton_values(record, singleton.member, loader)
-        target.fill_singleton(database, singleton.target, values)
+        building.fill_singleton(database, singleton.target, values)
 
 
 def _singleton_values(record: bytes, member: str, loader: Loader) -> List[Tuple[str, Any]]:
@@ -177,21 +178,21 @@ def _singleton_values(record: bytes, member: str, loader: Loader) -> List[Tuple[
 
 def _check(staged: Path) -> None:
     """Refuse a database that is not sound or has dangling references, before it is published."""
-    with target.opened(staged) as database:
-        violations = list(target.foreign_key_violations(database))
-        unsound = target.integrity_problems(database)
+    with connecting.opened(staged) as database:
+        violations = list(integrity.foreign_key_violations(database))
+        unsound = integrity.integrity_problems(database)
     if violations:
         shown = "\n  ".join(
-            "%s %s: %s leads to no row of %s" % violation for violation in violations[: target.LISTED]
+            "%s %s: %s leads to no row of %s" % violation for violation in violations[: integrity.LISTED]
         )
-        raise target.failed(
+        raise failed(
             "foreign keys that lead nowhere: %d%s\n  %s"
-            % (len(violations), ", of which the first:" if len(violations) > target.LISTED else "", shown),
+            % (len(violations), ", of which the first:" if len(violations) > integrity.LISTED else "", shown),
             "export again with this version: it finds such rows in PostgreSQL, and --orphans skip leaves them out; where"
             " key and reference differ in case or padding alone, declare the key's column COLLATE NOCASE or RTRIM",
         )
     if unsound:
-        raise target.failed("the new database is not sound: %s" % "; ".join(unsound))
+        raise failed("the new database is not sound: %s" % "; ".join(unsound))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -110,11 +110,11 @@ def migrate(settings: Settings, arguments: argparse.Namespace) -> int:
         from export_from_postgres import export
 
         if not arguments.skip_import:
-            from migration.sqlite import target
+            from migration.sqlite import publishing
             from migration.sqlite.schema import read_schema
 
             read_schema(settings.schema_path)
-            with target.replacing(
+            with publishing.replacing(
                 settings.sqlite_path, settings.backup_dir if settings.backup else None
             ):  # what would stop the import stops us before the export
                 pass
@@ -170,18 +170,18 @@ def _summarize(exported: Optional[Exported], imported: Optional[Imported], setti
 
 
 def _restore(name: str, settings: Settings) -> int:
-    from migration.sqlite import target
+    from migration.sqlite import backups, restoring
 
     backup = (
-        target.newest_backup(settings.backup_dir, settings.sqlite_path)
+        backups.newest_backup(settings.backup_dir, settings.sqlite_path)
         if name == NEWEST
         else configuration.expanded(name)
     )
-    saved = target.restore(backup, settings.sqlite_path, settings.backup_dir if settings.backup else None)
+    saved = restoring.restore(backup, settings.sqlite_path, settings.backup_dir if settings.backup else None)
     log.info("%s restored from %s", settings.sqlite_path, backup)
     if saved is not None:
         log.info("what was there is backed up to %s", saved)
-        target.prune(settings.backup_dir, settings.keep_backups, settings.sqlite_path, saved)
+        backups.prune(settings.backup_dir, settings.keep_backups, settings.sqlite_path, saved)
     return ExitCode.DONE
 
 

@@ -26,7 +26,7 @@ from migration.cli import configuration, options, running, terminal
 from migration.errors import ExitCode
 from migration.postgres.source import Snapshot
 from migration.settings import Settings
-from migration.sqlite import target
+from migration.sqlite import publishing
 from migration.sqlite.schema import read_schema
 from migration.validation import (
     checked_file,
@@ -62,7 +62,7 @@ CHECKS = (
 
 
 def validate(
-    settings: Settings, db: Optional[Snapshot] = None, sound: Optional[target.Stamp] = None
+    settings: Settings, db: Optional[Snapshot] = None, sound: Optional[publishing.Stamp] = None
 ) -> Report:
     """Check ``settings.sqlite_path`` and write the report.
 
@@ -97,7 +97,7 @@ def _data_folder(settings: Settings) -> Iterator[None]:
         yield
 
 
-def _checked(settings: Settings, db: Optional[Snapshot], sound: Optional[target.Stamp]) -> Report:
+def _checked(settings: Settings, db: Optional[Snapshot], sound: Optional[publishing.Stamp]) -> Report:
     started, timestamp = time.perf_counter(), datetime.now().isoformat(timespec="seconds")
     schema = read_schema(settings.schema_path)
     with contextlib.ExitStack() as stack:

@@ -6,7 +6,7 @@ from typing import Iterator
 
 import pytest
 
-from migration.sqlite import target
+from migration.sqlite import connecting
 
 pytest.register_assert_rewrite("support")
 pytest_plugins = [
@@ -65,4 +65,4 @@ def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture()
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls in this process give up soon where another program has the database."""
-    monkeypatch.setattr(target, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(connecting, "BUSY_SECONDS", 0.05)

@@ -24,7 +24,7 @@ import config
 from migration.bundle.manifest import files_of
 from migration.bundle.reading import open_bundle
 from migration.errors import MigrationError
-from migration.sqlite import target
+from migration.sqlite import publishing
 from support.migrations import export_and_import, settings_of
 from support.places import ANNA, BRUNO, SCHEMA, SUITE, Place
 from support.runs import Run
@@ -504,7 +504,7 @@ def test_target_is_held_from_the_backup_to_the_replacement(attempt: int, place: 
     make_old_database(place.app)
     with contextlib.closing(sqlite3.connect(str(place.app))) as database:  # so that its backup takes a moment
         database.execute("CREATE TABLE more AS SELECT zeroblob(8000000)")
-    with target.replacing(place.app) as staged:
+    with publishing.replacing(place.app) as staged:
         make_old_database(staged)
         enough, stop = threading.Event(), threading.Event()
         written: List[int] = []
@@ -529,7 +529,7 @@ def test_target_is_held_from_the_backup_to_the_replacement(attempt: int, place: 
                 if saved is None:
                     # the writer may be there first: then it is refused, and tried again
                     with contextlib.suppress(MigrationError):
-                        saved = target.publish(staged, place.app, place.backups)
+                        saved = publishing.publish(staged, place.app, place.backups)
         finally:
             stop.set()
             writer.join()

@@ -15,7 +15,7 @@ from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
 from migration.postgres import source
 from migration.postgres.rows import rows_of_user
-from migration.sqlite import target
+from migration.sqlite import building
 from migration.sqlite.schema import read_schema
 from support.migrations import settings_of
 from support.places import ANNA, SCHEMA, SUITE, Place
@@ -89,14 +89,14 @@ def test_memory_for_a_large_value_is_what_the_readme_says(
 
 
 def with_room_for(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    create = target.create
+    create = building.create
 
     def created(*arguments: Any) -> sqlite3.Connection:
         made = create(*arguments)
         made.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, size)
         return made
 
-    monkeypatch.setattr(target, "create", created)
+    monkeypatch.setattr(building, "create", created)
 
 
 @pytest.mark.skipif(

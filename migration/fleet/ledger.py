@@ -17,7 +17,7 @@ from migration.files import create_private
 from migration.fleet import origin, results
 from migration.fleet.origin import Origin
 from migration.fleet.results import Made
-from migration.sqlite import target
+from migration.sqlite.errors import failed
 
 NAME = "ledger.db"
 BUSY_SECONDS = 30.0
@@ -345,7 +345,7 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
         table: {row[1] for row in connection.execute("PRAGMA table_info(%s)" % table)} for table in ADDED
     }
     if tables and not ({"run", "instant"} <= there["runs"] and {"user_id", "wanted"} <= there["users"]):
-        raise target.failed("%s is a database of another program" % path, "choose another --output-dir")
+        raise failed("%s is a database of another program" % path, "choose another --output-dir")
     connection.executescript(SCHEMA)
     for table, columns in ADDED.items():
         for column in columns if there[table] else ():

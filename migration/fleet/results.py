@@ -14,7 +14,9 @@ from urllib.parse import quote
 from migration.bundle.manifest import MANIFEST, REPORTS
 from migration.errors import MigrationError, TargetError
 from migration.files import BLOCK, create_private, make_folder, sync_folder
-from migration.sqlite import old_files, target
+from migration.sqlite import old_files
+from migration.sqlite.errors import errors as sqlite_errors
+from migration.sqlite.errors import in_use
 
 DATABASE = "app.db"
 BUNDLE = "bundle"
@@ -44,9 +46,9 @@ def folder_of(output: Path, user_id: str) -> Path:
 
 @contextlib.contextmanager
 def errors(path: Path) -> Iterator[None]:
-    """As ``target.errors``, for a file in the output folder."""
+    """As ``migration.sqlite.errors.errors``, for a file in the output folder."""
     try:
-        with target.errors(path):
+        with sqlite_errors(path):
             yield
     except MigrationError as error:
         if error.hint is None:
@@ -130,7 +132,7 @@ def aside(folder: Path) -> Iterator[None]:
     moved = []
     with errors(database):
         if old_files.is_locked(database, BUSY_SECONDS):
-            raise target.in_use(database)
+            raise in_use(database)
         make_folder(backups)
         name = _free_name(backups)
         for end in (*COMPANIONS, ""):

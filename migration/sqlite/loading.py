@@ -19,7 +19,8 @@ from migration.errors import SourceError
 from migration.model import Column, Singleton, Table
 from migration.printing import brief
 from migration.sql import quote
-from migration.sqlite import mapping, target
+from migration.sqlite import building, mapping
+from migration.sqlite.errors import failed
 from migration.sqlite.mapping import TableMapping
 from migration.sqlite.schema import Schema
 
@@ -193,14 +194,14 @@ def _load(
         if loader.columns:  # there are none in an empty file of a bundle that names no types
             before = database.total_changes
             try:
-                target.insert(database, loader.mapped.target, loader.columns, values)
+                building.insert(database, loader.mapped.target, loader.columns, values)
             except _REFUSALS as error:
                 rejected = _first_rejected(database, loader, values, database.total_changes - before)
                 name = loader.name(records[rejected], loaded + rejected + 1)
                 if isinstance(error, sqlite3.DataError):
                     row = {column: of[rejected] for column, of in zip(loader.columns, values)}
-                    raise target.too_large("%s %s" % (loader.mapped.table, name), row, error) from error
-                raise target.failed(
+                    raise building.too_large("%s %s" % (loader.mapped.table, name), row, error) from error
+                raise failed(
                     "%s %s is rejected by SQLite: %s" % (loader.mapped.table, name, error),
                     "correct the row in PostgreSQL and export again, or the constraint in the schema file",
                 ) from error
@@ -219,18 +220,18 @@ def _first_rejected(
     for number in range(start, len(values[0])):
         try:
             row = [[column[number]] for column in values]
-            target.insert(database, loader.mapped.target, loader.columns, row)
+            building.insert(database, loader.mapped.target, loader.columns, row)
         except _REFUSALS:
             return number
     return start
 
 
 def create_deferred(database: sqlite3.Connection, sql: str) -> None:
-    """Create an index or a trigger that ``target.defer_indexes`` has dropped. Raises MigrationError (exit 5)."""
+    """Create an index or a trigger that ``building.defer_indexes`` has dropped. Raises MigrationError (exit 5)."""
     try:
         database.execute(sql)
     except sqlite3.IntegrityError as error:
-        raise target.failed(
+        raise failed(
             "the rows do not fit an index of the schema: %s" % error,
             "correct the rows in PostgreSQL and export again, or the index in the schema file: "
             + " ".join(sql.split()),
@@ -253,7 +254,7 @@ _INSERT_TRIGGER = re.compile(
 def check_rows(database: sqlite3.Connection, table: str, rows: int) -> None:
     held = database.execute("SELECT count(*) FROM " + quote(table)).fetchone()[0]
     if held != rows:
-        raise target.failed(
+        raise failed(
             "%s holds %d rows after %d were inserted: the schema file fills it with rows of its own"
             % (table, held, rows),
             "take them out of the schema file",

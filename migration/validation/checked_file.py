@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import BinaryIO, Iterator, NamedTuple, Optional
 
 from migration.files import BLOCK
-from migration.sqlite import old_files, target
+from migration.sqlite import connecting, old_files, publishing
+from migration.sqlite.errors import errors
 from migration.validation.report import Database
 
 
@@ -19,17 +20,17 @@ class CheckedFile(NamedTuple):
 
     path: Path
     database: sqlite3.Connection
-    stamp: Optional[target.Stamp]
+    stamp: Optional[publishing.Stamp]
     raw: Optional[BinaryIO]
 
-    def is_unwritten(self, since: Optional[target.Stamp]) -> bool:
+    def is_unwritten(self, since: Optional[publishing.Stamp]) -> bool:
         """Whether it is the very file that had the stamp ``since``."""
-        return since is not None and since == self.stamp == target.stamp(self.path)
+        return since is not None and since == self.stamp == publishing.stamp(self.path)
 
     def described(self) -> Database:
         """Its path, sizes and SHA256, for the report."""
         return Database(
-            os.fsencode(target.resolved(self.path)).decode("utf-8", "backslashreplace"),
+            os.fsencode(connecting.resolved(self.path)).decode("utf-8", "backslashreplace"),
             0 if self.stamp is None else self.stamp.size,
             0 if self.stamp is None else self.stamp.logged,
             sha256(self),
@@ -40,18 +41,18 @@ class CheckedFile(NamedTuple):
 def opened(path: Path) -> Iterator[CheckedFile]:
     """Open the database at ``path`` for the block, to read one state of it. Raises MigrationError (exit 5)."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(target.errors(path))
+        stack.enter_context(errors(path))
         _fold_log(path)
-        stamp, raw = target.stamp(path), _raw(path, stack)
-        database = stack.enter_context(target.opened(path))
+        stamp, raw = publishing.stamp(path), _raw(path, stack)
+        database = stack.enter_context(connecting.opened(path))
         yield CheckedFile(path, database, stamp, raw)
 
 
 def _fold_log(path: Path) -> None:
     """Have SQLite take a write-ahead log into its file, unless a program has it open: then the file is the database."""
-    found = target.stamp(path)
+    found = publishing.stamp(path)
     if found is not None and found.logged and old_files.trouble(path) is None:
-        with target.reading(path) as connect, contextlib.closing(connect()) as database:
+        with connecting.reading(path) as connect, contextlib.closing(connect()) as database:
             database.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
@@ -78,7 +79,7 @@ def sha256(file: CheckedFile) -> Optional[str]:
         with contextlib.ExitStack() as stack:
             parts = [file.raw]
             if file.stamp.logged:
-                parts.append(stack.enter_context(open(str(target.resolved(file.path)) + "-wal", "rb")))
+                parts.append(stack.enter_context(open(str(connecting.resolved(file.path)) + "-wal", "rb")))
             for part in parts:
                 block = part.read(BLOCK)
                 while block:
@@ -86,7 +87,7 @@ def sha256(file: CheckedFile) -> Optional[str]:
                     block = part.read(BLOCK)
     except OSError:
         return None
-    now = target.stamp(file.path)
+    now = publishing.stamp(file.path)
     if now is None or now[:4] != file.stamp[:4] or (file.stamp.logged and now != file.stamp):
         return None
     return digest.hexdigest()

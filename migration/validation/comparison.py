@@ -17,7 +17,7 @@ from migration.errors import MigrationError
 from migration.model import Table
 from migration.postgres.source import Digest, Digester
 from migration.sql import quote
-from migration.sqlite import mapping, target
+from migration.sqlite import connecting, mapping
 from migration.sqlite.mapping import TableMapping
 from migration.validation import isolation, pairing, showing, walking
 from migration.validation.checks import Compared, Evidence, Looked, since
@@ -63,10 +63,10 @@ def _compare(context: Context, table: Table, advance: Callable[[int], None]) -> 
     try:
         walked = _walk_in_any_order(context, table, mapped, advance)
     except sqlite3.OperationalError:
-        if context.database.text_factory is target.any_text:
+        if context.database.text_factory is connecting.any_text:
             raise
         # Perhaps text that is not UTF-8, which is a difference and not the end. To read all text this way takes longer.
-        context.database.text_factory = target.any_text
+        context.database.text_factory = connecting.any_text
         walked = _walk_in_any_order(context, table, mapped, advance)
     digest = walked.digest
     if export is not None:

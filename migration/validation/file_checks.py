@@ -12,7 +12,8 @@ import msgspec
 from migration import conversion
 from migration.model import Singleton, Table
 from migration.sql import quote
-from migration.sqlite import mapping, target
+from migration.sqlite import connecting, mapping
+from migration.sqlite.integrity import foreign_key_violations, integrity_problems
 from migration.sqlite.mapping import Mapped, TableMapping
 from migration.sqlite.schema import SchemaDifference, TargetColumn, describe_objects, differences
 from migration.validation import additions as beyond
@@ -62,7 +63,7 @@ def _looked(
     evidence: Evidence, count: Callable[[Context], int], find: Callable[[Context], Iterator[Finding]]
 ) -> Looked:
     started, context = time.perf_counter(), evidence.context
-    context.database.text_factory = target.any_text
+    context.database.text_factory = connecting.any_text
     listings: Dict[Tuple[str, Optional[str], bool], Listing] = {}
     for finding in _readable(find(context)):
         key = finding.check, finding.table, finding.error
@@ -117,7 +118,7 @@ def _of_schema(found: SchemaDifference, context: Context) -> Finding:
 
 def _unsound(context: Context) -> Iterator[Finding]:
     try:
-        problems = target.integrity_problems(context.database)
+        problems = integrity_problems(context.database)
     except sqlite3.OperationalError as error:
         # an index of the application's may need its own collation or function
         message = "%s: SQLite cannot look through the whole file here: %s"
@@ -128,7 +129,7 @@ def _unsound(context: Context) -> Iterator[Finding]:
 
 
 def _dangling(context: Context) -> Iterator[Finding]:
-    for violation in target.foreign_key_violations(context.database):
+    for violation in foreign_key_violations(context.database):
         message = "%s: (%s, %s, %s, %s)" % (PREFIXES["references"], *violation)
         yield Finding("references", message, violation.table, violation.row, violation.column)
 

@@ -12,7 +12,7 @@ from migration.bundle.damage import damaged
 from migration.bundle.manifest import USER_DATA
 from migration.model import Column, Singleton
 from migration.sql import quote
-from migration.sqlite import target
+from migration.sqlite import connecting
 from migration.validation import equality, json_and_moments, record_changes
 from migration.validation.checks import Evidence, Looked, since
 from migration.validation.inputs import Context
@@ -24,7 +24,7 @@ from migration.validation.since_export import message_of
 def own_rows(evidence: Evidence) -> Looked:
     """Each row says what its record says, and PostgreSQL still says so; rows that were left out are told with them."""
     started, context = time.perf_counter(), evidence.context
-    context.database.text_factory = target.any_text
+    context.database.text_factory = connecting.any_text
     findings: List[Finding] = []
     changes: Dict[str, Changes] = {}
     for singleton in (context.settings.user, context.settings.preferences):

@@ -13,7 +13,7 @@ import pytest
 from import_to_sqlite import import_
 from migration import files
 from migration.errors import ExitCode, MigrationError
-from migration.sqlite import target
+from migration.sqlite import building
 from migration.validation import comparison
 from support.bundles import forget_types
 from support.migrations import settings_of
@@ -33,13 +33,13 @@ def change(path: Path, old: bytes, new: bytes) -> None:
 
 def once_opened(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Act when the bundle has been looked at, before anything of it is loaded."""
-    create = target.create
+    create = building.create
 
     def created(*arguments: Any) -> Any:
         act()
         return create(*arguments)
 
-    monkeypatch.setattr(target, "create", created)
+    monkeypatch.setattr(building, "create", created)
 
 
 @pytest.mark.parametrize("types", ["named", "forgotten"])
@@ -112,7 +112,7 @@ def test_a_failure_of_a_sound_bundle_stays_what_it_is(
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(target, "finish", full)
+    monkeypatch.setattr(building, "finish", full)
     with pytest.raises(MigrationError, match="no space left for"):
         import_(settings_of(sample_database.url, place))
 

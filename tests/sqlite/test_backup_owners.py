@@ -14,7 +14,7 @@ import pytest
 import import_to_sqlite
 from migration import files
 from migration.bundle.folder import held
-from migration.sqlite import target
+from migration.sqlite import backups
 from support.migrations import settings_of
 from support.places import Place
 from support.runs import Run
@@ -28,10 +28,10 @@ def test_list_that_was_cut_off_takes_the_next_backup(place: Place) -> None:
     (place.backups / ".databases").write_bytes(b"theprogram_backup_20240101_000000.db /cut/of")
     backup = place.backups / "theprogram_backup_20250101_000000.db"
     make_old_database(backup)
-    target._note_owner(backup, place.app)
-    assert target.is_backup_of(backup, place.app)
-    assert target.is_backup_of(place.backups / "theprogram_backup_20240101_000000.db", place.app) is False
-    assert target.newest_backup(place.backups, place.app) == backup
+    backups._note_owner(backup, place.app)
+    assert backups.is_backup_of(backup, place.app)
+    assert backups.is_backup_of(place.backups / "theprogram_backup_20240101_000000.db", place.app) is False
+    assert backups.newest_backup(place.backups, place.app) == backup
 
 
 def test_databases_whose_paths_look_alike_are_told_apart(place: Place) -> None:
@@ -39,8 +39,8 @@ def test_databases_whose_paths_look_alike_are_told_apart(place: Place) -> None:
     backup.touch()
     paths = [place.folder / name for name in ("a\nb", "a\\nb", "a\\\nb", "a b", "a  b", " a")]
     for path in paths:
-        target._note_owner(backup, path)
-        assert [target.is_backup_of(backup, other) for other in paths] == [other == path for other in paths]
+        backups._note_owner(backup, path)
+        assert [backups.is_backup_of(backup, other) for other in paths] == [other == path for other in paths]
 
 
 def test_list_that_is_a_link_is_not_followed(bundle: Path, place: Place, run: Run) -> None:

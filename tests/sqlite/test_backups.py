@@ -16,7 +16,7 @@ import pytest
 
 from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
-from migration.sqlite import target
+from migration.sqlite import backups, restoring
 from support.migrations import settings_of
 from support.places import Place, tree
 from support.runs import Run
@@ -85,7 +85,7 @@ def test_backups_of_two_databases_in_one_second_do_not_meet(place: Place) -> Non
     def back_up(path: Path) -> None:
         connection = sqlite3.connect(str(path))
         start.wait()
-        made.append(target.back_up(connection, path, place.backups))
+        made.append(backups.back_up(connection, path, place.backups))
         connection.close()
 
     threads = [threading.Thread(target=back_up, args=(path,)) for path in places]
@@ -257,7 +257,7 @@ def a_backup(place: Place) -> Path:
 
 def restore(backup: Path, place: Place) -> MigrationError | None:
     try:
-        target.restore(backup, place.app, None)
+        restoring.restore(backup, place.app, None)
     except MigrationError as error:
         return error
     return None

@@ -19,7 +19,7 @@ from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
-from migration.sqlite import target
+from migration.sqlite import publishing
 from migration.sqlite.schema import describe_objects
 from support.bundles import rewrite
 from support.migrations import export_and_import, refused, settings_of
@@ -218,7 +218,7 @@ def test_old_database_that_cannot_be_replaced_keeps_its_write_ahead_logging(
     def refuse(path: Path, staged: Path) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted", str(staged))
 
-    monkeypatch.setattr(target, "_keep_owner", refuse)
+    monkeypatch.setattr(publishing, "keep_owner", refuse)
     with pytest.raises(MigrationError, match="cannot be written: Operation not permitted"):
         import_(settings)
     assert rows_of(place.app, "SELECT note FROM old") == OLD_ROWS

@@ -95,7 +95,7 @@ def test_full_temporary_folder_is_told_from_the_databases(bundle: Path, place: P
     mount(temporary, size=1200 * KIB)
     words = ["--sqlite-path", place.app, "--backup-dir", place.backups, "--data-dir", place.data]
     code = (
-        "import runpy, sys; from migration.sqlite import target; target.CACHE = 100;"
+        "import runpy, sys; from migration.sqlite import connecting; connecting.CACHE = 100;"
         "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     for variable in ("SQLITE_TMPDIR", "TMPDIR"):

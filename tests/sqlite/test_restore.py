@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from migration.errors import MigrationError
-from migration.sqlite import target
+from migration.sqlite import restoring
 from support.places import Place
 from support.runs import Run
 from support.sqlite_files import OLD_ROWS, make_old_database, rows_of
@@ -176,7 +176,7 @@ def test_restore_refuses_while_another_program_writes(place: Place, impatient: N
         application.execute("BEGIN IMMEDIATE")
         application.execute("INSERT INTO old VALUES ('being written')")
         with pytest.raises(MigrationError, match="%s is open in another program" % place.app) as caught:
-            target.restore(backup, place.app, place.backups)
+            restoring.restore(backup, place.app, place.backups)
         assert caught.value.exit_code == 5
         application.execute("COMMIT")
     finally:

@@ -13,7 +13,7 @@ import pytest
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.settings import Settings
-from migration.sqlite import target
+from migration.sqlite import publishing
 from migration.sqlite.schema import table_names
 from migration.validation.page import render
 from support.migrations import export_and_import, settings_of
@@ -74,9 +74,9 @@ def test_addition_is_worth_a_warning(settings: Settings, name: str) -> None:
 @pytest.mark.parametrize("name", ADDITIONS)
 def test_addition_is_an_error_after_an_import_in_the_same_run(settings: Settings, name: str) -> None:
     statement, message = ADDITIONS[name]
-    imported = target.stamp(settings.sqlite_path)
+    imported = publishing.stamp(settings.sqlite_path)
     change(settings.sqlite_path, statement)
-    for stamp in (imported, target.stamp(settings.sqlite_path)):
+    for stamp in (imported, publishing.stamp(settings.sqlite_path)):
         report = validate(settings, sound=stamp)
         assert any(message in error for error in report.errors), report.errors
 

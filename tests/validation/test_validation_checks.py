@@ -11,7 +11,7 @@ import pytest
 
 import config
 from migration.settings import Settings
-from migration.sqlite import target
+from migration.sqlite import publishing
 from migration.validation.report import Report
 from support.migrations import copy_of, migrate_to, settings_of
 from support.places import ANNA, Place
@@ -49,7 +49,7 @@ def test_each_check_is_told_with_its_number(settings: Settings) -> None:
 def test_check_that_was_not_done_says_why(settings: Settings) -> None:
     notes = {check.name: check.note for check in validate(dataclasses.replace(settings, offline=True)).checks}
     assert {name for name, note in notes.items() if note is not None} == {"source"}
-    report = validate(settings, sound=target.stamp(settings.sqlite_path))
+    report = validate(settings, sound=publishing.stamp(settings.sqlite_path))
     assert {name for name, result in results(report).items() if result == "not done"} == {
         "integrity",
         "references",

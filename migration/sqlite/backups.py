@@ -1,0 +1,145 @@
+"""Backups: verified copies of a database, who owns which, the newest, and removal of the old ones."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import sqlite3
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import List, Optional
+
+from migration.files import create_private, make_folder, sync_folder, sync_path
+from migration.sqlite import old_files
+from migration.sqlite.connecting import resolved
+from migration.sqlite.errors import errors, failed
+from migration.sqlite.integrity import problems_of_old
+
+log = logging.getLogger("migration.target")
+
+_BACKUP_NAME = "theprogram_backup_%Y%m%d_%H%M%S.db"  # local time
+
+
+def back_up(database: sqlite3.Connection, of: Path, folder: Path) -> Path:
+    """Copy the database ``of`` with SQLite's backup API, write-ahead log included, verify the copy and return its path."""
+    with errors(folder, "--backup-dir", source=of):
+        make_folder(folder)
+        # One name for one database, whose lock we hold: so the next run removes what a killed one left.
+        partial = folder / (".backup_%s.partial" % old_files.token(of))
+        old_files.remove(partial)
+        try:
+            create_private(partial, exclusive=True).close()
+            copy(database, partial, "the old database")
+            name = _name_backup(partial, folder)
+        finally:
+            old_files.remove(partial)
+        _note_owner(name, of)
+        sync_folder(folder)
+        return name
+
+
+_OWNERS = ".databases"  # in a backup folder, a line for each backup: its name, and the database that it is of
+
+
+def _note_owner(backup: Path, of: Path) -> None:
+    """A line is appended in one write: runs on other databases may do so at the same moment."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(str(backup.with_name(_OWNERS)), flags, 0o600), "rb+", buffering=0) as file:
+        written = os.fstat(file.fileno()).st_size
+        file.seek(max(0, written - 1))
+        begun = file.read(1) not in (b"", b"\n")  # by a run that had no room for more
+        file.write(b"%s%s %s\n" % (b"\n" * begun, os.fsencode(backup.name), _line(of)))
+        os.fsync(file.fileno())
+
+
+def _line(of: Path) -> bytes:
+    return os.fsencode(str(of)).replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
+
+
+def is_backup_of(backup: Path, path: Path) -> Optional[bool]:
+    """Whether a backup is one of the database at ``path``; None where nothing tells, as of one that was copied here."""
+    try:
+        lines = backup.with_name(_OWNERS).read_bytes().split(b"\n")
+    except OSError:
+        return None
+    known = [
+        of for name, _, of in (line.partition(b" ") for line in lines) if name == os.fsencode(backup.name)
+    ]
+    return known[-1] == _line(resolved(path)) if known else None
+
+
+def copy(database: sqlite3.Connection, path: Path, what: str) -> None:
+    """Copy a database into an empty file, check it and sync it. ``what``: the database, for a message."""
+    duplicate = sqlite3.connect(str(path), isolation_level=None)
+    try:
+        duplicate.execute("PRAGMA synchronous = OFF")
+        database.backup(duplicate)
+        problems = problems_of_old(duplicate, what)
+        if problems:
+            raise failed(
+                "%s is damaged: %s" % (what, problems[0]),
+                "move it away to start afresh, or --restore a backup",
+            )
+    finally:
+        duplicate.close()
+    sync_path(path)
+
+
+def _name_backup(partial: Path, folder: Path) -> Path:
+    """Give a finished copy a name behind all other backups', in one step; two at the same moment must not meet."""
+    when = datetime.now()
+    for newest in backups(folder)[-1:]:  # clocks may have gone back
+        with contextlib.suppress(OverflowError):  # the end of all years
+            when = max(when, datetime.strptime(newest.name, _BACKUP_NAME) + timedelta(seconds=1))
+    return old_files.take_name(folder, _BACKUP_NAME, when, functools.partial(old_files.link, partial))
+
+
+def backups(folder: Path) -> List[Path]:
+    """The backups in a folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.glob("*.db") if _is_backup(path.name) and path.is_file())
+
+
+def _is_backup(name: str) -> bool:
+    try:
+        return datetime.strptime(name, _BACKUP_NAME).strftime(_BACKUP_NAME) == name
+    except ValueError:
+        return False
+
+
+def prune(folder: Path, keep: Optional[int], path: Path, made: Path) -> None:
+    """Remove all but the ``keep`` newest backups of the database at ``path``; None keeps all.
+
+    The one just ``made``, and those of other databases or of nobody that is known, stay.
+    The new database is in place by now: what cannot be removed is worth a warning and no failure.
+    """
+    older = [backup for backup in backups(folder) if is_backup_of(backup, path) and backup != made]
+    for backup in older[: max(0, len(older) - keep + 1)] if keep else ():
+        try:
+            backup.unlink()
+        except OSError as error:
+            log.warning("the backup %s cannot be removed: %s", backup, error.strerror)
+        else:
+            log.info("removed the backup %s", backup)
+
+
+def newest_backup(folder: Path, path: Path) -> Path:
+    """The newest backup of the database at ``path``, else the newest of nobody that is known."""
+    found = backups(folder)
+    if not found:
+        raise failed("no backup in %s" % folder, "name a file: --restore FILE, or set --backup-dir")
+    whose = {backup: is_backup_of(backup, path) for backup in found}
+    own = [backup for backup in found if whose[backup]]
+    if own:
+        return own[-1]
+    unknown = [backup for backup in found if whose[backup] is None]
+    if not unknown:
+        raise failed(
+            "no backup of %s in %s: the %d there are of other databases" % (path, folder, len(found)),
+            "name a file: --restore FILE, or set --backup-dir or --sqlite-path",
+        )
+    log.warning("nothing says which database %s is of", unknown[-1])
+    return unknown[-1]

@@ -1,0 +1,130 @@
+"""Connections to a SQLite database: to read it and lose nothing of its files, or alone, to replace it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import Callable, Iterator
+
+from migration.sqlite import old_files
+from migration.sqlite.errors import CANTOPEN, IOERR, READONLY, code_of, errors, failed
+
+log = logging.getLogger("migration.target")
+
+CACHE = 8192  # kilobytes of pages that SQLite keeps: more would not stay in the processor's own cache
+BUSY_SECONDS = 2.0
+
+
+def resolved(path: Path) -> Path:
+    """Where a path leads, links followed."""
+    try:
+        return path.resolve()
+    except RuntimeError as error:  # Python before 3.13 says a loop of links so
+        raise failed("%s is a link that leads to itself" % path, "set --sqlite-path") from error
+
+
+def any_text(content: bytes) -> str:
+    """For ``text_factory``: text that is not UTF-8, too."""
+    return content.decode("utf-8", "surrogateescape")
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that reads one state of a database. Raises MigrationError (exit 5) if the file does not exist."""
+    if not path.is_file():
+        raise failed("no database at %s" % path, "run import_to_sqlite.py first, or set --sqlite-path")
+    with reading(path) as connect, contextlib.closing(connect()) as connection:
+        connection.execute("PRAGMA cache_size = %d" % -CACHE)
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the state of now
+        yield connection
+
+
+Connect = Callable[[], sqlite3.Connection]
+
+
+@contextlib.contextmanager
+def reading(path: Path, untouched: bool = False) -> Iterator[Connect]:
+    """What connects to a database to read it, and loses nothing of its files.
+
+    A connection that is the last one folds a sound write-ahead log in and leaves no file behind. A private copy of the
+    files is read where SQLite could not take all that is in the logs, where it may not play a journal back, or where
+    the files are to stay ``untouched``. Raises MigrationError (exit 5) for an empty database with a log.
+    """
+    path = resolved(path)
+    logs, trouble = old_files.logs_of(path), old_files.trouble(path)
+    if logs and not old_files.size(path):
+        raise failed(trouble or "", LOST)
+    mode = "rw" if os.access(str(path.parent), os.W_OK) else "ro"
+    with contextlib.ExitStack() as stack:
+        if logs and (untouched or trouble is not None) and not old_files.is_locked(path, 0):
+            if trouble is not None:
+                log.warning("%s: the last changes may be missing; the files stay as they are", trouble)
+            path, mode = stack.enter_context(_copied(path)), "rw"
+        elif not _is_readable(path, mode):
+            # Without a log, nobody has it open in a folder where we cannot make one.
+            path, mode = (stack.enter_context(_copied(path)), "rw") if logs else (path, "ro&immutable=1")
+        yield lambda: _to_read(path, mode)
+
+
+def _is_readable(path: Path, mode: str) -> bool:
+    try:
+        with contextlib.closing(connected(path, mode)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        return code_of(error) not in (READONLY, CANTOPEN, IOERR)
+    except sqlite3.DatabaseError:
+        pass  # whoever reads it will say so
+    return True
+
+
+def _to_read(path: Path, mode: str) -> sqlite3.Connection:
+    connection = connected(path, mode)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def connected(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path.as_uri() + "?mode=" + mode,
+        uri=True,
+        isolation_level=None,
+        timeout=BUSY_SECONDS,
+        check_same_thread=False,
+    )
+
+
+@contextlib.contextmanager
+def _copied(path: Path) -> Iterator[Path]:
+    """A private copy of a database's files, for the block."""
+    with tempfile.TemporaryDirectory(prefix="migration-") as folder:  # for its owner alone
+        copied = Path(folder, "copy.db")
+        with errors(Path(folder).parent, "TMPDIR (a folder for temporary files)"):
+            old_files.copy(path, copied)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(str(copied) + "-shm")  # of the other one's log
+        yield copied
+
+
+LOST = (
+    "it may hold the last changes of a database that was moved or cut off: put that back beside it, or move all of"
+    " these files away"
+)
+
+
+def exclusive(target: Path) -> sqlite3.Connection:
+    """A connection that no other can be beside. Raises sqlite3.OperationalError where one is."""
+    connection = sqlite3.connect(str(target), isolation_level=None, timeout=BUSY_SECONDS)
+    try:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        connection.execute("ROLLBACK")  # a COMMIT would write a header to an empty file
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -1,0 +1,121 @@
+"""What SQLite finds wrong with a database: broken pages and indexes, and references that lead nowhere."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import sqlite3
+from pathlib import Path
+from typing import Iterator, List, NamedTuple, Optional
+
+from migration.sql import quote
+from migration.sqlite import connecting, old_files
+from migration.sqlite.connecting import connected
+from migration.sqlite.errors import CORRUPT, ERROR, NOTADB, code_of, in_use
+
+log = logging.getLogger("migration.target")
+
+LISTED = 10
+
+
+def problems_in(target: Path, copied: Path) -> List[str]:
+    """What SQLite finds wrong with a database; where it has logs, with a copy, as they would be gone afterwards."""
+    if not old_files.logs_of(target):
+        if not old_files.size(target):
+            return []
+        problems = _problems_at(target)
+        if problems and old_files.is_locked(target, 0):
+            raise in_use(target)  # a file that is being written
+        return problems
+    if old_files.is_locked(target, connecting.BUSY_SECONDS):
+        raise in_use(target)
+    if not old_files.size(target):
+        return [old_files.trouble(target) or "%s does not exist" % target]
+    try:
+        old_files.copy(target, copied)
+        return _problems_at(copied)
+    finally:
+        old_files.remove(copied)
+
+
+def _problems_at(path: Path) -> List[str]:
+    try:
+        with contextlib.closing(connected(path, "rw")) as connection:
+            return problems_of_old(connection)
+    except sqlite3.DatabaseError as error:
+        if code_of(error) in (CORRUPT, NOTADB):
+            return [str(error)]
+        raise
+
+
+class Violation(NamedTuple):
+    """A row whose foreign key leads nowhere."""
+
+    table: str
+    row: str
+    column: str
+    parent: str
+
+
+def foreign_key_violations(connection: sqlite3.Connection) -> Iterator[Violation]:
+    """Every dangling reference; the row by its id where the table has one, else by its rowid."""
+    for table, rowid, parent, number in connection.execute("PRAGMA foreign_key_check"):
+        keys = connection.execute("PRAGMA foreign_key_list(%s)" % quote(table)).fetchall()
+        column = ", ".join(key[3] for key in keys if key[0] == number)
+        found = None
+        with contextlib.suppress(sqlite3.Error):  # a table without id or without rowid
+            found = connection.execute(
+                "SELECT id FROM %s WHERE rowid = ?" % quote(table), (rowid,)
+            ).fetchone()
+        yield Violation(table, str(found[0] if found else rowid), column, parent)
+
+
+def integrity_problems(
+    connection: sqlite3.Connection, check: str = "integrity_check(%d)" % LISTED
+) -> List[str]:
+    found = [str(row[0]) for row in connection.execute("PRAGMA " + check)]
+    return [] if found == ["ok"] else found[:LISTED]
+
+
+# What rules of its application's, that we lack or that it has instead of SQLite's, make of a sound file.
+_OF_RULES = re.compile(r"(?:CHECK constraint failed|\S+ value) in ")
+_OF_INDEX = re.compile(
+    r"(?:row \d+ (?:missing|values differ) from|wrong # of entries in|non-unique entry in) index (.*)",
+    re.DOTALL,
+)
+
+
+def _is_of_rules(connection: sqlite3.Connection, problem: str) -> bool:
+    """Whether a problem may be one only because we have not the rules of the application."""
+    index = _OF_INDEX.fullmatch(problem)
+    if index is None:
+        return _OF_RULES.match(problem) is not None
+    columns = connection.execute("PRAGMA index_xinfo(%s)" % quote(index[1])).fetchall()
+    return any(number == -2 or collation != "BINARY" for _, number, _, _, collation, _ in columns)
+
+
+def problems_of_old(connection: sqlite3.Connection, what: Optional[str] = None) -> List[str]:
+    """``integrity_problems`` of a database that we have not made: it may need what only its application has.
+
+    ``what``: the database, for a warning of what does not count.
+    """
+    unseen: List[str] = []
+    found: List[str] = []
+    for check in (
+        "integrity_check(%d)" % LISTED,
+        "quick_check(%d)" % LISTED,
+    ):  # which leaves the indexes' content out
+        try:
+            found = integrity_problems(connection, check)
+            break
+        except sqlite3.OperationalError as error:
+            if code_of(error) != ERROR:
+                raise
+            unseen.append(str(error))
+    remarks = [problem for problem in found if _is_of_rules(connection, problem)]
+    if what is not None and remarks:
+        log.warning("%s is kept as it is, though SQLite finds: %s", what, remarks[0])
+    elif what is not None and unseen:
+        log.warning("%s is kept as it is; not all of it can be looked at: %s", what, unseen[0])
+    return [problem for problem in found if problem not in remarks]

@@ -1,0 +1,206 @@
+"""Put a new database in the old one's place, so that every reader sees either the old or the new."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import sqlite3
+from pathlib import Path
+from typing import Iterator, NamedTuple, Optional
+
+from migration import lock
+from migration.errors import TargetError
+from migration.files import sync_folder
+from migration.sqlite import old_files
+from migration.sqlite.backups import back_up
+from migration.sqlite.connecting import LOST, exclusive, resolved
+from migration.sqlite.errors import errors, failed, in_use, mounted, unsound
+from migration.sqlite.integrity import problems_in
+
+log = logging.getLogger("migration.target")
+
+
+@contextlib.contextmanager
+def replacing(path: Path, backup_dir: Optional[Path] = None, probe: bool = True) -> Iterator[Path]:
+    """Hold the target's lock; the block builds the file that is yielded and then calls ``publish``.
+
+    What is left of it when the block ends is removed: the old database stands as it was.
+    Raises MigrationError (exit 5) where the target cannot be replaced: found before any work is done.
+    ``backup_dir``: where the old files are kept as they are if SQLite cannot take all that is in them.
+    ``probe``: False where the block looks at the old database itself.
+    """
+    with errors(path):
+        target = resolved(path)
+        if not target.parent.is_dir():
+            raise failed("the folder of %s does not exist" % path, "create it, or set --sqlite-path")
+        _require_replaceable(target, path)
+        staged = _ours(target, ".staging")
+        ours = (staged, looked_at(staged))
+        with lock.held(_ours(target, ".lock"), str(path), TargetError):
+            for left in ours:
+                old_files.remove(left)
+            if backup_dir is not None and backup_dir.is_dir():
+                with errors(backup_dir, "--backup-dir"):
+                    old_files.clear(target, backup_dir)
+            if probe:
+                _probe(target, looked_at(staged), backup_dir)
+            try:
+                yield staged
+            finally:
+                for left in ours:
+                    old_files.remove(left)
+
+
+def _require_replaceable(target: Path, path: Path) -> None:
+    """Nothing but a file is replaced: no folder, device, pipe or socket, and no file that is mounted there."""
+    if target.is_dir():
+        raise failed("%s is a folder" % path, "name a file with --sqlite-path")
+    if target.exists() and not target.is_file():
+        raise failed(
+            "%s is a device, a pipe or a socket, not a file" % path, "name a file with --sqlite-path"
+        )
+    if len(os.fsencode(target.name + "-journal")) > _NAME:
+        raise failed("the name of %s is too long for SQLite" % path, "choose a shorter one")
+    if _is_mounted(target):
+        raise mounted(path)
+
+
+_NAME = 255  # bytes that a file's name may have
+
+
+def _is_mounted(target: Path) -> bool:
+    """Source: https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html"""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:  # no Linux: the replacing will tell
+        return False
+    points = (re.sub(rb"\\([0-7]{3})", _unescaped, mount.split(b" ")[4]) for mount in mounts)
+    return os.fsencode(str(target)) in points
+
+
+def _unescaped(found: "re.Match[bytes]") -> bytes:
+    return bytes([int(found[1], 8)])
+
+
+def _ours(target: Path, end: str) -> Path:
+    """A file of ours beside the database, whose name leaves room for what SQLite adds to it."""
+    name = "." + target.name + end
+    fits = len(os.fsencode(name + "-o-journal")) <= _NAME
+    return target.with_name(name if fits else "." + old_files.token(target) + end)
+
+
+def looked_at(staged: Path) -> Path:
+    """A copy of the old database, for SQLite to look at."""
+    return staged.with_name(staged.name + "-o")
+
+
+def _probe(target: Path, copied: Path, backup_dir: Optional[Path]) -> None:
+    """Refuse early what ``publish`` would have to refuse after all the work."""
+    logs = old_files.logs_of(target)
+    if logs and not target.exists():
+        raise failed("%s lies in %s without its database" % (logs[0].name, target.parent), LOST)
+    if logs and not old_files.size(target):
+        raise failed(old_files.trouble(target) or "", LOST)
+    if logs:
+        _require_writable(target)
+        problems = problems_in(target, copied)
+        if problems:
+            raise unsound(target, problems[0])
+    make_way(target, backup_dir)
+
+
+def make_way(target: Path, backup_dir: Optional[Path]) -> None:
+    """Nobody has a sound database open, and it holds what its logs did."""
+    if target.exists():
+        _require_writable(target)
+        _keep_what_sqlite_leaves(target, backup_dir)
+        exclusive(target).close()
+
+
+def _require_writable(target: Path) -> None:
+    if target.stat().st_size and not os.access(str(target), os.W_OK):
+        raise failed(
+            "%s cannot be written: permission denied" % target,
+            "check its permissions, or set --sqlite-path",
+        )
+
+
+def _keep_what_sqlite_leaves(target: Path, backup_dir: Optional[Path]) -> None:
+    """Keep the files of a sound database as they are where SQLite is going to throw a part of its logs away."""
+    trouble = old_files.trouble(target)
+    if trouble is None:
+        return
+    if backup_dir is None:
+        log.warning("%s: changes to the old database may be lost", trouble)
+    else:
+        aside = old_files.set_aside(target, backup_dir)
+        log.warning("%s: the old database's files are kept as they were as %s", trouble, aside)
+
+
+class Stamp(NamedTuple):
+    """What tells that a file is the one that it was, unwritten since."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    logged: int  # bytes in its write-ahead log
+
+
+def stamp(path: Path) -> Optional[Stamp]:
+    """The database's stamp; None where there is none."""
+    target = resolved(path)
+    try:
+        found = target.stat()
+        wal = target.with_name(target.name + "-wal")
+        logged = wal.stat().st_size if wal.exists() else 0
+    except OSError:
+        return None
+    return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, logged)
+
+
+def publish(staged: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Path]:
+    """Put the staged file in the target's place, after a backup of what was there; return the backup.
+
+    The old database is held exclusively from the backup to the rename, so no change to it can fall between,
+    and its write-ahead log is folded in and removed, so it can never meet the new file.
+    Raises MigrationError (exit 5); the old database is as it was.
+    """
+    target = path.resolve()
+    if not target.exists():
+        os.replace(str(staged), str(target))
+        sync_folder(target.parent)
+        return None
+    with errors(path), contextlib.closing(exclusive(target)) as old:
+        saved = None if backup_dir is None else back_up(old, target, backup_dir)
+        mode = old.execute("PRAGMA journal_mode").fetchone()[0]
+        version = old.execute("PRAGMA data_version").fetchone()
+        try:
+            old.execute("PRAGMA journal_mode = DELETE")
+            # Back to normal locking, which removes the journal now and not after the rename.
+            old.execute("PRAGMA locking_mode = NORMAL")
+            old.execute("BEGIN EXCLUSIVE")
+            if old.execute("PRAGMA data_version").fetchone() != version:
+                raise in_use(path)
+            for end in ("-shm", "-journal"):  # left by a crash and by now played back: nobody uses them
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(str(target) + end)
+            keep_owner(target, staged)
+            os.replace(str(staged), str(target))
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # somebody else may have it by now
+                if old.in_transaction:
+                    old.execute("ROLLBACK")
+                old.execute("PRAGMA journal_mode = %s" % mode)
+            raise
+    sync_folder(target.parent)
+    return saved
+
+
+def keep_owner(target: Path, staged: Path) -> None:
+    """Run as root for somebody else's database: it stays theirs."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        was = target.stat()
+        os.chown(str(staged), was.st_uid, was.st_gid)
