@@ -45,13 +45,14 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     options.add_backup(parser)
     options.add_orphans(parser)
     options.add_validation(parser)
-    parser.add_argument("--skip-export", action="store_true", help="use the bundle that is there")
-    parser.add_argument("--skip-import", action="store_true", help="leave the database as it is")
-    parser.add_argument("--skip-validation", action="store_true", help="do not check the database afterwards")
-    parser.add_argument(
+    phases = parser.groups[options.PHASES]
+    phases.add_argument("--skip-export", action="store_true", help="use the bundle that is there")
+    phases.add_argument("--skip-import", action="store_true", help="leave the database as it is")
+    phases.add_argument("--skip-validation", action="store_true", help="do not check the database afterwards")
+    phases.add_argument(
         "--dry-run", action="store_true", help="show rows, bytes, conversions and disk space; write nothing"
     )
-    parser.add_argument(
+    phases.add_argument(
         "--restore",
         metavar="FILE",
         nargs="?",

@@ -75,20 +75,22 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     options.add_schema(parser)
     options.add_orphans(parser)
     options.add_strict(parser)
-    parser.add_argument(
+    parser.groups[options.TARGET].add_argument(
         "--output-dir",
         metavar="DIR",
         required=True,
         help="a folder for each user, the ledger and the summary",
     )
-    chosen = parser.add_mutually_exclusive_group()
+    who = parser.groups[options.WHO]
+    chosen = who.add_mutually_exclusive_group()
     chosen.add_argument(
         "--users-from", metavar="FILE", help="who: an e-mail address or user id a line; # begins a comment"
     )
     chosen.add_argument(
         "--where-active", action="store_true", help="only users that are active (users.is_active)"
     )
-    where = parser.add_mutually_exclusive_group()
+    workers = parser.add_argument_group("workers")
+    where = workers.add_mutually_exclusive_group()
     where.add_argument(
         "--workers",
         metavar="N",
@@ -96,33 +98,33 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         help="worker processes on this machine (default: one a core)",
     )
     where.add_argument("--scheduler", metavar="URL", help="the scheduler of a cluster, as tcp://host:8786")
-    parser.add_argument(
+    workers.add_argument(
         "--worker-memory",
         metavar="SIZE",
         type=_memory,
         default="1GB",
         help="limit of each local worker (default: 1GB)",
     )
-    parser.add_argument(
+    workers.add_argument(
         "--user-timeout",
         metavar="SECONDS",
         type=options.positive,
         default=3600,
         help="give up a user who takes longer (default: 3600)",
     )
-    parser.add_argument(
+    workers.add_argument(
         "--max-connections",
         metavar="N",
         type=options.positive,
         default=20,
         help="connections to PostgreSQL at once, the coordinator's among them (default: 20)",
     )
-    parser.add_argument(
+    workers.add_argument(
         "--no-shared-snapshot",
         action="store_true",
         help="a snapshot for each user, where a connection pooler cannot share one: not all users at one instant",
     )
-    parser.add_argument(
+    who.add_argument(
         "--resume", action="store_true", help="migrate only who is not yet done and validated in this folder"
     )
     arguments = parser.parse_args(argv)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any, List
+from typing import Any, Dict, List
 
 from migration.cli.log import print_error
 from migration.cli.terminal import output
@@ -17,23 +17,27 @@ exit codes:
   1    the validation found differences, or some of many users failed
   2    usage or configuration
   3    PostgreSQL: unreachable, refused, user not found, data it cannot represent
-  4    export bundle missing, damaged or of another user
-  5    SQLite: locked, not writable, disk full, constraint; the old database is untouched
+  4    export bundle: missing, damaged, of another user, in use; it or the report cannot be written
+  5    SQLite database, its backup or the output folder: in use, not writable, disk full, constraint; the old database is untouched
   70   a bug in the program, or the machine lacks memory, threads, open files or a package
   130  interrupted
 """
 
 
-def parser(description: str, data_dir: bool = True) -> argparse.ArgumentParser:
+WHO, SOURCE, TARGET, VALIDATION, PHASES = "who", "source", "target", "validation", "phases"
+
+
+def parser(description: str, data_dir: bool = True) -> "Parser":
     """A parser with the options that every script has; ``data_dir``: also that for the bundle's folder."""
-    made = _Parser(
+    made = Parser(
         description=description,
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    made.groups = {name: made.add_argument_group(name) for name in (WHO, SOURCE, TARGET, VALIDATION, PHASES)}
     if data_dir:
-        made.add_argument(
+        made.groups[TARGET].add_argument(
             "--data-dir", metavar="DIR", help="export bundle (MIGRATION_DATA_DIR; default: migration_data)"
         )
     made.add_argument("--log-file", metavar="FILE", help="also write the log here (LOG_FILE)")
@@ -45,8 +49,10 @@ def parser(description: str, data_dir: bool = True) -> argparse.ArgumentParser:
     return made
 
 
-class _Parser(argparse.ArgumentParser):
-    """Prints as ``run`` does."""
+class Parser(argparse.ArgumentParser):
+    """Prints as ``run`` does. ``groups``: the sections of its help, by name; one without options is not printed."""
+
+    groups: "Dict[str, argparse._ArgumentGroup]"
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if file is not sys.stdout:
@@ -59,42 +65,44 @@ class _Parser(argparse.ArgumentParser):
             sys.exit(int(error.exit_code))
 
 
-def add_user(made: argparse.ArgumentParser) -> None:
-    made.add_argument(
+def add_user(made: Parser) -> None:
+    made.groups[WHO].add_argument(
         "--user-email",
         metavar="EMAIL",
         help="who is migrated (MIGRATION_USER_EMAIL; default: the bundle's user where the export is skipped, else config.DEFAULT_USER_EMAIL)",
     )
 
 
-def add_source(made: argparse.ArgumentParser) -> None:
-    made.add_argument(
+def add_source(made: Parser) -> None:
+    made.groups[SOURCE].add_argument(
         "--postgres-url",
         metavar="URL",
         help="postgresql://user:password@host:port/database or conninfo (POSTGRES_URL, or POSTGRES_HOST, _PORT, _DB, _USER, _PASSWORD)",
     )
 
 
-def add_schema(made: argparse.ArgumentParser) -> None:
-    made.add_argument(
+def add_schema(made: Parser) -> None:
+    made.groups[TARGET].add_argument(
         "--schema-path",
         metavar="FILE",
         help="SQLite schema (SCHEMA_PATH; default: the application's, else the suite's own)",
     )
 
 
-def add_target(made: argparse.ArgumentParser) -> None:
-    made.add_argument(
+def add_target(made: Parser) -> None:
+    made.groups[TARGET].add_argument(
         "--sqlite-path", metavar="FILE", help="SQLite database (SQLITE_PATH; default: ../app.db)"
     )
 
 
-def add_backup(made: argparse.ArgumentParser) -> None:
-    made.add_argument(
+def add_backup(made: Parser) -> None:
+    made.groups[TARGET].add_argument(
         "--backup-dir", metavar="DIR", help="backups of the database (BACKUP_DIR; default: backups)"
     )
-    made.add_argument("--no-backup", action="store_true", help="replace the database without a backup of it")
-    made.add_argument(
+    made.groups[TARGET].add_argument(
+        "--no-backup", action="store_true", help="replace the database without a backup of it"
+    )
+    made.groups[TARGET].add_argument(
         "--keep-backups",
         metavar="N",
         type=positive,
@@ -108,8 +116,8 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def add_orphans(made: argparse.ArgumentParser) -> None:
-    made.add_argument(
+def add_orphans(made: Parser) -> None:
+    made.groups[SOURCE].add_argument(
         "--orphans",
         choices=("stop", "skip"),
         default="stop",
@@ -117,35 +125,37 @@ def add_orphans(made: argparse.ArgumentParser) -> None:
     )
 
 
-def add_validation(made: argparse.ArgumentParser) -> None:
-    made.add_argument(
+def add_validation(made: Parser) -> None:
+    made.groups[VALIDATION].add_argument(
         "--offline", action="store_true", help="validate against the bundle alone, without PostgreSQL"
     )
-    made.add_argument(
+    made.groups[VALIDATION].add_argument(
         "--against",
         choices=("bundle", "source"),
         help="what every cell of SQLite is compared with (default: the bundle, where there is one)",
     )
     add_strict(made)
-    made.add_argument(
+    made.groups[VALIDATION].add_argument(
         "--max-differences",
         metavar="N",
         type=positive,
         help="list the first N of each kind and table; all are counted (default: 20)",
     )
-    made.add_argument(
+    made.groups[VALIDATION].add_argument(
         "--show-values",
         action="store_true",
         help="quote the values that differ: personal data in log and reports",
     )
-    made.add_argument("--json", action="store_true", help="print the validation report to stdout as JSON")
+    made.groups[VALIDATION].add_argument(
+        "--json", action="store_true", help="print the validation report to stdout as JSON"
+    )
 
 
-def add_strict(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--strict", action="store_true", help="count warnings as errors")
+def add_strict(made: Parser) -> None:
+    made.groups[VALIDATION].add_argument("--strict", action="store_true", help="count warnings as errors")
 
 
-def check_validation(made: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+def check_validation(made: Parser, arguments: argparse.Namespace) -> None:
     if arguments.offline and arguments.against == "source":
         made.error("--against source asks PostgreSQL, --offline does not: leave one of them away")
 
