@@ -42,6 +42,8 @@ class Default(NamedTuple):
 
     def is_malformed(self, value: Any) -> bool:
         """Whether a value cannot have been meant for this column: no date in a column of dates, say."""
+        if isinstance(value, str) and _MOMENT.fullmatch(value) and not is_moment(value):
+            return True  # whatever the schema file says
         if value is None or self.is_met(value):
             return False
         if self.value is None and isinstance(value, (int, float)):  # seconds or days since a beginning
@@ -175,7 +177,13 @@ def _told_by(values: Sequence[Any], constant: bool, kind: str) -> Default:
     value = values[0]
     if constant:
         declared = value is None and kind.upper().startswith(("DATE", "TIME"))
-        return Default(value, True, None, declared or (is_moment(value) and value[2:3] != ":"))
+        return Default(
+            value,
+            True,
+            None,
+            declared
+            or (isinstance(value, str) and _MOMENT.fullmatch(value) is not None and value[2:3] != ":"),
+        )
     if not all(isinstance(value, str) for value in values):
         return Default(value, False)
     moment = all(map(is_moment, values))

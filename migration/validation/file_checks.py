@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence, Tuple
 
 import msgspec
 
@@ -27,45 +27,47 @@ BY_IMPORT = "the import looked at this very file"
 
 def schema(evidence: Evidence) -> Looked:
     """Tables, columns, foreign keys, indexes, triggers and views are those of the schema file."""
-    return _looked(evidence, lambda context: len(context.schema.objects), _schema_differences)
+    return _looked(
+        evidence, lambda context: len(context.schema.objects), _schema_differences(evidence.context)
+    )
 
 
 def additions(evidence: Evidence) -> Looked:
     """No rows and numbers are there but those of the migration and of the schema file."""
-    return _looked(evidence, lambda context: len(describe_objects(context.database)), _additions)
+    return _looked(
+        evidence, lambda context: len(describe_objects(context.database)), _additions(evidence.context)
+    )
 
 
 def integrity(evidence: Evidence) -> Looked:
     """SQLite finds its file sound."""
     if evidence.sound:
         return Looked(note=BY_IMPORT)
-    return _looked(evidence, _pages, _unsound)
+    return _looked(evidence, _pages, _unsound(evidence.context))
 
 
 def references(evidence: Evidence) -> Looked:
     """Every foreign key leads to a row."""
     if evidence.sound:
         return Looked(note=BY_IMPORT)
-    return _looked(evidence, lambda context: len(context.schema.foreign_keys), _dangling)
+    return _looked(evidence, lambda context: len(context.schema.foreign_keys), _dangling(evidence.context))
 
 
 def forms_of_values(evidence: Evidence) -> Looked:
-    """JSON parses, and every value is in its column's form and range."""
-    return _looked(evidence, _columns, _malformed)
+    """JSON parses, and every value is in its column's form and range, by a look at it or by ``proved_forms``."""
+    return _looked(evidence, _columns, _malformed(evidence))
 
 
 def changed_defaults(evidence: Evidence) -> Looked:
     """What the source has nothing for holds the default that the schema gives it, or a value of its form."""
-    return _looked(evidence, _defaults, _changed_defaults)
+    return _looked(evidence, _defaults, _changed_defaults(evidence.context))
 
 
-def _looked(
-    evidence: Evidence, count: Callable[[Context], int], find: Callable[[Context], Iterator[Finding]]
-) -> Looked:
+def _looked(evidence: Evidence, count: Callable[[Context], int], problems: Iterator[Finding]) -> Looked:
     started, context = time.perf_counter(), evidence.context
     context.database.text_factory = connecting.any_text
     listings: Dict[Tuple[str, Optional[str], bool], Listing] = {}
-    for finding in _readable(find(context)):
+    for finding in _readable(problems):
         key = finding.check, finding.table, finding.error
         if key not in listings:
             listings[key] = Listing(*key[:2], context.settings.max_differences, finding.error)
@@ -134,12 +136,31 @@ def _dangling(context: Context) -> Iterator[Finding]:
         yield Finding("references", message, violation.table, violation.row, violation.column)
 
 
-def _malformed(context: Context) -> Iterator[Finding]:
-    for table in mapping.everything(context.settings):
-        yield from _readable(_malformed_cells(context, table))
+def proved_forms(evidence: Evidence, table: Mapped) -> FrozenSet[str]:
+    """Source columns whose form is PostgreSQL's guarantee: of each cell, the comparison has proved that it is equal.
+
+    None where PostgreSQL was not asked, where its records are others than those compared, or where any cell differs.
+    """
+    context, compared = evidence.context, evidence.tables.get(table.name)
+    if context.live is None or compared is None or not compared.result.match:
+        return frozenset()
+    if table.name in evidence.digests and evidence.digests[table.name].result() != compared.digest:
+        return frozenset()
+    kinds = {column.name: column.kind for column in context.compared[table.name]}
+    return frozenset(
+        column.name
+        for column in context.live.catalog.columns[table.name]
+        if column.kind in forms.BY_KIND and kinds.get(column.name) == column.kind
+    )
 
 
-def _malformed_cells(context: Context, table: Mapped) -> Iterator[Finding]:
+def _malformed(evidence: Evidence) -> Iterator[Finding]:
+    for table in mapping.everything(evidence.context.settings):
+        yield from _readable(_malformed_cells(evidence, table))
+
+
+def _malformed_cells(evidence: Evidence, table: Mapped) -> Iterator[Finding]:
+    context, proved = evidence.context, proved_forms(evidence, table)
     mapped = context.mapped(table, context.columns)
     if mapped.copied:
         columns = context.columns_in_sqlite(mapped.target).values()
@@ -152,7 +173,9 @@ def _malformed_cells(context: Context, table: Mapped) -> Iterator[Finding]:
                 return False
             return made.moment and not made.constant and made.is_met(value)
 
-        yield from forms.problems(context.database, table, mapped, columns, _given(context, table), by_itself)
+        yield from forms.problems(
+            context.database, table, mapped, columns, _given(context, table), proved, by_itself
+        )
 
 
 def _changed_defaults(context: Context) -> Iterator[Finding]:
@@ -212,9 +235,9 @@ def _other_than_default(
 def _values(
     database: sqlite3.Connection, table: str, column: str, default: defaults.Default
 ) -> Iterator[Tuple[object]]:
-    """The values of a column, where the default is constant only those that differ from it."""
+    """The values of a column; if the default is constant and sound, only those that differ from it."""
     select, parameters = "SELECT {0} FROM {1}".format(quote(column), quote(table)), ()  # type: str, Sequence[object]
-    if default.constant:
+    if default.constant and not default.is_malformed(default.value):
         select += " WHERE {0} COLLATE BINARY IS NOT ? OR typeof({0}) <> typeof(?)".format(quote(column))
         parameters = default.value, default.value
     return database.execute(select, parameters)

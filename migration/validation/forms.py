@@ -39,15 +39,21 @@ def problems(
     mapped: TableMapping,
     columns: Collection[TargetColumn],
     given: Callable[[str], bool],
+    proved: Collection[str],
     by_itself: Callable[[str, object], bool],
 ) -> Iterator[Finding]:
     """Yield each cell that is not in its column's form. Values are never shown.
 
     ``columns``: those of the table in the database. ``given``: whether the source has something for a column of
-    that name; ``changed_defaults`` looks at the others. ``by_itself``: whether the application's own default writes
+    that name; ``changed_defaults`` looks at the others. ``proved``: source columns whose form needs no look, as every
+    cell is equal to PostgreSQL's and its type guarantees the form. ``by_itself``: whether the application's own default writes
     a value of this form into a column; the comparison tells whether the value is right.
     """
-    rules = [rule for pair in mapped.copied for rule in _rules(table, pair, given(pair.source.name))]
+    rules = [
+        rule
+        for pair in mapped.copied
+        for rule in _rules(table, pair, given(pair.source.name), pair.source.name in proved)
+    ]
     name = _row_name(columns)
     for start in range(0, len(rules), TOGETHER):
         some = rules[start : start + TOGETHER]
@@ -79,7 +85,7 @@ def problems(
                     )
 
 
-def _rules(table: Mapped, pair: Copied, given: bool) -> Iterator[Rule]:
+def _rules(table: Mapped, pair: Copied, given: bool, proved: bool) -> Iterator[Rule]:
     name, kind = pair.source.name, pair.source.kind
     wanted = table.json_types.get(name)
     if kind in STRUCTURED or wanted is not None:
@@ -88,10 +94,10 @@ def _rules(table: Mapped, pair: Copied, given: bool) -> Iterator[Rule]:
         )
     if not given:
         return
-    if pair.source.not_null or pair.target.not_null:
+    if (pair.source.not_null and not proved) or (pair.target.not_null and not pair.source.not_null):
         yield Rule("types", pair, "{0} IS NULL", lambda value: "is NULL" if value is None else None)
-    form = _FORMS.get(kind)
-    if form is not None:
+    form = BY_KIND.get(kind)
+    if form is not None and not proved:
         yield Rule("types", pair, _present(form[0]), _unless_null(form[1]))
     limits = table.ranges.get(name)
     if limits is not None:
@@ -207,7 +213,7 @@ _NOT_A_CALENDAR_DATE = (
 )
 
 # kind → (SQL that picks the suspicious cells, judge)
-_FORMS: Mapping[str, Tuple[str, Judge]] = {
+BY_KIND: Mapping[str, Tuple[str, Judge]] = {
     "uuid": (
         _globs("-".join("[0-9a-f]" * length for length in (8, 4, 4, 4, 12))),
         _form(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", "a UUID"),

@@ -172,6 +172,8 @@ def render(report: Mapping[str, Any]) -> str:
                 "bundle_count",
                 "sqlite_count",
                 "cells",
+                "columns",
+                "proved_forms",
                 "differences",
                 "bytes",
                 "seconds",

@@ -8,6 +8,8 @@ import sysconfig
 from dataclasses import replace
 from typing import Any, Dict, Mapping, Sequence
 
+from migration.model import Table
+from migration.validation import file_checks
 from migration.validation.checked_file import CheckedFile
 from migration.validation.checks import Check, Evidence, Looked, results, since
 from migration.validation.report import Changes, Report, TableResult
@@ -47,7 +49,7 @@ def report_of(
             name: {"sha256": checksum.lower(), "bytes": export.sizes[name]}
             for name, checksum in export.manifest.checksums.items()
         },
-        validation_results={name: _result(evidence, name) for name in evidence.tables},
+        validation_results={table.name: _result(evidence, table) for table in settings.tables},
         findings=[finding for found in looked.values() for finding in found.findings],
         checks=results(checks, looked, settings.strict),
         source_changes=changes,
@@ -55,11 +57,13 @@ def report_of(
     )
 
 
-def _result(evidence: Evidence, table: str) -> TableResult:
+def _result(evidence: Evidence, table: Table) -> TableResult:
     """PostgreSQL has counted the rows of the tables whose digest it made."""
-    result = evidence.tables[table].result
-    if table in evidence.digests:
-        return replace(result, pg_count=evidence.digests[table].result().rows)
+    result = replace(
+        evidence.tables[table.name].result, proved_forms=len(file_checks.proved_forms(evidence, table))
+    )
+    if table.name in evidence.digests:
+        return replace(result, pg_count=evidence.digests[table.name].result().rows)
     return result
 
 

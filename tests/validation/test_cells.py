@@ -26,7 +26,7 @@ PLAIN = {
     "timestamp": MOMENTS,
     "timestamptz": [moment + "+00:00" for moment in MOMENTS],
 }
-assert set(PLAIN) == set(forms._FORMS)
+assert set(PLAIN) == set(forms.BY_KIND)
 
 
 def mutated(value: Any) -> "st.SearchStrategy[Any]":
@@ -51,7 +51,7 @@ def _edited(text: str, edits: List[Any]) -> str:
 
 @pytest.mark.parametrize("kind", sorted(PLAIN))
 def test_what_sql_lets_pass_is_in_its_form(kind: str) -> None:
-    suspicious, judge = forms._FORMS[kind]
+    suspicious, judge = forms.BY_KIND[kind]
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
         sql = "SELECT " + suspicious.format("?1")
         for value in PLAIN[kind]:

@@ -183,6 +183,17 @@ def test_date_of_another_form_is_worth_a_warning(settings: Settings) -> None:
     assert found == {("contents", "stamp", False), ("types", "iso", True)}
 
 
+def test_default_that_is_no_date_is_named_though_the_schema_file_has_it(
+    sample_database: Database, place: Place
+) -> None:
+    default = "ALTER TABLE location_cache ADD COLUMN made TEXT DEFAULT '2026-21-25 22:18:49';"
+    settings = settings_of(sample_database.url, place, lite=default)
+    export_and_import(settings)
+    (found,) = validate(settings).findings
+    assert (found.check, found.column, found.error) == ("types", "made", True)
+    assert "location_cache.made is not a date or time" in found.message
+
+
 def test_default_of_the_users_row_is_held_against_it_too(sample_database: Database, place: Place) -> None:
     made = settings_of(
         sample_database.url,
