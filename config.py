@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from migration.model import Singleton, Table, child_of, owned_by, shared
+from migration.model import Table, child_of, owned_by, root, row_one, shared, the_root
 
 BASE_DIR = Path(__file__).resolve().parent
 
@@ -35,38 +35,37 @@ LOG_LEVEL = "INFO"
 # Who is migrated where neither --user-email nor MIGRATION_USER_EMAIL says so, e.g. "you@example.com".
 DEFAULT_USER_EMAIL = ""
 
-# The user's own row, and the preferences: each becomes row 1 of its SQLite table. The columns that
-# are dropped have no place in a single-user database; the bundle's user_data.json keeps them.
-USER = Singleton(
-    "users",
-    target="app_config",
-    member="user",
-    owner="id",
-    named_by="email",
-    dropped=(
-        "email",
-        "full_name",
-        "business_name",
-        "is_active",
-        "is_verified",
-        "is_superuser",
-        "subscription_tier",
-        "last_login",
-    ),
-)
-PREFERENCES = Singleton(
-    "user_preferences",
-    target="user_preferences",
-    member="preferences",
-    owner="user_id",
-    json_types={"aspect_orbs": object, "displayed_points": object},
-)
+# Whose data it is: a row of this table, told apart by the key and called by the name on the command line.
+ROOT = root("users", key="id", named_by="email")
 
 COORDINATES = {"latitude": (-90.0, 90.0), "longitude": (-180.0, 180.0)}
 
 # Every table of the user, parents before children. A new table needs one entry here and its CREATE TABLE
 # in the SQLite schema; filters, order, conversions, counts and checks follow from these two.
+# The user's own row and the preferences become row 1 of a table. The columns that are dropped have no place in a
+# single-user database; the bundle's user_data.json keeps them.
 TABLES = (
+    Table(
+        "users",
+        the_root(),
+        becomes=row_one("app_config", member="user"),
+        dropped=(
+            "email",
+            "full_name",
+            "business_name",
+            "is_active",
+            "is_verified",
+            "is_superuser",
+            "subscription_tier",
+            "last_login",
+        ),
+    ),
+    Table(
+        "user_preferences",
+        owned_by("user_id"),
+        becomes=row_one("user_preferences", member="preferences"),
+        json_types={"aspect_orbs": object, "displayed_points": object},
+    ),
     Table("clients", owned_by("user_id")),
     Table("birth_data", child_of("clients", "client_id"), ranges=COORDINATES),
     Table("charts", owned_by("user_id"), json_types={"calculation_params": object, "chart_data": object}),

@@ -32,7 +32,6 @@ from migration.postgres import source
 from migration.postgres.rows import LISTED_ORPHANS, Orphans, Rows, rows_of_user
 from migration.postgres.source import Snapshot
 from migration.settings import Settings
-from migration.sqlite import mapping
 from migration.sqlite.schema import read_schema
 
 log = logging.getLogger("migration.export")
@@ -69,17 +68,17 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
             log.warning("%s", line)
         skipped = _orphans(rows, settings)
         left_behind = _left_behind(rows)
-        columns = sum(len(rows.catalog.columns[table.name]) for table in mapping.everything(settings))
+        columns = sum(len(rows.catalog.columns[table.name]) for table in settings.tables)
         log.debug(
             "export: user %s found, and %d columns of %d tables accounted for, in %.2f s",
             rows.user.id,
             columns,
-            len(settings.tables) + 2,
+            len(settings.tables),
             time.perf_counter() - started,
         )
         sql_ascii = db.connection.get_parameter_status("server_encoding") == "SQL_ASCII"
-        with new_bundle(settings.data_dir, [table.file for table in settings.tables], sql_ascii) as out:
-            _write_user_data(rows, settings, out)
+        with new_bundle(settings.data_dir, [table.file for table in settings.whole_tables], sql_ascii) as out:
+            out.single_rows({table: rows.record(table) for table in settings.single_rows})
             with _beside(settings, db, alone) as other:
                 log.debug("export: through %d connections", 1 if other is None else 2)
                 seconds = _write_tables(rows, other, settings, out)
@@ -92,10 +91,8 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
                 row_counts=out.row_counts,
                 checksums=out.checksums,
                 sizes=out.sizes,
-                columns={
-                    table.name: rows.catalog.columns[table.name] for table in mapping.everything(settings)
-                },
-                keys={table.name: rows.catalog.keys[table.name] for table in mapping.everything(settings)},
+                columns={table.name: rows.catalog.columns[table.name] for table in settings.tables},
+                keys={table.name: rows.catalog.keys[table.name] for table in settings.tables},
                 orphans_skipped=skipped,
                 left_behind=left_behind,
                 owners=rows.owner_texts,
@@ -121,7 +118,7 @@ def _beside(settings: Settings, db: Snapshot, alone: bool) -> Iterator[Optional[
     """A second connection that sees what ``db`` sees, where there is enough to read for two; else None."""
     with contextlib.ExitStack() as stack:
         other = None
-        if not alone and db.size(table.name for table in settings.tables) > FOR_TWO and db.can_share():
+        if not alone and db.size(table.name for table in settings.whole_tables) > FOR_TWO and db.can_share():
             try:
                 other = stack.enter_context(source.snapshot(settings, db.share(), optional=True))
             except MigrationError as error:  # no second connection is to be had: it goes without
@@ -134,9 +131,11 @@ def _write_tables(rows: Rows, other: Optional[Snapshot], settings: Settings, out
     seconds: Dict[str, float] = {}
     failures: List[BaseException] = []
     waiting: Deque[Table] = collections.deque(
-        sorted(settings.tables, key=lambda table: -rows.db.size([table.name])) if other else settings.tables
+        sorted(settings.whole_tables, key=lambda table: -rows.db.size([table.name]))
+        if other
+        else settings.whole_tables
     )
-    total = sum(map(rows.count, settings.tables)) if terminal.wants_progress() else None
+    total = sum(map(rows.count, settings.whole_tables)) if terminal.wants_progress() else None
 
     def write(rows: Rows, partner: Optional[Snapshot]) -> None:
         try:
@@ -230,12 +229,6 @@ def _lines(found: Sequence[Orphans], what: str) -> List[str]:
     ]
 
 
-def _write_user_data(rows: Rows, settings: Settings, out: Writer) -> None:
-    user = rows.record(settings.user)
-    assert user is not None  # found in this very snapshot
-    out.user_data(user, rows.record(settings.preferences), settings.user.name, settings.preferences.name)
-
-
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = options.parser(__doc__ or "")
     options.add_user(parser)
@@ -260,7 +253,7 @@ def _main(settings: Settings) -> int:
                 manifest.sizes[table.file],
                 exported.seconds[table.name],
             )
-            for table in settings.tables
+            for table in settings.whole_tables
         ],
     )
     return ExitCode.DONE

@@ -18,13 +18,10 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
-
-import msgspec
+from typing import Dict, Mapping, Optional, Sequence, Tuple
 
 import config
-from migration.bundle.damage import damaged
-from migration.bundle.manifest import USER_DATA, Manifest, files_of
+from migration.bundle.manifest import Manifest, files_of
 from migration.bundle.reading import Reader, open_bundle
 from migration.cli import configuration, options, running, terminal
 from migration.errors import ExitCode, MigrationError
@@ -32,7 +29,7 @@ from migration.model import Column
 from migration.settings import Settings
 from migration.sqlite import backups, building, connecting, integrity, mapping, publishing
 from migration.sqlite.errors import failed
-from migration.sqlite.loading import Filled, Loader, create_deferred, fill
+from migration.sqlite.loading import Filled, create_deferred, fill, fill_row_1
 from migration.sqlite.schema import Schema, read_schema
 from migration.validation import report
 
@@ -61,7 +58,7 @@ def import_(settings: Settings) -> Imported:
     """
     schema, started = read_schema(settings.schema_path), time.perf_counter()
     mapping.require_own_targets(settings, schema)
-    with open_bundle(settings.data_dir, files_of(settings.tables), settings.user_email) as export:
+    with open_bundle(settings.data_dir, files_of(settings.whole_tables), settings.user_email) as export:
         log.debug(
             "import: bundle of %s, %d files, verified in %.2f s",
             export.manifest.export_timestamp,
@@ -74,8 +71,6 @@ def import_(settings: Settings) -> Imported:
             with building.building(staged, schema, settings.sqlite_path) as database:
                 log.debug("import: %d objects made from %s", len(schema.objects), schema.path)
                 deferred = building.defer_indexes(database)
-                _fill_singletons(database, export, settings, columns, schema)
-                log.debug("import: the user's row and the preferences are filled")
                 filled = _fill_tables(database, export, settings, columns, schema)
                 started = time.perf_counter()
                 with terminal.progress("index and check", len(deferred) + 1, "steps") as advance:
@@ -131,49 +126,18 @@ def _fill_tables(
 ) -> Dict[str, Filled]:
     """Load every table. Returns its rows and seconds by the table's name."""
     filled: Dict[str, Filled] = {}
-    total = sum(export.manifest.row_counts[table.name] for table in settings.tables)
+    records = export.user_data()
+    total = sum(export.manifest.row_counts[table.name] for table in settings.whole_tables)
     with terminal.progress("import", total) as advance:
         for table in settings.tables:
+            if table.becomes is not None:
+                record = records.get(table.member)
+                fill_row_1(database, record, table, columns[table.name], schema, export.manifest)
+                continue
             done = fill(database, export, table, columns[table.name], schema, advance)
             log.info("imported %s: %d rows in %.1f s", table.name, done.rows, done.seconds)
             filled[table.name] = done
     return filled
-
-
-def _fill_singletons(
-    database: sqlite3.Connection,
-    export: Reader,
-    settings: Settings,
-    columns: Mapping[str, Tuple[Column, ...]],
-    schema: Schema,
-) -> None:
-    """users → app_config, the password hash and the account's timestamps; user_preferences → its one row."""
-    records = export.user_data()
-    if records.get(settings.user.member) is None:
-        raise damaged("%s holds no user" % USER_DATA)
-    for singleton in (settings.user, settings.preferences):
-        record = records.get(singleton.member)
-        if record is None:
-            log.info("the user has no preferences: the schema's defaults hold")
-            values = []
-        else:
-            mapped = mapping.map_columns(singleton, columns[singleton.name], schema)
-            loader = Loader(singleton, columns[singleton.name], mapped, export.manifest)
-            values = _singleton_values(record, singleton.member, loader)
-        building.fill_singleton(database, singleton.target, values)
-
-
-def _singleton_values(record: bytes, member: str, loader: Loader) -> List[Tuple[str, Any]]:
-    """Column and value of each; a NULL that the target column cannot hold is left to its default."""
-    try:
-        row = [value for (value,) in loader.values([loader.decode(record)])]
-    except msgspec.DecodeError as error:
-        raise damaged("%s, %s: %s" % (USER_DATA, member, error)) from error
-    return [
-        (pair.target.name, value)
-        for pair, value in zip(loader.mapped.copied, row)
-        if value is not None or not pair.target.not_null
-    ]
 
 
 def _check(staged: Path) -> None:
@@ -220,7 +184,7 @@ def _main(settings: Settings) -> int:
                 imported.manifest.sizes.get(table.file),
                 imported.seconds[table.name],
             )
-            for table in settings.tables
+            for table in settings.whole_tables
         ],
     )
     return ExitCode.DONE

@@ -151,7 +151,7 @@ def _summarize(exported: Optional[Exported], imported: Optional[Imported], setti
     rows: List[List[object]] = [
         [table.name, manifest.row_counts[table.name], manifest.sizes.get(table.file)]
         + [seconds[table.name] for seconds in phases.values()]
-        for table in settings.tables
+        for table in settings.whole_tables
     ]
     if not settings.json:  # stdout is the report's alone
         title = (

@@ -275,7 +275,7 @@ def _choose(
             "no %susers in table %s of %s"
             % (
                 "active " if arguments.where_active else "",
-                settings.user.name,
+                settings.root.name,
                 source.masked(settings.postgres),
             ),
             "check the database and its schema: --postgres-url, and POSTGRES_SCHEMA in config.py",

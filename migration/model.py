@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from dataclasses import dataclass, field
@@ -10,13 +11,32 @@ from typing import Dict, Iterable, Mapping, NamedTuple, Optional, Tuple, Union
 from migration.errors import UsageError
 
 
+class Root(NamedTuple):
+    """Whose data it is: the table of users, its key, and the column with the name that the command line takes."""
+
+    name: str
+    key: str
+    named_by: str
+
+
+def root(name: str, key: str = "id", named_by: str = "email") -> Root:
+    """The users' table: ``key`` tells them apart, ``named_by`` is what they are called, an e-mail address say."""
+    return Root(name, key, named_by)
+
+
 @dataclass(frozen=True)
 class Ownership:
-    """The way from a row to its user: through an owner column, through a parent row, or shared by all."""
+    """The way from a row to its user: it is the user, or names them, or a parent row does, or it is shared by all."""
 
     columns: Tuple[str, ...] = ()
     parent: Optional[str] = None
     or_shared: bool = False
+    is_root: bool = False
+
+
+def the_root() -> Ownership:
+    """The one row that is the user: of the table that ``config.ROOT`` names, by its key."""
+    return Ownership(is_root=True)
 
 
 def owned_by(column: str, or_shared: bool = False) -> Ownership:
@@ -84,9 +104,24 @@ def require_distinct(names: Iterable[str]) -> None:
         known[name.lower()] = name
 
 
-@dataclass(frozen=True, eq=False)  # told apart by identity: it is the key of what is kept of it
+class RowOne(NamedTuple):
+    """A table's one row becomes row 1 of a SQLite table; ``member``: its place in the bundle's ``user_data.json``."""
+
+    table: str
+    member: str
+
+
+def row_one(table: str, member: str) -> RowOne:
+    """For ``Table(becomes=…)``: the user has at most one row, which becomes the row with ``id`` 1 of ``table``."""
+    return RowOne(table, member)
+
+
+USER_DATA = "user_data.json"
+
+
+@dataclass(frozen=True, eq=False)  # hashed by identity: it is used as a cache key
 class Table:
-    """One table to migrate, of the same name in PostgreSQL and SQLite.
+    """One table to migrate, of the same name in PostgreSQL and SQLite unless it ``becomes`` a single row.
 
     ``dropped``: source columns that SQLite has no place for and that are meant to be left behind
     (the owner column is so without saying).
@@ -99,6 +134,7 @@ class Table:
 
     name: str
     ownership: Ownership
+    becomes: Optional[RowOne] = None
     dropped: Tuple[str, ...] = ()
     ranges: Mapping[str, Tuple[float, float]] = field(default_factory=dict)
     json_types: Mapping[str, type] = field(default_factory=dict)
@@ -110,7 +146,19 @@ class Table:
 
     @property
     def file(self) -> str:
-        return file_name(self.name)
+        """Its file in the bundle."""
+        return file_name(self.name) if self.becomes is None else USER_DATA
+
+    @property
+    def target(self) -> str:
+        """What it is called in SQLite; a schema's name may still be part of it."""
+        return self.name if self.becomes is None else self.becomes.table
+
+    @property
+    def member(self) -> str:
+        """The place of a single row in the bundle's ``user_data.json``."""
+        assert self.becomes is not None
+        return self.becomes.member
 
     @property
     def owner(self) -> Optional[str]:
@@ -120,36 +168,19 @@ class Table:
 
     @property
     def all_dropped(self) -> Tuple[str, ...]:
-        """Columns that may be missing in SQLite: the declared ones and the owner column."""
-        return self.dropped if self.owner is None else (*self.dropped, self.owner)
+        """Columns that may be missing in SQLite: the declared ones, the owner column, and the key of a single row."""
+        owner = () if self.owner is None else (self.owner,)
+        return (*self.dropped, *owner, *(() if self.becomes is None else ("id",)))
 
 
-@dataclass(frozen=True, eq=False)
-class Singleton:
-    """One source row of the user that becomes row 1 of a SQLite table.
-
-    ``member`` is its key in ``user_data.json``; ``owner`` the source column that holds the user's id.
-    ``named_by``, of the users' table: the column with the name that the command line takes, an e-mail address say.
-    """
-
-    name: str
-    target: str
-    member: str
-    owner: str
-    named_by: str = "email"
-    dropped: Tuple[str, ...] = ()
-    json_types: Mapping[str, type] = field(default_factory=dict)
-    ranges: Mapping[str, Tuple[float, float]] = field(default_factory=dict)
-    left_behind: Tuple[str, ...] = ()  # as a Table's
-
-    def __post_init__(self) -> None:
-        require_tuple("dropped of %s" % self.name, self.dropped)
-        require_tuple("left_behind of %s" % self.name, self.left_behind)
-
-    @property
-    def all_dropped(self) -> Tuple[str, ...]:
-        """Columns that may be missing in SQLite; ``id`` is replaced by the singleton's 1."""
-        return (*self.dropped, self.owner, "id")
+def of_root(tables: Iterable[Table], root: Root) -> Tuple[Table, ...]:
+    """``config.TABLES`` with the root's key as the owner column of the root's own table."""
+    return tuple(
+        dataclasses.replace(table, ownership=Ownership((root.key,), is_root=True))
+        if table.ownership == the_root()
+        else table
+        for table in tables
+    )
 
 
 @dataclass(frozen=True)

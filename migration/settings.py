@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Mapping, Optional, Tuple
 
-from migration.model import Singleton, Table
+from migration.model import Root, Table, of_root
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,8 @@ class Settings:
     schema_path: Path
     data_dir: Path
     backup_dir: Path
-    user: Singleton
-    preferences: Singleton
-    tables: Tuple[Table, ...]
+    root: Root
+    tables: Tuple[Table, ...]  # parents before children
     excluded_tables: Tuple[str, ...]
     unrelated_tables: Tuple[str, ...] = ()
     backup: bool = True
@@ -39,3 +38,16 @@ class Settings:
     fallback_password: Optional[str] = field(default=None, repr=False)  # tried where libpq has none
     user_id: Optional[str] = None  # whose data; wins over every e-mail address
     default_email: Optional[str] = None  # config.DEFAULT_USER_EMAIL; the export's last resort
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tables", of_root(self.tables, self.root))
+
+    @property
+    def whole_tables(self) -> Tuple[Table, ...]:
+        """The tables that become tables."""
+        return tuple(table for table in self.tables if table.becomes is None)
+
+    @property
+    def single_rows(self) -> Tuple[Table, ...]:
+        """The tables of which the user has one row, which becomes row 1 of a SQLite table."""
+        return tuple(table for table in self.tables if table.becomes is not None)

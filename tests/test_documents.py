@@ -19,10 +19,9 @@ import pytest
 
 import config
 from migration import lock
-from migration.bundle.manifest import MANIFEST, USER_DATA, Manifest
+from migration.bundle.manifest import MANIFEST, Manifest
 from migration.cli.options import EXIT_CODES
 from migration.errors import BundleError, ExitCode
-from migration.model import Singleton
 from support.places import ANNA, BRUNO, SCHEMA, SUITE, Place
 from support.runs import Result, Run
 from support.servers import Database, Guarded, Server
@@ -192,7 +191,7 @@ def test_exit_code_table_is_the_programs() -> None:
 
 def test_bundle_files_are_all_listed() -> None:
     output = section(README, "Output")
-    names = [MANIFEST, USER_DATA, *(table.file for table in config.TABLES)]
+    names = sorted({MANIFEST, *(table.file for table in config.TABLES)})
     assert len(names) == 11  # README: eleven files
     assert [name for name in names if "`%s`" % name not in output] == []
 
@@ -228,9 +227,8 @@ def test_each_source_column_is_mapped_with_its_types(sample_database: Database) 
         shown = kind.replace("character varying", "varchar").replace(" without time zone", "")
         source.setdefault(table, {})[column] = (shown, not_null)
     assert set(tables) == set(source)
-    for declared in (config.USER, config.PREFERENCES, *config.TABLES):
-        singleton = isinstance(declared, Singleton)
-        name = declared.target if isinstance(declared, Singleton) else declared.name
+    for declared in config.TABLES:
+        name = declared.target
         places = {
             row[1]: "`%s`%s" % (row[2], " NOT NULL" if row[3] else "")
             for row in target.execute("PRAGMA table_info(%s)" % name)
@@ -240,10 +238,10 @@ def test_each_source_column_is_mapped_with_its_types(sample_database: Database) 
         for column, (kind, not_null) in source[declared.name].items():
             _, source_type, place, target_type, transformation = rows[column]
             assert source_type == "`%s`%s" % (kind, " NOT NULL" if not_null else ""), column
-            if column in places and not (singleton and column == "id"):
+            if column in places and not (declared.becomes and column == "id"):
                 assert (place, target_type) == ("`%s`" % column, places[column]), column
             else:
-                assert column in declared.all_dropped
+                assert column in (*declared.all_dropped, config.ROOT.key)
                 assert (place, target_type) == ("–", "–"), column
                 assert transformation.startswith("dropped") and ".json`" in transformation, column
     target.close()

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import config
 from export_from_postgres import export
-from migration.bundle.manifest import MANIFEST, REPORTS, USER_DATA
+from migration.bundle.manifest import MANIFEST, REPORTS
 from migration.errors import ExitCode, MigrationError
-from migration.model import Table, file_name, owned_by, require_distinct
+from migration.model import USER_DATA, Table, file_name, owned_by, require_distinct
 from migration.sql import quote
 from support.migrations import export_and_import, settings_of
 from support.places import ANNA, Place, extended_schema

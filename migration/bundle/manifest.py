@@ -17,7 +17,6 @@ from migration.model import Column
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-USER_DATA = "user_data.json"
 REPORTS = ("validation_report.json", "validation_report.html")
 
 

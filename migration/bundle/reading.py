@@ -16,11 +16,12 @@ import msgspec
 
 from migration.bundle.damage import damaged, legible, open_file, read_file
 from migration.bundle.folder import held
-from migration.bundle.manifest import MANIFEST, REPORTS, USER_DATA, Manifest, read_manifest
+from migration.bundle.manifest import MANIFEST, REPORTS, Manifest, read_manifest
 from migration.bundle.records import DAMAGES, OtherLayout, first_damage, in_array, in_blocks, in_lines
 from migration.conversion import Decoded, deep, reject_duplicates
 from migration.errors import BundleError
 from migration.files import block_size
+from migration.model import USER_DATA
 
 FOR_THREADS = 16 << 20  # bytes: fewer are hashed before a thread has started
 Result = TypeVar("Result")

@@ -8,15 +8,16 @@ import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, Callable, Collection, Dict, Iterator, List, Optional, Sequence, Union
+from typing import BinaryIO, Callable, Collection, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
 from migration import files
 from migration.bundle import undecodable
 from migration.bundle.damage import damaged, open_file
 from migration.bundle.folder import OURS, locked, move_in, named_by_manifest, os_errors
-from migration.bundle.manifest import MANIFEST, REPORTS, USER_DATA, Manifest, as_json
+from migration.bundle.manifest import MANIFEST, REPORTS, Manifest, as_json
 from migration.errors import SourceError
 from migration.files import BLOCK, create_private, sync
+from migration.model import USER_DATA, Table
 
 
 @contextlib.contextmanager
@@ -64,17 +65,17 @@ class Writer:
             sink.end()
         self.row_counts[name] = sink.rows
 
-    def user_data(
-        self, user: bytes, preferences: Optional[bytes], user_table: str, preferences_table: str
-    ) -> None:
-        """Write ``user_data.json`` from the two records' JSON text; a user may have no preferences."""
-        if self._check_utf8:
-            _require_utf8([user], user_table)
-            _require_utf8([preferences or b"null"], preferences_table)
+    def single_rows(self, records: Mapping[Table, Optional[bytes]]) -> None:
+        """Write ``user_data.json``: of each table that becomes a single row the record's JSON text, None for none."""
+        members = []
+        for table, record in records.items():
+            text = record or b"null"
+            if self._check_utf8:
+                _require_utf8([text], table.name)
+            members.append(b'"%s": %s' % (table.member.encode("utf-8"), text))
+            self.row_counts[table.name] = int(record is not None)
         with self._file(USER_DATA, lambda rows: None) as sink:
-            sink.put(b'{"user": ' + user + b',\n"preferences": ' + (preferences or b"null") + b"}\n")
-        self.row_counts[user_table] = 1
-        self.row_counts[preferences_table] = int(preferences is not None)
+            sink.put(b"{" + b",\n".join(members) + b"}\n")
 
     @contextlib.contextmanager
     def _file(self, name: str, advance: Callable[[int], None], table: str = "") -> Iterator[Sink]:

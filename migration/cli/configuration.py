@@ -101,7 +101,7 @@ def settings(arguments: argparse.Namespace, config: Any, asks_postgres: bool = T
     postgres, fallback = _postgres(found) if asks_postgres else ({}, None)
     require_tuple("EXCLUDED_TABLES", config.EXCLUDED_TABLES)
     require_tuple("UNRELATED_TABLES", config.UNRELATED_TABLES)
-    require_distinct(table.name for table in (config.USER, config.PREFERENCES, *config.TABLES))
+    require_distinct(table.name for table in config.TABLES)
     return Settings(
         postgres=postgres,
         fallback_password=fallback,
@@ -112,8 +112,7 @@ def settings(arguments: argparse.Namespace, config: Any, asks_postgres: bool = T
         schema_path=found.path("schema_path", "SCHEMA_PATH", "SCHEMA_PATH"),
         data_dir=found.path("data_dir", "MIGRATION_DATA_DIR", "DATA_DIR"),
         backup_dir=found.path("backup_dir", "BACKUP_DIR", "BACKUP_DIR"),
-        user=config.USER,
-        preferences=config.PREFERENCES,
+        root=config.ROOT,
         tables=tuple(config.TABLES),
         excluded_tables=tuple(config.EXCLUDED_TABLES),
         unrelated_tables=tuple(config.UNRELATED_TABLES),

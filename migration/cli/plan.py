@@ -58,7 +58,7 @@ def plan(settings: Settings) -> Plan:
             db, settings, schema, settings.user_email or settings.default_email, settings.skip_orphans
         )
         rows.require_kept()
-        for table in mapping.everything(settings):
+        for table in settings.tables:
             mapped = mapping.map_columns(table, rows.catalog.columns[table.name], schema)
             count, size = db.rows(
                 "SELECT count(*), coalesce(sum(octet_length(j.line::text) + 2), 0)::bigint FROM (%s) j (line)"

@@ -72,5 +72,5 @@ def schema_digest(schema: Schema) -> str:
 
 def config_digest(settings: Settings) -> str:
     """Of all in config.py that decides what a user's files hold. Tables left behind do not."""
-    decides = (settings.user, settings.preferences, settings.tables, settings.postgres_schema)
+    decides = (settings.root, settings.tables, settings.postgres_schema)
     return hashlib.sha256(repr(decides).encode("utf-8")).hexdigest()

@@ -48,9 +48,9 @@ def bytes_needed(
     db: Snapshot, settings: Settings, schema: Schema, exported: Mapping[str, SharedRows], users: int
 ) -> int:
     """What the files of ``users`` of average size take. ``exported``: what everybody has, as far as it is known."""
-    total = max(1, int(db.value("SELECT count(*) FROM " + db.quoted(settings.user.name))))
+    total = max(1, int(db.value("SELECT count(*) FROM " + db.quoted(settings.root.name))))
     json = 0
-    for table in settings.tables:
+    for table in settings.whole_tables:
         everybodys = table.owner is None and table.ownership.parent is None
         if table.name in exported:
             json += users * exported[table.name].size

@@ -25,12 +25,12 @@ def users(db: Snapshot, settings: Settings, file: Optional[str], active: bool) -
     if file is not None:
         return iter(_named(db, settings, Path(file).expanduser()))
     sql = "SELECT pg_catalog.to_json(t.{id}::text) FROM {users}".format(
-        id=quote(settings.user.owner), users=everybody(db, settings)
+        id=quote(settings.root.key), users=everybody(db, settings)
     )
     if active:
-        if ACTIVE not in {column.name for column in db.catalog.columns[settings.user.name]}:
+        if ACTIVE not in {column.name for column in db.catalog.columns[settings.root.name]}:
             raise UsageError(
-                "table %s has no column %s" % (settings.user.name, ACTIVE), "name the users with --users-from"
+                "table %s has no column %s" % (settings.root.name, ACTIVE), "name the users with --users-from"
             )
         sql += " WHERE t.%s" % ACTIVE
     return (_id(user, settings) for user in db.stream(sql))
@@ -46,8 +46,8 @@ def _id(user: bytes, settings: Settings) -> str:
 
 def _named(db: Snapshot, settings: Settings, file: Path) -> List[str]:
     names = _lines(file)
-    key = settings.user.owner
-    is_uuid = any(c.name == key and c.kind == "uuid" for c in db.catalog.columns[settings.user.name])
+    key = settings.root.key
+    is_uuid = any(c.name == key and c.kind == "uuid" for c in db.catalog.columns[settings.root.name])
     told = [name for name in names if db.can_be_told(name)]
     written = list(map(_as_uuid, told)) if is_uuid else told  # as PostgreSQL writes it
     sql = (
@@ -55,7 +55,7 @@ def _named(db: Snapshot, settings: Settings, file: Path) -> List[str]:
         ' JOIN unnest({names}, {ids}) w (name, id) ON {by} COLLATE "C" = {of}'
     )
     found: Dict[str, Set[str]] = {}
-    for by, of in ((settings.user.named_by, "w.name"), (key, "w.id")):
+    for by, of in ((settings.root.named_by, "w.name"), (key, "w.id")):
         query = sql.format(
             id=quote(key),
             users=everybody(db, settings),
@@ -72,7 +72,7 @@ def _named(db: Snapshot, settings: Settings, file: Path) -> List[str]:
         [names[name] for name in names if name not in found],
         "users not found",
         file,
-        "check the spelling (case counts): a user's %s or %s a line" % (settings.user.named_by, key),
+        "check the spelling (case counts): a user's %s or %s a line" % (settings.root.named_by, key),
     )
     _require(
         [names[name] for name in names if len(found[name]) > 1],

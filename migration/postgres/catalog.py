@@ -119,7 +119,7 @@ def account_for_tables(settings: Settings, catalog: Catalog) -> None:
 
 def declared_tables(settings: Settings) -> List[str]:
     """The tables that are migrated."""
-    return [settings.user.name, settings.preferences.name, *(table.name for table in settings.tables)]
+    return [table.name for table in settings.tables]
 
 
 def is_listed(table: str, names: Sequence[str]) -> bool:
@@ -175,7 +175,7 @@ def _require_declarations(settings: Settings, catalog: Catalog) -> None:
 def user_tables(catalog: Catalog, settings: Settings) -> Set[str]:
     """Tables that are users' by config or by a ``user_id`` column, those with a foreign-key path to them, and their heirs."""
     found = {table.name for table in settings.tables if table.ownership.columns}
-    found |= {settings.user.name, settings.preferences.name}
+    found.add(settings.root.name)
     found |= {name for name in catalog.columns if catalog.has(name, ("user_id",))}
     children: Dict[str, Set[str]] = {}
     for key in catalog.foreign_keys:
@@ -186,7 +186,7 @@ def user_tables(catalog: Catalog, settings: Settings) -> Set[str]:
         more = (children.get(name, set()) | catalog.heirs(name)) - found
         found |= more
         waiting.extend(more)
-    return found - {settings.user.name}
+    return found - {settings.root.name}
 
 
 def _advice(table: str, settings: Settings, catalog: Catalog) -> str:
@@ -213,11 +213,11 @@ def ownership_advice(table: str, settings: Settings, catalog: Catalog) -> Option
     """``owned_by(…)`` or ``child_of(…)`` by the foreign keys of a table; None where they do not tell."""
     keys = [key for key in catalog.foreign_keys if key.table == table and key.parent != table]
     for key in keys:
-        if key.parent == settings.user.name and key.parent_columns == (settings.user.owner,):
+        if key.parent == settings.root.name and key.parent_columns == (settings.root.key,):
             return 'owned_by("%s")' % key.columns[0]
     if catalog.has(table, ("user_id",)) and not any(key.columns == ("user_id",) for key in keys):
         return 'owned_by("user_id")'
-    users = user_tables(catalog, settings) | {settings.user.name}
+    users = user_tables(catalog, settings) | {settings.root.name}
     for key in sorted(keys, key=lambda key: key.parent not in declared_tables(settings)):
         if key.parent in users:
             return child_advice(key)
@@ -300,7 +300,7 @@ def within(alias: str, apart: Collection[int]) -> str:
 
 
 def _check_ownership(settings: Settings, catalog: Catalog) -> None:
-    before = [settings.user.name, settings.preferences.name]
+    before: List[str] = []
     for table in settings.tables:
         problem = _ownership_problem(table, before, settings, catalog)
         if problem is not None:
@@ -321,15 +321,15 @@ def _ownership_problem(
         if not catalog.has(table.name, (column,)):
             return "column %s is not in PostgreSQL" % column, correct
     if rule.parent is None:
-        users = settings.user
+        users = settings.root
         keys = [
             key for key in catalog.foreign_keys if key.table == table.name and key.columns == rule.columns
         ]
         for key in keys:
-            if key.parent == users.name and key.parent_columns != (users.owner,):
+            if key.parent == users.name and key.parent_columns != (users.key,):
                 return (
                     "%s refers to %s (%s), not to its key %s"
-                    % (rule.columns[0], users.name, ", ".join(key.parent_columns), users.owner),
+                    % (rule.columns[0], users.name, ", ".join(key.parent_columns), users.key),
                     "it is %s" % child_advice(key),
                 )
         return None

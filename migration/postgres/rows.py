@@ -25,7 +25,7 @@ import psycopg2
 
 from migration.bundle.writing import Sink
 from migration.errors import MigrationError, SourceError, UsageError
-from migration.model import Column, Equality, ForeignKey, Singleton, Table
+from migration.model import Column, Equality, ForeignKey, Table
 from migration.postgres import kinds
 from migration.postgres.catalog import account_for_tables, apart_from, parent_key, read_with, within
 from migration.postgres.kinds import Type
@@ -41,7 +41,7 @@ from migration.postgres.source import (
 from migration.printing import printable
 from migration.settings import Settings
 from migration.sql import literal, quote, texts
-from migration.sqlite.mapping import Mapped, everything, map_all, target_of
+from migration.sqlite.mapping import map_all, target_of
 from migration.sqlite.schema import Schema
 
 LISTED_USERS = 20
@@ -104,16 +104,16 @@ def account_for(db: Snapshot, settings: Settings, schema: Schema) -> None:
 
 def _migrated_values(
     db: Snapshot, settings: Settings, schema: Schema
-) -> Iterator[Tuple[Mapped, Column, Type]]:
+) -> Iterator[Tuple[Table, Column, Type]]:
     """The columns that SQLite gets and whose values are of no plain type, with that."""
-    for table, mapped in zip(everything(settings), map_all(settings, db.catalog.columns, schema)):
+    for table, mapped in zip(settings.tables, map_all(settings, db.catalog.columns, schema)):
         values = db.catalog.values.get(table.name, {})
         for pair in mapped.copied:
             if pair.source.name in values:
                 yield table, pair.source, values[pair.source.name]
 
 
-def _unkept(table: Mapped, column: Column, reason: str, advice: str) -> MigrationError:
+def _unkept(table: Table, column: Column, reason: str, advice: str) -> MigrationError:
     return SourceError(
         "cannot keep %s.%s (%s): %s" % (table.name, column.name, column.type, reason),
         '%s; or leave the column behind: take it out of the SQLite schema and add "%s" to dropped=(...) of %s in config.py'
@@ -135,7 +135,7 @@ GROUP BY s.setting
 """
 
 
-def _require_one_currency(db: Snapshot, table: Mapped, column: Column) -> None:
+def _require_one_currency(db: Snapshot, table: Table, column: Column) -> None:
     """Money is a whole number whose decimal places lc_monetary alone tells: everybody's has to be the same."""
     for setting, roles in db.rows(_CURRENCIES):
         if roles:
@@ -150,15 +150,15 @@ def _require_one_currency(db: Snapshot, table: Mapped, column: Column) -> None:
 
 def user_of_id(db: Snapshot, settings: Settings, user_id: str) -> User:
     """The user of this id. Raises MigrationError (exit 3) where there is none."""
-    users = settings.user
-    key = db.catalog.column(users.name, users.owner)
+    users = settings.root
+    key = db.catalog.column(users.name, users.key)
     rows = db.rows(
         "SELECT {id}::text, {name}::text FROM {users} WHERE {is_it}".format(
-            id=_column("t", users.owner),
+            id=_column("t", users.key),
             name=_column("t", users.named_by),
             users=everybody(db, settings),
             is_it=db.equality(key, key).sql(
-                _column("t", users.owner), "{}::{}".format(literal(user_id), key.type)
+                _column("t", users.key), "{}::{}".format(literal(user_id), key.type)
             ),
         )
     )
@@ -169,12 +169,12 @@ def user_of_id(db: Snapshot, settings: Settings, user_id: str) -> User:
 
 def find_user(db: Snapshot, settings: Settings, email: str) -> User:
     """The user of exactly this name. Raises MigrationError (exit 3) where there is none."""
-    users, source = settings.user, everybody(db, settings)
+    users, source = settings.root, everybody(db, settings)
     name = _column("t", users.named_by) + '::text COLLATE "C"'
     wanted = literal(email) if db.can_be_told(email) else "NULL"
     rows = db.rows(
         "SELECT {}::text, {} FROM {} WHERE {} = {}".format(
-            _column("t", users.owner), name, source, name, wanted
+            _column("t", users.key), name, source, name, wanted
         )
     )
     if len(rows) == 1:
@@ -222,7 +222,7 @@ class Rows:
         self.user = user
         self.settings = settings
         self.schema = schema
-        self.tables: Mapping[str, Mapped] = {table.name: table for table in everything(settings)}
+        self.tables: Mapping[str, Table] = {table.name: table for table in settings.tables}
         self.skip_orphans = skip_orphans
         self._ways = {name: self._way(table) for name, table in self.tables.items()}
         self.references = self._references(schema)
@@ -231,12 +231,12 @@ class Rows:
         for number, row in self._broken:
             left_out.setdefault(self.references[number].table, {})[row] = None
         self._left_out = {name: tuple(left_out[name]) for name in self.tables if name in left_out}
-        if settings.user.name in self._left_out:
+        if settings.root.name in self._left_out:
             raise self._user_left_out()
 
     def _user_left_out(self) -> MigrationError:
         keys = [self.references[number] for number, _ in self._broken]
-        key = next(key for key in keys if key.table == self.settings.user.name)
+        key = next(key for key in keys if key.table == self.settings.root.name)
         columns = ", ".join(key.columns)
         return SourceError(
             "the user's own row cannot be left out: %s leads to no exported row of %s"
@@ -258,13 +258,13 @@ class Rows:
 
     # Which columns connect tables
 
-    def _way(self, table: Mapped) -> Optional[ForeignKey]:
+    def _way(self, table: Table) -> Optional[ForeignKey]:
         """The reference by which rows of a table belong to a user or to a parent; None for what is shared."""
-        users = self.settings.user
-        if isinstance(table, Table) and table.ownership.parent is not None:
+        users = self.settings.root
+        if table.ownership.parent is not None:
             key = parent_key(table, self.catalog)
         elif table.owner is not None:
-            key = ForeignKey(table.name, (table.owner,), users.name, (users.owner,))
+            key = ForeignKey(table.name, (table.owner,), users.name, (users.key,))
         else:
             return None
         return self._comparable(
@@ -344,7 +344,7 @@ class Rows:
 
     # Conditions
 
-    def owned(self, table: Mapped, alias: str = "t") -> str:
+    def owned(self, table: Table, alias: str = "t") -> str:
         """SQL condition on an alias: the row is the user's, or shared with them."""
         way = self._ways[table.name]
         conditions = [self._within(table.name, alias)]
@@ -358,9 +358,9 @@ class Rows:
         """The row is not one of a table that inherits from this one and is a table of its own."""
         return within(alias, self._apart.get(table, ()))
 
-    def _is_owner(self, table: Mapped, alias: str) -> str:
+    def _is_owner(self, table: Table, alias: str) -> str:
         mine = self._mine(table, alias)
-        if isinstance(table, Table) and table.ownership.or_shared:
+        if table.ownership.or_shared:
             return "(%s OR %s IS NULL)" % (mine, _column(alias, str(table.owner)))
         return mine
 
@@ -370,11 +370,11 @@ class Rows:
         apart = {name: apart_from(self.settings, self.catalog, name) for name in self.tables}
         return {name: oids for name, oids in apart.items() if oids}
 
-    def _mine(self, table: Mapped, alias: str = "t") -> str:
+    def _mine(self, table: Table, alias: str = "t") -> str:
         """The owner column holds the user's key; compared as that, it may be wider than the column."""
-        way, users = self._ways[table.name], self.settings.user
+        way, users = self._ways[table.name], self.settings.root
         assert way is not None
-        key = "{}::{}".format(literal(self.user.id), self.catalog.column(users.name, users.owner).type)
+        key = "{}::{}".format(literal(self.user.id), self.catalog.column(users.name, users.key).type)
         return way.equalities[0].sql(key, _column(alias, way.columns[0]))
 
     def _leads_to_owned(self, key: ForeignKey, alias: str) -> str:
@@ -392,7 +392,7 @@ class Rows:
             self.owned(self.tables[key.parent], parent),
         )
 
-    def condition(self, table: Mapped) -> str:
+    def condition(self, table: Table) -> str:
         """SQL condition on alias ``t``: the row is to be exported."""
         if table.name not in self._left_out:
             return self.owned(table)
@@ -602,13 +602,13 @@ class Rows:
             and self._is_own(self.tables[key.parent], "p") != "false"
         )
 
-    def _is_own(self, table: Mapped, alias: str) -> str:
+    def _is_own(self, table: Table, alias: str) -> str:
         """SQL condition on a row of a set: it is the user's own, and not shared with others."""
         way = self._ways[table.name]
         if way is None:
             return "false"
         if way.columns == (table.owner,):
-            shared = isinstance(table, Table) and table.ownership.or_shared
+            shared = table.ownership.or_shared
             return (
                 "%s.%s IS NOT NULL" % (alias, self._place(table.name, way.columns[0])) if shared else "true"
             )
@@ -692,7 +692,7 @@ class Rows:
                 made.append("%s AS (%s UNION ALL SELECT %s FROM %s)" % (self._set(name), rows, nulls, _MANY))
         return "WITH RECURSIVE %s " % ", ".join(made)
 
-    def _member(self, table: Mapped) -> str:
+    def _member(self, table: Table) -> str:
         """As ``owned``, on alias ``t``, by the set of the table's parent."""
         way = self._ways[table.name]
         if way is None:
@@ -766,9 +766,9 @@ class Rows:
 
     def _has_one_text(self, table: str, column: str) -> bool:
         """Whether equal values of a column, and of the users' key, are the same text."""
-        users = self.settings.user
-        key = self.catalog.column(users.name, users.owner)
-        collations = (self.catalog.collation(users.name, users.owner), self.catalog.collation(table, column))
+        users = self.settings.root
+        key = self.catalog.column(users.name, users.key)
+        collations = (self.catalog.collation(users.name, users.key), self.catalog.collation(table, column))
         return are_written_alike(key, self.catalog.column(table, column)) and all(
             collation is None or collation.deterministic for collation in collations
         )
@@ -786,7 +786,7 @@ class Rows:
         sql = "SELECT count(*) FROM {} t WHERE {}".format(self.db.quoted(table.name), self.condition(table))
         return int(self.db.value(sql))
 
-    def as_json(self, table: Mapped, ordered: bool = True) -> str:
+    def as_json(self, table: Table, ordered: bool = True) -> str:
         """Query of one column: each row of the user as a JSON object, in the order of ``select_json``."""
         return select_json(self.db, self.catalog, table.name, self.condition(table), ordered)
 
@@ -806,29 +806,29 @@ class Rows:
         own = "%s AND %s" % (self._within(table.name, "t"), self._mine(table))
         return select_json(self.db, self.catalog, table.name, own, ordered)
 
-    def record(self, singleton: Singleton) -> Optional[bytes]:
-        """The user's row of a singleton's table as JSON text, None where there is none.
+    def record(self, table: Table) -> Optional[bytes]:
+        """The user's one row of a table as JSON text, None where there is none.
 
         Raises MigrationError (exit 3) where there are several.
         """
         lines = io.BytesIO()
-        self.db.copy(self.as_json(singleton), lines)
+        self.db.copy(self.as_json(table), lines)
         records = lines.getvalue().split(b"\n")[:-1]
         if len(records) > 1:
             raise SourceError(
-                "the user has %d rows in %s; there can be one" % (len(records), singleton.name),
+                "the user has %d rows in %s; there can be one" % (len(records), table.name),
                 "remove all but the one that holds",
             )
         return records[0] if records else None
 
-    def records(self, table: Mapped) -> Generator[bytes, None, None]:
+    def records(self, table: Table) -> Generator[bytes, None, None]:
         """Each row of the user as JSON text, in that order, at flat memory. To be closed where it is left early."""
         return self.db.stream(self.as_json(table))
 
-    def digest(self, table: Mapped) -> Digest:
+    def digest(self, table: Table) -> Digest:
         """Count and content digest of the user's rows, made by PostgreSQL itself."""
         everybodys = self.db.exported.get(table.name)
-        if everybodys is not None and isinstance(table, Table):
+        if everybodys is not None:
             if table.owner is None:
                 return everybodys.digest
             own = self.db.digest(self._own(table, ordered=False))

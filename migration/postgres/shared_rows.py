@@ -30,7 +30,7 @@ INDEX = ".shared.json"  # written last; no table's file is called so
 def export_shared(db: Snapshot, settings: Settings, schema: Schema, folder: Path) -> Dict[str, SharedRows]:
     """Write the rows that are everybody's to ``folder``, and an index of its files by which others find them."""
     exported = {}
-    for table in settings.tables:
+    for table in settings.whole_tables:
         if not _is_reusable(table, settings, db.catalog, schema):
             continue
         condition = within("t", apart_from(settings, db.catalog, table.name))

@@ -1037,7 +1037,7 @@ def read_catalog(db: Snapshot) -> Catalog:
 
 def everybody(db: Snapshot, settings: Settings) -> str:
     """FROM clause: the users, as ``t``, without those of tables that inherit from theirs and are tables of their own."""
-    users = settings.user.name
+    users = settings.root.name
     apart = apart_from(settings, db.catalog, users)
     table = db.quoted(users) + " t"
     return "(SELECT * FROM {} WHERE {}) t".format(table, within("t", apart)) if apart else table
@@ -1045,7 +1045,7 @@ def everybody(db: Snapshot, settings: Settings) -> str:
 
 def without_key(settings: Settings) -> MigrationError:
     return SourceError(
-        "a user in table %s has no %s" % (settings.user.name, settings.user.owner),
+        "a user in table %s has no %s" % (settings.root.name, settings.root.key),
         "give that user one in PostgreSQL; without it, nothing there is theirs",
     )
 

@@ -81,15 +81,15 @@ def insert(
         connection.executemany(into + ", ".join([row] * size), itertools.islice(statements, times))
 
 
-def fill_singleton(connection: sqlite3.Connection, table: str, values: Sequence[Tuple[str, object]]) -> None:
+def set_row_1(connection: sqlite3.Connection, table: str, values: Sequence[Tuple[str, object]]) -> None:
     """Set columns of row 1, which the schema may have made already."""
     try:
-        _fill_singleton(connection, table, values)
+        _set_row_1(connection, table, values)
     except sqlite3.DataError as error:
         raise too_large("%s of the user" % table, dict(values), error) from error
 
 
-def _fill_singleton(connection: sqlite3.Connection, table: str, values: Sequence[Tuple[str, object]]) -> None:
+def _set_row_1(connection: sqlite3.Connection, table: str, values: Sequence[Tuple[str, object]]) -> None:
     names = ", ".join(quote(name) for name, _ in values)
     if connection.execute("SELECT count(*) FROM %s WHERE id = 1" % quote(table)).fetchone() == (0,):
         connection.execute(

@@ -7,16 +7,16 @@ import operator
 import re
 import sqlite3
 import time
-from typing import Any, Callable, List, NamedTuple, Sequence
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence
 
 import msgspec
 
 from migration import conversion
 from migration.bundle.damage import damaged
-from migration.bundle.manifest import USER_DATA, Manifest, owners_of
+from migration.bundle.manifest import Manifest, owners_of
 from migration.bundle.reading import Reader
 from migration.errors import SourceError
-from migration.model import Column, Singleton, Table
+from migration.model import USER_DATA, Column, Table
 from migration.printing import brief
 from migration.sql import quote
 from migration.sqlite import building, mapping
@@ -51,28 +51,58 @@ def fill(
     return Filled(rows, time.perf_counter() - started)
 
 
+def fill_row_1(
+    database: sqlite3.Connection,
+    record: Optional[bytes],
+    table: Table,
+    columns: Sequence[Column],
+    schema: Schema,
+    manifest: Manifest,
+) -> None:
+    """Set row 1 of what a table becomes from its one record; without a record the schema's defaults hold.
+
+    A NULL that the column cannot hold is left to its default. Raises MigrationError as ``fill`` does.
+    """
+    if record is None:
+        if table.ownership.is_root:
+            raise damaged("%s holds no %s" % (USER_DATA, table.member))
+        log.info("the user has no %s: the schema's defaults hold", table.member)
+        building.set_row_1(database, table.target, [])
+        return
+    mapped = mapping.map_columns(table, columns, schema)
+    loader = Loader(table, columns, mapped, manifest)
+    try:
+        row = [value for (value,) in loader.values([loader.decode(record)])]
+    except msgspec.DecodeError as error:
+        raise damaged("%s, %s: %s" % (USER_DATA, table.member, error)) from error
+    values = [
+        (pair.target.name, value)
+        for pair, value in zip(mapped.copied, row)
+        if value is not None or not pair.target.not_null
+    ]
+    building.set_row_1(database, mapped.target, values)
+
+
 class Loader:
     """From a table's records to rows for SQLite, column by column: that costs a fraction of cell by cell."""
 
     def __init__(
         self,
-        table: mapping.Mapped,
+        table: Table,
         columns: Sequence[Column],
         mapped: TableMapping,
         manifest: Manifest,
     ) -> None:
         self.mapped = mapped
-        self.file = getattr(table, "file", USER_DATA)
+        self.file = table.file
         self.decode = conversion.record_decoder(columns)
         self._names = [pair.source.name for pair in mapped.copied]
         self._takes = _getters(columns, self._names)
         self._key = (
-            None
-            if isinstance(table, Singleton)
-            else _getters(columns, mapping.key_of(table, columns, manifest.keys))
+            None if table.becomes else _getters(columns, mapping.key_of(table, columns, manifest.keys))
         )
         self._owners = owners_of(manifest, table.name)
-        self._or_shared = isinstance(table, Table) and table.ownership.or_shared
+        self._or_shared = table.ownership.or_shared
         self._owner = next(
             (
                 operator.attrgetter("c%d" % i)

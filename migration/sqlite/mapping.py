@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import msgspec
 
 from migration import conversion
 from migration.bundle.damage import damaged
-from migration.bundle.manifest import USER_DATA
 from migration.bundle.reading import Reader
 from migration.errors import UsageError
-from migration.model import Column, Singleton, Table
+from migration.model import USER_DATA, Column, Table
 from migration.settings import Settings
 from migration.sqlite.schema import Schema, TargetColumn
-
-Mapped = Union[Table, Singleton]
 
 
 class Copied(NamedTuple):
@@ -40,12 +37,12 @@ class TableMapping(NamedTuple):
     generated: Tuple[Copied, ...] = ()
 
 
-def target_of(table: Mapped, schema: Schema) -> str:
+def target_of(table: Table, schema: Schema) -> str:
     """The SQLite table that a table becomes: case does not count there, and it has no schemas.
 
     ``billing.invoices`` becomes ``billing_invoices`` where SQLite has that, else ``invoices``.
     """
-    name = table.target if isinstance(table, Singleton) else table.name
+    name = table.target
     present = {known.lower(): known for known in schema.columns}
     for candidate in (name, name.replace(".", "_"), name.rpartition(".")[2]):
         if candidate.lower() in present:
@@ -56,7 +53,7 @@ def target_of(table: Mapped, schema: Schema) -> str:
 def require_own_targets(settings: Settings, schema: Schema) -> None:
     """Two tables cannot become one of SQLite. Raises MigrationError (exit 2)."""
     known: Dict[str, str] = {}
-    for table in everything(settings):
+    for table in settings.tables:
         target = target_of(table, schema)
         other = known.setdefault(target, table.name)
         if other != table.name:
@@ -68,13 +65,13 @@ def require_own_targets(settings: Settings, schema: Schema) -> None:
             )
 
 
-def map_columns(table: Mapped, columns: Sequence[Column], schema: Schema) -> TableMapping:
+def map_columns(table: Table, columns: Sequence[Column], schema: Schema) -> TableMapping:
     """Pair the columns by name. Raises MigrationError (exit 2) naming each that is not accounted for."""
     return _map_columns(table, tuple(columns), schema)
 
 
 @functools.lru_cache(maxsize=256)
-def _map_columns(table: Mapped, columns: Tuple[Column, ...], schema: Schema) -> TableMapping:
+def _map_columns(table: Table, columns: Tuple[Column, ...], schema: Schema) -> TableMapping:
     target = target_of(table, schema)
     if target not in schema.columns:
         raise UsageError(
@@ -95,11 +92,10 @@ def _map_columns(table: Mapped, columns: Tuple[Column, ...], schema: Schema) -> 
             "rename the column in PostgreSQL and in the SQLite schema",
         )
     places = schema.columns[target]
-    singleton = isinstance(table, Singleton)
     copied, dropped, homeless, generated = [], [], [], []
     for column in columns:
         place = places.get(column.name.lower())
-        if place is not None and not (singleton and place.name.lower() == "id"):
+        if place is not None and not (table.becomes and place.name.lower() == "id"):
             copied.append(Copied(column, place))
         elif column.name.lower() in schema.generated[target]:
             generated.append(Copied(column, schema.generated[target][column.name.lower()]))
@@ -122,7 +118,7 @@ def _map_columns(table: Mapped, columns: Tuple[Column, ...], schema: Schema) -> 
         )
     given = {pair.target.name for pair in copied}
     missing = [place.name for place in places.values() if place.required and place.name not in given]
-    if missing and columns and not singleton:  # no columns: an empty file of a bundle that names no types
+    if missing and columns and not table.becomes:  # no columns: an empty file of a bundle that names no types
         raise UsageError(
             "SQLite requires %s, which the source lacks"
             % ", ".join("%s.%s" % (target, name) for name in missing),
@@ -134,13 +130,9 @@ def _map_columns(table: Mapped, columns: Tuple[Column, ...], schema: Schema) -> 
 def map_all(
     settings: Settings, columns: Mapping[str, Sequence[Column]], schema: Schema
 ) -> "Tuple[TableMapping, ...]":
-    """The mappings of USER, PREFERENCES and TABLES, in this order. Raises MigrationError (exit 2)."""
+    """The mappings of all tables, in their order. Raises MigrationError (exit 2)."""
     require_own_targets(settings, schema)
-    return tuple(map_columns(table, columns[table.name], schema) for table in everything(settings))
-
-
-def everything(settings: Settings) -> Tuple[Mapped, ...]:
-    return (settings.user, settings.preferences, *settings.tables)
+    return tuple(map_columns(table, columns[table.name], schema) for table in settings.tables)
 
 
 def columns_of(export: Reader, settings: Settings, schema: Schema) -> Dict[str, Tuple[Column, ...]]:
@@ -150,11 +142,12 @@ def columns_of(export: Reader, settings: Settings, schema: Schema) -> Dict[str, 
     """
     found = dict(export.manifest.columns)
     user_data = export.user_data()
-    for singleton in (settings.user, settings.preferences):
-        if singleton.name not in found:
-            found[singleton.name] = conversion.undeclared(_member_names(user_data.get(singleton.member)))
     for table in settings.tables:
-        if table.name not in found:
+        if table.name in found:
+            continue
+        if table.becomes is not None:
+            found[table.name] = conversion.undeclared(_member_names(user_data.get(table.member)))
+        else:
             decode = msgspec.json.Decoder(Dict[str, msgspec.Raw]).decode
             first = next(export.records(table.file, decode), schema.columns.get(target_of(table, schema), {}))
             found[table.name] = conversion.undeclared(

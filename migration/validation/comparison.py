@@ -46,7 +46,7 @@ def counts(evidence: Evidence) -> Looked:
 
 def compare_tables(context: Context) -> Dict[str, Compared]:
     """Compare every table of config.TABLES. Raises MigrationError: exit 3 for PostgreSQL, 4 for the bundle."""
-    export, tables = context.export, context.settings.tables
+    export, tables = context.export, context.settings.whole_tables
     total = sum(export.manifest.row_counts[table.name] for table in tables) if export else None
     compared: Dict[str, Compared] = {}
     with terminal.progress("validate", total) as advance:

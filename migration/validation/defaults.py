@@ -67,7 +67,7 @@ def of_rows(schema: Schema, table: str, names: Tuple[str, ...]) -> Mapping[str, 
 
 
 @functools.lru_cache(maxsize=1024)
-def of_singleton(schema: Schema, table: str, names: Tuple[str, ...]) -> Mapping[str, Default]:
+def of_row_1(schema: Schema, table: str, names: Tuple[str, ...]) -> Mapping[str, Default]:
     """The same of row 1, which the schema file may make with values of its own."""
     found = dict(of_rows(schema, table, names))
     made = _row_1(schema, table, names)

@@ -10,11 +10,11 @@ from typing import Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence
 import msgspec
 
 from migration import conversion
-from migration.model import Singleton, Table
+from migration.model import Table
 from migration.sql import quote
 from migration.sqlite import connecting, mapping
 from migration.sqlite.integrity import foreign_key_violations, integrity_problems
-from migration.sqlite.mapping import Mapped, TableMapping
+from migration.sqlite.mapping import TableMapping
 from migration.sqlite.schema import SchemaDifference, TargetColumn, describe_objects, differences
 from migration.validation import additions as beyond
 from migration.validation import defaults, forms
@@ -92,12 +92,12 @@ def _pages(context: Context) -> int:
 
 
 def _columns(context: Context) -> int:
-    tables = mapping.everything(context.settings)
+    tables = context.settings.tables
     return sum(len(context.mapped(table, context.columns).copied) for table in tables)
 
 
 def _defaults(context: Context) -> int:
-    return sum(len(_left_to_defaults(context, table)) for table in mapping.everything(context.settings))
+    return sum(len(_left_to_defaults(context, table)) for table in context.settings.tables)
 
 
 def _schema_differences(context: Context) -> Iterator[Finding]:
@@ -106,7 +106,7 @@ def _schema_differences(context: Context) -> Iterator[Finding]:
 
 
 def _additions(context: Context) -> Iterator[Finding]:
-    filled = [mapping.target_of(table, context.schema) for table in mapping.everything(context.settings)]
+    filled = [mapping.target_of(table, context.schema) for table in context.settings.tables]
     for found in beyond.additions(context.database, context.schema, filled):
         yield _of_schema(found, context)
 
@@ -136,7 +136,7 @@ def _dangling(context: Context) -> Iterator[Finding]:
         yield Finding("references", message, violation.table, violation.row, violation.column)
 
 
-def proved_forms(evidence: Evidence, table: Mapped) -> FrozenSet[str]:
+def proved_forms(evidence: Evidence, table: Table) -> FrozenSet[str]:
     """Source columns whose form is PostgreSQL's guarantee: of each cell, the comparison has proved that it is equal.
 
     None where PostgreSQL was not asked, where its records are others than those compared, or where any cell differs.
@@ -155,11 +155,11 @@ def proved_forms(evidence: Evidence, table: Mapped) -> FrozenSet[str]:
 
 
 def _malformed(evidence: Evidence) -> Iterator[Finding]:
-    for table in mapping.everything(evidence.context.settings):
+    for table in evidence.context.settings.tables:
         yield from _readable(_malformed_cells(evidence, table))
 
 
-def _malformed_cells(evidence: Evidence, table: Mapped) -> Iterator[Finding]:
+def _malformed_cells(evidence: Evidence, table: Table) -> Iterator[Finding]:
     context, proved = evidence.context, proved_forms(evidence, table)
     mapped = context.mapped(table, context.columns)
     if mapped.copied:
@@ -179,13 +179,13 @@ def _malformed_cells(evidence: Evidence, table: Mapped) -> Iterator[Finding]:
 
 
 def _changed_defaults(context: Context) -> Iterator[Finding]:
-    for table in mapping.everything(context.settings):
+    for table in context.settings.tables:
         columns = _left_to_defaults(context, table)
         if columns:
             yield from _other_than_default(context, table, context.mapped(table, context.columns), columns)
 
 
-def _left_to_defaults(context: Context, table: Mapped) -> List[TargetColumn]:
+def _left_to_defaults(context: Context, table: Table) -> List[TargetColumn]:
     mapped, given = context.mapped(table, context.columns), _given(context, table)
     filled = {pair.target.name for pair in mapped.copied if given(pair.source.name)}
     present = context.columns_in_sqlite(mapped.target) if mapped.copied else {}
@@ -197,15 +197,15 @@ def _left_to_defaults(context: Context, table: Mapped) -> List[TargetColumn]:
 
 
 def _other_than_default(
-    context: Context, table: Mapped, mapped: TableMapping, columns: Sequence[TargetColumn]
+    context: Context, table: Table, mapped: TableMapping, columns: Sequence[TargetColumn]
 ) -> Iterator[Finding]:
     """``columns``: those that hold defaults. What the source has NULL for is the user's, and an error."""
-    is_singleton = isinstance(table, Singleton)
-    check = "user" if is_singleton else "contents"
+    is_single = table.becomes is not None
+    check = "user" if is_single else "contents"
     copied = {pair.target.name for pair in mapped.copied}
     names = tuple(column.name for column in columns)
     try:
-        of_schema = (defaults.of_singleton if is_singleton else defaults.of_rows)(
+        of_schema = (defaults.of_row_1 if is_single else defaults.of_rows)(
             context.schema, mapped.target, names
         )
     except sqlite3.Error as refused:
@@ -243,7 +243,7 @@ def _values(
     return database.execute(select, parameters)
 
 
-def _given(context: Context, table: Mapped) -> Callable[[str], bool]:
+def _given(context: Context, table: Table) -> Callable[[str], bool]:
     """Whether the source has something for a column: NULL too, unless the target cannot hold it."""
     if isinstance(table, Table):
         return lambda column: True

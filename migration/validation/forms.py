@@ -12,9 +12,10 @@ from datetime import datetime
 from typing import Any, Callable, Collection, Iterator, Mapping, NamedTuple, Optional, Tuple
 
 from migration.conversion import STRUCTURED
+from migration.model import Table
 from migration.printing import brief
 from migration.sql import quote
-from migration.sqlite.mapping import Copied, Mapped, TableMapping
+from migration.sqlite.mapping import Copied, TableMapping
 from migration.sqlite.schema import TargetColumn
 from migration.validation.report import PREFIXES, Finding
 
@@ -35,7 +36,7 @@ class Rule(NamedTuple):
 
 def problems(
     database: sqlite3.Connection,
-    table: Mapped,
+    table: Table,
     mapped: TableMapping,
     columns: Collection[TargetColumn],
     given: Callable[[str], bool],
@@ -85,7 +86,7 @@ def problems(
                     )
 
 
-def _rules(table: Mapped, pair: Copied, given: bool, proved: bool) -> Iterator[Rule]:
+def _rules(table: Table, pair: Copied, given: bool, proved: bool) -> Iterator[Rule]:
     name, kind = pair.source.name, pair.source.kind
     wanted = table.json_types.get(name)
     if kind in STRUCTURED or wanted is not None:

@@ -11,7 +11,6 @@ from typing import Dict, FrozenSet, Iterator, Mapping, Optional, Tuple
 
 from migration.bundle.manifest import (
     MANIFEST,
-    USER_DATA,
     Manifest,
     as_written,
     files_of,
@@ -20,13 +19,13 @@ from migration.bundle.manifest import (
 )
 from migration.bundle.reading import Reader, open_bundle
 from migration.errors import ExitCode, MigrationError
-from migration.model import Column, Table
+from migration.model import USER_DATA, Column, Table
 from migration.postgres import source
 from migration.postgres.rows import Rows, rows_of_user
 from migration.postgres.source import Snapshot
 from migration.settings import Settings
 from migration.sqlite import mapping, schema
-from migration.sqlite.mapping import Mapped, TableMapping
+from migration.sqlite.mapping import TableMapping
 from migration.sqlite.schema import Schema, TargetColumn, read_schema
 from migration.validation import keys, showing
 
@@ -97,7 +96,7 @@ class Context:
             self.described.update(described)
         return self.described.get(table.lower(), {})
 
-    def mapped(self, table: Mapped, columns: Columns) -> TableMapping:
+    def mapped(self, table: Table, columns: Columns) -> TableMapping:
         """The columns of ``table`` that the database has."""
         made = mapping.map_columns(table, columns[table.name], self.schema)
         present = set(self.columns_in_sqlite(made.target))
@@ -156,7 +155,7 @@ def _bundle(settings: Settings) -> Iterator[Optional[Reader]]:
     if not is_bundle_needed(settings) and not any(path.exists() for path in there):
         yield None
         return
-    with open_bundle(settings.data_dir, files_of(settings.tables), settings.user_email, True) as export:
+    with open_bundle(settings.data_dir, files_of(settings.whole_tables), settings.user_email, True) as export:
         yield export
 
 
@@ -204,11 +203,10 @@ def _context(
     held: Columns = {} if export is None else mapping.columns_of(export, settings, expected)
     typed: Columns = {} if export is None else export.manifest.columns
     now: Columns = {} if live is None else live.catalog.columns
-    singletons = (settings.user, settings.preferences)
     if export is not None and _against(settings, export) == "bundle":
         members = export.user_data()
-        records = {singleton.name: members.get(singleton.member) for singleton in singletons}
+        records = {table.name: members.get(table.member) for table in settings.single_rows}
     else:
         assert live is not None
-        records = {singleton.name: live.record(singleton) for singleton in singletons}
+        records = {table.name: live.record(table) for table in settings.single_rows}
     return Context(database, settings, expected, export, live, held, {**held, **now, **typed}, records)

@@ -9,8 +9,7 @@ import msgspec
 
 from migration import conversion
 from migration.bundle.damage import damaged
-from migration.bundle.manifest import USER_DATA
-from migration.model import Column, Singleton
+from migration.model import USER_DATA, Column, Table
 from migration.sql import quote
 from migration.sqlite import connecting
 from migration.validation import equality, json_and_moments, record_changes
@@ -27,46 +26,46 @@ def own_rows(evidence: Evidence) -> Looked:
     context.database.text_factory = connecting.any_text
     findings: List[Finding] = []
     changes: Dict[str, Changes] = {}
-    for singleton in (context.settings.user, context.settings.preferences):
-        if context.has_table(singleton.target):  # else reported with the schema
-            findings += _differences(context, singleton)
-            changed, what = _changes(context, singleton)
+    for table in context.settings.single_rows:
+        if context.has_table(table.target):  # else reported with the schema
+            findings += _differences(context, table)
+            changed, what = _changes(context, table)
             if changed:
-                changes[singleton.name] = changed
-                message = message_of(context, "%s %s; migrate again to take it over" % (singleton.name, what))
-                findings.append(Finding("source", message, singleton.name))
+                changes[table.name] = changed
+                message = message_of(context, "%s %s; migrate again to take it over" % (table.name, what))
+                findings.append(Finding("source", message, table.name))
     return Looked(2, [*findings, *_left_out(context)], since(started), changes)
 
 
-def _differences(context: Context, singleton: Singleton) -> Iterator[Finding]:
-    prefix = "%s: %s" % (PREFIXES["user"], singleton.target)
-    (rows,) = context.database.execute("SELECT count(*) FROM " + quote(singleton.target)).fetchone()
-    text = context.records[singleton.name]
+def _differences(context: Context, table: Table) -> Iterator[Finding]:
+    prefix = "%s: %s" % (PREFIXES["user"], table.target)
+    (rows,) = context.database.execute("SELECT count(*) FROM " + quote(table.target)).fetchone()
+    text = context.records[table.name]
     if rows != 1:
-        yield Finding("user", "%s holds %s rows, not 1" % (prefix, rows), singleton.target)
+        yield Finding("user", "%s holds %s rows, not 1" % (prefix, rows), table.target)
     elif text is not None:
-        record = _decoded(context.compared[singleton.name], text)
-        yield from _foreign(context, singleton, record)
-        yield from _unequal(context, singleton, record, prefix)
+        record = _decoded(context.compared[table.name], text)
+        yield from _foreign(context, table, record)
+        yield from _unequal(context, table, record, prefix)
 
 
-def _foreign(context: Context, singleton: Singleton, record: Any) -> Iterator[Finding]:
-    names = [column.name for column in context.compared[singleton.name]]
-    if singleton.owner in names:
-        owner = text_of(getattr(record, "c%d" % names.index(singleton.owner)))
-        if owner not in context.owners(singleton.name):
+def _foreign(context: Context, table: Table, record: Any) -> Iterator[Finding]:
+    names = [column.name for column in context.compared[table.name]]
+    if table.owner in names:
+        owner = text_of(getattr(record, "c%d" % names.index(table.owner)))
+        if owner not in context.owners(table.name):
             message = "%s: the record of %s belongs to another user" % (
                 PREFIXES["isolation"],
-                singleton.name,
+                table.name,
             )
-            yield Finding("isolation", message, singleton.name, column=singleton.owner)
+            yield Finding("isolation", message, table.name, column=table.owner)
 
 
-def _unequal(context: Context, singleton: Singleton, record: Any, prefix: str) -> Iterator[Finding]:
-    mapped = context.mapped(singleton, context.compared)
+def _unequal(context: Context, table: Table, record: Any, prefix: str) -> Iterator[Finding]:
+    mapped = context.mapped(table, context.compared)
     if not mapped.copied:
         return
-    compared = equality.Cells(mapped, context.compared[singleton.name], singleton.json_types)
+    compared = equality.Cells(mapped, context.compared[table.name], table.json_types)
     names = ", ".join(quote(pair.target.name) for pair in compared.pairs)
     row = context.database.execute(
         "SELECT %s FROM %s WHERE id = 1" % (names, quote(mapped.target))
@@ -88,19 +87,19 @@ def _unequal(context: Context, singleton: Singleton, record: Any, prefix: str) -
             yield Finding("user", message, mapped.target, "1", column)
 
 
-def _changes(context: Context, singleton: Singleton) -> Tuple[Changes, str]:
+def _changes(context: Context, table: Table) -> Tuple[Changes, str]:
     """How PostgreSQL's row differs from the bundle's, as a count and in words."""
     export, live, changes = context.export, context.live, Changes()
     if export is None or live is None:
         return changes, ""
-    then, now = export.user_data().get(singleton.member), live.record(singleton)
+    then, now = export.user_data().get(table.member), live.record(table)
     if then == now:
         return changes, ""
     if then is None or now is None:
         changes.add("added" if then is None else "removed", live.user.id, 1)
         return changes, str(changes)
-    held, today = context.held[singleton.name], live.catalog.columns[singleton.name]
-    compare = record_changes.changed_columns(context.mapped(singleton, context.held), held, today)
+    held, today = context.held[table.name], live.catalog.columns[table.name]
+    compare = record_changes.changed_columns(context.mapped(table, context.held), held, today)
     columns = compare(_decoded(held, then), _decoded(today, now))
     if columns:
         changes.add("changed", live.user.id, 1)

@@ -28,7 +28,7 @@ def digests(context: Context) -> "Iterator[Mapping[str, Future[Digest]]]":
         yield {}
         return
     with ThreadPoolExecutor(1) as pool:
-        asked = {table.name: pool.submit(live.digest, table) for table in context.settings.tables}
+        asked = {table.name: pool.submit(live.digest, table) for table in context.settings.whole_tables}
         try:
             yield asked
         except BaseException:
@@ -47,14 +47,14 @@ def changed_tables(evidence: Evidence) -> Looked:
         return Looked(note="without a bundle, contents are compared with PostgreSQL")
     findings: List[Finding] = []
     changes: Dict[str, Changes] = {}
-    for table in context.settings.tables:
+    for table in context.settings.whole_tables:
         if evidence.digests[table.name].result() != evidence.tables[table.name].digest:
             ordered, mapped = _mapped(context, table)
             changed = _changes_in_any_order(context, table, mapped, ordered)
             if changed:
                 changes[table.name] = changed
             findings += _findings(context, table, mapped, changed)
-    return Looked(len(context.settings.tables) + 2, findings, since(started), changes)
+    return Looked(len(context.settings.tables), findings, since(started), changes)
 
 
 def message_of(context: Context, what: str) -> str:

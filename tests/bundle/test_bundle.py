@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-import config
 from import_to_sqlite import import_
 from migration.bundle import records
 from migration.bundle.manifest import Manifest
@@ -26,7 +25,7 @@ from migration.bundle.writing import new_bundle
 from migration.errors import ExitCode, MigrationError
 from migration.settings import Settings
 from support.bundles import forget_types, rewrite
-from support.migrations import export_and_import, refused, settings_of
+from support.migrations import OWN_ROWS, WHOLE, export_and_import, refused, settings_of
 from support.places import Place
 from support.servers import Database
 from validate_migration import validate
@@ -69,7 +68,7 @@ def dump(path: Path) -> List[str]:
     """Every row; JSON columns as values, since their white space is the bundle's."""
     connection = sqlite3.connect(str(path))
     found = []
-    for table in config.TABLES:
+    for table in WHOLE:
         for row in connection.execute("SELECT * FROM %s ORDER BY id" % table.name):
             found.append(repr([_value(cell) for cell in row]))
     connection.close()
@@ -82,7 +81,7 @@ def _value(cell: Any) -> Any:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_layout_of_json_is_read(settings: Settings, exported: Place, layout: str) -> None:
-    for table in config.TABLES:
+    for table in WHOLE:
         rows = json.loads((settings.data_dir / table.file).read_text(encoding="utf-8"))
         rewrite(settings.data_dir, table.file, LAYOUTS[layout](rows))
     import_(settings)
@@ -117,7 +116,7 @@ def test_record_larger_than_a_block_is_read_in_any_layout(settings: Settings) ->
 
 def test_manifest_with_its_five_keys_is_enough(settings: Settings, exported: Place) -> None:
     """As a program in Python writes it: no types, and times as isoformat() gives them."""
-    for table in config.TABLES:
+    for table in WHOLE:
         text = (settings.data_dir / table.file).read_text(encoding="utf-8")
         text = re.sub(
             r'(T\d\d:\d\d:\d\d|"\d\d:\d\d:\d\d)\.(\d{1,6})"',
@@ -217,7 +216,7 @@ def test_missing_file_is_refused(settings: Settings, name: str) -> None:
 
 def test_failed_block_publishes_nothing(tmp_path: Path) -> None:
     with pytest.raises(MigrationError), new_bundle(tmp_path / "data", ["clients.json"]) as out:
-        out.user_data(b"{}", None, "users", "user_preferences")
+        out.single_rows(dict.fromkeys(OWN_ROWS))
         raise OSError(28, "No space left on device")
     assert list((tmp_path / "data").iterdir()) == []
 

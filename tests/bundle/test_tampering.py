@@ -15,18 +15,17 @@ from typing import Any, Dict, List
 
 import pytest
 
-import config
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
 from support.bundles import array, rewrite
-from support.migrations import settings_of
+from support.migrations import WHOLE, settings_of
 from support.places import BRUNO, Place
 from support.servers import Database
 from support.sqlite_files import make_old_database, rows_of
 
 UNUSED = "host=/nowhere"  # an import needs no PostgreSQL
-FILES = ("user_data.json", *(table.file for table in config.TABLES))
+FILES = ("user_data.json", *(table.file for table in WHOLE))
 
 
 @pytest.fixture()

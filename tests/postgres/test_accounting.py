@@ -14,7 +14,7 @@ from export_from_postgres import export
 from migration.errors import ExitCode, MigrationError
 from migration.model import Table, child_of, owned_by
 from migration.settings import Settings
-from support.migrations import export_and_import, settings_of
+from support.migrations import WHOLE, export_and_import, settings_of
 from support.places import ANNA, BRUNO, SCHEMA, Place, extended_schema
 from support.servers import Database
 from support.sqlite_files import lawless, rows_of
@@ -175,7 +175,7 @@ def test_undeclared_column_stops_the_export(database: Database, place: Place, ta
 
 def test_declared_drop_lets_the_column_pass(database: Database, place: Place) -> None:
     database.execute("ALTER TABLE clients ADD moon_phase text DEFAULT 'full'")
-    tables = (Table("clients", owned_by("user_id"), dropped=("moon_phase",)), *config.TABLES[1:])
+    tables = (Table("clients", owned_by("user_id"), dropped=("moon_phase",)), *WHOLE[1:])
     settings = settings_of(database.url, place, tables=tables)
     export_and_import(settings)
     assert validate(settings).errors == []
@@ -194,7 +194,7 @@ def test_added_column_of_both_schemas_is_migrated(database: Database, place: Pla
 
 def test_only_the_declared_column_is_let_through(database: Database, place: Place) -> None:
     database.execute("ALTER TABLE clients ADD a1 text, ADD a2 text")
-    tables = (Table("clients", owned_by("user_id"), dropped=("a1",)), *config.TABLES[1:])
+    tables = (Table("clients", owned_by("user_id"), dropped=("a1",)), *WHOLE[1:])
     error = refused(settings_of(database.url, place, tables=tables))
     assert "clients.a2" in error.message
     assert "a1" not in error.message

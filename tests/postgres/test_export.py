@@ -30,7 +30,7 @@ from migration.model import Table, child_of, owned_by, shared
 from migration.postgres import source
 from migration.settings import Settings
 from support.bundles import during, table_files
-from support.migrations import settings_of
+from support.migrations import WHOLE, settings_of
 from support.places import ANNA, BRUNO, CARLA, Place, contents, extended_schema
 from support.servers import Database, Server, connections_become
 
@@ -242,7 +242,7 @@ def test_types_of_other_deployments_are_exported(database: Database, place: Plac
         """
     )
     added = ("mood", "stars", "tag", "handle", "tags", "grid", "pair", "more", "tagged")
-    tables = (Table("clients", owned_by("user_id"), dropped=added), *config.TABLES[1:])
+    tables = (Table("clients", owned_by("user_id"), dropped=added), *WHOLE[1:])
     export(settings_of(database.url, place, tables=tables))
     row = read(place.data, "clients")[0]
     assert {name: row[name] for name in added} == {
@@ -313,7 +313,7 @@ VARIED = (
         owned_by("user_id"),
         dropped=("span", "moment", "ratio", "small", "raw", "clock", "days", "moments"),
     ),
-    *config.TABLES[1:],
+    *WHOLE[1:],
 )
 
 
@@ -333,7 +333,7 @@ def test_settings_of_server_role_and_environment_change_no_byte(
         "CREATE OPERATOR decoy.= (LEFTARG = uuid, RIGHTARG = uuid, PROCEDURE = decoy.never);"
         "CREATE FUNCTION decoy.lower(text) RETURNS text LANGUAGE sql AS $$ SELECT 'x' $$"
     )
-    tables = [table.name for table in config.TABLES] + ["users", "user_preferences"]
+    tables = [table.name for table in config.TABLES]
     excluded = tuple("decoy." + table for table in tables)
     for number, (setting, value) in enumerate(HOSTILE.items()):
         whom = "DATABASE " + name if number % 2 else "ROLE %s IN DATABASE %s" % (reader, name)
@@ -554,7 +554,7 @@ def test_publication_that_was_killed_is_ended_by_the_next_run(
     for number, name in enumerate(sorted(FILES, key=lambda name: name == "manifest.json")):
         where = old.data if number < moved else old.data / ".complete"
         os.replace(str(new.data / name), str(where / name))
-    with open_bundle(old.data, files_of(config.TABLES)) as read_back:
+    with open_bundle(old.data, files_of(WHOLE)) as read_back:
         assert read_back.manifest.user_email == BRUNO
     assert contents(old.data) == expected
 
@@ -572,7 +572,7 @@ def test_export_killed_while_it_publishes_leaves_the_old_or_the_new_bundle(
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL
-    with open_bundle(place.data, files_of(config.TABLES)) as found:
+    with open_bundle(place.data, files_of(WHOLE)) as found:
         email = found.manifest.user_email
     after = {name: data for name, data in contents(place.data).items() if not name.startswith(".staging")}
     if renames == 0:

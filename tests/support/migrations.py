@@ -20,6 +20,9 @@ from support.places import ANNA, SCHEMA, Place, contents, extended_schema
 from support.servers import Database
 from support.sqlite_files import make_old_database
 
+OWN_ROWS = tuple(table for table in config.TABLES if table.becomes is not None)
+WHOLE = tuple(table for table in config.TABLES if table.becomes is None)
+
 
 def settings_of(
     url: str,
@@ -42,12 +45,14 @@ def settings_of(
         "schema_path": extended_schema(place.folder, lite) if lite else Path(SCHEMA),
         "data_dir": place.data,
         "backup_dir": place.backups,
-        "user": config.USER,
-        "preferences": config.PREFERENCES,
+        "root": config.ROOT,
         "tables": (*config.TABLES, *more),
         "excluded_tables": (),
     }
-    return Settings(**{**given, **changes})
+    given.update(changes)
+    if not any(table.ownership.is_root for table in given["tables"]):
+        given["tables"] = (*OWN_ROWS, *given["tables"])
+    return Settings(**given)
 
 
 SHARED = shared()

@@ -11,7 +11,7 @@ import config
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.errors import MigrationError
-from migration.model import Singleton, Table
+from migration.model import Table, owned_by, root, row_one, the_root
 from migration.settings import Settings
 from support.migrations import settings_of
 from support.places import SUITE, Place, extended_schema
@@ -96,11 +96,12 @@ def other_root(database: Database, key: str, ids: Tuple[str, str]) -> None:
 
 ROOT = {
     "user_email": "one",
-    "user": Singleton(
-        "members", "app_config", "user", owner="Id", named_by="username", dropped=("username",)
-    ),
-    "preferences": Singleton("prefs", "prefs", "preferences", owner="member"),
+    "root": root("members", key="Id", named_by="username"),
 }
+OWN = (
+    Table("members", the_root(), becomes=row_one("app_config", "user"), dropped=("username",)),
+    Table("prefs", owned_by("member"), becomes=row_one("prefs", "preferences")),
+)
 
 
 ROOT_LITE = (
@@ -113,4 +114,4 @@ ROOT_LITE = (
 def settings_of_root(database: Database, place: Place, *tables: Table, lite: str = "") -> Settings:
     schema = place.folder / "root.sql"
     schema.write_text(ROOT_LITE + lite)
-    return settings_of(database.url, place, **{**ROOT, "tables": tables, "schema_path": schema})
+    return settings_of(database.url, place, **{**ROOT, "tables": (*OWN, *tables), "schema_path": schema})

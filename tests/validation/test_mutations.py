@@ -12,11 +12,11 @@ import pytest
 import config
 from import_to_sqlite import import_
 from migration.bundle import records
-from migration.model import Singleton, Table
+from migration.model import Table
 from migration.settings import Settings
 from migration.validation.report import Report
 from support.bundles import array, forget_types, rewrite
-from support.migrations import copy_of, migrate_to, settings_of
+from support.migrations import OWN_ROWS, WHOLE, copy_of, migrate_to, settings_of
 from support.places import BRUNO, Place
 from support.servers import Database
 from support.sqlite_files import lawless
@@ -131,7 +131,7 @@ def test_damaged_cell_is_named_and_no_other(
 
 
 def damaged_cells(database: sqlite3.Connection, damage: Callable[[Any], Any]) -> Iterator[Cell]:
-    for table in config.TABLES:
+    for table in WHOLE:
         used = set()
         for column in columns_of(database, table.name):
             for row, value in database.execute(
@@ -166,7 +166,7 @@ def test_sample_has_a_value_in_every_column(finished: Place) -> None:
     database = sqlite3.connect(str(finished.app))
     empty = [
         (table.name, column)
-        for table in config.TABLES
+        for table in WHOLE
         for column in columns_of(database, table.name)
         if database.execute("SELECT count(%s) FROM %s" % (column, table.name)).fetchone() == (0,)
     ]
@@ -227,18 +227,16 @@ def test_order_of_json_keys_does_not_count(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("damage", ["another last character", "NULL", "another type"])
-@pytest.mark.parametrize(
-    "singleton", [config.USER, config.PREFERENCES], ids=lambda singleton: singleton.target
-)
-def test_damaged_cell_of_the_user_is_named(settings: Settings, singleton: Singleton, damage: str) -> None:
-    ours = ("id", "app_version", "database_version", "created_at" if singleton is config.PREFERENCES else "")
+@pytest.mark.parametrize("single", OWN_ROWS, ids=lambda table: table.target)
+def test_damaged_cell_of_the_user_is_named(settings: Settings, single: Table, damage: str) -> None:
+    ours = ("id", "app_version", "database_version", "created_at" if single is OWN_ROWS[1] else "")
     with lawless(settings) as database:
-        columns = [name for name in columns_of(database, singleton.target) if name not in ours]
+        columns = [name for name in columns_of(database, single.target) if name not in ours]
         hurt = set()
         for column in columns:
-            (value,) = database.execute("SELECT %s FROM %s" % (column, singleton.target)).fetchone()
-            if set_cell(database, (singleton.target, 1, column), DAMAGES[damage](value)):  # type: ignore[arg-type]
-                hurt.add((singleton.target, "1", column))
+            (value,) = database.execute("SELECT %s FROM %s" % (column, single.target)).fetchone()
+            if set_cell(database, (single.target, 1, column), DAMAGES[damage](value)):  # type: ignore[arg-type]
+                hurt.add((single.target, "1", column))
     assert hurt
     assert named(validate(settings), "user") == hurt
 
@@ -251,7 +249,7 @@ def test_damaged_cell_of_the_user_is_named(settings: Settings, singleton: Single
 )
 def test_damaged_record_is_named_and_no_other(settings: Settings, damage: str) -> None:
     hurt = set()
-    for table in config.TABLES:
+    for table in WHOLE:
         path = settings.data_dir / table.file
         records = json.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
         names = [name for name in records[0] if name not in ("id", table.owner)]
@@ -295,7 +293,7 @@ def _is_json(text: str) -> bool:
     ("table", "owner"),
     [
         (table, owner)
-        for table in config.TABLES
+        for table in WHOLE
         for owner in (NO_UUID, None)
         if table.owner and (owner or not table.ownership.or_shared)
     ],

@@ -15,8 +15,7 @@ import pytest
 
 import config
 from import_to_sqlite import import_
-from migration.bundle.manifest import USER_DATA
-from migration.model import Table
+from migration.model import USER_DATA, Table
 from migration.settings import Settings
 from migration.validation.report import Report
 from support.bundles import forget_types, rewrite
