@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import hashlib
 import itertools
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, TypeVar
 
@@ -23,7 +21,6 @@ from migration.errors import BundleError
 from migration.files import block_size
 from migration.model import USER_DATA
 
-FOR_THREADS = 16 << 20  # bytes: fewer are hashed before a thread has started
 Result = TypeVar("Result")
 
 
@@ -115,13 +112,8 @@ class Reader:
 
     def verify(self) -> None:
         """Read all files, to see whether they are the manifest's. Raises MigrationError (exit 4)."""
-        names = sorted(self.sizes)
-        if sum(self.sizes.values()) < FOR_THREADS:
-            for name in names:
-                self._verify_file(name)
-            return
-        with ThreadPoolExecutor(2) as pool:  # hashing lets other threads run
-            collections.deque(pool.map(self._verify_file, names), maxlen=0)
+        for name in sorted(self.sizes):
+            self._verify_file(name)
 
     def _verify_file(self, name: str) -> None:
         digest = hashlib.sha256()
@@ -136,7 +128,7 @@ class Reader:
             raise damaged("%s does not match its SHA256 checksum in the manifest" % name)
 
     def user_data(self) -> Dict[str, Optional[bytes]]:
-        """The JSON text of the members of ``user_data.json``, ``None`` for null."""
+        """The JSON text of the members of ``user_data.json``, ``None`` for null. Reads and proves the file each time."""
         content = read_file(self.folder / USER_DATA)
         self._require(USER_DATA, hashlib.sha256(content))
         try:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Callable, Collection, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
@@ -38,22 +37,17 @@ def new_bundle(folder: Path, names: Collection[str], check_utf8: bool = False) -
             os.chmod(
                 str(folder), 0o700
             )  # a folder that others use too keeps its mode; our files are 0600 anyway
-        with files.staged(folder) as staging, ThreadPoolExecutor(1) as pool:
-            yield Writer(staging, check_utf8, pool)
+        with files.staged(folder) as staging:
+            yield Writer(staging, check_utf8)
         move_in(folder)
 
 
 class Writer:
-    """A bundle in the making. ``table`` and ``user_data`` write its files, ``finish`` the manifest.
+    """A bundle in the making. ``table`` and ``user_data`` write and sync its files, ``finish`` the manifest."""
 
-    A thread of ``pool`` syncs each file while the next is written.
-    """
-
-    def __init__(self, folder: Path, check_utf8: bool, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, folder: Path, check_utf8: bool) -> None:
         self._folder = folder
         self._check_utf8 = check_utf8
-        self._pool = pool
-        self._syncs: "List[Future[None]]" = []
         self.row_counts: Dict[str, int] = {}
         self.checksums: Dict[str, str] = {}
         self.sizes: Dict[str, int] = {}
@@ -79,29 +73,16 @@ class Writer:
 
     @contextlib.contextmanager
     def _file(self, name: str, advance: Callable[[int], None], table: str = "") -> Iterator[Sink]:
-        with self._synced(name) as file:
+        with create_private(self._folder / name) as file:
             sink = Sink(file, self._check_utf8, advance, table)
             yield sink
+            sync(file)
         self.checksums[name] = sink.checksum
         self.sizes[name] = sink.size
 
     def finish(self, manifest: Manifest) -> None:
-        with self._synced(MANIFEST) as file:
-            file.write(as_json(manifest))
-        for synced in self._syncs:
-            synced.result()
-
-    @contextlib.contextmanager
-    def _synced(self, name: str) -> Iterator[BinaryIO]:
-        """A file to write, which ``finish`` waits for until it is on the disk."""
-        file = create_private(self._folder / name)
-        try:
-            yield file
-            file.flush()  # a full disk shows here
-        except BaseException:
-            file.close()
-            raise
-        self._syncs.append(self._pool.submit(_sync_and_close, file))
+        """Write the manifest, the last file of the bundle."""
+        files.write_private(self._folder / MANIFEST, as_json(manifest))
 
 
 class Sink:
@@ -187,8 +168,3 @@ def _require_utf8(records: "Sequence[Union[bytes, memoryview]]", table: str) -> 
                 % undecodable.place(bytes(record), table, column, ["id"]),
                 "restore a dump of it into a database with the right encoding, and export that",
             )
-
-
-def _sync_and_close(file: BinaryIO) -> None:
-    with file:
-        sync(file)
