@@ -121,13 +121,12 @@ def write(scales: Sequence[Scale], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     scaled = [scale for scale in scales if scale.size is not None]
     page = "\n".join(_page(scales)) + "\n"
-    if scaled and _plot(scaled, folder / PLOT):
-        page += f"\n![wall time and peak memory, by scale]({PLOT})\n"
-    (folder / PAGE).write_text("# Results\n\n" + page, encoding="utf-8")
+    drawn = scaled and _plot(scaled, folder / PLOT)
+    picture = f"\n![wall time and peak memory, by scale]({PLOT})\n" if drawn else ""
+    (folder / PAGE).write_text("# Results\n\n" + page + picture, encoding="utf-8")
     if folder.resolve() == FOLDER:
         before, rest = README.read_text(encoding="utf-8").split(BEGIN)
         after = rest.split(END)[1]
-        page = page.replace(f"({PLOT})", f"({FOLDER.name}/{PLOT})")
         README.write_text(f"{before}{BEGIN}\n{page}\n{END}{after}", encoding="utf-8")
 
 
@@ -137,39 +136,43 @@ def _page(scales: Sequence[Scale]) -> Iterator[str]:
     servers = {scale.server: None for scale in scales}
     yield f"Versions: {', '.join([*servers, *versions])}."
     yield ""
+    yield from _table(scales)
+    yield ""
     yield from _targets(scales)
-    for scale in scales:
-        yield ""
-        yield from _table(scale)
 
 
 def _targets(scales: Sequence[Scale]) -> Iterator[str]:
-    yield f"| target | at most | {' | '.join(scale.title for scale in scales)} |"
-    yield f"|---|---:|{'---:|' * len(scales)}"
     for target in TARGETS:
-        values = [target.value(scale, scales) for scale in scales]
-        cells = " | ".join("" if value is None else _held(target, value) for value in values)
-        yield f"| {target.what} | {target.bound:g}{target.unit} | {cells} |"
+        values = {scale.title: target.value(scale, scales) for scale in scales}
+        held = ", ".join(
+            f"{_held(target, value)} ({title})" for title, value in values.items() if value is not None
+        )
+        if held:
+            yield f"- {target.what}, at most {target.bound:g}{target.unit}: {held}"
 
 
 def _held(target: Target, value: float) -> str:
     return f"{value:.3g}{target.unit} {'✓' if value <= target.bound else '✗'}"
 
 
-def _table(scale: Scale) -> Iterator[str]:
-    rows = sum(scale.rows.values())
-    yield f"### {scale.title.capitalize()}{f': {rows:,} rows' if rows else ''}"
-    yield ""
-    yield "| | | wall | CPU | peak memory |"
-    yield "|---|---|---:|---:|---:|"
-    for result in scale.results:
-        if result.skipped is not None:
-            word = result.skipped.replace("|", " ")
-            yield f"| {result.peer.name} | {word} | | | |"
-        else:
-            best = result.best
-            cells = f"{best.wall_s:.2f} s | {best.cpu_s:.2f} s | {best.peak_mb:.0f} MB"
-            yield f"| {result.peer.name} | {result.peer.what} | {cells} |"
+def _table(scales: Sequence[Scale]) -> Iterator[str]:
+    rows = [sum(scale.rows.values()) for scale in scales]
+    heads = [f"{scale.title}{f': {count:,} rows' if count else ''}" for scale, count in zip(scales, rows)]
+    yield f"| | | {' | '.join(heads)} |"
+    yield f"|---|---|{'---:|' * len(scales)}"
+    peers = {result.peer.name: result.peer for scale in scales for result in scale.results}
+    for name, peer in peers.items():
+        yield f"| {name} | {peer.what} | {' | '.join(_cell(scale, name) for scale in scales)} |"
+
+
+def _cell(scale: Scale, name: str) -> str:
+    result = next((result for result in scale.results if result.peer.name == name), None)
+    if result is None:
+        return ""
+    if result.skipped is not None:
+        return result.skipped.replace("|", " ")
+    best = result.best
+    return f"{best.wall_s:.2f} s, {best.cpu_s:.2f} s, {best.peak_mb:.0f} MB"
 
 
 def machine() -> str:
