@@ -49,7 +49,7 @@ def report_of(
             name: {"sha256": checksum.lower(), "bytes": export.sizes[name]}
             for name, checksum in export.manifest.checksums.items()
         },
-        validation_results={table.name: _result(evidence, table) for table in settings.tables},
+        validation_results={table.name: _result(evidence, table) for table in settings.whole_tables},
         findings=[finding for found in looked.values() for finding in found.findings],
         checks=results(checks, looked, settings.strict),
         source_changes=changes,
