@@ -111,13 +111,12 @@ class Writer(threading.Thread):
             cursor.execute("UPDATE %s SET user_id = %%s WHERE %s = %%s" % (table, column), (user, client))
 
 
-@pytest.mark.parametrize("exports", [6, pytest.param(15, marks=pytest.mark.slow)])
-def test_export_while_others_write_is_of_one_moment(exports: int, database: Database, place: Place) -> None:
-    writer = Writer(database.url, exports)
+def test_export_while_others_write_is_of_one_moment(database: Database, place: Place) -> None:
+    writer = Writer(database.url, 15)
     writer.start()
     try:
         seen = set()
-        for _ in range(exports):
+        for _ in range(15):
             before = writer.commits
             while writer.commits < before + 3:
                 assert writer.error is None

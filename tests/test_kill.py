@@ -288,20 +288,21 @@ def kill_many(lanes: List[Lane], times: int, seed: str) -> None:
     in_all(lanes, one_lane, moments)
 
 
-@pytest.mark.parametrize("phase", PHASES)
-def test_killed_run_leaves_the_old_or_the_new(phase: str, lanes: Callable[[str], List[Lane]]) -> None:
-    kill_many(lanes(phase), 6 if phase != "migrate" else 9, phase)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "phase, times", [("export", 20), ("import", 40), ("validate", 8), ("migrate", 40), ("restore", 16)]
+    "phase, times",
+    [
+        ("restore", 16),
+        *(
+            pytest.param(*often, marks=pytest.mark.slow)
+            for often in (("export", 20), ("import", 40), ("validate", 8), ("migrate", 40))
+        ),
+    ],
 )
 def test_run_killed_many_times_leaves_the_old_or_the_new(
     phase: str, times: int, lanes: Callable[[str], List[Lane]]
 ) -> None:
     made = lanes(phase)
-    kill_many(made, times, phase + " often")
+    kill_many(made, times, phase)
     finished = sum(lane.finished for lane in made)
     assert finished < times * 0.75, "killed too late to show much"
     if phase in ("import", "migrate"):
@@ -363,16 +364,7 @@ def test_run_interrupted_at_each_file_system_call_says_so(
 def test_interrupted_run_says_so_and_leaves_nothing_behind(
     phase: str, number: signal.Signals, lanes: Callable[[str], List[Lane]]
 ) -> None:
-    interrupt_many(lanes(phase), 6, number, phase)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-@pytest.mark.parametrize("phase", ["migrate"])
-def test_run_interrupted_many_times_leaves_nothing_behind(
-    phase: str, number: signal.Signals, lanes: Callable[[str], List[Lane]]
-) -> None:
-    interrupt_many(lanes(phase), 12, number, phase + " often")
+    interrupt_many(lanes(phase), 12 if phase == "migrate" else 6, number, phase)
 
 
 def interrupt_many(lanes: List[Lane], times: int, number: signal.Signals, seed: str) -> None:

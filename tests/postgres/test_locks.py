@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -23,8 +23,9 @@ from migration.errors import ExitCode, MigrationError
 from migration.model import Table, owned_by
 from migration.postgres import source, table_locks
 from support.bundles import during, table_files
+from support.fleet import Output, command
 from support.migrations import settings_of
-from support.places import ANNA, SCHEMA, SUITE, Place, contents
+from support.places import ANNA, SCHEMA, Place, contents
 from support.servers import Database, until
 from support.sqlite_files import rows_of
 from validate_migration import validate
@@ -388,34 +389,25 @@ def test_waiting_is_said_and_the_end_of_it(
 # Everybody
 
 
-@pytest.mark.parametrize("sql", [CHANGES["emptied and filled"], CHANGES["rewritten"], CHANGES["swapped"]])
 def test_everybody_has_everything_however_often_a_table_is_changed_meanwhile(
-    sql: str, database: Database, tmp_path: Path
+    database: Database, tmp_path: Path
 ) -> None:
-    output = tmp_path / "output"
-    command = [
-        sys.executable,
-        str(SUITE / "migrate_all_users.py"),
-        "--output-dir",
-        str(output),
-        "--workers",
-        "2",
-    ]
+    output = Output(tmp_path / "output")
     with subprocess.Popen(
-        [*command, "--schema-path", SCHEMA, "--postgres-url", database.url],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        command(output, database.url, "--workers", 2), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as run:
         refused: List[psycopg2.Error] = []
-        while run.poll() is None:
-            disturbing(database, sql, refused)()
+        for change in itertools.cycle(["emptied and filled", "rewritten", "swapped"]):
+            if run.poll() is not None:
+                break
+            disturbing(database, CHANGES[change], refused)()
             time.sleep(0.02)
         assert run.returncode == 0, run.stderr and run.stderr.read()
     assert refused
     for user, notes in database.rows(
         "SELECT u.id::text, count(n.id) FROM users u LEFT JOIN session_notes n ON n.user_id = u.id GROUP BY 1"
     ):
-        assert rows_of(output / user / "app.db", "SELECT count(*) FROM session_notes") == [(notes,)]
+        assert rows_of(output.folder / user / "app.db", "SELECT count(*) FROM session_notes") == [(notes,)]
 
 
 def test_partition_that_is_being_detached_is_not_left_out_silently(

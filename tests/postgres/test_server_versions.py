@@ -20,9 +20,9 @@ from support.servers import Database
 def other_servers() -> List[Path]:
     """The system's server binaries and those of ``fetch_servers.py``, but for those that the tests run on anyway."""
     found = [*sorted(Path("/usr/lib/postgresql").glob("*/bin")), *fetch_servers.cached().values()]
-    return [
-        path for path in found if (path / "initdb").exists() and path.resolve() != find_bindir().resolve()
-    ]
+    own = find_bindir().resolve()
+    there = [path for path in found if (path / "initdb").exists() and path.resolve() != own]
+    return list({path.parent.name.partition(".")[0]: path for path in there}.values())  # one a major version
 
 
 @pytest.mark.parametrize("bindir", other_servers(), ids=lambda path: path.parent.name)

@@ -29,7 +29,7 @@ from support.sqlite_files import change, make_old_database, rows_of
 def test_database_of_a_long_name(length: int, bundle: Path, place: Place, run: Run) -> None:
     for name in ("x" * length, "é" * (length // 2)):
         app = place.folder / name
-        assert run("import_to_sqlite.py", "--sqlite-path", app).code == 0
+        make_old_database(app)
         done = run("migrate.py", "--skip-export", "--offline", "--sqlite-path", app)
         assert done.code == 0, done.err
         assert run("migrate.py", "--restore", "--sqlite-path", app).code == 0
