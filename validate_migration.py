@@ -13,6 +13,7 @@ if __name__ == "__main__":  # before what may fail is imported
 
     running.begin()
 
+import argparse
 import contextlib
 import logging
 import sys
@@ -56,7 +57,7 @@ CHECKS = (
     Check("additions", "what the database holds beyond it", "object", file_checks.additions),
     Check("integrity", "SQLite's integrity_check", "page", file_checks.integrity),
     Check("references", "rows that foreign keys lead to", "foreign key", file_checks.references),
-    Check("forms", "JSON, dates, numbers, ranges and NULL, by column", "column", file_checks.forms_of_values),
+    Check("forms", "JSON, dates, numbers, ranges and NULL, by column", "column", file_checks.malformed),
     Check("defaults", "columns that the source has nothing for", "column", file_checks.changed_defaults),
 )
 
@@ -67,8 +68,7 @@ def validate(
     """Check ``settings.sqlite_path`` and write the report.
 
     ``db``: an open snapshot to compare with and to leave open; None: one of its own. ``sound``: the stamp of a
-    file in which ``import_`` has had SQLite check integrity and references: these are not checked again in this
-    very file.
+    file whose integrity and references ``import_`` has checked: in this very file they are not checked again.
 
     Raises MigrationError: exit 2 for the schema, 3 for PostgreSQL (unless ``settings.offline``), 4 for the
     bundle, 5 where there is no database. Differences are no error here: they stand in the report.
@@ -123,14 +123,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     options.add_validation(parser)
     arguments = parser.parse_args(argv)
     options.check_validation(parser, arguments)
-    return running.run(
-        lambda args: _main(configuration.settings(args, config, asks_postgres=not args.offline)),
-        arguments,
-        config,
-    )
+    return running.run(_main, arguments, config)
 
 
-def _main(settings: Settings) -> int:
+def _main(arguments: argparse.Namespace) -> int:
+    settings = configuration.settings(arguments, config, asks_postgres=not arguments.offline)
     return conclude(validate(settings), settings)
 
 
@@ -143,18 +140,7 @@ def conclude(made: Report, settings: Settings) -> int:
         terminal.summary(
             "Validation: %s" % ("PASS" if made.passed else "FAIL, %d errors" % made.error_count),
             ("table", "PostgreSQL", "bundle", "SQLite", "cells", "differences", "match"),
-            [
-                (
-                    name,
-                    found.pg_count,
-                    found.bundle_count,
-                    found.sqlite_count,
-                    found.cells,
-                    found.differences,
-                    found.match,
-                )
-                for name, found in made.validation_results.items()
-            ],
+            made.rows(),
         )
     return code
 

@@ -14,7 +14,7 @@ from migration import files
 from migration.fleet import ledger, results
 from migration.fleet.ledger import Ledger
 from migration.printing import printable_json
-from migration.validation import page
+from migration.templates import template
 
 SUMMARY = "summary.json"
 PAGE = "summary.html"
@@ -72,6 +72,6 @@ def _fill_json(file: BinaryIO, about: Dict[str, Any], book: Ledger, folder_of: C
 def _fill_page(file: BinaryIO, about: Dict[str, Any], book: Ledger, folder_of: Callable[[str], str]) -> None:
     failed = _users(book, folder_of, state="failed")
     others = (user for user in _users(book, folder_of) if user["state"] != "failed")
-    page.template(TEMPLATE).stream(
+    template(TEMPLATE).stream(
         about=about, users=itertools.islice(itertools.chain(failed, others), SHOWN), shown=SHOWN
     ).dump(file, encoding="utf-8")

@@ -53,7 +53,7 @@ def references(evidence: Evidence) -> Looked:
     return _looked(evidence, lambda context: len(context.schema.foreign_keys), _dangling(evidence.context))
 
 
-def forms_of_values(evidence: Evidence) -> Looked:
+def malformed(evidence: Evidence) -> Looked:
     """JSON parses, and every value is in its column's form and range, by a look at it or by ``proved_forms``."""
     return _looked(evidence, _columns, _malformed(evidence))
 

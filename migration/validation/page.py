@@ -5,12 +5,10 @@ The page needs nothing but itself: no network, no fonts, no scripts. ``report.ht
 
 from __future__ import annotations
 
-import functools
-import re
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
-from migration.printing import printable, size
+from migration.templates import number, several, template
 
 TEMPLATE = Path(__file__).resolve().with_name("report.html.j2")
 
@@ -139,23 +137,6 @@ class Group(NamedTuple):
     tally: str
 
 
-@functools.lru_cache(maxsize=None)
-def template(path: Path) -> Any:
-    """A template of ours, with the filters below."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(str(path.parent)),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_printable,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(number=_number, several=_several, size=size, moment=_moment, seconds=_seconds)
-    return environment.get_template(path.name)
-
-
 def render(report: Mapping[str, Any]) -> str:
     """The page of a report as ``Report.as_json`` gives it."""
     fill = template(TEMPLATE).render
@@ -203,10 +184,10 @@ def _groups(report: Mapping[str, Any]) -> List[Group]:
             rows["rows"] for changes in report["source_changes"].values() for rows in changes.values()
         )
         if check == "source" and changed:
-            tally = _several(changed, "row")
+            tally = several(changed, "row")
         else:
             counted = ((errors, "error"), (warnings, "warning"))
-            tally = ", ".join(_several(number, noun) for number, noun in counted if number)
+            tally = ", ".join(several(count, noun) for count, noun in counted if count)
         stale = report["bundle"] is None or report["against"] == "source"
         command = MIGRATE if stale else explanation.command
         if check == "additions" and not errors:  # no reason for a rebuild
@@ -224,11 +205,11 @@ def _verdict(report: Mapping[str, Any], groups: Sequence[Group]) -> Verdict:
     warnings = sum(group.warnings for group in groups)
     differences = sum(group.errors for group in groups if group.check != "source")
     if differences:
-        return Verdict("fail", _several(differences, "difference") + " found")
+        return Verdict("fail", several(differences, "difference") + " found")
     if report["overall_status"] != "PASS":
         return Verdict("note", EXPLANATIONS["source"].title)
     if warnings:
-        return Verdict("note", "No differences found, " + _several(warnings, "warning"))
+        return Verdict("note", "No differences found, " + several(warnings, "warning"))
     matched = all(table["match"] for table in report["validation_results"].values())
     if groups or report["orphans_skipped"] or _not_compared(report) or not matched:
         return Verdict("note", "No differences found")
@@ -248,37 +229,9 @@ def _not_compared(report: Mapping[str, Any]) -> List[str]:
 def _more(finding: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> str:
     """How many a finding stands for, in words: more than those that are listed for its table, or all of them."""
     listed = any(other is not finding and other["table"] == finding["table"] for other in findings)
-    return "%s %s" % (_number(finding["count"]), "more" if listed else "in all")
+    return "%s %s" % (number(finding["count"]), "more" if listed else "in all")
 
 
 def _total(values: Sequence[Optional[float]]) -> Optional[float]:
     known = [value for value in values if value is not None]
     return sum(known) if known else None
-
-
-# How things are shown
-
-
-def _printable(value: Any) -> Any:
-    if hasattr(value, "__html__"):  # the template's own markup
-        return value
-    return printable(str(value))
-
-
-def _number(value: float) -> str:
-    return format(value, ",")
-
-
-def _several(number: int, noun: str) -> str:
-    return "%s %s%s" % (_number(number), noun, "" if number == 1 else "s")
-
-
-def _moment(text: str) -> str:
-    return re.sub(r"(Z|\+00:00)$", " UTC", text.replace("T", " ", 1))
-
-
-def _seconds(value: float) -> str:
-    if value < 60:
-        return "%.2f s" % value if value >= 0.01 or not value else "< 0.01 s"
-    minutes, seconds = divmod(round(value), 60)
-    return "%d min %d s" % (minutes, seconds)

@@ -8,7 +8,7 @@ import os
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import msgspec
 
@@ -237,6 +237,21 @@ class Report:
     @property
     def passed(self) -> bool:
         return not self.errors
+
+    def rows(self) -> List[Tuple[object, ...]]:
+        """Table, rows in PostgreSQL, bundle and SQLite, cells, differences and match, for the terminal."""
+        return [
+            (
+                name,
+                found.pg_count,
+                found.bundle_count,
+                found.sqlite_count,
+                found.cells,
+                found.differences,
+                found.match,
+            )
+            for name, found in self.validation_results.items()
+        ]
 
     def is_error(self, finding: Finding) -> bool:
         return finding.error or self.strict
