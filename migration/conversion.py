@@ -19,7 +19,6 @@ from migration.model import Column
 
 SqliteValue = Union[None, int, float, str, bytes]
 Converter = Callable[[Any], SqliteValue]
-Many = Callable[[Sequence[Any]], Optional[Sequence[SqliteValue]]]
 
 JSON_NULLS = "$json_null"  # the bundle's own member: which nulls of a record are JSON's, not SQL's
 STRUCTURED = ("json", "jsonb", "structure")
@@ -99,24 +98,6 @@ def moment(kind: str) -> Converter:
     return convert
 
 
-_CUT_FRACTION = re.compile(r"\.[0-9]{0,4}[1-9](?=[\n+-])")  # PostgreSQL leaves its last zeros out
-
-
-def _many_moments(kind: str) -> Many:
-    plain = re.compile("(?:%s\n)*" % _PLAIN[kind]).fullmatch
-
-    def convert(texts: Sequence[str]) -> Optional[Sequence[str]]:
-        joined = "\n".join(texts) + "\n"
-        if not plain(joined):
-            joined = _CUT_FRACTION.sub(lambda found: found[0].ljust(7, "0"), joined)
-            if not plain(joined):
-                return None
-        converted = joined.split("\n")[:-1]
-        return converted if len(converted) == len(texts) else None
-
-    return convert
-
-
 def _year(digits: str, before_christ: bool) -> str:
     year = 1 - int(digits) if before_christ else int(digits)
     if year > 9999:
@@ -184,23 +165,6 @@ def _numeric(target: str) -> Converter:
         return _exact_float(digits)
 
     return convert
-
-
-# Of at most 15 digits: 15 characters, or 16 with a point among them
-_SHORT_NUMBERS = re.compile(
-    rb"(?:(?=[^\n]{1,%d}\n|[^\n.]*\.[^\n]*\n)(?=[^\n]{1,%d}\n)-?[0-9]+(?:\.[0-9]+)?\n|null\n)*"
-    % (_SURE - 1, _SURE)
-)
-
-
-def _many_numbers(raws: Sequence[msgspec.Raw]) -> Optional[Sequence[Optional[float]]]:
-    joined = b"\n".join(raws) + b"\n"
-    if not _SHORT_NUMBERS.fullmatch(joined):
-        return None
-    digits = joined.split()
-    if b"null" in digits:
-        return [None if text == b"null" else float(text) for text in digits]
-    return list(map(float, digits))
 
 
 def _float(target: str) -> Converter:
@@ -534,12 +498,3 @@ def converter(
     if kind == "undeclared":
         return _undeclared(target_not_null, json_declared, target)
     return _text_in_numeric_column if numeric_target else None
-
-
-def many_converter(column: Column, declared_type: str) -> Optional[Many]:
-    """The same of many values at once, or None where one of them is unusual; None where there is no such short cut."""
-    if column.kind in MOMENTS:
-        return _many_moments(column.kind)
-    if column.kind == "numeric" and affinity(declared_type) == "REAL":
-        return _many_numbers
-    return None

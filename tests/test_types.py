@@ -592,71 +592,6 @@ def test_printable_characters_are_not_escaped_in_the_bundle(database: Database, 
     assert "é☉🌙" in (place.data / "clients.json").read_text(encoding="utf-8")
 
 
-_STRAY = st.text("0123456789-: .TZ+\nBC", max_size=32)
-MOMENTS_AS_TEXT = {
-    "date": st.dates().map(str),
-    "time": st.times().map(lambda value: value.isoformat().rstrip("0") if value.microsecond else str(value)),
-    "timestamp": st.datetimes().map(lambda value: value.isoformat().rstrip("0") + "1"),
-    "timestamptz": st.datetimes().map(
-        lambda value: value.replace(microsecond=500000).isoformat()[:-5] + "+00:00"
-    ),
-    "timetz": st.times().map(lambda value: value.replace(microsecond=0).isoformat() + "+05:30"),
-}
-
-
-def one_by_one(convert: Any, values: List[Any]) -> Any:
-    """None where one of them cannot be converted."""
-    try:
-        return [None if bytes_of(value) == b"null" else convert(value) for value in values]
-    except conversion.Unrepresentable:
-        return None
-
-
-def bytes_of(value: Any) -> Any:
-    return bytes(value) if isinstance(value, msgspec.Raw) else value
-
-
-@pytest.mark.parametrize("kind", conversion.MOMENTS)
-@given(data=st.data())
-@hypothesis_settings(max_examples=300, deadline=None, derandomize=True, database=None)
-def test_dates_and_times_converted_together_are_those_converted_one_by_one(
-    kind: str, data: st.DataObject
-) -> None:
-    usual = st.one_of(MOMENTS_AS_TEXT[kind], MOMENTS_AS_TEXT[kind].map(lambda text: text.replace(" ", "T")))
-    texts = data.draw(st.lists(st.one_of(usual, usual, usual, _STRAY), min_size=1, max_size=5))
-    column = Column("c", kind, kind, True)
-    convert = conversion.converter(column, "TEXT", False, True)
-    many = conversion.many_converter(column, "TEXT")
-    assert convert is not None and many is not None
-    together = many(texts)
-    assert together is None or list(together) == one_by_one(convert, texts)
-
-
-@given(
-    texts=st.lists(
-        st.one_of(
-            st.decimals(allow_nan=False, allow_infinity=False, places=6).map(
-                lambda value: format(value, "f")
-            ),
-            st.floats().map(repr),
-            st.integers().map(str),
-            st.sampled_from(["null", '"NaN"', '"Infinity"', "-0", "0.10", "1e5", "1.5E-7"]),
-        ),
-        min_size=1,
-        max_size=5,
-    )
-)
-@hypothesis_settings(max_examples=500, deadline=None, derandomize=True, database=None)
-def test_numbers_converted_together_are_those_converted_one_by_one(texts: List[str]) -> None:
-    column = Column("c", "numeric", "numeric", False)
-    convert = conversion.converter(column, "REAL", False, False)
-    many = conversion.many_converter(column, "REAL")
-    assert convert is not None and many is not None
-    raws = [msgspec.Raw(text.encode()) for text in texts]
-    together = many(raws)
-    assert together is None or list(together) == one_by_one(convert, raws)
-
-
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
@@ -671,12 +606,6 @@ def test_numbers_converted_together_are_those_converted_one_by_one(texts: List[s
 def test_what_is_no_moment_is_refused(kind: str, value: str) -> None:
     with pytest.raises(conversion.Unrepresentable):
         conversion.moment(kind)(value)
-
-
-def test_newline_in_a_date_does_not_move_others_to_other_rows() -> None:
-    many = conversion.many_converter(Column("c", "date", "date", True), "TEXT")
-    assert many is not None
-    assert many(["2024-01-01\n2024-01-02", "2024-01-03"]) is None
 
 
 @pytest.mark.parametrize(

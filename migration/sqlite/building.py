@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import re
 import sqlite3
 from pathlib import Path
@@ -15,9 +14,6 @@ from migration.sql import quote
 from migration.sqlite import connecting
 from migration.sqlite.errors import errors
 from migration.sqlite.schema import Schema
-
-TOGETHER = 16  # rows that are inserted by one statement
-VARIABLES = 999  # that a statement may have before SQLite 3.32
 
 
 @contextlib.contextmanager
@@ -64,21 +60,19 @@ def defer_indexes(connection: sqlite3.Connection) -> List[str]:
 
 
 def insert(
-    connection: sqlite3.Connection, table: str, names: Sequence[str], columns: Sequence[Sequence[object]]
+    connection: sqlite3.Connection, table: str, names: Sequence[str], rows: Iterator[Sequence[object]]
 ) -> None:
-    """Insert rows, given as the values of each column, up to the first that SQLite refuses.
+    """Insert rows up to the first that SQLite refuses: that is the last one taken from ``rows``.
 
-    Some rows a statement take two thirds of the time; with OR FAIL, whatever ON CONFLICT the schema says, those
-    before a refused one stay, and SQLite keeps no journal of the statement.
+    OR FAIL, whatever ON CONFLICT the schema says: no row is left out or replaced without a word, and SQLite keeps no
+    journal of each statement.
     """
-    rows, width = len(columns[0]), len(names)
-    together = max(1, min(TOGETHER, VARIABLES // width))
-    values = itertools.chain.from_iterable(zip(*columns))
-    into = "INSERT OR FAIL INTO {} ({}) VALUES ".format(quote(table), ", ".join(map(quote, names)))
-    row = "(%s)" % ", ".join("?" * width)
-    for size, times in ((together, rows // together), (1, rows % together)):
-        statements = zip(*[values] * (width * size))
-        connection.executemany(into + ", ".join([row] * size), itertools.islice(statements, times))
+    connection.executemany(
+        "INSERT OR FAIL INTO {} ({}) VALUES ({})".format(
+            quote(table), ", ".join(map(quote, names)), ", ".join("?" * len(names))
+        ),
+        rows,
+    )
 
 
 def set_row_1(connection: sqlite3.Connection, table: str, values: Sequence[Tuple[str, object]]) -> None:

@@ -84,7 +84,7 @@ def fill_row_1(
 
 
 class Loader:
-    """From a table's records to rows for SQLite, column by column: that costs a fraction of cell by cell."""
+    """Converts a table's records to rows for SQLite."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Loader:
             None,
         )
         self._conversions = [
-            (i, conversion.many_converter(pair.source, pair.target.type), convert)
+            (i, convert)
             for i, pair in enumerate(mapped.copied)
             for convert in [
                 conversion.converter(
@@ -134,17 +134,8 @@ class Loader:
         if self._owner is not None:
             self._refuse_strangers(records, before, self._owner)
         columns: List[Any] = [list(map(take, records)) for take in self._takes]
-        for i, convert_many, convert in self._conversions:
-            values = columns[i]
-            present = [value for value in values if value is not None] if None in values else values
-            converted = convert_many(present) if convert_many is not None else None
-            if converted is None:
-                columns[i] = self._converted(records, before, i, convert)
-            elif present is values:
-                columns[i] = converted
-            else:
-                rest = iter(converted)
-                columns[i] = [None if value is None else next(rest) for value in values]
+        for i, convert in self._conversions:
+            columns[i] = self._converted(records, before, i, columns[i], convert)
         for number, record in enumerate(records) if any(map(_JSON_NULLS, records)) else ():
             for name in record.json_nulls:
                 if name not in self._names:
@@ -156,25 +147,29 @@ class Loader:
         return columns
 
     def _converted(
-        self, records: Sequence[Any], before: int, i: int, convert: conversion.Converter
+        self,
+        records: Sequence[Any],
+        before: int,
+        i: int,
+        values: Sequence[Any],
+        convert: conversion.Converter,
     ) -> List[Any]:
-        """One column, value by value, so that the one that cannot be converted is named."""
-        converted = []
-        for number, record in enumerate(records, before + 1):
-            value = self._takes[i](record)
-            try:
+        """The values of one column, converted; an error names the record of the first that cannot be."""
+        converted: List[Any] = []
+        try:
+            for value in values:
                 converted.append(None if value is None else convert(value))
-            except conversion.Unrepresentable as error:
-                raise SourceError(
-                    "%s %s, column %s: SQLite cannot hold this value as it is: %s"
-                    % (self.mapped.table, self.name(record, number), self._names[i], error),
-                    "correct the value in PostgreSQL or the column in the SQLite schema, then export again",
-                ) from error
-            except UnicodeDecodeError as error:  # msgspec passes raw JSON on unread
+        except (conversion.Unrepresentable, UnicodeDecodeError) as error:
+            name = self.name(records[len(converted)], before + len(converted) + 1)
+            if isinstance(error, UnicodeDecodeError):  # msgspec passes raw JSON on unread
                 raise damaged(
-                    "%s is damaged: %s, column %s is not UTF-8"
-                    % (self.file, self.name(record, number), self._names[i])
+                    "%s is damaged: %s, column %s is not UTF-8" % (self.file, name, self._names[i])
                 ) from error
+            raise SourceError(
+                "%s %s, column %s: SQLite cannot hold this value as it is: %s"
+                % (self.mapped.table, name, self._names[i], error),
+                "correct the value in PostgreSQL or the column in the SQLite schema, then export again",
+            ) from error
         return converted
 
     def _refuse_strangers(self, records: Sequence[Any], before: int, owner: Callable[[Any], Any]) -> None:
@@ -218,15 +213,16 @@ _REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
 def _load(
     database: sqlite3.Connection, export: Reader, loader: Loader, advance: Callable[[int], None]
 ) -> int:
+    """Insert all records of the loader's file. Returns how many."""
     loaded = 0
     for records in export.blocks(loader.file, loader.decode.many, conversion.deep(loader.decode)):
         values = loader.values(records, loaded)
-        if loader.columns:  # there are none in an empty file of a bundle that names no types
-            before = database.total_changes
+        if loader.columns:  # an empty file of a bundle that names no types has none
+            rows = zip(*values)
             try:
-                building.insert(database, loader.mapped.target, loader.columns, values)
+                building.insert(database, loader.mapped.target, loader.columns, rows)
             except _REFUSALS as error:
-                rejected = _first_rejected(database, loader, values, database.total_changes - before)
+                rejected = len(records) - 1 - sum(1 for _ in rows)
                 name = loader.name(records[rejected], loaded + rejected + 1)
                 if isinstance(error, sqlite3.DataError):
                     row = {column: of[rejected] for column, of in zip(loader.columns, values)}
@@ -238,22 +234,6 @@ def _load(
         loaded += len(records)
         advance(len(records))
     return loaded
-
-
-def _first_rejected(
-    database: sqlite3.Connection,
-    loader: Loader,
-    values: Sequence[Sequence[Any]],
-    start: int,
-) -> int:
-    """Which record SQLite refuses: what it cannot be given at all ends a statement before its first row."""
-    for number in range(start, len(values[0])):
-        try:
-            row = [[column[number]] for column in values]
-            building.insert(database, loader.mapped.target, loader.columns, row)
-        except _REFUSALS:
-            return number
-    return start
 
 
 def create_deferred(database: sqlite3.Connection, sql: str) -> None:
