@@ -7,14 +7,13 @@ from typing import Any, Iterator, Sequence, Tuple
 
 import pytest
 
-import config
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.errors import MigrationError
 from migration.model import Table, owned_by, root, row_one, the_root
 from migration.settings import Settings
 from support.migrations import settings_of
-from support.places import SUITE, Place, extended_schema
+from support.places import SUITE, Place
 from support.servers import Database, Server
 from validate_migration import validate
 
@@ -52,16 +51,7 @@ def settings_with(
     database: Database, place: Place, tables: Sequence[Table], lite: str, **changes: Any
 ) -> Settings:
     """Settings with more tables, and more of the SQLite schema."""
-    return settings_of(
-        database.url,
-        place,
-        **{
-            "user_email": ONE,
-            "tables": (*config.TABLES, *tables),
-            "schema_path": extended_schema(place.folder, lite),
-            **changes,
-        },
-    )
+    return settings_of(database.url, place, **{"user_email": ONE, "more": tables, "lite": lite, **changes})
 
 
 def migrate(settings: Settings) -> None:
