@@ -1,4 +1,4 @@
-"""One run at a time on a bundle folder or a SQLite file. A dead process holds no lock."""
+"""Lock files: only one run at a time uses a data folder or a SQLite file. A dead process holds no lock."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # the la
 def held(path: Path, what: str, error: Type[MigrationError]) -> Iterator[None]:
     """Hold the lock file ``path`` for the block, or refuse and say who holds it.
 
-    The kernel's flock goes with its process, so a file left by a killed run does not block.
+    The kernel drops a process's flock when it dies, so a file that a killed run has left does not block.
     ``what``: the thing that is locked, for the message. Raises ``error``.
     """
     while True:
@@ -38,9 +38,7 @@ def held(path: Path, what: str, error: Type[MigrationError]) -> Iterator[None]:
             raise
         os.close(descriptor)
     try:
-        with contextlib.suppress(
-            OSError
-        ):  # a full disk: who holds it is not said, the lock holds all the same
+        with contextlib.suppress(OSError):  # on a full disk nobody learns who holds it, but the lock holds
             os.ftruncate(descriptor, 0)
             os.write(descriptor, b"%d" % os.getpid())
         yield

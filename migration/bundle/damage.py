@@ -1,4 +1,4 @@
-"""What is wrong with a bundle's files, as BundleError."""
+"""Opening a bundle's files: whatever is wrong with one is reported as damage, with exit code 4."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from migration.errors import BundleError, MigrationError
 def damaged(
     message: str, hint: str = "export again, or bring back the whole folder from where it was copied"
 ) -> MigrationError:
+    """The error to raise for a bundle that is damaged, incomplete or of another form."""
     return BundleError(message, hint)
 
 
 @contextlib.contextmanager
 def legible(name: str) -> Iterator[None]:
-    """A disk that cannot be read damages a bundle."""
+    """Report an OSError of the block as damage: the disk could not be read."""
     try:
         yield
     except OSError as error:
@@ -29,7 +30,7 @@ def legible(name: str) -> Iterator[None]:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a file of the bundle to read. Raises MigrationError (exit 4), for anything but a plain file too."""
+    """Open a file of the bundle for reading. Raises MigrationError (exit 4), also for a link, a folder or a pipe."""
     try:
         return files.open_regular(path)
     except FileNotFoundError:
@@ -43,5 +44,6 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def read_file(path: Path) -> bytes:
+    """The whole content of a small file. Raises as ``open_file`` does."""
     with open_file(path) as file, legible(path.name):
         return file.read()

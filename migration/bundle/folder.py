@@ -18,7 +18,10 @@ OURS = (".gitignore", ".lock", STAGING, COMPLETE)
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold the lock of a data folder, which is made where there is none. Raises MigrationError (exit 4)."""
+    """Hold the lock of a data folder for the block; make the folder if it does not exist.
+
+    Raises MigrationError (exit 4) if another run holds the lock, or the folder cannot be written.
+    """
     with contextlib.ExitStack() as stack:
         with os_errors(folder):
             stack.enter_context(locked(folder))
@@ -27,6 +30,7 @@ def held(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
+    """As ``held``, but raises OSError if the folder cannot be written."""
     files.make_folder(folder)
     with lock.held(folder / ".lock", "the data folder %s" % folder, BundleError):
         move_in(folder)
@@ -34,15 +38,15 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def move_in(folder: Path) -> None:
-    """Bring a complete bundle, or report, to its place; remove files of tables that config no longer has."""
+    """Move a complete bundle or report to its place; remove the files of tables that config no longer has."""
     new = named_by_manifest(folder / COMPLETE) if files.is_complete(folder) else set()
-    # a manifest that has moved, or a report's files, name none: nothing is left to remove then
+    # If the manifest has moved already, or these are a report's files, nothing is left to remove.
     obsolete = named_by_manifest(folder) - new if new else set()
     files.move_in(folder, last=(MANIFEST, REPORTS[0]), obsolete=obsolete)
 
 
 def named_by_manifest(folder: Path) -> Set[str]:
-    """The files of the bundle in a folder; none where its manifest cannot be read."""
+    """The files that the manifest in a folder names; none if it cannot be read."""
     try:
         names = read_manifest(folder).checksums
     except MigrationError:
@@ -52,6 +56,7 @@ def named_by_manifest(folder: Path) -> Set[str]:
 
 @contextlib.contextmanager
 def os_errors(folder: Path) -> Iterator[None]:
+    """Report an OSError of the block as a bundle that cannot be written (exit 4)."""
     try:
         yield
     except OSError as error:

@@ -25,30 +25,32 @@ class Manifest:
     """``manifest.json``. The first five are in every bundle; a bundle made elsewhere may lack the rest."""
 
     export_timestamp: str
-    user_email: Optional[str]  # None where the user has no name in PostgreSQL
+    user_email: Optional[str]  # None if the user has no name in PostgreSQL
     user_id: str
     row_counts: Mapping[str, int]
     checksums: Mapping[str, str]
     format_version: int = FORMAT_VERSION
     sizes: Mapping[str, int] = field(default_factory=dict)
     columns: Mapping[str, Tuple[Column, ...]] = field(default_factory=dict)
-    keys: Mapping[str, Tuple[str, ...]] = field(default_factory=dict)  # () where only whole rows differ
+    keys: Mapping[str, Tuple[str, ...]] = field(default_factory=dict)  # (): rows differ only as a whole
     orphans_skipped: Mapping[str, int] = field(default_factory=dict)
-    left_behind: Mapping[str, int] = field(default_factory=dict)  # others' rows that refer to the user's
-    owners: Mapping[str, Sequence[str]] = field(default_factory=dict)  # as ``owners_of`` needs them
+    left_behind: Mapping[str, int] = field(default_factory=dict)  # rows of others that refer to the user's
+    owners: Mapping[str, Sequence[str]] = field(
+        default_factory=dict
+    )  # other spellings of the user, see ``owners_of``
     source: str = ""
     server_version: str = ""
     snapshot: str = ""
-    lc_monetary: Optional[str] = None  # which currency, where columns of money became numbers
+    lc_monetary: Optional[str] = None  # whose currency the numbers from columns of money are in
 
 
 def owners_of(manifest: Manifest, table: str) -> FrozenSet[str]:
-    """The texts by which the owner column of a table names the user: of citext, say, there may be several."""
+    """The texts that name the user in a table's owner column: several if its type is citext, for example."""
     return as_written((manifest.user_id, *manifest.owners.get(table, ())))
 
 
 def as_written(owners: Iterable[str]) -> FrozenSet[str]:
-    """Owners, and as they are where char(n) has padded them or they are compared without their padding."""
+    """Owners, with and without the padding of char(n)."""
     return frozenset(text for owner in owners for text in (owner, owner.rstrip()))
 
 
@@ -58,7 +60,7 @@ def files_of(tables: Sequence[Any]) -> Dict[str, str]:
 
 
 def as_json(manifest: Manifest) -> bytes:
-    """``manifest.json``; files and tables in alphabetical order, whichever was written first."""
+    """The content of ``manifest.json``, with files and tables in alphabetical order."""
     in_order: Dict[str, Any] = {
         name: dict(sorted(getattr(manifest, name).items())) for name in ("row_counts", "checksums", "sizes")
     }
@@ -66,6 +68,7 @@ def as_json(manifest: Manifest) -> bytes:
 
 
 def read_manifest(folder: Path) -> Manifest:
+    """The manifest in a folder. Raises MigrationError (exit 4), naming what is wrong with it."""
     path = folder / MANIFEST
     try:
         text = read_file(path)
@@ -98,7 +101,7 @@ def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
 
 
 def _require_sound(manifest: Manifest) -> None:
-    """What types alone do not say. Raises ValueError."""
+    """Check what the types of the members cannot express. Raises ValueError."""
     for table, rows in manifest.row_counts.items():
         if rows < 0:
             raise ValueError("row count of %s is negative" % table)

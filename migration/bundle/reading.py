@@ -28,12 +28,13 @@ Result = TypeVar("Result")
 def open_bundle(
     folder: Path, tables: Mapping[str, str], user_email: Optional[str] = None, is_held: bool = False
 ) -> Iterator[Reader]:
-    """The bundle in ``folder``; ``tables``: the table and file names that it must hold.
+    """Open the bundle in ``folder``; ``tables``: file name by table name, which it must hold.
 
-    ``is_held``: the caller has the folder's lock.
+    ``is_held``: the caller already holds the folder's lock.
 
-    A file is proved as it is read. Where the block fails, all files are read: what failed may be the damage's doing.
-    Raises MigrationError (exit 4) where the bundle is missing, damaged, of another user than ``user_email``, or in use.
+    Each file is proved by its checksum as it is read. If the block fails, all files are hashed, as damage may be the
+    reason: that error comes first. Raises MigrationError (exit 4) if the bundle is missing, damaged, of another user
+    than ``user_email``, or in use.
     """
     try:
         there = folder.is_dir()
@@ -45,7 +46,7 @@ def open_bundle(
             "run export_from_postgres.py first, or set --data-dir",
         )
     with contextlib.ExitStack() as stack:
-        # a bundle on read-only media cannot be locked, nor changed
+        # a bundle on read-only media can be neither locked nor changed
         if not is_held and os.access(str(folder), os.W_OK):
             stack.enter_context(held(folder))
         export = _opened(folder, tables)
@@ -65,7 +66,7 @@ def open_bundle(
 
 
 def _opened(folder: Path, tables: Mapping[str, str]) -> Reader:
-    """Check the manifest, and the names and sizes of the files. A table that it does not count has an empty file."""
+    """Check the manifest, and the names and sizes of the files. A table without a row count must have an empty file."""
     manifest = read_manifest(folder)
     expected = {USER_DATA, *tables.values()}
     for name in sorted(set(manifest.checksums) - expected):
@@ -84,14 +85,14 @@ def _opened(folder: Path, tables: Mapping[str, str]) -> Reader:
         if size != manifest.sizes.get(name, size):
             raise damaged("%s has %d bytes; the manifest says %d" % (name, size, manifest.sizes[name]))
     uncounted = {table: name for table, name in tables.items() if table not in manifest.row_counts}
-    for table, name in uncounted.items():  # other exporters count no rows where there are none
+    for table, name in uncounted.items():  # other exporters leave out the count of an empty table
         if sizes[name] > _EMPTY or read_file(folder / name).split() not in ([b"[]"], [b"[", b"]"]):
             raise damaged("the manifest has no row count for %s" % table, "export again")
     counts = {**manifest.row_counts, **dict.fromkeys(uncounted, 0)}
     return Reader(folder, dataclasses.replace(manifest, row_counts=counts), sizes)
 
 
-_EMPTY = 64  # bytes: more than any layout of an empty array has
+_EMPTY = 64  # bytes: more than an empty array takes in any layout
 
 
 def _size(path: Path) -> int:
@@ -100,9 +101,9 @@ def _size(path: Path) -> int:
 
 
 class Reader:
-    """A bundle whose files are those of its manifest. Each is proved by its checksum as it is read to its end.
+    """An open bundle. Each file is proved by its checksum when it has been read to its end.
 
-    ``sizes``: of the files, in bytes.
+    ``sizes``: bytes of each file, by name.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, sizes: Mapping[str, int]) -> None:
@@ -111,7 +112,7 @@ class Reader:
         self.sizes = sizes
 
     def verify(self) -> None:
-        """Read all files, to see whether they are the manifest's. Raises MigrationError (exit 4)."""
+        """Hash all files. Raises MigrationError (exit 4) for the first that is not the manifest's."""
         for name in sorted(self.sizes):
             self._verify_file(name)
 

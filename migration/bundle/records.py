@@ -10,11 +10,11 @@ import msgspec
 from migration.conversion import deep, value_at
 from migration.files import block_size
 
-LINES = 1 << 18  # bytes of records that are looked at together
+LINES = 1 << 18  # bytes of records that are processed together
 
 
 def in_blocks(texts: Iterable[bytes]) -> Iterator[List[bytes]]:
-    """Records some at a time, so that they can be looked at together."""
+    """Group records into blocks of about LINES bytes, to process them together."""
     found: List[bytes] = []
     size = 0
     try:
@@ -26,7 +26,7 @@ def in_blocks(texts: Iterable[bytes]) -> Iterator[List[bytes]]:
                 found, size = [], 0
     except (ValueError, RecursionError):
         if found:
-            yield found  # the records before the damage count
+            yield found  # the records before the damage are sound
         raise
     if found:
         yield found
@@ -38,7 +38,7 @@ DAMAGES = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError)
 def first_damage(
     texts: Sequence[bytes], decode: Callable[[bytes], Any]
 ) -> Tuple[int, Optional[BaseException]]:
-    """How many records are sound before the first that is not, and what is wrong with that one."""
+    """The number of sound records before the first damaged one, and what is wrong with that (None: with none)."""
     for number, text in enumerate(texts):
         try:
             decode(text)

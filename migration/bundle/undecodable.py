@@ -1,4 +1,4 @@
-"""Records with text that is not in the encoding that it should be in: which column of which row it is."""
+"""Find the row and the column of text that is not in the encoding that it should be in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Optional, Sequence
 
 
 def column_of(record: bytes, codec: str) -> Optional[str]:
-    """The first column of a JSON record whose text Python's ``codec`` cannot decode; None where it can all."""
+    """The first column of a JSON record whose text Python's ``codec`` cannot decode; None if it decodes all of it."""
     try:
         record.decode(codec)
     except UnicodeDecodeError:
@@ -19,7 +19,7 @@ def column_of(record: bytes, codec: str) -> Optional[str]:
 
 
 def place(record: bytes, table: str, column: str, key: Sequence[str]) -> str:
-    """Table, row and column, for a message. ``key``: the columns of the row's key, as far as they are known."""
+    """Table, row and column, for a message. ``key``: the columns of the row's key; unknown ones are left out."""
     values = json.loads(record.decode("ascii", "replace"))
     row = ", ".join(str(values[name]) for name in key if name in values)
     return "table %s, %scolumn %s" % (table, "row %s, " % row if row else "", column)

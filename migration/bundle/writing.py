@@ -21,9 +21,10 @@ from migration.model import USER_DATA, Table
 
 @contextlib.contextmanager
 def new_bundle(folder: Path, names: Collection[str], check_utf8: bool = False) -> Iterator[Writer]:
-    """A new bundle of the table files ``names`` in ``folder``: published when the block ends well, left as it was otherwise.
+    """Write a new bundle, with the table files ``names``, to ``folder``.
 
-    Raises MigrationError (exit 4) where the folder cannot be written, is full or in use.
+    It replaces the old one when the block ends well; otherwise the old one stays as it was. ``check_utf8``: PostgreSQL
+    does not guarantee the encoding. Raises MigrationError (exit 4) where the folder cannot be written, is full or in use.
     """
     with os_errors(folder), locked(folder):
         ours = {MANIFEST, USER_DATA, *REPORTS, *names, *named_by_manifest(folder)}
@@ -33,10 +34,9 @@ def new_bundle(folder: Path, names: Collection[str], check_utf8: bool = False) -
                 "%s holds %s, which is no file of a bundle" % (folder, foreign[0]),
                 "choose a folder of its own with --data-dir",
             )
+        # A folder that others use too keeps its mode; our files are 0600 in any case.
         if {path.name for path in folder.iterdir()} <= {*ours, *OURS}:
-            os.chmod(
-                str(folder), 0o700
-            )  # a folder that others use too keeps its mode; our files are 0600 anyway
+            os.chmod(str(folder), 0o700)
         with files.staged(folder) as staging:
             yield Writer(staging, check_utf8)
         move_in(folder)
@@ -54,6 +54,7 @@ class Writer:
 
     @contextlib.contextmanager
     def table(self, name: str, file_name: str, advance: Callable[[int], None]) -> Iterator[Sink]:
+        """Write a table's file: the block writes its records to the sink. ``advance`` is told of rows written."""
         with self._file(file_name, advance, name) as sink:
             yield sink
             sink.end()
@@ -86,7 +87,7 @@ class Writer:
 
 
 class Sink:
-    """One file of the bundle while it is written: hashed, counted, in blocks. Records arrive one a call."""
+    """One file of the bundle while it is written: takes one record a call, hashes and counts, writes in blocks."""
 
     def __init__(
         self, file: BinaryIO, check_utf8: bool, advance: Callable[[int], None], table: str = ""
@@ -100,11 +101,11 @@ class Sink:
         self._advance = advance
         self._pending: List[bytes] = []
         self._pending_size = 0
-        self._known: Optional[str] = None  # the checksum of a file that was taken whole
+        self._known: Optional[str] = None  # the checksum of a file that was copied whole
 
     def write(self, line: bytes) -> None:
-        """Take one record, as COPY hands it over: JSON text that ends in a newline."""
-        if len(line) > BLOCK:  # not copied: one value may be as large as a gigabyte
+        """Take one record as COPY delivers it: JSON text that ends in a newline."""
+        if len(line) > BLOCK:  # do not copy it: one value may be as large as a gigabyte
             self.flush()
             self._put_records([memoryview(line)[:-1]])
             return
@@ -128,7 +129,7 @@ class Sink:
         self._advance(len(records))
 
     def take(self, path: Path, rows: int, size: int, checksum: str) -> None:
-        """Take a whole file that has been written, counted and hashed before, by an earlier sink."""
+        """Copy a whole file that an earlier sink has written, counted and hashed."""
         with open_file(path) as file:
             shutil.copyfileobj(file, self._file, BLOCK)
         self.rows, self.size, self._known = rows, size, checksum
