@@ -27,9 +27,8 @@ from migration.cli import configuration, options, running, terminal
 from migration.errors import ExitCode, MigrationError
 from migration.model import Column
 from migration.settings import Settings
-from migration.sqlite import backups, building, connecting, integrity, mapping, publishing
-from migration.sqlite.errors import failed
-from migration.sqlite.loading import Filled, create_deferred, fill, fill_row_1
+from migration.sqlite import backups, building, integrity, mapping, publishing
+from migration.sqlite.loading import Filled, fill, fill_row_1
 from migration.sqlite.schema import Schema, read_schema
 from migration.validation import report
 
@@ -38,9 +37,9 @@ log = logging.getLogger("migration.import")
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import wrote: the bundle's manifest, rows and seconds of each table, and the backup made.
+    """What an import wrote: the bundle's manifest, rows and seconds of each table, and the backup it made.
 
-    ``stamp``: of the file that SQLite has looked through and found sound.
+    ``stamp`` identifies the file whose integrity the import has checked.
     """
 
     manifest: Manifest
@@ -56,75 +55,37 @@ def import_(settings: Settings) -> Imported:
     Raises MigrationError: exit 2 where the schema does not fit, 3 for a value that SQLite cannot hold,
     4 for the bundle, 5 for SQLite. In each case the old database is as it was.
     """
-    schema, started = read_schema(settings.schema_path), time.perf_counter()
+    schema = read_schema(settings.schema_path)
     mapping.require_own_targets(settings, schema)
+    backup_dir = settings.backup_dir if settings.backup else None
     with open_bundle(settings.data_dir, files_of(settings.whole_tables), settings.user_email) as export:
-        log.debug(
-            "import: bundle of %s, %d files, verified in %.2f s",
-            export.manifest.export_timestamp,
-            len(export.manifest.checksums),
-            time.perf_counter() - started,
-        )
         columns = mapping.columns_of(export, settings, schema)
-        aside = settings.backup_dir if settings.backup else None
-        with publishing.replacing(settings.sqlite_path, aside) as staged:
+        with publishing.replacing(settings.sqlite_path, backup_dir) as staged:
             with building.building(staged, schema, settings.sqlite_path) as database:
-                log.debug("import: %d objects made from %s", len(schema.objects), schema.path)
                 deferred = building.defer_indexes(database)
-                filled = _fill_tables(database, export, settings, columns, schema)
-                started = time.perf_counter()
-                with terminal.progress("index and check", len(deferred) + 1, "steps") as advance:
-                    for sql in deferred:
-                        create_deferred(database, sql)
-                        advance(1)
-                    database.execute("COMMIT")
-                    log.debug(
-                        "import: %d indexes and triggers made in %.2f s",
-                        len(deferred),
-                        time.perf_counter() - started,
-                    )
-                    checked = time.perf_counter()
-                    _check(staged)
-                    log.debug(
-                        "import: integrity and foreign keys checked in %.2f s", time.perf_counter() - checked
-                    )
+                filled = _load(database, export, settings, columns, schema)
+                _index_and_check(database, deferred, staged)
                 building.finish(database, staged, schema)
-                log.info("indexes, triggers and checks: %.1f s", time.perf_counter() - started)
-            stamp, started = publishing.stamp(staged), time.perf_counter()
+            stamp = publishing.stamp(staged)
             _withdraw_report(settings.data_dir)
-            backup = publishing.publish(
-                staged, settings.sqlite_path, settings.backup_dir if settings.backup else None
-            )
-    log.debug("import: backed up and published in %.2f s", time.perf_counter() - started)
+            backup = publishing.publish(staged, settings.sqlite_path, backup_dir)
     if backup is not None:
         log.info("old database backed up to %s", backup)
         backups.prune(settings.backup_dir, settings.keep_backups, settings.sqlite_path, backup)
     log.info("database of user %s published as %s", export.manifest.user_id, settings.sqlite_path)
-    return Imported(
-        export.manifest,
-        {table: done.rows for table, done in filled.items()},
-        {table: done.seconds for table, done in filled.items()},
-        backup,
-        stamp,
-    )
+    rows = {table: done.rows for table, done in filled.items()}
+    seconds = {table: done.seconds for table, done in filled.items()}
+    return Imported(export.manifest, rows, seconds, backup, stamp)
 
 
-def _withdraw_report(folder: Path) -> None:
-    """Take away what an earlier validation said: it is not about the database that comes now."""
-    try:
-        report.withdraw(folder)
-    except MigrationError as error:  # a bundle on read-only media
-        log.warning("an earlier validation report is not about the new database: %s", error)
-
-
-def _fill_tables(
+def _load(
     database: sqlite3.Connection,
     export: Reader,
     settings: Settings,
     columns: Mapping[str, Tuple[Column, ...]],
     schema: Schema,
 ) -> Dict[str, Filled]:
-    """Load every table. Returns its rows and seconds by the table's name."""
+    """Load every table; those that become one row are not among the results."""
     filled: Dict[str, Filled] = {}
     records = export.user_data()
     total = sum(export.manifest.row_counts[table.name] for table in settings.whole_tables)
@@ -140,23 +101,27 @@ def _fill_tables(
     return filled
 
 
-def _check(staged: Path) -> None:
-    """Refuse a database that is not sound or has dangling references, before it is published."""
-    with connecting.opened(staged) as database:
-        violations = list(integrity.foreign_key_violations(database))
-        unsound = integrity.integrity_problems(database)
-    if violations:
-        shown = "\n  ".join(
-            "%s %s: %s leads to no row of %s" % violation for violation in violations[: integrity.LISTED]
-        )
-        raise failed(
-            "foreign keys that lead nowhere: %d%s\n  %s"
-            % (len(violations), ", of which the first:" if len(violations) > integrity.LISTED else "", shown),
-            "export again with this version: it finds such rows in PostgreSQL, and --orphans skip leaves them out; where"
-            " key and reference differ in case or padding alone, declare the key's column COLLATE NOCASE or RTRIM",
-        )
-    if unsound:
-        raise failed("the new database is not sound: %s" % "; ".join(unsound))
+def _index_and_check(database: sqlite3.Connection, deferred: Sequence[str], staged: Path) -> None:
+    """Create the indexes and triggers, commit, and refuse what is not sound."""
+    started = time.perf_counter()
+    with terminal.progress("index and check", len(deferred) + 1, "steps") as advance:
+        for sql in deferred:
+            building.create_deferred(database, sql)
+            advance(1)
+        database.execute("COMMIT")
+        indexed = time.perf_counter()
+        integrity.require_sound(staged)
+        advance(1)
+    log.debug("import: integrity and foreign keys checked in %.2f s", time.perf_counter() - indexed)
+    log.info("indexes, triggers and checks: %.1f s", time.perf_counter() - started)
+
+
+def _withdraw_report(folder: Path) -> None:
+    """Remove the report of an earlier validation, which is not about the new database."""
+    try:
+        report.withdraw(folder)
+    except MigrationError as error:  # a bundle on read-only media
+        log.warning("an earlier validation report is not about the new database: %s", error)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

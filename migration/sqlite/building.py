@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import sqlite3
 from pathlib import Path
@@ -12,8 +13,10 @@ from migration.errors import MigrationError, SourceError
 from migration.files import create_private, sync_path
 from migration.sql import quote
 from migration.sqlite import connecting
-from migration.sqlite.errors import errors
+from migration.sqlite.errors import errors, failed
 from migration.sqlite.schema import Schema
+
+log = logging.getLogger("migration.import")
 
 
 @contextlib.contextmanager
@@ -117,6 +120,31 @@ def too_large(row: str, values: Mapping[str, object], error: sqlite3.DataError) 
         % (row, column, sizes[column], error),
         "make it smaller in PostgreSQL, or leave the column behind: dropped=(...) of its table in config.py",
     )
+
+
+def create_deferred(database: sqlite3.Connection, sql: str) -> None:
+    """Create an index or a trigger that ``defer_indexes`` has dropped. Raises MigrationError (exit 5)."""
+    try:
+        database.execute(sql)
+    except sqlite3.IntegrityError as error:
+        raise failed(
+            "the rows do not fit an index of the schema: %s" % error,
+            "correct the rows in PostgreSQL and export again, or the index in the schema file: "
+            + " ".join(sql.split()),
+        ) from error
+    found = _INSERT_TRIGGER.match(sql)
+    if found:
+        log.warning(
+            "trigger %s did not run for the imported rows: bring what it keeps up to date (a full-text table: "
+            "INSERT INTO name(name) VALUES('rebuild'))",
+            found[1],
+        )
+
+
+_INSERT_TRIGGER = re.compile(
+    r"\s*CREATE\s+(?:TEMP\s+|TEMPORARY\s+)?TRIGGER\s+(?:IF\s+NOT\s+EXISTS\s+)?(\S+)\s+(?:BEFORE\s+|AFTER\s+)?INSERT\s+ON\b",
+    re.IGNORECASE,
+)
 
 
 def finish(connection: sqlite3.Connection, staged: Path, schema: Schema) -> None:

@@ -12,7 +12,7 @@ from typing import Iterator, List, NamedTuple, Optional
 from migration.sql import quote
 from migration.sqlite import connecting, old_files
 from migration.sqlite.connecting import connected
-from migration.sqlite.errors import CORRUPT, ERROR, NOTADB, code_of, in_use
+from migration.sqlite.errors import CORRUPT, ERROR, NOTADB, code_of, failed, in_use
 
 log = logging.getLogger("migration.target")
 
@@ -47,6 +47,25 @@ def _problems_at(path: Path) -> List[str]:
         if code_of(error) in (CORRUPT, NOTADB):
             return [str(error)]
         raise
+
+
+def require_sound(path: Path) -> None:
+    """Refuse a new database with broken pages or indexes, or with dangling references. Raises MigrationError (exit 5)."""
+    with connecting.opened(path) as database:
+        violations = list(foreign_key_violations(database))
+        problems = integrity_problems(database)
+    if violations:
+        shown = "\n  ".join(
+            "%s %s: %s leads to no row of %s" % violation for violation in violations[:LISTED]
+        )
+        raise failed(
+            "foreign keys that lead nowhere: %d%s\n  %s"
+            % (len(violations), ", of which the first:" if len(violations) > LISTED else "", shown),
+            "export again with this version: it finds such rows in PostgreSQL, and --orphans skip leaves them out; where"
+            " key and reference differ in case or padding alone, declare the key's column COLLATE NOCASE or RTRIM",
+        )
+    if problems:
+        raise failed("the new database is not sound: %s" % "; ".join(problems))
 
 
 class Violation(NamedTuple):

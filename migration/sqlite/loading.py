@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import operator
-import re
 import sqlite3
 import time
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence
@@ -46,8 +45,8 @@ def fill(
     started = time.perf_counter()
     mapped = mapping.map_columns(table, columns, schema)
     rows = _load(database, export, Loader(table, columns, mapped, export.manifest), advance)
-    _check_count(table.file, rows, export.manifest.row_counts[table.name])
-    check_rows(database, mapped.target, rows)
+    _require_count(table.file, rows, export.manifest.row_counts[table.name])
+    _require_only(database, mapped.target, rows)
     return Filled(rows, time.perf_counter() - started)
 
 
@@ -236,32 +235,13 @@ def _load(
     return loaded
 
 
-def create_deferred(database: sqlite3.Connection, sql: str) -> None:
-    """Create an index or a trigger that ``building.defer_indexes`` has dropped. Raises MigrationError (exit 5)."""
-    try:
-        database.execute(sql)
-    except sqlite3.IntegrityError as error:
-        raise failed(
-            "the rows do not fit an index of the schema: %s" % error,
-            "correct the rows in PostgreSQL and export again, or the index in the schema file: "
-            + " ".join(sql.split()),
-        ) from error
-    found = _INSERT_TRIGGER.match(sql)
-    if found:
-        log.warning(
-            "trigger %s did not run for the imported rows: bring what it keeps up to date (a full-text table: "
-            "INSERT INTO name(name) VALUES('rebuild'))",
-            found[1],
-        )
+def _require_count(file: str, rows: int, expected: int) -> None:
+    if rows != expected:
+        raise damaged("%s holds %d records; the manifest says %d" % (file, rows, expected))
 
 
-_INSERT_TRIGGER = re.compile(
-    r"\s*CREATE\s+(?:TEMP\s+|TEMPORARY\s+)?TRIGGER\s+(?:IF\s+NOT\s+EXISTS\s+)?(\S+)\s+(?:BEFORE\s+|AFTER\s+)?INSERT\s+ON\b",
-    re.IGNORECASE,
-)
-
-
-def check_rows(database: sqlite3.Connection, table: str, rows: int) -> None:
+def _require_only(database: sqlite3.Connection, table: str, rows: int) -> None:
+    """A table holds the rows that were inserted and no others."""
     held = database.execute("SELECT count(*) FROM " + quote(table)).fetchone()[0]
     if held != rows:
         raise failed(
@@ -269,8 +249,3 @@ def check_rows(database: sqlite3.Connection, table: str, rows: int) -> None:
             % (table, held, rows),
             "take them out of the schema file",
         )
-
-
-def _check_count(file: str, rows: int, expected: int) -> None:
-    if rows != expected:
-        raise damaged("%s holds %d records; the manifest says %d" % (file, rows, expected))
