@@ -121,10 +121,7 @@ def test_missing_table(database: Database, old: bytes, run: Run) -> None:
     database.execute("DROP TABLE transit_events, session_notes")
     done = run("migrate.py", "--user-email", ANNA, "--postgres-url", database.url)
     assert_refused(
-        done,
-        3,
-        "PostgreSQL has no table transit_events, session_notes in schema public\n",
-        "POSTGRES_SCHEMA",
+        done, 3, "PostgreSQL has no table transit_events, session_notes in schema public\n", "POSTGRES_SCHEMA"
     )
 
 
@@ -446,8 +443,7 @@ def test_unusable_schema_stops_migrate_before_the_export(place: Place, run: Run)
 def test_target_folder_missing(sample_database: Database, place: Place, run: Run) -> None:
     app = place.folder / "gone" / "app.db"
     done = run(
-        "migrate.py",
-        *("--user-email", ANNA, "--postgres-url", sample_database.url, "--sqlite-path", app),
+        "migrate.py", *("--user-email", ANNA, "--postgres-url", sample_database.url, "--sqlite-path", app)
     )
     assert_refused(done, 5, "the folder of %s does not exist\n" % app, "--sqlite-path")
     assert list(place.folder.iterdir()) == [], "found before the export"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -143,11 +142,7 @@ def test_full_target_folder_keeps_the_old_database(
 
 
 def test_import_that_runs_out_of_room_anywhere_leaves_the_old_database(
-    sample_database: Database,
-    bundle: Path,
-    place: Place,
-    tmp_path: Path,
-    mount: Mount,
+    sample_database: Database, bundle: Path, place: Place, tmp_path: Path, mount: Mount
 ) -> None:
     folder = tmp_path / "target"
     mount(folder, size=4096 * KIB)
@@ -226,11 +221,8 @@ def test_full_backup_folder_keeps_the_old_database(
     room: int, bundle: Path, place: Place, mount: Mount, run: Run
 ) -> None:
     mount(place.backups, size=2048 * KIB)
-    database = sqlite3.connect(str(place.app))
-    database.execute("CREATE TABLE old (note)")
-    database.executemany("INSERT INTO old VALUES (?)", [("x" * 3000,) for _ in range(100)])
-    database.commit()
-    database.close()
+    notes = ", ".join(["('%s')" % ("x" * 3000)] * 100)
+    change(place.app, "CREATE TABLE old (note)", "INSERT INTO old VALUES " + notes)
     old = place.app.read_bytes()
     ballast = fill_up(place.backups, leave=room)
     done = run("import_to_sqlite.py")

@@ -422,10 +422,7 @@ def catches(pid: int, number: signal.Signals) -> bool:
 
 @pytest.mark.parametrize(
     "how",
-    [
-        signal.SIGQUIT,
-        *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGKILL,)),
-    ],
+    [signal.SIGQUIT, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGKILL,))],
     ids=lambda number: number.name,
 )
 def test_postgresql_stopped_in_the_middle_leaves_the_old_bundle(how: signal.Signals, tmp_path: Path) -> None:

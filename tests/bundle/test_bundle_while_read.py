@@ -78,11 +78,7 @@ def test_what_is_loaded_is_what_the_manifest_names(
 @pytest.mark.parametrize("against", ["bundle", "source"])
 @pytest.mark.parametrize("name", ["clients.json", "location_cache.json"])
 def test_what_is_compared_is_what_the_manifest_names(
-    name: str,
-    against: str,
-    migrated: Place,
-    sample_database: Database,
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, against: str, migrated: Place, sample_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compare = comparison.compare_tables
 

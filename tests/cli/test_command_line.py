@@ -272,8 +272,7 @@ def test_results_go_to_stdout_with_rows_and_seconds_of_each_table(
 
 
 @pytest.mark.parametrize(
-    "script",
-    ["migrate.py", "export_from_postgres.py", "import_to_sqlite.py", "validate_migration.py"],
+    "script", ["migrate.py", "export_from_postgres.py", "import_to_sqlite.py", "validate_migration.py"]
 )
 def test_help_names_options_and_exit_codes(script: str, run: Run) -> None:
     done = run(script, "--help", own=False)

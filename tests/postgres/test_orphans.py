@@ -50,9 +50,7 @@ def chart_at_anothers_client(database: Database) -> Dict[str, str]:
 def chart_at_anothers_birth_data(database: Database) -> Dict[str, str]:
     row = first(database, "charts", ANNA)
     birth = one(
-        database,
-        "SELECT id::text FROM birth_data WHERE client_id = %s",
-        first(database, "clients", BRUNO),
+        database, "SELECT id::text FROM birth_data WHERE client_id = %s", first(database, "clients", BRUNO)
     )
     database.execute("UPDATE charts SET birth_data_id = %s WHERE id = %s", birth, row)
     return {"table": "charts", "row": row, "column": "birth_data_id", "leads to": birth}

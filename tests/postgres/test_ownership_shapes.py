@@ -14,18 +14,7 @@ from migration.model import Table, child_of, owned_by
 from migration.postgres import source
 from migration.postgres.rows import rows_of_user
 from migration.sqlite.schema import read_schema
-from support.ownership import (
-    C1,
-    C2,
-    ONE,
-    U,
-    V,
-    migrate,
-    other_root,
-    refused,
-    settings_of_root,
-    settings_with,
-)
+from support.ownership import C1, C2, ONE, U, V, migrate, other_root, refused, settings_of_root, settings_with
 from support.places import Place
 from support.servers import Database
 from support.sqlite_files import rows_of

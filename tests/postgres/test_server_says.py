@@ -203,13 +203,7 @@ def encoded(server: Server, encoding: str) -> Iterator[Database]:
         yield database
 
 
-@pytest.mark.parametrize(
-    ("encoding", "broken"),
-    [
-        ("WIN1252", r"E'\x81'"),
-        ("SQL_ASCII", r"E'\xff'"),
-    ],
-)
+@pytest.mark.parametrize(("encoding", "broken"), [("WIN1252", r"E'\x81'"), ("SQL_ASCII", r"E'\xff'")])
 def test_value_that_has_no_form_in_utf8_is_named(
     encoding: str, broken: str, server: Server, place: Place
 ) -> None:

@@ -21,7 +21,7 @@ from support.migrations import settings_of
 from support.places import Place, tree
 from support.runs import Run
 from support.servers import NOWHERE
-from support.sqlite_files import OLD_ROWS, make_old_database, rows_of
+from support.sqlite_files import OLD_ROWS, change, make_old_database, rows_of
 
 UNUSED = "host=/nowhere"
 NAME = re.compile(r"theprogram_backup_\d{8}_\d{6}\.db")
@@ -74,11 +74,7 @@ def test_backups_in_one_second_do_not_meet(bundle: Path, place: Place) -> None:
 def test_backups_of_two_databases_in_one_second_do_not_meet(place: Place) -> None:
     places = [place.folder / ("%d.db" % number) for number in range(2)]
     for number, path in enumerate(places):
-        database = sqlite3.connect(str(path))
-        database.execute("CREATE TABLE old (note)")
-        database.execute("INSERT INTO old VALUES (?)", (number,))
-        database.commit()
-        database.close()
+        change(path, "CREATE TABLE old (note)", "INSERT INTO old VALUES (%d)" % number)
     made: List[Path] = []
     start = threading.Barrier(len(places))
 

@@ -14,17 +14,13 @@ from migration.errors import MigrationError
 from migration.sqlite import restoring
 from support.places import Place
 from support.runs import Run
-from support.sqlite_files import OLD_ROWS, make_old_database, rows_of
+from support.sqlite_files import OLD_ROWS, change, make_old_database, rows_of
 
 
 def add_backup(place: Place, stamp: str, note: str) -> Path:
     place.backups.mkdir(exist_ok=True)
     path = place.backups / ("theprogram_backup_%s.db" % stamp)
-    database = sqlite3.connect(str(path))
-    database.execute("CREATE TABLE old (note)")
-    database.execute("INSERT INTO old VALUES (?)", (note,))
-    database.commit()
-    database.close()
+    change(path, "CREATE TABLE old (note)", "INSERT INTO old VALUES ('%s')" % note)
     return path
 
 

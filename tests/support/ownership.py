@@ -84,10 +84,7 @@ def other_root(database: Database, key: str, ids: Tuple[str, str]) -> None:
     )
 
 
-ROOT = {
-    "user_email": "one",
-    "root": root("members", key="Id", named_by="username"),
-}
+ROOT = {"user_email": "one", "root": root("members", key="Id", named_by="username")}
 OWN = (
     Table("members", the_root(), becomes=row_one("app_config", "user"), dropped=("username",)),
     Table("prefs", owned_by("member"), becomes=row_one("prefs", "preferences")),

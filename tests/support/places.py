@@ -64,10 +64,7 @@ def contents(folder: Path) -> Dict[str, bytes]:
 def tree(folder: Path) -> dict[str, object]:
     """Everything under a folder: path → content and mode, or the mode alone of a folder."""
     return {
-        str(path.relative_to(folder)): (
-            path.stat().st_mode,
-            path.read_bytes() if path.is_file() else None,
-        )
+        str(path.relative_to(folder)): (path.stat().st_mode, path.read_bytes() if path.is_file() else None)
         for path in folder.rglob("*")
     }
 
