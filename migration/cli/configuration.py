@@ -30,14 +30,14 @@ class _Lookup:
         return self.given(option, variable) or str(getattr(self.config, default) or "")
 
     def given(self, option: str, variable: str) -> Optional[str]:
-        """The option or the variable; an option that is empty is a slip, not a wish for the default."""
+        """The option, else the variable. Raises UsageError for an empty option."""
         value = getattr(self.arguments, option, None)
         if value == "":
             raise UsageError("--%s is empty" % option.replace("_", "-"))
         return value or self.environment.get(variable) or None
 
     def utf8(self, option: str, variable: str) -> Optional[str]:
-        """As ``given``, for what PostgreSQL is told; a path may be of any bytes."""
+        """Like ``given``, for values sent to PostgreSQL. Paths may be any bytes. Raises UsageError."""
         value = self.given(option, variable)
         try:
             (value or "").encode("utf-8")
@@ -46,14 +46,14 @@ class _Lookup:
         return value
 
     def path(self, option: str, variable: str, default: str) -> Path:
-        """What has no option here is not used: its variable may hold anything."""
+        """The path. A script without the option does not use it, so its variable is ignored."""
         if option not in self.arguments:
             return Path(str(getattr(self.config, default)))
         return expanded(self.text(option, variable, default))
 
 
 def expanded(path: str) -> Path:
-    """A path as a person writes it, ``~`` and all. Raises MigrationError (exit 2)."""
+    """A path with ``~`` expanded. Raises UsageError if the home directory is unknown."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -61,7 +61,7 @@ def expanded(path: str) -> Path:
 
 
 def environment(base_dir: Path) -> Dict[str, str]:
-    """The environment over the ``.env`` file beside config.py; values are taken as they stand."""
+    """The environment merged over the ``.env`` file in ``base_dir``; values are not interpolated. Raises UsageError."""
     given = {name: value for name, value in os.environ.items() if not _is_of_kubernetes(name, value)}
     file = base_dir / ".env"
     if not file.is_file():
@@ -85,7 +85,7 @@ def environment(base_dir: Path) -> Dict[str, str]:
 
 
 def _is_of_kubernetes(name: str, value: str) -> bool:
-    """Whether it is what Kubernetes says to every container of a service called postgres, as tcp://10.96.0.10:5432.
+    """Whether Kubernetes set the variable for a service called postgres, for example to tcp://10.96.0.10:5432.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
     """
@@ -93,9 +93,9 @@ def _is_of_kubernetes(name: str, value: str) -> bool:
 
 
 def settings(arguments: argparse.Namespace, config: Any, asks_postgres: bool = True) -> Settings:
-    """Resolve everything that one run needs to know, in the body of ``run``. Raises MigrationError (exit 2).
+    """Resolve the settings of one run. Call it in the body of ``run``. Raises UsageError.
 
-    ``asks_postgres``: False where the run needs no PostgreSQL: what is said of it is not looked at then.
+    ``asks_postgres``: False if the run needs no PostgreSQL; its settings are then not read.
     """
     found = _Lookup(arguments, arguments.environment, config)
     postgres, fallback = _postgres(found) if asks_postgres else ({}, None)
@@ -139,7 +139,7 @@ _POSTGRES = (
 
 
 def _postgres(found: _Lookup) -> Tuple[Dict[str, str], Optional[str]]:
-    """libpq's parameters, and config.py's password for where libpq finds none of its own."""
+    """libpq's parameters, and config.py's password to use if libpq finds none of its own."""
     url = found.utf8("postgres_url", "POSTGRES_URL")
     named = {
         name: found.environment[variable]
@@ -167,7 +167,7 @@ def _postgres(found: _Lookup) -> Tuple[Dict[str, str], Optional[str]]:
 
 
 def _over(named: Mapping[str, str], url: str, found: _Lookup) -> Dict[str, str]:
-    """The URL's parameters. Parts that are set in the environment win over a URL in ``.env``, one by one."""
+    """The URL's parameters. If the URL is in ``.env``, parts set in the environment replace its parts one by one."""
     from migration.cli import process_list
     from migration.postgres import source
 

@@ -1,4 +1,4 @@
-"""The log: to standard error, and to a file where one is wanted."""
+"""The log: on standard error and, if wanted, in a file; how errors are printed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Printable(logging.Formatter):
 
 
 class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to what sys.stderr is at the time, so that a progress bar can hold its line."""
+    """Writes to the current sys.stderr, which a progress bar replaces while it is shown."""
 
     @property
     def stream(self) -> Any:
@@ -39,12 +39,12 @@ class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that cannot be written any more is said once and stops no migration."""
+    """Reports once if the log file cannot be written any more; the migration goes on."""
 
     broken = False
 
     def _open(self) -> Any:
-        """A new file is its owner's alone; a named pipe that nobody reads is an error, not waited for."""
+        """Create the file with mode 0600. A named pipe without a reader is an error instead of a wait."""
         patient = getattr(os, "O_NONBLOCK", 0)
         descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | patient, 0o600)
         if patient:
@@ -60,7 +60,7 @@ class _LogFile(logging.FileHandler):
             say("warning: the log file %s cannot be written: %s" % (self.baseFilename, error.strerror))
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # what could not be written is tried once more
+        with contextlib.suppress(OSError):  # closing tries to write the rest again
             super().close()
 
 
@@ -100,11 +100,12 @@ def _log_file(path: Path, level: int) -> logging.Handler:
 
 
 def quiet() -> bool:
-    """Whether the person wants warnings and errors only."""
+    """Whether only warnings and errors are wanted."""
     return any(isinstance(handler, _Terminal) and handler.level > logging.INFO for handler in log.handlers)
 
 
 def print_error(error: MigrationError) -> None:
+    """Print error and hints to standard error, and to the log file without personal data."""
     log.debug("exit code %d", error.exit_code)
     for handler in log.handlers:
         if isinstance(handler, logging.FileHandler):

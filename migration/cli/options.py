@@ -28,7 +28,7 @@ WHO, SOURCE, TARGET, VALIDATION, PHASES = "who", "source", "target", "validation
 
 
 def parser(description: str, data_dir: bool = True) -> "Parser":
-    """A parser with the options that every script has; ``data_dir``: also that for the bundle's folder."""
+    """A parser with the options that every script has. ``data_dir``: add --data-dir."""
     made = Parser(
         description=description,
         epilog=EXIT_CODES,
@@ -50,7 +50,7 @@ def parser(description: str, data_dir: bool = True) -> "Parser":
 
 
 class Parser(argparse.ArgumentParser):
-    """Prints as ``run`` does. ``groups``: the sections of its help, by name; one without options is not printed."""
+    """Prints like ``running.run``. ``groups``: the help's sections by name; argparse omits empty ones."""
 
     groups: "Dict[str, argparse._ArgumentGroup]"
 
@@ -69,7 +69,7 @@ def add_user(made: Parser) -> None:
     made.groups[WHO].add_argument(
         "--user-email",
         metavar="EMAIL",
-        help="who is migrated (MIGRATION_USER_EMAIL; default: the bundle's user where the export is skipped, else config.DEFAULT_USER_EMAIL)",
+        help="the user to migrate (MIGRATION_USER_EMAIL; default: the bundle's user if the export is skipped, else config.DEFAULT_USER_EMAIL)",
     )
 
 
@@ -100,7 +100,7 @@ def add_backup(made: Parser) -> None:
         "--backup-dir", metavar="DIR", help="backups of the database (BACKUP_DIR; default: backups)"
     )
     made.groups[TARGET].add_argument(
-        "--no-backup", action="store_true", help="replace the database without a backup of it"
+        "--no-backup", action="store_true", help="replace the database without a backup"
     )
     made.groups[TARGET].add_argument(
         "--keep-backups",
@@ -121,7 +121,7 @@ def add_orphans(made: Parser) -> None:
         "--orphans",
         choices=("stop", "skip"),
         default="stop",
-        help="rows that point at rows which are not the user's: stop and name them, or leave them out and say so (default: stop)",
+        help="rows that refer to rows which are not the user's: stop and name them, or skip them and log how many (default: stop)",
     )
 
 
@@ -132,19 +132,19 @@ def add_validation(made: Parser) -> None:
     made.groups[VALIDATION].add_argument(
         "--against",
         choices=("bundle", "source"),
-        help="what every cell of SQLite is compared with (default: the bundle, where there is one)",
+        help="what every cell of SQLite is compared with (default: the bundle, if there is one)",
     )
     add_strict(made)
     made.groups[VALIDATION].add_argument(
         "--max-differences",
         metavar="N",
         type=positive,
-        help="list the first N of each kind and table; all are counted (default: 20)",
+        help="list the first N differences of each table and check; all are counted (default: 20)",
     )
     made.groups[VALIDATION].add_argument(
         "--show-values",
         action="store_true",
-        help="quote the values that differ: personal data in log and reports",
+        help="quote differing values: puts personal data into log and reports",
     )
     made.groups[VALIDATION].add_argument(
         "--json", action="store_true", help="print the validation report to stdout as JSON"
@@ -161,6 +161,6 @@ def check_validation(made: Parser, arguments: argparse.Namespace) -> None:
 
 
 def validation_options(arguments: argparse.Namespace) -> List[str]:
-    """The options given that only a validation has an effect of, --offline aside."""
+    """The given options that affect only the validation, except --offline."""
     names = ("against", "strict", "max_differences", "show_values", "json")
     return ["--" + name.replace("_", "-") for name in names if getattr(arguments, name)]

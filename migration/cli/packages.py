@@ -1,4 +1,4 @@
-"""Whether the packages that the suite needs are there: said in words, and before any work is begun."""
+"""Check before any work that the required packages are installed and can be loaded."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ MODULES = {
 }
 FOR_ALL = tuple(name for name, file in MODULES.items() if file == "requirements.txt")
 FOR_MANY = tuple(name for name, file in MODULES.items() if file == "requirements-cluster.txt")
-COMPILED = ("psycopg2", "msgspec")  # there they may be, and be built for another system
+COMPILED = ("psycopg2", "msgspec")  # may be installed but built for another system
 
 
 def require(names: "tuple[str, ...]" = FOR_ALL) -> None:
-    """Raises MigrationError (exit 70) where a package is not installed, or cannot be loaded."""
+    """Raises ResourceError if a package is not installed or cannot be loaded."""
     absent = [name for name in names if not _is_there(name)]
     if absent:
         raise _not_installed(absent)
@@ -38,7 +38,7 @@ def require(names: "tuple[str, ...]" = FOR_ALL) -> None:
 
 
 def lacking(error: BaseException) -> Optional[MigrationError]:
-    """The error to report where it is that one of the packages is missing; None for another."""
+    """A ResourceError if ``error`` means that one of the packages is missing or broken; else None."""
     name = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
     if name not in MODULES:
         return None

@@ -1,4 +1,4 @@
-"""What a migration would do, for `migrate.py --dry-run`: read from PostgreSQL, nothing written."""
+"""What a migration would do, for `migrate.py --dry-run`. Reads PostgreSQL and writes nothing."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from migration.sqlite import mapping
 from migration.sqlite.mapping import TableMapping
 from migration.sqlite.schema import read_schema
 
-# Of the JSON. SQLite takes a little less than that for long texts and more for short rows with indexes.
+# Database size ÷ JSON size: a little high for long texts, low for short rows with indexes.
 SQLITE_SHARE = 1.4
 
 
 @dataclass(frozen=True)
 class TablePlan:
-    """Rows and bytes of JSON that an export would write, and what becomes of the columns."""
+    """Rows and bytes of JSON that an export would write, and what happens to the columns."""
 
     name: str
     rows: int
@@ -35,7 +35,7 @@ class TablePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """``left_behind``: and whether config lets them stay. ``needs``: what for, folder, bytes that it takes, bytes free there."""
+    """``left_behind``: orphans, and whether config allows them. ``needs``: purpose, folder, bytes needed, bytes free."""
 
     user_id: str
     tables: Tuple[TablePlan, ...]
@@ -50,7 +50,7 @@ class Plan:
 
 
 def plan(settings: Settings) -> Plan:
-    """Look at everything that a migration of ``settings`` would move. Raises MigrationError as the export does."""
+    """Count what a migration with ``settings`` would move. Raises MigrationError like the export."""
     schema = read_schema(settings.schema_path)
     tables: List[TablePlan] = []
     with source.opened(settings) as db:
@@ -76,7 +76,7 @@ def plan(settings: Settings) -> Plan:
     return Plan(user_id, tuple(tables), orphans, left_behind, _needs(settings, tables), suspects)
 
 
-# These are the same in both and not worth a word.
+# the same in both, so not shown
 _KEPT = {("text", "TEXT"), ("integer", "INTEGER"), ("float", "REAL")}
 
 
@@ -108,7 +108,7 @@ def _needs(settings: Settings, tables: Sequence[TablePlan]) -> Tuple[Tuple[str, 
         there = _existing(folder)
         device = there.stat().st_dev
         disks[device] = disks.get(device, 0) + needed
-        # what is free for this one is what those before it on the same disk leave
+        # free space minus what the purposes before this one need on the same disk
         needs.append((what, folder, needed, shutil.disk_usage(str(there)).free - disks[device] + needed))
     return tuple(needs)
 

@@ -1,4 +1,4 @@
-"""What the process list shows of this process."""
+"""Hide a secret of our command line from the process list."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def hide(secret: str) -> None:
-    """Overwrite a command-line argument with stars where ``ps`` reads it, on Linux; elsewhere it stays.
+    """On Linux, overwrite ``secret`` with stars in the memory that ``ps`` reads; elsewhere do nothing.
 
     The kernel shows the memory between arg_start and arg_end, which belongs to the process.
     Source: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html, fields 48 and 49
@@ -17,7 +17,7 @@ def hide(secret: str) -> None:
     if sys.platform != "linux":
         return
     with contextlib.suppress(OSError, ValueError, IndexError):
-        # the second field, the command's name, is in parentheses and may hold blanks
+        # field 2, the command's name, is in parentheses and may contain blanks
         fields = (
             Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         )

@@ -21,9 +21,9 @@ from migration.printing import LINES, say
 
 
 def begin(required: Sequence[str] = packages.FOR_ALL) -> None:
-    """For a script, before it imports what may fail: whatever ends it from here on has an exit code.
+    """Call this before imports that may fail: from here on, every failure has an exit code.
 
-    ``required``: the packages that it imports.
+    ``required``: the packages that the script imports.
     """
     _open_standard_streams()
     sys.excepthook = _end_of_script
@@ -35,11 +35,11 @@ def _end_of_script(kind: Type[BaseException], error: BaseException, trace: objec
 
 
 def run(body: Callable[[argparse.Namespace], int], arguments: argparse.Namespace, config: Any) -> int:
-    """Run a script's body: logging before, errors as messages and exit codes after."""
+    """Run a script's body with logging and signal handling. Returns its exit code; errors become messages."""
     _open_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a sign is no reason to stop
-    from migration.postgres import waits  # no need of it for --help
+        sys.stdout.reconfigure(errors="replace")  # characters that the terminal lacks must not stop a run
+    from migration.postgres import waits  # slow, and --help does not need it
 
     try:
         with waits.listening(_end), contextlib.ExitStack() as stack:
@@ -52,7 +52,7 @@ def run(body: Callable[[argparse.Namespace], int], arguments: argparse.Namespace
                 level, file = log_settings(arguments, config)
                 stack.enter_context(logging_to(level, file))
                 return int(body(arguments))
-            except Exception as error:  # noqa: BLE001  the edge: whatever it is has an exit code
+            except Exception as error:  # noqa: BLE001  the edge: every error gets an exit code
                 return _failed(error)
     except KeyboardInterrupt:
         return _interrupted()
@@ -61,7 +61,7 @@ def run(body: Callable[[argparse.Namespace], int], arguments: argparse.Namespace
 
 
 def _open_standard_streams() -> None:
-    """Those that were closed by who started us. Nothing is printed to a closed standard output: that is an error."""
+    """Replace standard streams that our caller has closed. Standard output is opened unwritable: printing to it is an error."""
     if sys.stdout is None:
         sys.stdout = open(os.devnull, encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:
@@ -69,8 +69,8 @@ def _open_standard_streams() -> None:
 
 
 def _failed(error: Exception) -> int:
-    """Say why a run ends, and with which exit code. An error that nobody expected is a bug and shows its traceback."""
-    # Python makes a RuntimeError of an interrupt that falls into a thread's start, or into a class's before 3.12.
+    """Print why the run ends and return the exit code. Unexpected errors are bugs and show their traceback."""
+    # Python turns an interrupt during a thread's start, or before 3.12 during a class's creation, into a RuntimeError.
     if isinstance(error, RuntimeError) and any(
         isinstance(e, KeyboardInterrupt) for e in (error.__cause__, error.__context__)
     ):
@@ -91,7 +91,7 @@ def _failed(error: Exception) -> int:
 
 
 def _fault_of_config(error: Exception) -> Optional[MigrationError]:
-    """The error to report where config.py, which is the operator's, cannot be loaded or lacks a name; None for another."""
+    """A UsageError if config.py, which operators edit, cannot be loaded or lacks a name; None for other errors."""
     lacks = _NO_ATTRIBUTE.fullmatch(str(error)) if isinstance(error, AttributeError) else None
     if lacks:
         return UsageError(
@@ -118,7 +118,7 @@ def _interrupted() -> int:
 
 
 def _end() -> None:
-    """End the process, from a thread: the main one does not hear of interrupts. Files are as if it were killed: whole."""
+    """End the process from another thread when the main one does not react to interrupts. As after a kill, files are whole."""
     with contextlib.suppress(OSError):
         os.write(2, (INTERRUPTED + "\n").encode("ascii"))
     os._exit(int(ExitCode.INTERRUPTED))

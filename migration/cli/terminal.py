@@ -1,4 +1,4 @@
-"""What a script shows beside its log: progress on a terminal, tables and results on standard output."""
+"""What a script shows besides its log: progress on a terminal, tables and results on standard output."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from migration.printing import printable, silence, size
 
 
 def no_advance(rows: int) -> None:
-    """For who shows no progress."""
+    """Stands in for a progress bar's function when none is shown."""
 
 
 @contextlib.contextmanager
 def progress(
     what: str, total: Optional[int] = None, unit: str = "rows", remaining: bool = False
 ) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, nothing elsewhere; yields a function that takes the units done since.
+    """A progress bar on a terminal, nothing elsewhere; yields a function to call with the number of units done since its last call.
 
-    ``remaining``: with an estimate of the time that is left.
+    ``remaining``: show the estimated remaining time.
     """
     if not wants_progress():
         yield no_advance
@@ -62,9 +62,9 @@ def summary(
     even_if_quiet: bool = False,
     is_result: bool = False,
 ) -> None:
-    """Print a table to stdout, unless --quiet: names left, whole numbers as they are with a total below.
+    """Print a table to stdout, unless --quiet: text left-aligned, numbers right-aligned with a total below.
 
-    ``is_result``: the run is for this table: where it cannot be printed, that is an error (exit 2).
+    ``is_result``: this table is what the run is for, so failing to print it is an error (exit 2).
 
     A column headed ``bytes`` is shown in units, one with ``seconds`` in its head with two decimals.
     """
@@ -89,14 +89,14 @@ def summary(
 
 
 def output(text: str, verdict: ExitCode = ExitCode.DONE) -> None:
-    """Print a result that another program reads. Where it cannot be, that is an error: with the verdict's exit code, else 2."""
+    """Print a result for another program. If that fails, raises MigrationError with the verdict's exit code, else 2."""
     with _read_along(verdict or ExitCode.USAGE):
         sys.stdout.write(text)
 
 
 @contextlib.contextmanager
 def _read_along(needed: Optional[ExitCode]) -> Iterator[None]:
-    """Print to stdout. Whoever read along may have gone, or their disk be full: a migration goes on."""
+    """Print to stdout. If it is closed or its disk full, raises MigrationError with exit code ``needed``; None: go on."""
     try:
         yield
         sys.stdout.flush()
