@@ -1,4 +1,4 @@
-"""Backups: verified copies of a database, who owns which, the newest, and removal of the old ones."""
+"""Backups: make verified copies, note which database each is of, find the newest, remove the old ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def back_up(database: sqlite3.Connection, of: Path, folder: Path) -> Path:
     """Copy the database ``of`` with SQLite's backup API, write-ahead log included, verify the copy and return its path."""
     with errors(folder, "--backup-dir", source=of):
         make_folder(folder)
-        # One name for one database, whose lock we hold: so the next run removes what a killed one left.
+        # One fixed name per database, whose lock we hold: the next run removes what a killed run left.
         partial = folder / (".backup_%s.partial" % old_files.token(of))
         old_files.remove(partial)
         try:
@@ -40,16 +40,16 @@ def back_up(database: sqlite3.Connection, of: Path, folder: Path) -> Path:
         return name
 
 
-_OWNERS = ".databases"  # in a backup folder, a line for each backup: its name, and the database that it is of
+_OWNERS = ".databases"  # in a backup folder: one line per backup, its name and the path of its database
 
 
 def _note_owner(backup: Path, of: Path) -> None:
-    """A line is appended in one write: runs on other databases may do so at the same moment."""
+    """Append the line in one write: runs on other databases may append at the same moment."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     with os.fdopen(os.open(str(backup.with_name(_OWNERS)), flags, 0o600), "rb+", buffering=0) as file:
         written = os.fstat(file.fileno()).st_size
         file.seek(max(0, written - 1))
-        begun = file.read(1) not in (b"", b"\n")  # by a run that had no room for more
+        begun = file.read(1) not in (b"", b"\n")  # the last run had no room for its whole line
         file.write(b"%s%s %s\n" % (b"\n" * begun, os.fsencode(backup.name), _line(of)))
         os.fsync(file.fileno())
 
@@ -59,7 +59,7 @@ def _line(of: Path) -> bytes:
 
 
 def is_backup_of(backup: Path, path: Path) -> Optional[bool]:
-    """Whether a backup is one of the database at ``path``; None where nothing tells, as of one that was copied here."""
+    """Whether a backup is of the database at ``path``; None if unknown, as for a file that somebody copied here."""
     try:
         lines = backup.with_name(_OWNERS).read_bytes().split(b"\n")
     except OSError:
@@ -88,10 +88,10 @@ def copy(database: sqlite3.Connection, path: Path, what: str) -> None:
 
 
 def _name_backup(partial: Path, folder: Path) -> Path:
-    """Give a finished copy a name behind all other backups', in one step; two at the same moment must not meet."""
+    """Give a finished copy a name that sorts after all other backups, in one step: two runs may do so at once."""
     when = datetime.now()
     for newest in backups(folder)[-1:]:  # clocks may have gone back
-        with contextlib.suppress(OverflowError):  # the end of all years
+        with contextlib.suppress(OverflowError):  # beyond year 9999
             when = max(when, datetime.strptime(newest.name, _BACKUP_NAME) + timedelta(seconds=1))
     return old_files.take_name(folder, _BACKUP_NAME, when, functools.partial(old_files.link, partial))
 
@@ -113,8 +113,8 @@ def _is_backup(name: str) -> bool:
 def prune(folder: Path, keep: Optional[int], path: Path, made: Path) -> None:
     """Remove all but the ``keep`` newest backups of the database at ``path``; None keeps all.
 
-    The one just ``made``, and those of other databases or of nobody that is known, stay.
-    The new database is in place by now: what cannot be removed is worth a warning and no failure.
+    The backup just ``made``, backups of other databases and those of an unknown database stay.
+    The new database is in place by now, so a backup that cannot be removed is only a warning.
     """
     older = [backup for backup in backups(folder) if is_backup_of(backup, path) and backup != made]
     for backup in older[: max(0, len(older) - keep + 1)] if keep else ():
@@ -127,7 +127,10 @@ def prune(folder: Path, keep: Optional[int], path: Path, made: Path) -> None:
 
 
 def newest_backup(folder: Path, path: Path) -> Path:
-    """The newest backup of the database at ``path``, else the newest of nobody that is known."""
+    """The newest backup of the database at ``path``; if it has none, the newest whose database is unknown.
+
+    Raises MigrationError (exit 5) if there is neither.
+    """
     found = backups(folder)
     if not found:
         raise failed("no backup in %s" % folder, "name a file: --restore FILE, or set --backup-dir")

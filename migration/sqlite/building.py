@@ -21,17 +21,19 @@ log = logging.getLogger("migration.import")
 
 @contextlib.contextmanager
 def building(staged: Path, schema: Schema, path: Path) -> Iterator[sqlite3.Connection]:
-    """A database of ``create`` that is to become the one at ``path``, closed behind the block."""
+    """Create the database that is to become the one at ``path``; closed after the block."""
     with errors(path):
         database = create(staged, schema)
-    with contextlib.closing(database), errors(path):  # what is full is found out before it is closed
+    with contextlib.closing(database), errors(
+        path
+    ):  # closing would free the room whose lack is to be found out
         yield database
 
 
 def create(staged: Path, schema: Schema) -> sqlite3.Connection:
-    """A new private database with the schema, its indexes and triggers taken off, one transaction open.
+    """A new private database with the schema, in an open transaction.
 
-    Until it is published nobody needs it after a crash: it is synced once, at the end.
+    Nobody needs it after a crash until it is published, so it is synced once, at the end.
     """
     create_private(staged, exclusive=True).close()
     connection = sqlite3.connect(str(staged), isolation_level=None)
@@ -41,7 +43,7 @@ def create(staged: Path, schema: Schema) -> sqlite3.Connection:
         made.executescript(schema.script)  # valid SQL, as read_schema has found
         if made.in_transaction:
             made.execute("COMMIT")
-        made.backup(connection)  # at once: on the disk, each statement would be a transaction
+        made.backup(connection)  # on the disk, each statement of the script would be a transaction of its own
     connection.execute("PRAGMA foreign_keys = OFF")  # checked as a whole before the commit
     connection.execute("PRAGMA cache_size = %d" % -connecting.CACHE)
     connection.execute("BEGIN")
@@ -51,7 +53,7 @@ def create(staged: Path, schema: Schema) -> sqlite3.Connection:
 def defer_indexes(connection: sqlite3.Connection) -> List[str]:
     """Drop secondary indexes and triggers; returns the SQL that creates them again.
 
-    A load without them is about twice as fast, and no trigger touches what is migrated.
+    Loading without them is about twice as fast, and no trigger changes migrated rows.
     """
     found = connection.execute(
         "SELECT type, name, sql FROM sqlite_master"
@@ -148,7 +150,7 @@ _INSERT_TRIGGER = re.compile(
 
 
 def finish(connection: sqlite3.Connection, staged: Path, schema: Schema) -> None:
-    """Bring the file into the journal mode that its schema asks for, and sync it to the disk."""
+    """Set the journal mode that the schema asks for, close the database and sync its file to the disk."""
     wanted = re.findall(r"PRAGMA\s+journal_mode\s*=\s*'?(\w+)", schema.script, re.IGNORECASE)
     connection.execute("PRAGMA journal_mode = %s" % (wanted[-1] if wanted else "DELETE"))
     connection.close()

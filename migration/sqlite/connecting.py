@@ -15,12 +15,14 @@ from migration.sqlite.errors import CANTOPEN, IOERR, READONLY, code_of, errors, 
 
 log = logging.getLogger("migration.target")
 
-CACHE = 8192  # kilobytes of pages that SQLite keeps: more would not stay in the processor's own cache
+CACHE = (
+    8192  # kilobytes of SQLite's page cache: a larger one does not fit the processor's cache and is slower
+)
 BUSY_SECONDS = 2.0
 
 
 def resolved(path: Path) -> Path:
-    """Where a path leads, links followed."""
+    """The path with all links followed. Raises MigrationError (exit 5) for a loop of links."""
     try:
         return path.resolve()
     except RuntimeError as error:  # Python before 3.13 says a loop of links so
@@ -28,7 +30,7 @@ def resolved(path: Path) -> Path:
 
 
 def any_text(content: bytes) -> str:
-    """For ``text_factory``: text that is not UTF-8, too."""
+    """For ``text_factory``: also decodes text that is not UTF-8."""
     return content.decode("utf-8", "surrogateescape")
 
 
@@ -49,11 +51,11 @@ Connect = Callable[[], sqlite3.Connection]
 
 @contextlib.contextmanager
 def reading(path: Path, untouched: bool = False) -> Iterator[Connect]:
-    """What connects to a database to read it, and loses nothing of its files.
+    """Yields a function that opens a connection to read the database, without losing anything in its files.
 
-    A connection that is the last one folds a sound write-ahead log in and leaves no file behind. A private copy of the
-    files is read where SQLite could not take all that is in the logs, where it may not play a journal back, or where
-    the files are to stay ``untouched``. Raises MigrationError (exit 5) for an empty database with a log.
+    The last connection to close writes a sound write-ahead log into the database and removes it. A private copy of the
+    files is read instead if SQLite could not read all of the logs, if it may not write here to roll a journal back, or
+    if the files are to stay ``untouched``. Raises MigrationError (exit 5) for an empty database with a log.
     """
     path = resolved(path)
     logs, trouble = old_files.logs_of(path), old_files.trouble(path)
@@ -78,7 +80,7 @@ def _is_readable(path: Path, mode: str) -> bool:
     except sqlite3.OperationalError as error:
         return code_of(error) not in (READONLY, CANTOPEN, IOERR)
     except sqlite3.DatabaseError:
-        pass  # whoever reads it will say so
+        pass  # the caller gets the same error and reports it
     return True
 
 
@@ -100,7 +102,7 @@ def connected(path: Path, mode: str) -> sqlite3.Connection:
 
 @contextlib.contextmanager
 def _copied(path: Path) -> Iterator[Path]:
-    """A private copy of a database's files, for the block."""
+    """A private copy of a database's files; removed after the block."""
     with tempfile.TemporaryDirectory(prefix="migration-") as folder:  # for its owner alone
         copied = Path(folder, "copy.db")
         with errors(Path(folder).parent, "TMPDIR (a folder for temporary files)"):
@@ -117,7 +119,7 @@ LOST = (
 
 
 def exclusive(target: Path) -> sqlite3.Connection:
-    """A connection that no other can be beside. Raises sqlite3.OperationalError where one is."""
+    """The only connection to a database. Raises sqlite3.OperationalError if another program has it open."""
     connection = sqlite3.connect(str(target), isolation_level=None, timeout=BUSY_SECONDS)
     try:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")

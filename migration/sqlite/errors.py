@@ -1,4 +1,4 @@
-"""What SQLite and the system refuse of a database's files, told apart by code, and what to do about it."""
+"""Errors of SQLite and the system about a database's files, as messages that say what to do."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def unsound(path: Path, problem: str) -> MigrationError:
 
 
 def of_newer(problem: str) -> str:
-    """Advice for a schema that this SQLite cannot read."""
+    """Advice for a schema that this version of SQLite cannot read; else an empty text."""
     if not problem.startswith("malformed database schema"):
         return ""
     return "; it may be a newer SQLite's: this one is %s" % sqlite3.sqlite_version
@@ -78,10 +78,10 @@ def in_use(path: Path) -> MigrationError:
 
 @contextlib.contextmanager
 def errors(path: Path, option: str = "--sqlite-path", source: Optional[Path] = None) -> Iterator[None]:
-    """SQLite's and the system's refusals, as ones that name the file and say what to do.
+    """Turn errors of SQLite and the system into a MigrationError that names the file and says what to do.
 
-    ``option``: chooses another place for the file. ``source``: the database that is read, if it is another file.
-    To be left before the database is closed: closing frees the room whose lack is to be found out.
+    ``option`` chooses another place for the file. ``source``: the database that is read, if it is another file.
+    Leave the block before the database is closed: closing frees the room whose lack is to be found out.
     """
     try:
         yield
@@ -124,7 +124,7 @@ def _of_sqlite(error: sqlite3.Error, path: Path, option: str, source: Path) -> M
 
 
 def _of_disk(path: Path, option: str, full: bool) -> MigrationError:
-    """SQLite does not say which file could not be written, nor why: the system is asked by writing a little to each place."""
+    """SQLite does not say which file it could not write, nor why. Find out by writing a little to each place."""
     place, temporary = _folder(path), _temporary_folder()
     refusal = _refusal(path)
     if refusal is not None:
@@ -180,7 +180,7 @@ _TRIED = 1 << 18  # bytes
 
 
 def _refusal(path: Path) -> Optional[OSError]:
-    """Why a little more cannot be written where a file is, or into a folder, or locked there; None where it can."""
+    """Try to write and lock a small file in a file's folder; return the error, None if it works."""
     prefix = ".tried-" if path.is_dir() else ".%s.tried-" % path.name[:100]
     try:
         with tempfile.NamedTemporaryFile(dir=str(_folder(path)), prefix=prefix) as file:
@@ -191,13 +191,13 @@ def _refusal(path: Path) -> Optional[OSError]:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            raise  # not the place's fault
+            raise  # says nothing about the place
         return OSError(error.errno, error.strerror)
     return None
 
 
 def _unreadable(path: Path) -> Optional[OSError]:
-    """Why a file cannot be read to its end, None where it can."""
+    """The error of reading a file to its end, None if that works."""
     try:
         if path.is_file():
             with open(str(path), "rb") as file:
@@ -209,9 +209,9 @@ def _unreadable(path: Path) -> Optional[OSError]:
 
 
 def of_system(error: OSError, path: Path, option: str = "--sqlite-path") -> MigrationError:
-    """The system's refusal to write, or read, at a path. ``option``: chooses another place for it."""
+    """A MigrationError for the system's error at a path. ``option`` chooses another place for it."""
     where = path
-    # Of two files it is the second that is written. Hidden ones are ours, which nobody knows.
+    # Of two files the second is the one written. Hidden files are our own, whose names mean nothing to a user.
     for name in (error.filename2, error.filename):
         if isinstance(name, str):
             where = path if os.path.basename(name).startswith(".") else Path(name)

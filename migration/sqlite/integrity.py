@@ -20,13 +20,13 @@ LISTED = 10
 
 
 def problems_in(target: Path, copied: Path) -> List[str]:
-    """What SQLite finds wrong with a database; where it has logs, with a copy, as they would be gone afterwards."""
+    """What SQLite finds wrong with a database. If it has logs, a copy is checked: opening it would remove them."""
     if not old_files.logs_of(target):
         if not old_files.size(target):
             return []
         problems = _problems_at(target)
         if problems and old_files.is_locked(target, 0):
-            raise in_use(target)  # a file that is being written
+            raise in_use(target)  # somebody is writing it now
         return problems
     if old_files.is_locked(target, connecting.BUSY_SECONDS):
         raise in_use(target)
@@ -97,7 +97,7 @@ def integrity_problems(
     return [] if found == ["ok"] else found[:LISTED]
 
 
-# What rules of its application's, that we lack or that it has instead of SQLite's, make of a sound file.
+# Problems that a sound file can show when its application's own functions or collations are missing here.
 _OF_RULES = re.compile(r"(?:CHECK constraint failed|\S+ value) in ")
 _OF_INDEX = re.compile(
     r"(?:row \d+ (?:missing|values differ) from|wrong # of entries in|non-unique entry in) index (.*)",
@@ -106,7 +106,7 @@ _OF_INDEX = re.compile(
 
 
 def _is_of_rules(connection: sqlite3.Connection, problem: str) -> bool:
-    """Whether a problem may be one only because we have not the rules of the application."""
+    """Whether a problem may come only from a function, collation or check that the application defines and we lack."""
     index = _OF_INDEX.fullmatch(problem)
     if index is None:
         return _OF_RULES.match(problem) is not None
@@ -115,9 +115,9 @@ def _is_of_rules(connection: sqlite3.Connection, problem: str) -> bool:
 
 
 def problems_of_old(connection: sqlite3.Connection, what: Optional[str] = None) -> List[str]:
-    """``integrity_problems`` of a database that we have not made: it may need what only its application has.
+    """``integrity_problems`` of a database made by another program, whose functions and collations we may lack.
 
-    ``what``: the database, for a warning of what does not count.
+    ``what``: name of the database, for a warning about the problems that are ignored.
     """
     unseen: List[str] = []
     found: List[str] = []

@@ -1,4 +1,4 @@
-"""The records of a bundle into rows of SQLite, table by table."""
+"""Load the records of a bundle into the tables of SQLite."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def target_of(table: Table, schema: Schema) -> str:
 
 
 def require_own_targets(settings: Settings, schema: Schema) -> None:
-    """Two tables cannot become one of SQLite. Raises MigrationError (exit 2)."""
+    """Refuse two tables that would become the same SQLite table. Raises MigrationError (exit 2)."""
     known: Dict[str, str] = {}
     for table in settings.tables:
         target = target_of(table, schema)
@@ -118,7 +118,7 @@ def _map_columns(table: Table, columns: Tuple[Column, ...], schema: Schema) -> T
         )
     given = {pair.target.name for pair in copied}
     missing = [place.name for place in places.values() if place.required and place.name not in given]
-    if missing and columns and not table.becomes:  # no columns: an empty file of a bundle that names no types
+    if missing and columns and not table.becomes:  # an empty file of a bundle without types has no columns
         raise UsageError(
             "SQLite requires %s, which the source lacks"
             % ", ".join("%s.%s" % (target, name) for name in missing),
@@ -157,7 +157,7 @@ def columns_of(export: Reader, settings: Settings, schema: Schema) -> Dict[str, 
 
 
 def key_of(table: Table, columns: Sequence[Column], keys: Mapping[str, Tuple[str, ...]]) -> Tuple[str, ...]:
-    """The columns that tell records of a table apart, by ``keys``; without a word there "id", () if it is not there."""
+    """The key columns of a table: those in ``keys``, else "id"; () if the table lacks one of them."""
     key = keys.get(table.name, ("id",))
     return key if set(key) <= {column.name for column in columns} else ()
 

@@ -1,14 +1,13 @@
-"""The files of a database that somebody else has made, before SQLite opens them.
+"""The files of an existing database, examined and copied before SQLite opens them.
 
-SQLite plays a journal back and folds a write-ahead log in, and then removes it: together with what it could not
-read in it, and without a look where the database is empty.
+When SQLite opens a database it rolls a journal back, or writes a write-ahead log into the database, and then removes it,
+together with any part of it that it could not read. Next to an empty database it removes them unread.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import struct
 import time
@@ -25,8 +24,6 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment,unused-ignore]
 
-log = logging.getLogger("migration.target")
-
 COMPANIONS = ("-wal", "-shm", "-journal")
 _LOGS = ("-wal", "-journal")
 _ASIDE_NAME = "theprogram_damaged_%Y%m%d_%H%M%S.db"
@@ -41,7 +38,9 @@ def all_of(path: Path) -> Iterator[Path]:
 
 def remove(path: Path) -> None:
     for each in all_of(path):
-        if os.path.lexists(str(each)):  # a read-only file system refuses even what is not there
+        if os.path.lexists(
+            str(each)
+        ):  # a read-only file system refuses to unlink even a file that does not exist
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(str(each))
 
@@ -56,12 +55,12 @@ def token(path: Path) -> str:
 
 
 def logs_of(path: Path) -> List[Path]:
-    """The write-ahead log and the journal beside a database, as far as there is something in them."""
+    """The write-ahead log and the journal of a database, those that are not empty."""
     return [each for each in (Path(str(path) + end) for end in _LOGS) if size(each)]
 
 
 def trouble(path: Path) -> Optional[str]:
-    """What keeps SQLite from taking all of the logs of a database; None where nothing does."""
+    """Why SQLite cannot read all of a database's logs; None if it can."""
     logs = logs_of(path)
     if not logs:
         return None
@@ -80,9 +79,9 @@ def trouble(path: Path) -> Optional[str]:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether SQLite takes all that was committed from a write-ahead log, or all that it needs from a journal.
+    """Whether SQLite can read every commit in a write-ahead log, or every page that it needs from a journal.
 
-    What a crash has cut off at the end was neither.
+    An end that a crash has cut off was not committed yet and is not needed.
     """
     with open(str(path), "rb") as file:
         return _is_whole_journal(file) if path.name.endswith("-journal") else _is_whole_wal(file)
@@ -103,7 +102,7 @@ def _is_whole_wal(file: BinaryIO) -> bool:
         if len(frame) < 24 + page:
             return True
         _, committed, *numbers = struct.unpack(">6I", frame[:24])
-        if tuple(numbers[:2]) != salts:  # of an earlier round, unless more of this one follow
+        if tuple(numbers[:2]) != salts:  # from an earlier use of the log, unless frames of this use follow
             valid = False
             continue
         if valid:
@@ -148,7 +147,7 @@ def _is_whole_journal(file: BinaryIO) -> bool:
         for number in range(records):
             record = file.read(page + 8)
             if len(record) < page + 8 or not _is_sound(record, page, nonce):
-                return count == _UNSYNCED and number == records - 1  # the crash fell into it
+                return count == _UNSYNCED and number == records - 1  # cut off by the crash
         begin = -(-(begin + records * (page + 8)) // sector) * sector
 
 
@@ -171,7 +170,7 @@ _BLOCK = 1 << 20  # bytes
 
 
 def is_locked(path: Path, seconds: float) -> bool:
-    """Whether another process holds one of SQLite's locks, for so long; the file is not opened as a database."""
+    """Whether another process keeps one of SQLite's locks for so many seconds; does not open the file as a database."""
     if fcntl is None or not os.access(str(path), os.R_OK | os.W_OK):
         return False
     end = time.monotonic() + seconds
@@ -182,14 +181,14 @@ def is_locked(path: Path, seconds: float) -> bool:
                 return False
             except OSError as error:
                 if error.errno not in (errno.EACCES, errno.EAGAIN):
-                    return False  # no locks here: SQLite will say so
+                    return False  # a file system without locks: SQLite reports it
         if time.monotonic() >= end:
             return True
         time.sleep(0.02)
 
 
 def copy(path: Path, to: Path) -> None:
-    """Copy the files of a database byte for byte, all of one moment. Raises MigrationError where others write them."""
+    """Copy the files of a database byte for byte, as they were at one moment. Raises MigrationError if somebody writes them."""
     for _ in range(_TRIES):
         remove(to)
         before = _state(path)
@@ -202,7 +201,7 @@ def copy(path: Path, to: Path) -> None:
 
 
 def _copy_file(path: Path, to: Path) -> None:
-    """Copy a file. An OSError names the one that it is about."""
+    """Copy a file. An OSError names the file that failed."""
     with open(str(path), "rb") as file, create_private(to, exclusive=True) as copied:
         while True:
             with _named(path):
@@ -228,7 +227,7 @@ def _state(path: Path) -> List[Tuple[int, int, int]]:
 
 
 def set_aside(path: Path, folder: Path) -> Path:
-    """Keep a copy of the files of a database that lose something when SQLite opens them. Returns its name."""
+    """Copy a database's files that would lose something when SQLite opens them. Returns the copy's path."""
     with errors(folder, "--backup-dir"):
         make_folder(folder)
         clear(path, folder)
@@ -251,7 +250,7 @@ def set_aside(path: Path, folder: Path) -> Path:
 
 
 def clear(path: Path, folder: Path) -> None:
-    """Remove what a killed run has left of ``set_aside``: the files that it would have kept are where they were."""
+    """Remove the unfinished copies of a killed ``set_aside``; the files that it copied are still in their place."""
     partial = _partial(path, folder)
     for first in _existing(partial)[:1]:
         end = _end(first, partial)

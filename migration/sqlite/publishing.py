@@ -26,10 +26,10 @@ log = logging.getLogger("migration.target")
 def replacing(path: Path, backup_dir: Optional[Path] = None, probe: bool = True) -> Iterator[Path]:
     """Hold the target's lock; the block builds the file that is yielded and then calls ``publish``.
 
-    What is left of it when the block ends is removed: the old database stands as it was.
-    Raises MigrationError (exit 5) where the target cannot be replaced: found before any work is done.
-    ``backup_dir``: where the old files are kept as they are if SQLite cannot take all that is in them.
-    ``probe``: False where the block looks at the old database itself.
+    If the block does not publish the file, it is removed and the old database stays as it was.
+    Raises MigrationError (exit 5) before any work is done if the target cannot be replaced.
+    ``backup_dir``: keeps a copy of the old files if SQLite cannot read all that is in them.
+    ``probe``: False if the block checks the old database itself.
     """
     with errors(path):
         target = resolved(path)
@@ -54,7 +54,7 @@ def replacing(path: Path, backup_dir: Optional[Path] = None, probe: bool = True)
 
 
 def _require_replaceable(target: Path, path: Path) -> None:
-    """Nothing but a file is replaced: no folder, device, pipe or socket, and no file that is mounted there."""
+    """Refuse to replace a folder, a device, a pipe, a socket or a file that is a mount point."""
     if target.is_dir():
         raise failed("%s is a folder" % path, "name a file with --sqlite-path")
     if target.exists() and not target.is_file():
@@ -74,7 +74,7 @@ def _is_mounted(target: Path) -> bool:
     """Source: https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html"""
     try:
         mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    except OSError:  # no Linux: the replacing will tell
+    except OSError:  # not Linux: replacing the file will fail instead
         return False
     points = (re.sub(rb"\\([0-7]{3})", _unescaped, mount.split(b" ")[4]) for mount in mounts)
     return os.fsencode(str(target)) in points
@@ -85,19 +85,19 @@ def _unescaped(found: "re.Match[bytes]") -> bytes:
 
 
 def _ours(target: Path, end: str) -> Path:
-    """A file of ours beside the database, whose name leaves room for what SQLite adds to it."""
+    """A file of ours in the database's folder; its name leaves room for the suffixes that SQLite adds."""
     name = "." + target.name + end
     fits = len(os.fsencode(name + "-o-journal")) <= _NAME
     return target.with_name(name if fits else "." + old_files.token(target) + end)
 
 
 def looked_at(staged: Path) -> Path:
-    """A copy of the old database, for SQLite to look at."""
+    """Where a copy of the old database is put for SQLite to check."""
     return staged.with_name(staged.name + "-o")
 
 
 def _probe(target: Path, copied: Path, backup_dir: Optional[Path]) -> None:
-    """Refuse early what ``publish`` would have to refuse after all the work."""
+    """Refuse now what ``publish`` would refuse after all the work."""
     logs = old_files.logs_of(target)
     if logs and not target.exists():
         raise failed("%s lies in %s without its database" % (logs[0].name, target.parent), LOST)
@@ -112,7 +112,7 @@ def _probe(target: Path, copied: Path, backup_dir: Optional[Path]) -> None:
 
 
 def make_way(target: Path, backup_dir: Optional[Path]) -> None:
-    """Nobody has a sound database open, and it holds what its logs did."""
+    """Make sure that nobody has the database open, and have SQLite write its logs into it."""
     if target.exists():
         _require_writable(target)
         _keep_what_sqlite_leaves(target, backup_dir)
@@ -128,7 +128,7 @@ def _require_writable(target: Path) -> None:
 
 
 def _keep_what_sqlite_leaves(target: Path, backup_dir: Optional[Path]) -> None:
-    """Keep the files of a sound database as they are where SQLite is going to throw a part of its logs away."""
+    """Keep a copy of the files of a sound database if SQLite is going to discard a part of its logs."""
     trouble = old_files.trouble(target)
     if trouble is None:
         return
@@ -140,7 +140,7 @@ def _keep_what_sqlite_leaves(target: Path, backup_dir: Optional[Path]) -> None:
 
 
 class Stamp(NamedTuple):
-    """What tells that a file is the one that it was, unwritten since."""
+    """Identifies a file and its content: an equal stamp means that nobody has written it since."""
 
     device: int
     inode: int
@@ -150,7 +150,7 @@ class Stamp(NamedTuple):
 
 
 def stamp(path: Path) -> Optional[Stamp]:
-    """The database's stamp; None where there is none."""
+    """The database's stamp; None if the file does not exist."""
     target = resolved(path)
     try:
         found = target.stat()
@@ -164,9 +164,9 @@ def stamp(path: Path) -> Optional[Stamp]:
 def publish(staged: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Path]:
     """Put the staged file in the target's place, after a backup of what was there; return the backup.
 
-    The old database is held exclusively from the backup to the rename, so no change to it can fall between,
-    and its write-ahead log is folded in and removed, so it can never meet the new file.
-    Raises MigrationError (exit 5); the old database is as it was.
+    The old database is held exclusively from the backup to the rename, so nobody can change it in between.
+    Its write-ahead log is written into it and removed, so that it can never be applied to the new file.
+    Raises MigrationError (exit 5); the old database is then as it was.
     """
     target = path.resolve()
     if not target.exists():
@@ -184,7 +184,7 @@ def publish(staged: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Pa
             old.execute("BEGIN EXCLUSIVE")
             if old.execute("PRAGMA data_version").fetchone() != version:
                 raise in_use(path)
-            for end in ("-shm", "-journal"):  # left by a crash and by now played back: nobody uses them
+            for end in ("-shm", "-journal"):  # left by a crash and rolled back by now: nobody uses them
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(str(target) + end)
             keep_owner(target, staged)
@@ -200,7 +200,7 @@ def publish(staged: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Pa
 
 
 def keep_owner(target: Path, staged: Path) -> None:
-    """Run as root for somebody else's database: it stays theirs."""
+    """If root replaces another user's database, the new one belongs to that user too."""
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         was = target.stat()
         os.chown(str(staged), was.st_uid, was.st_gid)

@@ -23,8 +23,7 @@ log = logging.getLogger("migration.target")
 def restore(backup: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Path]:
     """Put a backup in the target's place as safely as an import; return the backup of what was there.
 
-    A target that is no sound database any more is no reason to refuse: its files are set aside whole, before SQLite
-    has opened them. Raises MigrationError (exit 5) for a backup that is missing or damaged.
+    If the target is no sound database any more, its files are first set aside whole, before SQLite opens them. Raises MigrationError (exit 5) for a backup that is missing or damaged.
     """
     with errors(backup):
         there = backup.is_file()
@@ -50,7 +49,7 @@ def restore(backup: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Pa
         if backup_dir is not None:
             aside = old_files.set_aside(target, backup_dir)
             log.warning("%s is no sound database: its files are set aside as %s", target, aside)
-        for companion in list(old_files.all_of(target))[1:]:  # they are of the unsound one
+        for companion in list(old_files.all_of(target))[1:]:  # they belong to the unsound database
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(str(companion))
         if target.exists():
@@ -62,7 +61,7 @@ def restore(backup: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Pa
 
 @contextlib.contextmanager
 def _open_backup(backup: Path) -> Iterator[sqlite3.Connection]:
-    """A connection to a backup, whose files stay as they are."""
+    """A connection to a backup. Its files stay unchanged."""
     with errors(backup), reading(backup, untouched=True) as connect, contextlib.closing(connect()) as source:
         try:
             empty = source.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)

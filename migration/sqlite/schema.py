@@ -28,7 +28,7 @@ class TargetColumn(NamedTuple):
     key: int
 
 
-@dataclass(frozen=True, eq=False)  # told apart by identity: it is the key of what is kept of it
+@dataclass(frozen=True, eq=False)  # hash by identity: used as a cache key
 class Schema:
     """What the schema file makes.
 
