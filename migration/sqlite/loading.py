@@ -131,7 +131,7 @@ class Loader:
         Raises MigrationError: exit 3 for a value that SQLite cannot hold, naming the cell; 4 for another user's row.
         """
         if self._owner is not None:
-            self._refuse_strangers(records, before, self._owner)
+            self._refuse_foreign_rows(records, before, self._owner)
         columns: List[Any] = [list(map(take, records)) for take in self._takes]
         for i, convert in self._conversions:
             columns[i] = self._converted(records, before, i, columns[i], convert)
@@ -171,7 +171,7 @@ class Loader:
             ) from error
         return converted
 
-    def _refuse_strangers(self, records: Sequence[Any], before: int, owner: Callable[[Any], Any]) -> None:
+    def _refuse_foreign_rows(self, records: Sequence[Any], before: int, owner: Callable[[Any], Any]) -> None:
         for number, record in enumerate(records, before + 1):
             if not self._is_user(owner(record)):
                 raise damaged(
