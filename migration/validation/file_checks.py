@@ -245,7 +245,7 @@ def _values(
 
 def _given(context: Context, table: Table) -> Callable[[str], bool]:
     """Whether the source has something for a column: NULL too, unless the target cannot hold it."""
-    if isinstance(table, Table):
+    if table.becomes is None:
         return lambda column: True
     text = context.records[table.name]
     record = {} if text is None else msgspec.json.decode(text, type=Dict[str, msgspec.Raw])

@@ -9,7 +9,6 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 import pytest
 
-import config
 from import_to_sqlite import import_
 from migration.bundle import records
 from migration.model import Table
@@ -177,7 +176,7 @@ def test_sample_has_a_value_in_every_column(finished: Place) -> None:
 # Whole rows in SQLite
 
 
-@pytest.mark.parametrize("table", config.TABLES, ids=lambda table: table.name)
+@pytest.mark.parametrize("table", WHOLE, ids=lambda table: table.name)
 def test_row_too_few_and_row_too_many_are_named(settings: Settings, table: Table) -> None:
     with lawless(settings) as database:
         names = ", ".join(columns_of(database, table.name))

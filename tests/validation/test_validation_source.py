@@ -13,12 +13,12 @@ from typing import Dict, List
 
 import pytest
 
-import config
 from import_to_sqlite import import_
 from migration.model import USER_DATA, Table
 from migration.settings import Settings
 from migration.validation.report import Report
 from support.bundles import forget_types, rewrite
+from support.migrations import WHOLE
 from support.places import ANNA
 from support.runs import Run
 from support.servers import NOWHERE, Database
@@ -40,7 +40,7 @@ def checks(report: Report) -> set:
 def test_every_column_changed_in_the_source_names_its_row(settings: Settings, database: Database) -> None:
     """One row a column, in every table: the digest sees it and the rows are named; the import is not blamed."""
     expected: Dict[str, List[str]] = {}
-    for table in config.TABLES:
+    for table in WHOLE:
         types = dict(
             database.rows(
                 "SELECT column_name::text, udt_name::text FROM information_schema.columns WHERE table_name = %s",
@@ -84,7 +84,7 @@ def bundle_ids(settings: Settings, table: Table) -> List[str]:
 
 
 def test_rows_added_and_removed_in_the_source_are_named(settings: Settings, database: Database) -> None:
-    removed, changed = bundle_ids(settings, config.TABLES[-1])[:2]
+    removed, changed = bundle_ids(settings, WHOLE[-1])[:2]
     database.execute("DELETE FROM location_cache WHERE id = %s", removed)
     database.execute("UPDATE location_cache SET city_name = 'Elsewhere' WHERE id = %s", changed)
     database.execute(
@@ -105,7 +105,7 @@ def test_rows_added_and_removed_in_the_source_are_named(settings: Settings, data
 def test_change_in_the_source_and_damage_by_the_import_are_told_apart(
     settings: Settings, database: Database
 ) -> None:
-    first, second = bundle_ids(settings, config.TABLES[0])[:2]
+    first, second = bundle_ids(settings, WHOLE[0])[:2]
     database.execute("UPDATE clients SET last_name = 'Newly Wed' WHERE id = %s", first)
     with sqlite3.connect(str(settings.sqlite_path)) as connection:
         connection.execute("UPDATE clients SET phone = 'x' WHERE id = ?", (second,))
@@ -157,7 +157,7 @@ def test_new_column_of_the_source_is_named(settings: Settings, database: Databas
 
 def test_row_that_went_to_another_user_is_named(settings: Settings, database: Database) -> None:
     (bruno,) = database.rows("SELECT id::text FROM users WHERE email = 'bruno@example.com'")[0]
-    row = bundle_ids(settings, next(table for table in config.TABLES if table.name == "interpretations"))[0]
+    row = bundle_ids(settings, next(table for table in WHOLE if table.name == "interpretations"))[0]
     database.execute("UPDATE interpretations SET user_id = %s WHERE id = %s", bruno, row)
     report = validate(settings)
     assert ("isolation", "interpretations", row) in {(f.check, f.table, f.row) for f in report.findings}
@@ -237,7 +237,7 @@ def test_option_against_needs_what_it_compares_with(settings: Settings, run: Run
 @pytest.fixture(params=["sorted", "shuffled"])
 def foreign(request: pytest.FixtureRequest, settings: Settings) -> Settings:
     """Five keys in the manifest, pretty-printed, JSON numbers as another program writes them; imported."""
-    for name in [USER_DATA, *(table.file for table in config.TABLES)]:
+    for name in [USER_DATA, *(table.file for table in WHOLE)]:
         text = (settings.data_dir / name).read_text(encoding="utf-8")
         # as Python's isoformat() has it: six digits or none
         text = re.sub(r'(?<=:\d\d\.)\d{1,5}(?=")', lambda found: found[0].ljust(6, "0"), text)
@@ -257,7 +257,7 @@ def test_bundle_of_another_layout_equals_its_source(foreign: Settings) -> None:
 
 
 def test_change_is_named_against_a_bundle_of_another_layout(foreign: Settings, database: Database) -> None:
-    (row, *_) = sorted(bundle_ids(foreign, config.TABLES[0]))
+    (row, *_) = sorted(bundle_ids(foreign, WHOLE[0]))
     database.execute("UPDATE clients SET last_name = 'Newly Wed' WHERE id = %s", row)
     break_a_cell(foreign)
     report = validate(foreign)
@@ -274,7 +274,7 @@ def test_change_is_named_against_a_bundle_of_another_layout(foreign: Settings, d
 def test_each_kind_of_change_is_named_against_a_bundle_of_another_layout(
     foreign: Settings, database: Database, change: str
 ) -> None:
-    (row, *_) = sorted(bundle_ids(foreign, config.TABLES[0]))
+    (row, *_) = sorted(bundle_ids(foreign, WHOLE[0]))
     database.execute("UPDATE clients SET %s WHERE id = %%s" % change, row)
     assert validate(foreign).source_changes["clients"].changed.ids == [row]
 
