@@ -29,8 +29,8 @@ from migration.files import make_folder
 from migration.fleet import ledger, origin, results
 from migration.fleet.ledger import INTERRUPTED, Outcome, Pending
 from migration.fleet.results import BUNDLE, DATABASE, folder_of
-from migration.postgres import shared_rows, source
-from migration.postgres.source import Snapshot
+from migration.postgres import connecting, explanations, shared_rows, snapshot
+from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings
 from migration.sqlite.schema import read_schema
 from validate_migration import validate
@@ -100,7 +100,7 @@ def migrate_user(errand: Errand, user: Pending) -> Outcome:
         except Exception as error:  # noqa: BLE001  a bug is one user's end, and its text may hold personal data
             outcome = _unexpected(user_id, error)
         # a lost connection: the snapshot may still be there for another one
-        if not isinstance(failure, source.ConnectionLost) or attempt == ATTEMPTS:
+        if not isinstance(failure, explanations.ConnectionLost) or attempt == ATTEMPTS:
             break
         time.sleep(0.1 * attempt)
     return outcome._replace(attempts=attempt, started=started, ended=ledger.now())
@@ -296,7 +296,7 @@ def _snapshot(errand: Errand, settings: Settings) -> Iterator[Snapshot]:
     if errand.snapshot is None:
         with contextlib.ExitStack() as closing:
             try:
-                own = closing.enter_context(source.snapshot(settings))
+                own = closing.enter_context(connecting.snapshot(settings))
             except MigrationError as error:
                 raise RunStopped(error) from error
             _require_same_database(errand, own)
@@ -335,10 +335,10 @@ def _open(errand: Errand, settings: Settings) -> _Kept:
     closing = contextlib.ExitStack()
     try:
         exported = shared_rows.exported_shared(Path(errand.common))
-        db = closing.enter_context(source.snapshot(settings, errand.snapshot, exported))
-        with source.opened(settings, db):
+        db = closing.enter_context(connecting.snapshot(settings, errand.snapshot, exported))
+        with connecting.opened(settings, db):
             if db.visible() != errand.visible:  # a server that has crashed gives the same ids out again
-                raise source.snapshot_gone()
+                raise snapshot.snapshot_gone()
             db.rows("SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', %s, true)", (IDLE,))
     except MigrationError as error:
         closing.close()

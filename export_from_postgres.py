@@ -28,9 +28,9 @@ from migration.bundle.writing import Writer, new_bundle
 from migration.cli import configuration, options, running, terminal
 from migration.errors import ExitCode, MigrationError, SourceError
 from migration.model import Table
-from migration.postgres import source
+from migration.postgres import connecting, parameters
 from migration.postgres.rows import LISTED_ORPHANS, Orphans, Rows, rows_of_user
-from migration.postgres.source import Snapshot
+from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings
 from migration.sqlite.schema import read_schema
 
@@ -58,7 +58,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
     """
     schema = read_schema(settings.schema_path)
     alone, started = db is not None, time.perf_counter()
-    with source.opened(settings, db) as db:
+    with connecting.opened(settings, db) as db:
         log.debug("export: PostgreSQL %s, snapshot %s", db.server_version, db.visible())
         rows = rows_of_user(
             db, settings, schema, settings.user_email or settings.default_email, settings.skip_orphans
@@ -96,7 +96,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
                 orphans_skipped=skipped,
                 left_behind=left_behind,
                 owners=rows.owner_texts,
-                source=source.masked(settings.postgres),
+                source=parameters.masked(settings.postgres),
                 server_version=db.server_version,
                 snapshot=db.visible(),
                 lc_monetary=rows.lc_monetary,
@@ -120,7 +120,7 @@ def _beside(settings: Settings, db: Snapshot, alone: bool) -> Iterator[Optional[
         other = None
         if not alone and db.size(table.name for table in settings.whole_tables) > FOR_TWO and db.can_share():
             try:
-                other = stack.enter_context(source.snapshot(settings, db.share(), optional=True))
+                other = stack.enter_context(connecting.snapshot(settings, db.share(), optional=True))
             except MigrationError as error:  # no second connection is to be had: it goes without
                 log.info("exporting through one connection: %s", error)
         yield other

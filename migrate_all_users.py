@@ -50,9 +50,9 @@ from migration.fleet.cluster import Lost, Workers
 from migration.fleet.ledger import Ledger, Outcome, Pending
 from migration.fleet.origin import Origin
 from migration.fleet.results import folder_of
-from migration.postgres import shared_rows, source
-from migration.postgres.rows import account_for
-from migration.postgres.source import Snapshot
+from migration.postgres import connecting, parameters, shared_rows
+from migration.postgres.representable import account_for
+from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings
 from migration.sqlite.schema import read_schema
 
@@ -160,12 +160,12 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
 
     Raises MigrationError where the run cannot begin or go on; the ledger and the summary say so, too.
     """
-    with source.snapshot(settings) as db, _common_folder(output) as common:
+    with connecting.snapshot(settings) as db, _common_folder(output) as common:
         schema = read_schema(settings.schema_path)
         account_for(db, settings, schema)
         users = selection.users(db, settings, arguments.users_from, arguments.where_active)
         of = origin.origin_of(db, settings, schema)
-        where = source.masked(settings.postgres)
+        where = parameters.masked(settings.postgres)
         _require_same_origin(book, of, where, output, arguments.resume)
         snapshot = None if arguments.no_shared_snapshot else db.share()
         run = book.begin(
@@ -276,7 +276,7 @@ def _choose(
             % (
                 "active " if arguments.where_active else "",
                 settings.root.name,
-                source.masked(settings.postgres),
+                parameters.masked(settings.postgres),
             ),
             "check the database and its schema: --postgres-url, and POSTGRES_SCHEMA in config.py",
         )
@@ -505,7 +505,7 @@ def _outcomes(users: Sequence[Pending], result: object, waiting: _Waiting) -> Li
 def _require_snapshot(run: _Run) -> None:
     """Raises MigrationError (exit 3) where the connection has ended that holds the snapshot of all users."""
     try:
-        with source.opened(run.settings, run.db):
+        with connecting.opened(run.settings, run.db):
             run.db.value("SELECT 1")
     except MigrationError as error:
         raise SourceError(

@@ -25,7 +25,7 @@ import config
 from migration.bundle.folder import held
 from migration.cli import configuration, options, running, terminal
 from migration.errors import ExitCode
-from migration.postgres.source import Snapshot
+from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings
 from migration.sqlite import publishing
 from migration.sqlite.schema import read_schema

@@ -26,7 +26,7 @@ from demo.postgres import temp_postgres
 from migration.cli import configuration
 from migration.fleet import selection
 from migration.fleet.ledger import Outcome
-from migration.postgres import shared_rows, source
+from migration.postgres import connecting, shared_rows
 from migration.settings import Settings
 from migration.sqlite.schema import read_schema
 
@@ -162,10 +162,10 @@ def _loop(url: str, output: Path) -> int:
     settings = _settings(url, output)
     common = output / "common"
     common.mkdir()
-    with source.snapshot(settings) as db:
+    with connecting.snapshot(settings) as db:
         exported = shared_rows.export_shared(db, settings, read_schema(settings.schema_path), common)
         users = list(selection.users(db, settings, None, active=False))
-        with source.snapshot(settings, db.share(), exported) as own:
+        with connecting.snapshot(settings, db.share(), exported) as own:
             for user in users:
                 outcome: Outcome = cluster_worker.phases(settings, user, own)
                 assert outcome.exit_code == 0, outcome.error

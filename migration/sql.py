@@ -10,6 +10,11 @@ def quote(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
+def qualified(alias: str, name: str) -> str:
+    """A column of a table that a query calls ``alias``."""
+    return alias + "." + quote(name)
+
+
 def literal(value: str) -> str:
     """A text literal, for COPY, which takes no parameters. Pinned standard_conforming_strings is not relied on."""
     return " E'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -465,7 +465,7 @@ SITUATIONS: dict[str, Callable[[Scene], Result]] = {
 IN_SOURCE = {
     "no space left for …": ("sqlite/errors.py", "no space left for %s"),
     "table … is locked, and was not free within …: …": (
-        "postgres/source.py",
+        "postgres/explanations.py",
         "table %s is locked, and was not free within %s: %s",
     ),
     "PostgreSQL at … has not answered for …": (
@@ -473,11 +473,11 @@ IN_SOURCE = {
         "PostgreSQL at %s has not answered for %s",
     ),
     "stopped, as … waits to change table …": (
-        "postgres/source.py",
+        "postgres/snapshot.py",
         "stopped, as %s waits to change table %s",
     ),
     "changed in PostgreSQL while it was read: table …": (
-        "postgres/source.py",
+        "postgres/snapshot.py",
         "changed in PostgreSQL while it was read: table %s",
     ),
 }

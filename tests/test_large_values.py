@@ -13,7 +13,7 @@ import pytest
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
-from migration.postgres import source
+from migration.postgres import connecting, explanations
 from migration.postgres.rows import rows_of_user
 from migration.sqlite import building
 from migration.sqlite.schema import read_schema
@@ -185,11 +185,11 @@ def test_largest_value_of_a_record_that_postgresql_cannot_write_is_named(
             for listed in settings.tables
         ),
     )
-    with source.snapshot(settings) as db:
+    with connecting.snapshot(settings) as db:
         rows = rows_of_user(db, settings, read_schema(settings.schema_path), ANNA, False)
         query = rows.as_json(columns)
         for db.reading, db.asked in ((query, query), (None, "SELECT count(*) FROM (%s) j (line)" % query)):
-            message, _ = source._too_large("the limit", settings, db)
+            message, _ = explanations._too_large("the limit", settings, db)
             assert message.startswith(
                 "table %s, row %s, column %s: PostgreSQL cannot write a record" % (table, key, column)
             )

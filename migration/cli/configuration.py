@@ -169,10 +169,10 @@ def _postgres(found: _Lookup) -> Tuple[Dict[str, str], Optional[str]]:
 def _over(named: Mapping[str, str], url: str, found: _Lookup) -> Dict[str, str]:
     """The URL's parameters. If the URL is in ``.env``, parts set in the environment replace its parts one by one."""
     from migration.cli import process_list
-    from migration.postgres import source
+    from migration.postgres import parameters
 
     process_list.hide(url)
-    given = source.parameters(url)
+    given = parameters.parameters(url)
     from_file = not getattr(found.arguments, "postgres_url", None) and not os.environ.get("POSTGRES_URL")
     for variable, name, _ in _POSTGRES if from_file else ():
         part = os.environ.get(variable)

@@ -10,7 +10,7 @@ from typing import Dict, List, Sequence, Tuple
 from migration import conversion
 from migration.cli import terminal
 from migration.cli.log import log
-from migration.postgres import source
+from migration.postgres import connecting, parameters
 from migration.postgres.rows import Orphans, rows_of_user
 from migration.printing import size
 from migration.settings import Settings
@@ -53,7 +53,7 @@ def plan(settings: Settings) -> Plan:
     """Count what a migration with ``settings`` would move. Raises MigrationError like the export."""
     schema = read_schema(settings.schema_path)
     tables: List[TablePlan] = []
-    with source.opened(settings) as db:
+    with connecting.opened(settings) as db:
         rows = rows_of_user(
             db, settings, schema, settings.user_email or settings.default_email, settings.skip_orphans
         )
@@ -124,7 +124,7 @@ def show(made: Plan, settings: Settings) -> None:
     """Print the plan to stdout."""
     terminal.summary(
         "Dry run: user %s from %s to %s; nothing was written"
-        % (made.user_id, source.masked(settings.postgres), settings.sqlite_path),
+        % (made.user_id, parameters.masked(settings.postgres), settings.sqlite_path),
         ("table", "rows", "bytes", "conversions", "dropped columns"),
         [(table.name, table.rows, table.bytes, table.conversions, table.dropped) for table in made.tables],
         even_if_quiet=True,

@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import NamedTuple, Optional
 
-from migration.postgres.source import Snapshot
+from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings
 from migration.sqlite.schema import Schema
 

@@ -10,7 +10,9 @@ from typing import Mapping
 
 from migration.cli.log import log
 from migration.errors import TargetError
-from migration.postgres.source import SharedRows, Snapshot, select_json
+from migration.postgres.digests import SharedRows
+from migration.postgres.records import select_json
+from migration.postgres.snapshot import Snapshot
 from migration.printing import size
 from migration.settings import Settings
 from migration.sqlite.schema import Schema

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Set
 
 from migration.errors import SourceError, UsageError
-from migration.postgres.source import Snapshot, everybody, without_key
+from migration.postgres.snapshot import Snapshot
+from migration.postgres.users import everybody, without_key
 from migration.settings import Settings
 from migration.sql import quote, texts
 

@@ -25,32 +25,22 @@ import psycopg2
 
 from migration.bundle.writing import Sink
 from migration.errors import MigrationError, SourceError, UsageError
-from migration.model import Column, Equality, ForeignKey, Table
+from migration.model import Equality, ForeignKey, Table
 from migration.postgres import kinds
-from migration.postgres.catalog import account_for_tables, apart_from, parent_key, read_with, within
-from migration.postgres.kinds import Type
+from migration.postgres.catalog import apart_from, parent_key, read_with, within
+from migration.postgres.digests import Digest
+from migration.postgres.operators import are_written_alike
+from migration.postgres.records import select_json
+from migration.postgres.representable import TAKES_OIDS, account_for, migrated_values, unkept
 from migration.postgres.shared_rows import merging
-from migration.postgres.source import (
-    Digest,
-    Snapshot,
-    are_written_alike,
-    everybody,
-    select_json,
-    without_key,
-)
-from migration.printing import printable
+from migration.postgres.snapshot import Snapshot
+from migration.postgres.users import User, find_user, user_of_id
 from migration.settings import Settings
-from migration.sql import literal, quote, texts
+from migration.sql import literal, qualified, texts
 from migration.sqlite.mapping import map_all, target_of
 from migration.sqlite.schema import Schema
 
-LISTED_USERS = 20
 LISTED_ORPHANS = 20
-
-
-class User(NamedTuple):
-    id: str
-    email: Optional[str]
 
 
 class Orphans(NamedTuple):
@@ -87,125 +77,6 @@ def rows_of_user(
     else:
         user = find_user(db, settings, str(email))
     return Rows(db, settings, user, schema, skip_orphans)
-
-
-def account_for(db: Snapshot, settings: Settings, schema: Schema) -> None:
-    """Stop where a table or column is not accounted for. Raises MigrationError (exit 2 or 3)."""
-    account_for_tables(settings, db.catalog)
-    values = list(_migrated_values(db, settings, schema))
-    for table, column, type_ in values:
-        reason = kinds.refusal(type_)
-        if reason is not None:
-            raise _unkept(table, column, reason, "give it another type in PostgreSQL")
-    monetary = next((value for value in values if kinds.is_monetary(value[2])), None)
-    if monetary is not None:
-        _require_one_currency(db, *monetary[:2])
-
-
-def _migrated_values(
-    db: Snapshot, settings: Settings, schema: Schema
-) -> Iterator[Tuple[Table, Column, Type]]:
-    """The columns that SQLite gets and whose values are of no plain type, with that."""
-    for table, mapped in zip(settings.tables, map_all(settings, db.catalog.columns, schema)):
-        values = db.catalog.values.get(table.name, {})
-        for pair in mapped.copied:
-            if pair.source.name in values:
-                yield table, pair.source, values[pair.source.name]
-
-
-def _unkept(table: Table, column: Column, reason: str, advice: str) -> MigrationError:
-    return SourceError(
-        "cannot keep %s.%s (%s): %s" % (table.name, column.name, column.type, reason),
-        '%s; or leave the column behind: take it out of the SQLite schema and add "%s" to dropped=(...) of %s in config.py'
-        % (advice, column.name, table.name),
-    )
-
-
-_TAKES_OIDS = ("integer", "bigint", "text", "character varying")
-
-# Roles whose sessions read the same money as other numbers
-_CURRENCIES = """
-SELECT s.setting, coalesce(string_agg(DISTINCT pg_get_userbyid(r.setrole)::text, ', '), '')
-FROM pg_settings s
-LEFT JOIN (SELECT setrole, unnest(setconfig) AS given FROM pg_db_role_setting
-           WHERE setrole <> 0 AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))) r
-       ON r.given LIKE 'lc\\_monetary=%' AND (s.source LIKE '%user' OR r.given <> 'lc_monetary=' || s.setting)
-WHERE s.name = 'lc_monetary' AND s.source <> 'client'
-GROUP BY s.setting
-"""
-
-
-def _require_one_currency(db: Snapshot, table: Table, column: Column) -> None:
-    """Money is a whole number whose decimal places lc_monetary alone tells: everybody's has to be the same."""
-    for setting, roles in db.rows(_CURRENCIES):
-        if roles:
-            raise _unkept(
-                table,
-                column,
-                "what money is depends on lc_monetary, which is %s here and is set apart for %s"
-                % (setting, roles),
-                "say which holds: --postgres-url with ?options=-c%20lc_monetary%3D" + setting,
-            )
-
-
-def user_of_id(db: Snapshot, settings: Settings, user_id: str) -> User:
-    """The user of this id. Raises MigrationError (exit 3) where there is none."""
-    users = settings.root
-    key = db.catalog.column(users.name, users.key)
-    rows = db.rows(
-        "SELECT {id}::text, {name}::text FROM {users} WHERE {is_it}".format(
-            id=_column("t", users.key),
-            name=_column("t", users.named_by),
-            users=everybody(db, settings),
-            is_it=db.equality(key, key).sql(
-                _column("t", users.key), "{}::{}".format(literal(user_id), key.type)
-            ),
-        )
-    )
-    if not rows:
-        raise SourceError("user not found: " + user_id)
-    return User(*rows[0])
-
-
-def find_user(db: Snapshot, settings: Settings, email: str) -> User:
-    """The user of exactly this name. Raises MigrationError (exit 3) where there is none."""
-    users, source = settings.root, everybody(db, settings)
-    name = _column("t", users.named_by) + '::text COLLATE "C"'
-    wanted = literal(email) if db.can_be_told(email) else "NULL"
-    rows = db.rows(
-        "SELECT {}::text, {} FROM {} WHERE {} = {}".format(
-            _column("t", users.key), name, source, name, wanted
-        )
-    )
-    if len(rows) == 1:
-        if rows[0][0] is None:
-            raise without_key(settings)
-        return User(*rows[0])
-    if rows:
-        raise SourceError(
-            "%d users have the e-mail address %s" % (len(rows), email),
-            "make the addresses in table %s unique" % users.name,
-            logged="%d users have the same e-mail address" % len(rows),
-        )
-    total = db.value("SELECT count(*) FROM " + source)
-    listed = db.rows(
-        "SELECT {name} FROM {source} WHERE {name} IS NOT NULL ORDER BY lower({name}) <> lower({wanted}), 1 LIMIT {limit}".format(
-            name=name, source=source, wanted=wanted, limit=LISTED_USERS
-        )
-    )
-    lines = [
-        "the %d users there:" % total
-        if total <= LISTED_USERS
-        else "the first %d of %d users:" % (LISTED_USERS, total)
-    ]
-    lines += ["  " + printable(str(address)) for (address,) in listed]
-    raise SourceError(
-        "user not found: " + email,
-        'check the spelling (case counts); list all: psql -d DATABASE -c "SELECT %s FROM %s ORDER BY 1"'
-        % (users.named_by, db.quoted(users.name).replace('"', "")),
-        logged="user not found",
-        private_hint="\n".join(lines) if total else "table %s is empty" % users.name,
-    )
 
 
 class Rows:
@@ -361,7 +232,7 @@ class Rows:
     def _is_owner(self, table: Table, alias: str) -> str:
         mine = self._mine(table, alias)
         if table.ownership.or_shared:
-            return "(%s OR %s IS NULL)" % (mine, _column(alias, str(table.owner)))
+            return "(%s OR %s IS NULL)" % (mine, qualified(alias, str(table.owner)))
         return mine
 
     @functools.cached_property
@@ -375,7 +246,7 @@ class Rows:
         way, users = self._ways[table.name], self.settings.root
         assert way is not None
         key = "{}::{}".format(literal(self.user.id), self.catalog.column(users.name, users.key).type)
-        return way.equalities[0].sql(key, _column(alias, way.columns[0]))
+        return way.equalities[0].sql(key, qualified(alias, way.columns[0]))
 
     def _leads_to_owned(self, key: ForeignKey, alias: str) -> str:
         parent = _next_alias(alias)
@@ -384,8 +255,8 @@ class Rows:
             parent,
             _matches(
                 key,
-                functools.partial(_column, parent),
-                functools.partial(_column, alias),
+                functools.partial(qualified, parent),
+                functools.partial(qualified, alias),
                 parent + ".tableoid",
                 alias + ".tableoid",
             ),
@@ -428,7 +299,7 @@ class Rows:
     def left_behind(self) -> List[Orphans]:
         """Every reference from a row that is not exported to one that is the user's own: their rows by another way."""
         tests = [
-            _Test(key, self._left_behind_from(key), functools.partial(_column, "t"), _identity("t"))
+            _Test(key, self._left_behind_from(key), functools.partial(qualified, "t"), _identity("t"))
             for key in self._source_references
             if self._may_be_left_behind(key)
         ]
@@ -449,7 +320,7 @@ class Rows:
             % (
                 number,
                 self.db.quoted(key.table),
-                _present(_column("t", name) for name in key.columns),
+                _present(qualified("t", name) for name in key.columns),
                 self.owned(self.tables[key.table]),
             )
             for number, key in enumerate(keys)
@@ -467,15 +338,15 @@ class Rows:
     @property
     def lc_monetary(self) -> Optional[str]:
         """The setting under which money was read as numbers; None where there is no money."""
-        values = _migrated_values(self.db, self.settings, self.schema)
+        values = migrated_values(self.db, self.settings, self.schema)
         if not any(kinds.is_monetary(type_) for _, _, type_ in values):
             return None
         return str(self.db.value("SELECT current_setting('lc_monetary')"))
 
     def require_kept(self) -> None:
         """Stop at the first column with a value that cannot be kept. Raises MigrationError (exit 3)."""
-        for table, column, type_ in _migrated_values(self.db, self.settings, self.schema):
-            for doubt in kinds.doubts(type_, _column("t", column.name)):
+        for table, column, type_ in migrated_values(self.db, self.settings, self.schema):
+            for doubt in kinds.doubts(type_, qualified("t", column.name)):
                 sql = "SELECT count(*) FROM {} t WHERE {} AND {}".format(
                     self.db.quoted(table.name), self.condition(table), doubt.condition
                 )
@@ -484,11 +355,9 @@ class Rows:
                 except psycopg2.errors.InsufficientPrivilege:
                     raise
                 except (psycopg2.DataError, psycopg2.InternalError, psycopg2.ProgrammingError) as error:
-                    raise _unkept(
-                        table, column, "PostgreSQL cannot read its text back", doubt.hint
-                    ) from error
+                    raise unkept(table, column, "PostgreSQL cannot read its text back", doubt.hint) from error
                 if rows:
-                    raise _unkept(table, column, "%s (rows: %d)" % (doubt.reason, rows), doubt.hint)
+                    raise unkept(table, column, "%s (rows: %d)" % (doubt.reason, rows), doubt.hint)
 
     def suspects(self) -> List[str]:
         """A line for each column of numbers or text, of no key, whose every value names a large object."""
@@ -502,14 +371,14 @@ class Rows:
             names = [
                 pair.source.name
                 for pair in mapped.copied
-                if pair.source.type.startswith(_TAKES_OIDS)
+                if pair.source.type.startswith(TAKES_OIDS)
                 and pair.source.name not in self.catalog.primary_keys.get(table.name, ())
                 and (table.name, pair.source.name) not in keys
             ]
             if names:
                 tests = ", ".join(
                     "bool_and({}::text OPERATOR(pg_catalog.=) ANY (SELECT oid::text FROM pg_catalog.pg_largeobject_metadata))".format(
-                        _column("t", name)
+                        qualified("t", name)
                     )
                     for name in names
                 )
@@ -584,7 +453,7 @@ class Rows:
         return (
             "{} t WHERE {} AND EXISTS (SELECT FROM {} p WHERE {} AND {}) AND {} AND ({}) IS NOT TRUE".format(
                 self.db.quoted(key.table),
-                _present(_column("t", name) for name in key.columns),
+                _present(qualified("t", name) for name in key.columns),
                 self._set(key.parent),
                 self._named_by(key),
                 self._is_own(self.tables[key.parent], "p"),
@@ -677,7 +546,7 @@ class Rows:
         made = []
         for name, table in self.tables.items():
             if name in needed:
-                columns = ["%s AS %s" % (_column("t", c), self._place(name, c)) for c in self._kept(name)]
+                columns = ["%s AS %s" % (qualified("t", c), self._place(name, c)) for c in self._kept(name)]
                 if identities or not self.catalog.keys[name]:
                     columns.append(_identity("t") + " AS r")
                 if name in families:
@@ -741,7 +610,7 @@ class Rows:
         return _matches(
             key,
             lambda column: "p." + self._place(key.parent, column),
-            functools.partial(_column, "t"),
+            functools.partial(qualified, "t"),
             "p.o",
             "t.tableoid",
         )
@@ -755,7 +624,7 @@ class Rows:
                 continue
             texts = self.db.rows(
                 "SELECT DISTINCT to_json({}) #>> '{{}}' FROM {} t WHERE {} AND {}".format(
-                    _column("t", table.owner),
+                    qualified("t", table.owner),
                     self.db.quoted(name),
                     self._within(name, "t"),
                     self._mine(table),
@@ -775,7 +644,7 @@ class Rows:
 
     def row_name(self, table: str) -> str:
         """SQL expression: the row's key as text."""
-        return self._name(table, functools.partial(_column, "t"), _identity("t"))
+        return self._name(table, functools.partial(qualified, "t"), _identity("t"))
 
     def _name(self, table: str, column: Callable[[str], str], row: str) -> str:
         """SQL expression: a row's key as text; where the table has none, the row's place, which holds nobody's data."""
@@ -861,10 +730,6 @@ class _Test(NamedTuple):
     source: str
     column: Callable[[str], str]
     row: str
-
-
-def _column(alias: str, name: str) -> str:
-    return alias + "." + quote(name)
 
 
 def _matches(

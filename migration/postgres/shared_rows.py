@@ -19,7 +19,9 @@ from migration.bundle.writing import Sink
 from migration.files import create_private, sync, sync_folder
 from migration.model import Table
 from migration.postgres.catalog import Catalog, apart_from, within
-from migration.postgres.source import Digest, SharedRows, Snapshot, select_json
+from migration.postgres.digests import Digest, SharedRows
+from migration.postgres.records import select_json
+from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings
 from migration.sql import quote
 from migration.sqlite.schema import Schema

@@ -6,7 +6,7 @@ import time
 from concurrent.futures import Future
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set
 
-from migration.postgres.source import Digest
+from migration.postgres.digests import Digest
 from migration.validation.inputs import Context
 from migration.validation.report import Changes, CheckResult, Finding, TableResult
 

@@ -15,7 +15,7 @@ from migration.bundle.records import in_blocks
 from migration.cli import terminal
 from migration.errors import MigrationError
 from migration.model import Table
-from migration.postgres.source import Digest, Digester
+from migration.postgres.digests import Digest, Digester
 from migration.sql import quote
 from migration.sqlite import connecting, mapping
 from migration.sqlite.mapping import TableMapping

@@ -20,9 +20,9 @@ from migration.bundle.manifest import (
 from migration.bundle.reading import Reader, open_bundle
 from migration.errors import ExitCode, MigrationError
 from migration.model import USER_DATA, Column, Table
-from migration.postgres import source
+from migration.postgres import connecting
 from migration.postgres.rows import Rows, rows_of_user
-from migration.postgres.source import Snapshot
+from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings
 from migration.sqlite import mapping, schema
 from migration.sqlite.mapping import TableMapping
@@ -180,7 +180,7 @@ def _live(
         settings = dataclasses.replace(settings, user_id=manifest.user_id)
     skipped = bool(manifest.orphans_skipped) if manifest else settings.skip_orphans
     try:
-        with source.opened(settings, db) as live:
+        with connecting.opened(settings, db) as live:
             yield rows_of_user(live, settings, expected, email, skipped)
     except MigrationError as error:
         if error.exit_code == ExitCode.SOURCE and manifest is not None and settings.against != "source":

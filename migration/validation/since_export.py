@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple
 
 from migration import conversion
 from migration.model import Table
-from migration.postgres.source import Digest
+from migration.postgres.digests import Digest
 from migration.sqlite import mapping
 from migration.sqlite.mapping import TableMapping
 from migration.validation import pairing, record_changes, walking

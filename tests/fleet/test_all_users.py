@@ -16,7 +16,7 @@ import pytest
 from demo import sample
 from migration.errors import ExitCode, MigrationError
 from migration.fleet import cluster, room
-from migration.postgres import source
+from migration.postgres import connecting
 from migration.sqlite.schema import read_schema
 from support.fleet import LEDGER, PERSONAL, Output, ids, migrate_all
 from support.migrations import settings_of
@@ -163,7 +163,7 @@ def test_estimate_of_the_room_is_near_what_is_taken(
     everybody: Everybody, sample_database: Database, place: Place
 ) -> None:
     settings = settings_of(sample_database.url, place)
-    with source.snapshot(settings) as db:
+    with connecting.snapshot(settings) as db:
         needed = room.bytes_needed(db, settings, read_schema(settings.schema_path), {}, len(sample.USERS))
     ((took,),) = everybody.output.query("SELECT sum(bytes) FROM users")
     files = [path for path in everybody.output.folder.glob("*-*/**/*") if path.is_file()]

@@ -13,7 +13,7 @@ import pytest
 
 from migration.fleet import origin, results
 from migration.fleet.results import Made
-from migration.postgres import source
+from migration.postgres import connecting
 from support.fleet import Output, ids, migrate_all
 from support.migrations import settings_of
 from support.places import ANNA, BRUNO, CARLA, DORA, Place, contents, extended_schema
@@ -279,7 +279,7 @@ def test_database_is_known_by_a_role_that_may_ask_little(server: Server, place: 
                 database.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
                 for role in ("", "curious"):
                     url = database.url + ("&user=curious" if role else "")
-                    with source.snapshot(settings_of(url, place)) as db:
+                    with connecting.snapshot(settings_of(url, place)) as db:
                         found[name, role] = origin.from_text(origin.as_text(origin.database_of(db)))
         finally:
             one.execute("DROP OWNED BY curious")

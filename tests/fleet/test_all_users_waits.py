@@ -22,7 +22,7 @@ from cluster_worker import Errand, migrate_user
 from migration.errors import ExitCode, MigrationError
 from migration.fleet import cluster, origin
 from migration.fleet.ledger import Pending
-from migration.postgres import shared_rows, source
+from migration.postgres import connecting, shared_rows
 from migration.sqlite.schema import read_schema
 from support.fleet import Going, Output, command_line, parent_of
 from support.migrations import settings_of
@@ -161,7 +161,7 @@ def errand(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     output, common = tmp_path / "output", tmp_path / "common"
     output.mkdir()
     common.mkdir()
-    with source.snapshot(settings) as db:
+    with connecting.snapshot(settings) as db:
         shared_rows.export_shared(db, settings, read_schema(settings.schema_path), common)
         yield Errand(
             str(output), str(common), db.share(), db.visible(), origin.as_text(origin.database_of(db)),

@@ -27,7 +27,7 @@ from migration.bundle.manifest import files_of
 from migration.bundle.reading import open_bundle
 from migration.errors import ExitCode, MigrationError
 from migration.model import Table, child_of, owned_by, shared
-from migration.postgres import source
+from migration.postgres import connecting, snapshot
 from migration.settings import Settings
 from support.bundles import during, table_files
 from support.migrations import WHOLE, settings_of
@@ -384,18 +384,18 @@ def test_two_connections_write_what_one_writes(
     one, two, refused = (Place(tmp_path / name) for name in ("one", "two", "refused"))
     export(settings_of(sample_database.url, one))
     monkeypatch.setattr(export_from_postgres, "FOR_TWO", -1)
-    readers, copy = set(), source.Snapshot.copy
+    readers, copy = set(), snapshot.Snapshot.copy
 
-    def noted(db: source.Snapshot, *arguments: Any) -> None:
+    def noted(db: snapshot.Snapshot, *arguments: Any) -> None:
         readers.add(db)
         copy(db, *arguments)
 
-    monkeypatch.setattr(source.Snapshot, "copy", noted)
+    monkeypatch.setattr(snapshot.Snapshot, "copy", noted)
     export(settings_of(sample_database.url, two))
     assert len(readers) == 2
     assert table_files(two.data) == table_files(one.data)
 
-    monkeypatch.setattr(source.Snapshot, "share", lambda db: "00000000-00000000-1")  # one that is not there
+    monkeypatch.setattr(snapshot.Snapshot, "share", lambda db: "00000000-00000000-1")  # one that is not there
     with caplog.at_level("DEBUG", "migration"):
         export(settings_of(sample_database.url, refused))
     assert "exporting through one connection" in caplog.text
@@ -443,10 +443,10 @@ def test_changes_made_during_the_export_do_not_appear(
 
 
 def test_transaction_is_one_read_only_snapshot(database: Database, place: Place) -> None:
-    with source.snapshot(settings_of(database.url, place)) as db:
+    with connecting.snapshot(settings_of(database.url, place)) as db:
         assert db.value("SHOW transaction_read_only") == "on"
         assert db.value("SHOW transaction_isolation") == "repeatable read"
-    with pytest.raises(MigrationError, match="read-only transaction") as caught, source.snapshot(
+    with pytest.raises(MigrationError, match="read-only transaction") as caught, connecting.snapshot(
         settings_of(database.url, place)
     ) as db:
         db.rows("DELETE FROM public.clients RETURNING id")
@@ -456,16 +456,16 @@ def test_transaction_is_one_read_only_snapshot(database: Database, place: Place)
 
 def test_shared_snapshot_shows_its_moment_and_ends_with_its_holder(database: Database, place: Place) -> None:
     settings = settings_of(database.url, place)
-    with source.snapshot(settings) as holder:
+    with connecting.snapshot(settings) as holder:
         shared = holder.share()
         before = holder.value("SELECT count(*) FROM public.clients")
         database.execute("DELETE FROM clients")
-        with source.snapshot(settings, shared) as db:
+        with connecting.snapshot(settings, shared) as db:
             assert db.value("SELECT count(*) FROM public.clients") == before > 0
             assert db.value("SHOW transaction_read_only") == "on"
     assert connections_become(0, database)
     gone = pytest.raises(MigrationError, match="the shared snapshot is gone")
-    with gone as refused, source.snapshot(settings, shared):
+    with gone as refused, connecting.snapshot(settings, shared):
         pass
     assert refused.value.exit_code == ExitCode.SOURCE
 

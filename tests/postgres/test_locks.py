@@ -21,7 +21,7 @@ from migration.bundle.manifest import MANIFEST
 from migration.cli.plan import plan
 from migration.errors import ExitCode, MigrationError
 from migration.model import Table, owned_by
-from migration.postgres import source, table_locks
+from migration.postgres import catalog_queries, connecting, snapshot, table_locks
 from support.bundles import during, table_files
 from support.fleet import Output, command
 from support.migrations import settings_of
@@ -198,17 +198,17 @@ def test_schema_swapped_meanwhile_stops_the_export(
 def test_schema_swapped_meanwhile_stops_dry_run_and_validation(
     own_migration: Any, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    catalog = source.read_catalog
+    catalog = catalog_queries.read_catalog
     swapped: List[int] = []
 
-    def then_swapped(db: source.Snapshot) -> Any:
-        found = catalog(db)
+    def then_swapped(*asked: Any) -> Any:
+        found = catalog(*asked)
         if not swapped:
             swapped.append(1)
             schemas_swapped(database)
         return found
 
-    monkeypatch.setattr(source, "read_catalog", then_swapped)
+    monkeypatch.setattr(snapshot, "read_catalog", then_swapped)
     with pytest.raises(MigrationError, match="user not found|changed in PostgreSQL while it was read"):
         plan(own_migration)
     database.execute("DROP SCHEMA public CASCADE; ALTER SCHEMA old RENAME TO public")
@@ -239,7 +239,7 @@ def test_role_that_may_not_lock_one_table_locks_the_others(database: Database, p
     database.execute("CREATE ROLE %s LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO %s" % (role, role))
     database.execute("REVOKE SELECT ON transit_events FROM " + role)
     reader = settings_of(database.url.replace("postgres@", role + "@"), place)
-    with source.snapshot(reader) as db:
+    with connecting.snapshot(reader) as db:
         assert db.share()  # not within a savepoint
         with pytest.raises(pg.LockNotAvailable):
             change(database, "TRUNCATE session_notes")
@@ -249,16 +249,16 @@ def test_role_that_may_not_lock_one_table_locks_the_others(database: Database, p
 
 def after_the_snapshot(act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Act once when the catalog has been read, and no table yet."""
-    catalog, acted = source.read_catalog, []
+    catalog, acted = catalog_queries.read_catalog, []
 
-    def then_acted(db: source.Snapshot) -> Any:
-        found = catalog(db)
+    def then_acted(*asked: Any) -> Any:
+        found = catalog(*asked)
         if not acted:
             acted.append(1)
             act()
         return found
 
-    monkeypatch.setattr(source, "read_catalog", then_acted)
+    monkeypatch.setattr(snapshot, "read_catalog", then_acted)
 
 
 @pytest.mark.usefixtures("unlocked")
@@ -281,7 +281,7 @@ def test_tables_of_another_schema_stay_too(
     tables.append(Table("apart.session_notes", owned_by("user_id")))
     refused: List[psycopg2.Error] = []
     at("after", disturbing(database, "TRUNCATE apart.session_notes", refused), monkeypatch)
-    with source.snapshot(settings_of(database.url, place, tables=tuple(tables))):
+    with connecting.snapshot(settings_of(database.url, place, tables=tuple(tables))):
         pass
     assert refused
 
@@ -294,7 +294,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls in this process do not wait long for a lock."""
     monkeypatch.setattr(table_locks, "SECONDS", 0.3)
     monkeypatch.setattr(table_locks, "PAUSE", 0.02)
-    monkeypatch.setitem(source.PINNED, "lock_timeout", "300ms")
+    monkeypatch.setitem(snapshot.PINNED, "lock_timeout", "300ms")
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
 from migration.fleet import selection
 from migration.model import Table, child_of, owned_by, shared
-from migration.postgres import source
+from migration.postgres import connecting
 from support.migrations import export_and_import, settings_of
 from support.ownership import (
     C1,
@@ -437,7 +437,7 @@ def test_schema_of_any_name(server: Server, place: Place, run: Run) -> None:
             export(dataclasses.replace(settings, user_email="10%"))
         chosen = place.folder / "chosen"
         chosen.write_text(ONE)
-        with source.snapshot(settings) as db:
+        with connecting.snapshot(settings) as db:
             assert list(selection.users(db, settings, str(chosen), False)) == [U]
             assert list(selection.users(db, settings, None, True)) == [U, V]
 

@@ -11,7 +11,7 @@ from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
 from migration.fleet import selection
 from migration.model import Table, child_of, owned_by
-from migration.postgres import source
+from migration.postgres import connecting
 from migration.postgres.rows import rows_of_user
 from migration.sqlite.schema import read_schema
 from support.ownership import C1, C2, ONE, U, V, migrate, other_root, refused, settings_of_root, settings_with
@@ -128,7 +128,7 @@ def test_users_of_a_table_of_its_own_are_no_users(two_users: Database, place: Pl
     assert refused(dataclasses.replace(settings, user_id=C1)).message == "user not found: " + C1
     chosen = place.folder / "chosen"
     chosen.write_text("admin@example.com")
-    with source.snapshot(settings) as db:
+    with connecting.snapshot(settings) as db:
         assert sorted(selection.users(db, settings, None, False)) == [U, V]
         assert sorted(selection.users(db, settings, None, True)) == [U, V]
         with pytest.raises(MigrationError, match="users not found"):
@@ -147,7 +147,7 @@ def test_user_without_a_key_is_refused_in_words(two_users: Database, place: Plac
     assert (error.message, error.exit_code) == ("a user in table users has no id", ExitCode.SOURCE)
     chosen = place.folder / "chosen"
     chosen.write_text(ONE)
-    with source.snapshot(settings) as db, pytest.raises(MigrationError, match="has no id"):
+    with connecting.snapshot(settings) as db, pytest.raises(MigrationError, match="has no id"):
         selection.users(db, settings, str(chosen), False)
 
 
@@ -277,7 +277,7 @@ def test_long_chains_take_time_in_proportion(
     lite = "CREATE TABLE posts (id INTEGER PRIMARY KEY, prev INTEGER)"
     settings = settings_with(two_users, place, (Table("posts", OWNED),), lite, skip_orphans=skip)
     started = time.perf_counter()
-    with source.snapshot(settings) as db:
+    with connecting.snapshot(settings) as db:
         db.rows("SELECT set_config('statement_timeout', '10s', true)")
         found = rows_of_user(db, settings, read_schema(settings.schema_path), ONE, skip)
         assert [orphans.rows for orphans in found.orphans()] == ([length] if skip else [])

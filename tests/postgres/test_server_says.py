@@ -15,7 +15,7 @@ import pytest
 from demo import sample
 from export_from_postgres import export
 from migration.errors import ExitCode, MigrationError
-from migration.postgres import source
+from migration.postgres import connecting, explanations, parameters
 from support.migrations import settings_of
 from support.places import ANNA, Place, contents
 from support.runs import Run
@@ -60,7 +60,7 @@ def refusing(code: str, text: str) -> Iterator[int]:
 def test_refusal_in_another_language_is_shown_as_it_is(code: str, text: str, place: Place) -> None:
     with refusing(code, text) as port:
         settings = settings_of("postgresql://anna:geheim@127.0.0.1:%d/there" % port, place)
-        with pytest.raises(MigrationError) as refused, source.snapshot(settings):
+        with pytest.raises(MigrationError) as refused, connecting.snapshot(settings):
             pass
     where = "cannot connect to PostgreSQL at anna@127.0.0.1:%d/there: " % port
     assert refused.value.message == where + "FATAL:  " + text
@@ -72,7 +72,9 @@ def test_refusal_in_another_language_is_shown_as_it_is(code: str, text: str, pla
 def raised(place: Place, database: Database, code: str) -> MigrationError:
     """What becomes of an error with this code and a text that nobody knows."""
     sql = "DO $$ BEGIN RAISE 'unbekannt' USING ERRCODE = '%s'; END $$" % code
-    with pytest.raises(MigrationError) as refused, source.snapshot(settings_of(database.url, place)) as db:
+    with pytest.raises(MigrationError) as refused, connecting.snapshot(
+        settings_of(database.url, place)
+    ) as db:
         db.rows(sql)
     assert refused.value.exit_code == ExitCode.SOURCE
     return refused.value
@@ -97,13 +99,13 @@ def test_code_and_not_text_tells_errors_apart(
 ) -> None:
     error = raised(place, sample_database, code)
     assert error.message.startswith(message)
-    assert isinstance(error, source.ConnectionLost) == message.startswith("lost")
+    assert isinstance(error, explanations.ConnectionLost) == message.startswith("lost")
 
 
 def test_text_that_reads_like_another_error_is_none(sample_database: Database, place: Place) -> None:
     sql = "DO $$ BEGIN RAISE 'password authentication failed, too many, row-level security, SSL, no space left'; END $$"
     refused = pytest.raises(MigrationError, match=r"PostgreSQL refuses: .*\(SQLSTATE P0001\)")
-    with refused, source.snapshot(settings_of(sample_database.url, place)) as db:
+    with refused, connecting.snapshot(settings_of(sample_database.url, place)) as db:
         db.rows(sql)
 
 
@@ -155,7 +157,7 @@ def test_unknown_parameter_is_named_with_what_to_write(
 
 def test_unknown_parameter_of_a_conninfo_string() -> None:
     with pytest.raises(MigrationError, match="does not know: schema"):
-        source.parameters("host=h password=geheim schema=public")
+        parameters.parameters("host=h password=geheim schema=public")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ def test_unknown_parameter_of_a_conninfo_string() -> None:
 )
 def test_part_of_a_password_is_no_parameter_to_be_named(url: str) -> None:
     with pytest.raises(MigrationError) as refused:
-        source.parameters(url)
+        parameters.parameters(url)
     assert "geheim" not in refused.value.message + str(refused.value.hint)
 
 

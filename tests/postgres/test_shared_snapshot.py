@@ -17,9 +17,9 @@ from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
 from migration.fleet import origin, room
 from migration.fleet.ledger import Pending
-from migration.postgres import shared_rows, source
+from migration.postgres import connecting, shared_rows
 from migration.postgres.rows import rows_of_user
-from migration.postgres.source import Snapshot
+from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings
 from migration.sqlite.schema import read_schema
 from support.migrations import settings_of
@@ -46,7 +46,7 @@ class Coordinator(NamedTuple):
 @pytest.fixture()
 def coordinator(database: Database, place: Place, common: Path) -> Iterator[Coordinator]:
     settings = settings_of(database.url, place)
-    with source.snapshot(settings) as db:
+    with connecting.snapshot(settings) as db:
         shared_rows.export_shared(db, settings, read_schema(settings.schema_path), common)
         yield Coordinator(db, db.share(), common)
 
@@ -77,7 +77,7 @@ def test_bundle_is_that_of_the_instant_whatever_changed_since(
     together = of(database.url, tmp_path / "together", email)
     exported = shared_rows.exported_shared(coordinator.common)
     assert set(exported) == {"interpretations", "location_cache"}
-    with source.snapshot(together, coordinator.snapshot, exported) as db:
+    with connecting.snapshot(together, coordinator.snapshot, exported) as db:
         export(together, db)
         import_(together)
         report = validate(together, db)
@@ -95,7 +95,7 @@ def test_digest_of_a_table_is_the_same_with_what_is_known_already(
     settings = settings_of(database.url, place)
     schema = read_schema(settings.schema_path)
     exported = shared_rows.exported_shared(coordinator.common)
-    with source.snapshot(settings, coordinator.snapshot, exported) as knowing, source.snapshot(
+    with connecting.snapshot(settings, coordinator.snapshot, exported) as knowing, connecting.snapshot(
         settings
     ) as new:
         known, asked = (rows_of_user(db, settings, schema, ANNA, False) for db in (knowing, new))
@@ -120,11 +120,11 @@ def test_shared_rows_are_sorted_in_by_any_key(
         database.execute("ALTER TABLE interpretations ALTER id TYPE %s USING id::%s" % (key, key))
         database.execute("ALTER TABLE interpretations ADD PRIMARY KEY (id)")
     alone, together = (of(database.url, tmp_path / name) for name in ("alone", "together"))
-    with source.snapshot(alone) as db:
+    with connecting.snapshot(alone) as db:
         exported = shared_rows.export_shared(db, alone, read_schema(alone.schema_path), common)
         assert ("interpretations" in exported) == (key != "text")  # whose order is the server's affair
         export(alone, db)
-        with source.snapshot(together, db.share(), exported) as other:
+        with connecting.snapshot(together, db.share(), exported) as other:
             export(together, other)
     assert bundle_of(together) == bundle_of(alone)
     ids = [row["id"] for row in json.loads((together.data_dir / "interpretations.json").read_bytes())]
@@ -141,7 +141,7 @@ def test_rows_that_depend_on_the_user_are_not_shared(database: Database, place: 
         dataclasses.replace(table, dropped=("client_id",)) if table is interpretations else table
         for table in settings.tables
     )
-    with source.snapshot(settings) as db:
+    with connecting.snapshot(settings) as db:
         settings = dataclasses.replace(settings, tables=tables)
         found = shared_rows.export_shared(db, settings, read_schema(settings.schema_path), common)
     assert set(found) == {"location_cache"}
@@ -296,7 +296,7 @@ def test_aborted_transaction_is_not_handed_to_the_next_user(
     database: Database, errand: Errand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(settings: Settings, db: Snapshot, *others: object) -> None:
-        with source.opened(settings, db):
+        with connecting.opened(settings, db):
             db.rows("SELECT 1 / 0")
 
     monkeypatch.setattr(cluster_worker, "validate", failing)
@@ -330,7 +330,7 @@ def test_users_that_do_not_fit_are_refused_before_anything_is_written(
     sample_database: Database, place: Place
 ) -> None:
     settings = settings_of(sample_database.url, place)
-    with source.snapshot(settings) as db:
+    with connecting.snapshot(settings) as db:
         schema = read_schema(settings.schema_path)
         room.require_space(db, settings, schema, {}, 4, 0, place.folder)
         with pytest.raises(MigrationError) as refused:

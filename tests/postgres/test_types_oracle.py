@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from export_from_postgres import export
 from migration.errors import ExitCode, MigrationError
 from migration.model import Table, owned_by
-from migration.postgres.source import snapshot
+from migration.postgres.connecting import snapshot
 from migration.settings import Settings
 from support.migrations import export_and_import, typed_settings
 from support.places import ANNA, Place, extended_schema

@@ -21,7 +21,7 @@ from demo import sample
 from demo.postgres import temp_postgres
 from export_from_postgres import export
 from migration.errors import ExitCode, MigrationError
-from migration.postgres import source, table_locks, waits
+from migration.postgres import connecting, parameters, snapshot, table_locks, waits
 from support.migrations import settings_of
 from support.places import ANNA, SCHEMA, SUITE, Place
 from support.servers import Database, until
@@ -34,7 +34,7 @@ class Freezer:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.folder = Path(source.parameters(url)["host"])
+        self.folder = Path(parameters.parameters(url)["host"])
         self._stopped: List[int] = []
 
     def processes(self) -> List[int]:
@@ -89,7 +89,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls in this process do not wait long."""
     for name, value in {"TICK": 0.02, "QUIET": 0.3, "PROBE": 0.2, "GRACE": 0.3, "SECOND": 0.5}.items():
         monkeypatch.setattr(waits, name, value)
-    monkeypatch.setattr(source, "GIVING_WAY_AFTER", 0.02)
+    monkeypatch.setattr(connecting, "GIVING_WAY_AFTER", 0.02)
     monkeypatch.setenv("PGCONNECT_TIMEOUT", "2")
 
 
@@ -111,7 +111,7 @@ def test_frozen_server_is_given_up(
     settings = settings_of(url(freezer), place)
     lines = "SELECT row_to_json(t) FROM public.location_cache t"
     given_up = pytest.raises(MigrationError, match=r"PostgreSQL at .* has not answered for \d+ s")
-    with given_up as stopped, source.snapshot(settings) as db:
+    with given_up as stopped, connecting.snapshot(settings) as db:
         if statement == "stream":
             for number, _ in enumerate(db.stream(lines)):
                 if number == 10:
@@ -133,14 +133,14 @@ class Nothing:
 def test_slow_query_of_a_server_that_lives_is_waited_for(
     freezer: Freezer, place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with source.snapshot(settings_of(tcp(freezer), place)) as db:
+    with connecting.snapshot(settings_of(tcp(freezer), place)) as db:
         assert db.value("SELECT 7 FROM pg_sleep(1.5)") == 7
     assert "no answer from PostgreSQL" in caplog.text
 
 
 @pytest.mark.usefixtures("hasty")
 def test_slow_reader_is_no_silence(freezer: Freezer, place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    with source.snapshot(settings_of(tcp(freezer), place)) as db:
+    with connecting.snapshot(settings_of(tcp(freezer), place)) as db:
         lines = db.stream("SELECT row_to_json(t) FROM public.location_cache t")
         next(lines)
         time.sleep(0.8)
@@ -154,7 +154,7 @@ def test_silence_has_a_limit_though_the_server_answers_others(
 ) -> None:
     monkeypatch.setattr(waits, "SILENCE", 0.6)
     given_up = pytest.raises(MigrationError, match="has not answered for 0 s")
-    with given_up, source.snapshot(settings_of(freezer.url, place)) as db:
+    with given_up, connecting.snapshot(settings_of(freezer.url, place)) as db:
         db.value("SELECT FROM pg_sleep(20)")
 
 
@@ -166,12 +166,12 @@ def test_network_that_swallows_everything_is_given_up(
     port = int(freezer.url.rpartition("port=")[2])
     with relay(port) as (own, cut):
         settings = settings_of("postgresql://postgres@127.0.0.1:%d/postgres" % own, place)
-        with pytest.raises(MigrationError, match="has not answered for"), source.snapshot(settings) as db:
+        with pytest.raises(MigrationError, match="has not answered for"), connecting.snapshot(settings) as db:
             cut.set()
             db.value("SELECT 1")
         # and one that is opened
         no_answer = pytest.raises(MigrationError, match="cannot connect to PostgreSQL at .*: no answer")
-        with no_answer, source.snapshot(settings):
+        with no_answer, connecting.snapshot(settings):
             pass
 
 
@@ -357,7 +357,9 @@ def test_read_ends_where_others_wait_too_long_for_its_locks(
         altered = threading.Thread(
             target=lambda: altering.cursor().execute("ALTER TABLE session_notes ADD later int")
         )
-        with pytest.raises(MigrationError) as stopped, source.opened(settings_of(database.url, place)) as db:
+        with pytest.raises(MigrationError) as stopped, connecting.opened(
+            settings_of(database.url, place)
+        ) as db:
             altered.start()
             db.value("SELECT FROM pg_sleep(20)")
         altered.join(5)
@@ -376,7 +378,7 @@ def test_snapshot_of_many_ends_where_others_wait_too_long(
     monkeypatch.setattr(table_locks, "SECONDS", 0.3)
     with contextlib.closing(psycopg2.connect(database.url)) as altering:
         altered = threading.Thread(target=lambda: altering.cursor().execute("TRUNCATE session_notes"))
-        with source.snapshot(settings_of(database.url, place)) as db:
+        with connecting.snapshot(settings_of(database.url, place)) as db:
             db.require_nobody_waits()
             altered.start()
             until(database, "SELECT FROM pg_locks WHERE NOT granted")
@@ -402,7 +404,7 @@ def test_export_goes_on_without_a_second_connection(
 ) -> None:
     caplog.set_level("INFO")
     monkeypatch.setattr(export_from_postgres, "FOR_TWO", -1)
-    monkeypatch.setattr(source, "GIVING_WAY_AFTER", 100)
+    monkeypatch.setattr(connecting, "GIVING_WAY_AFTER", 100)
     with relay(int(freezer.url.rpartition("port=")[2]), lets_in) as (port, _):
         began = time.monotonic()
         export(settings_of("postgresql://postgres@127.0.0.1:%d/postgres" % port, place))
@@ -444,21 +446,21 @@ def test_what_is_set_elsewhere_wins(
         (place.folder / "services").write_text("[there]\n" + service)
         monkeypatch.setenv("PGSERVICEFILE", str(place.folder / "services"))
         given += "&service=there"
-    with source.snapshot(settings_of(given, place)) as db:
+    with connecting.snapshot(settings_of(given, place)) as db:
         found = db.connection.get_dsn_parameters()
         assert found["connect_timeout"] == expected[0]
         assert db.value("SHOW application_name") == expected[1]
 
 
-def keepalives(db: source.Snapshot) -> tuple:
+def keepalives(db: snapshot.Snapshot) -> tuple:
     with socket.socket(fileno=os.dup(db.connection.fileno())) as connected:
         options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
         return tuple(connected.getsockopt(socket.IPPROTO_TCP, option) for option in options)
 
 
 def test_dead_network_is_noticed_unless_the_url_says_when(freezer: Freezer, place: Place) -> None:
-    with source.snapshot(settings_of(tcp(freezer), place)) as db:
+    with connecting.snapshot(settings_of(tcp(freezer), place)) as db:
         assert keepalives(db) == (30, 10, 3, 60000)
     url = tcp(freezer) + "?keepalives_idle=77&tcp_user_timeout=5000"
-    with source.snapshot(settings_of(url, place)) as db:
+    with connecting.snapshot(settings_of(url, place)) as db:
         assert keepalives(db) == (77, 10, 3, 5000)

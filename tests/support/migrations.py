@@ -14,7 +14,7 @@ from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
 from migration.model import Ownership, Table, owned_by, shared
-from migration.postgres import source
+from migration.postgres import parameters
 from migration.settings import Settings
 from support.places import ANNA, SCHEMA, Place, contents, extended_schema
 from support.servers import Database
@@ -38,7 +38,7 @@ def settings_of(
     ``changes`` are settings by their names.
     """
     given: Dict[str, Any] = {
-        "postgres": source.parameters(url),
+        "postgres": parameters.parameters(url),
         "postgres_schema": "public",
         "user_email": user_email,
         "sqlite_path": place.app,

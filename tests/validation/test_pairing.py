@@ -18,7 +18,7 @@ from import_to_sqlite import import_
 from migration import conversion
 from migration.errors import ExitCode, MigrationError
 from migration.model import Column, Table, owned_by, shared
-from migration.postgres import source
+from migration.postgres import connecting
 from migration.postgres.shared_rows import export_shared
 from migration.settings import Settings
 from migration.sqlite import mapping
@@ -674,10 +674,10 @@ def test_tables_without_a_key_are_the_same_where_shared_rows_are_read_once(
     alone = {name: (tagged.data_dir / name).read_bytes() for name in ("tags.json", "places.json")}
     common = place.folder / "common"
     common.mkdir()
-    with source.snapshot(tagged) as db:
+    with connecting.snapshot(tagged) as db:
         exported = export_shared(db, tagged, read_schema(tagged.schema_path), common)
         assert "places" in exported and "tags" not in exported
-        with source.snapshot(tagged, db.share(), exported) as other:
+        with connecting.snapshot(tagged, db.share(), exported) as other:
             export(tagged, other)
             import_(tagged)
             report = validate(tagged, other)

@@ -1,0 +1,50 @@
+"""How PostgreSQL compares two columns for equality, whatever operators a search_path finds."""
+
+from __future__ import annotations
+
+from migration.model import Column
+
+_WRITTEN_ALIKE = (
+    {"uuid"},
+    {"smallint", "integer", "bigint"},
+    {"text", "character varying", "character"},
+)
+
+
+def are_written_alike(*columns: Column) -> bool:
+    """Whether columns are of types whose equal values are the same text, but for the padding of ``char(n)``."""
+    types = {column.type.partition("(")[0] for column in columns}
+    return any(types <= alike for alike in _WRITTEN_ALIKE)
+
+
+# The types as their operator classes name them, then the operator; where there is none, numbers or text.
+EQUALITY = """
+WITH RECURSIVE given (side, oid) AS (
+    VALUES (1, {key}::regtype::oid), (2, {reference}::regtype::oid)
+    UNION ALL
+    SELECT g.side, t.typbasetype FROM given g JOIN pg_type t ON t.oid = g.oid WHERE t.typtype = 'd'
+), named (side, oid, number) AS (
+    SELECT g.side,
+           CASE WHEN t.typtype = 'e' THEN 'anyenum'::regtype
+                WHEN t.typtype = 'r' THEN 'anyrange'::regtype
+                WHEN t.typtype = 'm' THEN to_regtype('anymultirange')
+                WHEN t.typtype = 'c' THEN 'record'::regtype
+                WHEN t.typcategory = 'A' AND t.typlen = -1 THEN 'anyarray'::regtype
+                WHEN t.oid = 'varchar'::regtype THEN 'text'::regtype
+                ELSE t.oid END::oid,
+           t.typcategory = 'N'
+    FROM given g JOIN pg_type t ON t.oid = g.oid WHERE t.typtype <> 'd'
+), found (operator) AS (
+    SELECT format('%I.%s', n.nspname, o.oprname)
+    FROM named k, named r, pg_opclass c, pg_am a, pg_amop p, pg_operator o, pg_namespace n
+    WHERE k.side = 1 AND r.side = 2 AND c.opcdefault AND c.opcintype = k.oid
+      AND a.oid = c.opcmethod AND p.amopfamily = c.opcfamily
+      AND (a.amname, p.amopstrategy) IN (('btree', 3), ('hash', 1))
+      AND p.amoplefttype = k.oid AND p.amoprighttype = r.oid AND o.oid = p.amopopr AND n.oid = o.oprnamespace
+    ORDER BY a.amname LIMIT 1
+)
+SELECT operator, '' FROM found
+UNION ALL
+SELECT 'pg_catalog.=', CASE WHEN (SELECT bool_and(number) FROM named) THEN '::pg_catalog.numeric' ELSE '::pg_catalog.text' END
+WHERE NOT EXISTS (SELECT FROM found)
+"""

@@ -1,0 +1,78 @@
+"""Whether all values of the columns that are migrated can be kept; else the run stops before it reads them."""
+
+from __future__ import annotations
+
+from typing import (
+    Iterator,
+    Tuple,
+)
+
+from migration.errors import MigrationError, SourceError
+from migration.model import Column, Table
+from migration.postgres import kinds
+from migration.postgres.catalog import (
+    account_for_tables,
+)
+from migration.postgres.kinds import Type
+from migration.postgres.snapshot import Snapshot
+from migration.settings import Settings
+from migration.sqlite.mapping import map_all
+from migration.sqlite.schema import Schema
+
+
+def account_for(db: Snapshot, settings: Settings, schema: Schema) -> None:
+    """Stop where a table or column is not accounted for. Raises MigrationError (exit 2 or 3)."""
+    account_for_tables(settings, db.catalog)
+    values = list(migrated_values(db, settings, schema))
+    for table, column, type_ in values:
+        reason = kinds.refusal(type_)
+        if reason is not None:
+            raise unkept(table, column, reason, "give it another type in PostgreSQL")
+    monetary = next((value for value in values if kinds.is_monetary(value[2])), None)
+    if monetary is not None:
+        _require_one_currency(db, *monetary[:2])
+
+
+def migrated_values(db: Snapshot, settings: Settings, schema: Schema) -> Iterator[Tuple[Table, Column, Type]]:
+    """The columns that SQLite gets and whose values are of no plain type, with that."""
+    for table, mapped in zip(settings.tables, map_all(settings, db.catalog.columns, schema)):
+        values = db.catalog.values.get(table.name, {})
+        for pair in mapped.copied:
+            if pair.source.name in values:
+                yield table, pair.source, values[pair.source.name]
+
+
+def unkept(table: Table, column: Column, reason: str, advice: str) -> MigrationError:
+    return SourceError(
+        "cannot keep %s.%s (%s): %s" % (table.name, column.name, column.type, reason),
+        '%s; or leave the column behind: take it out of the SQLite schema and add "%s" to dropped=(...) of %s in config.py'
+        % (advice, column.name, table.name),
+    )
+
+
+TAKES_OIDS = ("integer", "bigint", "text", "character varying")
+
+
+# Roles whose sessions read the same money as other numbers
+_CURRENCIES = """
+SELECT s.setting, coalesce(string_agg(DISTINCT pg_get_userbyid(r.setrole)::text, ', '), '')
+FROM pg_settings s
+LEFT JOIN (SELECT setrole, unnest(setconfig) AS given FROM pg_db_role_setting
+           WHERE setrole <> 0 AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))) r
+       ON r.given LIKE 'lc\\_monetary=%' AND (s.source LIKE '%user' OR r.given <> 'lc_monetary=' || s.setting)
+WHERE s.name = 'lc_monetary' AND s.source <> 'client'
+GROUP BY s.setting
+"""
+
+
+def _require_one_currency(db: Snapshot, table: Table, column: Column) -> None:
+    """Money is a whole number whose decimal places lc_monetary alone tells: everybody's has to be the same."""
+    for setting, roles in db.rows(_CURRENCIES):
+        if roles:
+            raise unkept(
+                table,
+                column,
+                "what money is depends on lc_monetary, which is %s here and is set apart for %s"
+                % (setting, roles),
+                "say which holds: --postgres-url with ?options=-c%20lc_monetary%3D" + setting,
+            )
