@@ -15,13 +15,13 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
 import msgspec
 
-from migration.model import Column
+from migration.model import Column, Kind, assert_never
 
 SqliteValue = Union[None, int, float, str, bytes]
 Converter = Callable[[Any], SqliteValue]
 
 JSON_NULLS = "$json_null"  # the bundle's own member: which nulls of a record are JSON's, not SQL's
-STRUCTURED = ("json", "jsonb", "structure")
+STRUCTURED = (Kind.JSON, Kind.JSONB, Kind.STRUCTURE)
 NUMERIC_AFFINITIES = ("INTEGER", "REAL", "NUMERIC")
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
@@ -54,11 +54,11 @@ def affinity(declared_type: str) -> str:
 
 _DATE, _CLOCK = "[0-9]{4}-[0-9][0-9]-[0-9][0-9]", r"[0-9][0-9]:[0-9][0-9]:[0-9][0-9](?:\.[0-9]{6})?"
 _PLAIN = {  # what needs no conversion
-    "date": _DATE,
-    "time": "(?!24)" + _CLOCK,
-    "timetz": "(?!24)" + _CLOCK + "[+-][0-9][0-9]:[0-9][0-9]",
-    "timestamp": _DATE + "T" + _CLOCK,
-    "timestamptz": _DATE + "T" + _CLOCK + r"\+00:00",
+    Kind.DATE: _DATE,
+    Kind.TIME: "(?!24)" + _CLOCK,
+    Kind.TIMETZ: "(?!24)" + _CLOCK + "[+-][0-9][0-9]:[0-9][0-9]",
+    Kind.TIMESTAMP: _DATE + "T" + _CLOCK,
+    Kind.TIMESTAMPTZ: _DATE + "T" + _CLOCK + r"\+00:00",
 }
 MOMENTS = tuple(_PLAIN)
 _MOMENT = re.compile(
@@ -68,15 +68,15 @@ _MOMENT = re.compile(
     re.ASCII,
 )
 _PARTS = {  # what each kind must and must not have: date, clock, zone
-    "date": (True, False, False),
-    "time": (False, True, False),
-    "timetz": (False, True, True),
-    "timestamp": (True, True, False),
-    "timestamptz": (True, True, True),
+    Kind.DATE: (True, False, False),
+    Kind.TIME: (False, True, False),
+    Kind.TIMETZ: (False, True, True),
+    Kind.TIMESTAMP: (True, True, False),
+    Kind.TIMESTAMPTZ: (True, True, True),
 }
 
 
-def moment(kind: str) -> Converter:
+def moment(kind: Kind) -> Converter:
     """Converter of a date or time of ``kind`` from ISO text as PostgreSQL renders it."""
     plain, parts = re.compile(_PLAIN[kind]).fullmatch, _PARTS[kind]
 
@@ -303,18 +303,18 @@ def _undeclared(not_null: bool, json_declared: bool, target: str) -> Converter:
 
 def undeclared(names: Sequence[str]) -> Tuple[Column, ...]:
     """Columns of a bundle that names no types."""
-    return tuple(Column(name, "", "undeclared", False) for name in names)
+    return tuple(Column(name, "", Kind.UNDECLARED, False) for name in names)
 
 
 _JSON_TYPES: Dict[str, Any] = {
-    "boolean": Optional[bool],
-    "integer": Optional[int],
-    "float": Union[float, str, None],
-    "numeric": msgspec.Raw,
-    "json": msgspec.Raw,
-    "jsonb": msgspec.Raw,
-    "structure": msgspec.Raw,
-    "undeclared": msgspec.Raw,
+    Kind.BOOLEAN: Optional[bool],
+    Kind.INTEGER: Optional[int],
+    Kind.FLOAT: Union[float, str, None],
+    Kind.NUMERIC: msgspec.Raw,
+    Kind.JSON: msgspec.Raw,
+    Kind.JSONB: msgspec.Raw,
+    Kind.STRUCTURE: msgspec.Raw,
+    Kind.UNDECLARED: msgspec.Raw,
 }
 
 
@@ -478,23 +478,33 @@ def converter(
     target = affinity(declared_type)
     numeric_target = target in NUMERIC_AFFINITIES
     kind = column.kind
-    if kind == "boolean":
+    if kind is Kind.BOOLEAN:
         return None
-    if kind == "integer":
+    if kind is Kind.INTEGER:
         return _integer_as_real if target == "REAL" else None
-    if kind == "numeric":
+    if kind is Kind.NUMERIC:
         return _numeric(target)
-    if kind == "float":
+    if kind is Kind.FLOAT:
         return _float(target)
-    if kind in ("json", "jsonb"):
-        layout = _as_jsonb if kind == "jsonb" else _as_json
-        return _json_text(column.not_null, numeric_target, layout)
-    if kind == "structure":
+    if kind is Kind.JSON:
+        return _json_text(column.not_null, numeric_target, _as_json)
+    if kind is Kind.JSONB:
+        return _json_text(column.not_null, numeric_target, _as_jsonb)
+    if kind is Kind.STRUCTURE:
         return _json_text(False, numeric_target, _as_structure)
-    if kind == "bytea" and target == "BLOB":
-        return _bytes
-    if kind in MOMENTS:
+    if (
+        kind is Kind.DATE
+        or kind is Kind.TIME
+        or kind is Kind.TIMETZ
+        or kind is Kind.TIMESTAMP
+        or kind is Kind.TIMESTAMPTZ
+    ):
         return moment(kind)
-    if kind == "undeclared":
+    if kind is Kind.UNDECLARED:
         return _undeclared(target_not_null, json_declared, target)
-    return _text_in_numeric_column if numeric_target else None
+    text = _text_in_numeric_column if numeric_target else None
+    if kind is Kind.BYTEA:
+        return _bytes if target == "BLOB" else text
+    if kind is Kind.TEXT or kind is Kind.UUID or kind is Kind.INTERVAL:
+        return text
+    assert_never(kind)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import hashlib
 import re
 from dataclasses import dataclass, field
-from typing import Dict, Iterable, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Dict, Iterable, Mapping, NamedTuple, NoReturn, Optional, Tuple, Union
 
 from migration.errors import UsageError
 
@@ -183,13 +184,46 @@ def of_root(tables: Iterable[Table], root: Root) -> Tuple[Table, ...]:
     )
 
 
+class Kind(str, enum.Enum):
+    """What a column's values are, in the type contract. Its text stands in the manifest.
+
+    What depends on the kind ends in ``assert_never``: a kind that is added and forgotten there does not type-check.
+    """
+
+    BOOLEAN = "boolean"
+    INTEGER = "integer"
+    FLOAT = "float"
+    NUMERIC = "numeric"
+    UUID = "uuid"
+    DATE = "date"
+    TIME = "time"
+    TIMETZ = "timetz"
+    TIMESTAMP = "timestamp"
+    TIMESTAMPTZ = "timestamptz"
+    INTERVAL = "interval"
+    BYTEA = "bytea"
+    JSON = "json"
+    JSONB = "jsonb"
+    STRUCTURE = "structure"  # JSON that PostgreSQL makes of arrays, composites and the like
+    TEXT = "text"
+    UNDECLARED = "undeclared"  # of a bundle that names no types
+
+    __str__ = str.__str__
+    __format__ = str.__format__  # type: ignore[assignment]
+
+
+def assert_never(value: NoReturn) -> NoReturn:
+    """For the type checker: no value is left here."""
+    raise AssertionError(value)
+
+
 @dataclass(frozen=True)
 class Column:
-    """A source column. ``kind`` is its class in the type contract (``encoding.py``)."""
+    """A source column. ``kind`` is its class in the type contract (``conversion.py``)."""
 
     name: str
     type: str
-    kind: str
+    kind: Kind
     not_null: bool
 
 

@@ -22,7 +22,7 @@ from export_from_postgres import export
 from import_to_sqlite import import_
 from migration import conversion
 from migration.errors import ExitCode, MigrationError
-from migration.model import Column
+from migration.model import Column, Kind
 from migration.settings import Settings
 from support.migrations import export_and_import, settings_of, typed_settings
 from support.places import ANNA, Place, extended_schema
@@ -617,13 +617,13 @@ def test_what_is_no_moment_is_refused(kind: str, value: str) -> None:
     ],
 )
 def test_value_that_is_none_of_its_kind_is_refused(kind: str, target: str, value: Any) -> None:
-    convert = conversion.converter(Column("c", kind, kind, False), target, False, False)
+    convert = conversion.converter(Column("c", kind, Kind(kind), False), target, False, False)
     assert convert is not None
     with pytest.raises(conversion.Unrepresentable):
         convert(value)
 
 
 def test_undeclared_null_of_json_stays_one_where_the_target_takes_no_null() -> None:
-    convert = conversion.converter(Column("c", "", "undeclared", False), "TEXT", True, True)
+    convert = conversion.converter(Column("c", "", Kind.UNDECLARED, False), "TEXT", True, True)
     assert convert is not None
     assert convert(msgspec.Raw(b"null")) == "null"

@@ -10,33 +10,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Collection, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+from migration.model import Kind
 from migration.sql import quote
 
 _KINDS = {
-    "bool": "boolean",
-    "int2": "integer",
-    "int4": "integer",
-    "int8": "integer",
-    "float4": "float",
-    "float8": "float",
-    "numeric": "numeric",
-    "money": "numeric",
-    "uuid": "uuid",
-    "date": "date",
-    "time": "time",
-    "timetz": "timetz",
-    "timestamp": "timestamp",
-    "timestamptz": "timestamptz",
-    "interval": "interval",
-    "bytea": "bytea",
-    "json": "json",
-    "jsonb": "jsonb",
+    "bool": Kind.BOOLEAN,
+    "int2": Kind.INTEGER,
+    "int4": Kind.INTEGER,
+    "int8": Kind.INTEGER,
+    "float4": Kind.FLOAT,
+    "float8": Kind.FLOAT,
+    "numeric": Kind.NUMERIC,
+    "money": Kind.NUMERIC,
+    "uuid": Kind.UUID,
+    "date": Kind.DATE,
+    "time": Kind.TIME,
+    "timetz": Kind.TIMETZ,
+    "timestamp": Kind.TIMESTAMP,
+    "timestamptz": Kind.TIMESTAMPTZ,
+    "interval": Kind.INTERVAL,
+    "bytea": Kind.BYTEA,
+    "json": Kind.JSON,
+    "jsonb": Kind.JSONB,
 }
 
 # PostgreSQL's own types that row_to_json renders as they are to be, and of which every value can be kept, by name
 PLAIN = {
     **{name: kind for name, kind in _KINDS.items() if name != "money"},
-    **dict.fromkeys(("text", "varchar", "bpchar", "name", "inet"), "text"),
+    **dict.fromkeys(("text", "varchar", "bpchar", "name", "inet"), Kind.TEXT),
 }
 
 # Types whose own text does not determine the value: that of money depends on lc_monetary, that of xml leaves out the
@@ -160,12 +161,12 @@ def read_types(query: Query, oids: Collection[int]) -> Dict[int, Type]:
     return made
 
 
-def kind(type_: Type) -> str:
-    """The class of a type in the type contract (``encoding.py``); a domain counts as the type under it."""
+def kind(type_: Type) -> Kind:
+    """The class of a type in the type contract (``conversion.py``); a domain counts as the type under it."""
     base = type_.base
     if base.form in ("array", "composite") or base.cast == "hstore":
-        return "structure" if _is_json(base) else "text"
-    return _KINDS.get(base.known, "text")
+        return Kind.STRUCTURE if _is_json(base) else Kind.TEXT
+    return _KINDS.get(base.known, Kind.TEXT)
 
 
 def is_monetary(type_: Type) -> bool:
@@ -192,7 +193,7 @@ def rendered(type_: Type, value: str) -> str:
     name, dimensions = _read_as(type_)
     if name:
         value = "{}::pg_catalog.{}{}".format(value, name, dimensions)
-    if kind(type_) == "structure":
+    if kind(type_) is Kind.STRUCTURE:
         doubtful = _somewhere(type_.base, value, _lost_in_json)
         if doubtful is not None:
             return "CASE WHEN {} THEN pg_catalog.to_json({}) ELSE pg_catalog.to_json({}) END".format(

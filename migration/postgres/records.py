@@ -7,7 +7,7 @@ from typing import (
     Tuple,
 )
 
-from migration.model import Column
+from migration.model import Column, Kind
 from migration.postgres import kinds
 from migration.postgres.catalog import Catalog
 from migration.postgres.snapshot import Snapshot
@@ -28,20 +28,20 @@ def select_json(db: Snapshot, catalog: Catalog, table: str, condition: str, orde
         if column.name in values:
             name = "{} AS {}".format(kinds.rendered(values[column.name], name), quote(column.name))
         chosen.append(name)
-        if column.kind in ("json", "jsonb") and not column.not_null:
+        if column.kind in (Kind.JSON, Kind.JSONB) and not column.not_null:
             nulls.append(
                 (column, "pg_catalog.{}_typeof(r.{}) = 'null'".format(column.kind, quote(column.name)))
             )
     for key in catalog.keys[table]:
         kind = next(c.kind for c in columns if c.name == key)
         order.append(
-            "t." + quote(key) + (' COLLATE "C"' if kind == "text" and _collatable(columns, key) else "")
+            "t." + quote(key) + (' COLLATE "C"' if kind == Kind.TEXT and _collatable(columns, key) else "")
         )
     inner = ROWS + "SELECT {} FROM {} t WHERE {}".format(", ".join(chosen), db.quoted(table), condition)
     if ordered and order:
         inner += " ORDER BY " + ", ".join(order)
     line = "pg_catalog.row_to_json(r.*)"  # r alone could be a column
-    if any(column.kind in ("json", "structure") for column in columns):
+    if any(column.kind in (Kind.JSON, Kind.STRUCTURE) for column in columns):
         # a json value keeps its white space; a newline in it would break the record's line
         for sign in ("n", "r"):
             line = "pg_catalog.replace({}::text, E'\\{}', ' ')".format(line, sign)

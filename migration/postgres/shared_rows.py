@@ -17,7 +17,7 @@ import msgspec
 from migration.bundle.damage import open_file
 from migration.bundle.writing import Sink
 from migration.files import create_private, sync, sync_folder
-from migration.model import Table
+from migration.model import Kind, Table
 from migration.postgres.catalog import Catalog, apart_from, within
 from migration.postgres.digests import Digest, SharedRows
 from migration.postgres.records import select_json
@@ -84,7 +84,7 @@ def _key_type(table: Table, catalog: Catalog) -> Any:
     """How the key is read from a record so that it sorts as in PostgreSQL; None where that is not simple."""
     keys = catalog.keys[table.name]
     kinds = {column.name: column.kind for column in catalog.columns[table.name]}
-    return {"uuid": str, "integer": int}.get(kinds[keys[0]]) if len(keys) == 1 else None
+    return {Kind.UUID: str, Kind.INTEGER: int}.get(kinds[keys[0]]) if len(keys) == 1 else None
 
 
 class _Merged:

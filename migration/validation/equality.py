@@ -20,7 +20,7 @@ from typing import (
 import msgspec
 
 from migration.conversion import BLANKS, MOMENTS, STRUCTURED, affinity
-from migration.model import Column
+from migration.model import Column, Kind, assert_never
 from migration.sqlite.mapping import Copied, TableMapping
 from migration.validation.json_and_moments import ISO_MOMENT, same_json, same_moment, same_number
 from migration.validation.walking import Describe, Row
@@ -42,7 +42,7 @@ class Cells:
         # Equal text may still have PostgreSQL's form: no trailing zeros in a fraction, or "BC".
         self._moments = [(i, self._tests[i]) for i, pair in enumerate(plain) if pair.source.kind in MOMENTS]
         self.take = fields(self.pairs, columns)
-        self._has_nulls = any(column.kind in (*STRUCTURED, "undeclared") for column in columns)
+        self._has_nulls = any(column.kind in (*STRUCTURED, Kind.UNDECLARED) for column in columns)
 
     def equal(self, record: Any, values: Row, row: Row) -> bool:
         """Whether the row says what the record says. Fast: True is reliable, False means look closer."""
@@ -93,31 +93,41 @@ def fields(pairs: Sequence[Copied], columns: Sequence[Column]) -> Callable[[Any]
 def _is_plain(pair: Copied) -> bool:
     """Whether both sides are text that Python can compare. ``forms`` checks the form of the text."""
     return pair.source.kind not in (
-        "boolean",
-        "integer",
-        "numeric",
-        "float",
-        "bytea",
-        "undeclared",
+        Kind.BOOLEAN,
+        Kind.INTEGER,
+        Kind.NUMERIC,
+        Kind.FLOAT,
+        Kind.BYTEA,
+        Kind.UNDECLARED,
         *STRUCTURED,
     )
 
 
 def _test(pair: Copied, declared_json: bool) -> Same:
     kind, target = pair.source.kind, affinity(pair.target.type)
-    if kind in ("boolean", "integer"):
+    if kind is Kind.BOOLEAN or kind is Kind.INTEGER:
         return _same_as_text if target == "TEXT" else _integer_test(target)
-    if kind in ("numeric", "float"):
+    if kind is Kind.NUMERIC or kind is Kind.FLOAT:
         return _number_test(target)
-    if kind in STRUCTURED:
-        return _json_null_test if kind != "structure" and pair.source.not_null else _same_json
-    if kind in MOMENTS:
+    if kind is Kind.STRUCTURE:
+        return _same_json
+    if kind is Kind.JSON or kind is Kind.JSONB:
+        return _json_null_test if pair.source.not_null else _same_json
+    if (
+        kind is Kind.DATE
+        or kind is Kind.TIME
+        or kind is Kind.TIMETZ
+        or kind is Kind.TIMESTAMP
+        or kind is Kind.TIMESTAMPTZ
+    ):
         return same_moment
-    if kind == "bytea" and target == "BLOB":
-        return lambda value, found: type(found) is bytes and value == "\\x" + found.hex()
-    if kind == "undeclared":
+    if kind is Kind.UNDECLARED:
         return _undeclared_test(declared_json, pair.target.not_null)
-    return lambda value, found: type(found) is str and found == value
+    if kind is Kind.BYTEA and target == "BLOB":
+        return lambda value, found: type(found) is bytes and value == "\\x" + found.hex()
+    if kind is Kind.TEXT or kind is Kind.UUID or kind is Kind.INTERVAL or kind is Kind.BYTEA:
+        return lambda value, found: type(found) is str and found == value
+    assert_never(kind)
 
 
 def _integer_test(target: str) -> Same:

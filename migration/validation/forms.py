@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Callable, Collection, Iterator, Mapping, NamedTuple, Optional, Tuple
 
 from migration.conversion import STRUCTURED
-from migration.model import Table
+from migration.model import Kind, Table
 from migration.printing import brief
 from migration.sql import quote
 from migration.sqlite.mapping import Copied, TableMapping
@@ -215,28 +215,28 @@ _NOT_A_CALENDAR_DATE = (
 
 # kind → (SQL that picks the suspicious cells, judge)
 BY_KIND: Mapping[str, Tuple[str, Judge]] = {
-    "uuid": (
+    Kind.UUID: (
         _globs("-".join("[0-9a-f]" * length for length in (8, 4, 4, 4, 12))),
         _form(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", "a UUID"),
     ),
-    "boolean": (
+    Kind.BOOLEAN: (
         "typeof({0}) <> 'integer' OR {0} NOT IN (0, 1)",
         # in a TEXT or REAL column it is one too
         lambda value: None if value in (0, 1, "0", "1") else "is not 0 or 1",
     ),
     "integer": ("typeof({0}) <> 'integer'", _integer_judge),
     "numeric": ("typeof({0}) NOT IN ('real', 'integer')", _numeric_judge),
-    "date": (_globs(_DATE) + _NOT_A_CALENDAR_DATE, _form(_SIGNED_DATE, "an ISO 8601 date", _INFINITE)),
-    "time": (_globs(_CLOCK, _CLOCK + _FRACTION) + _HOUR_24 % 1, _form(_TIME, "an ISO 8601 time")),
-    "timetz": (
+    Kind.DATE: (_globs(_DATE) + _NOT_A_CALENDAR_DATE, _form(_SIGNED_DATE, "an ISO 8601 date", _INFINITE)),
+    Kind.TIME: (_globs(_CLOCK, _CLOCK + _FRACTION) + _HOUR_24 % 1, _form(_TIME, "an ISO 8601 time")),
+    Kind.TIMETZ: (
         _globs(_CLOCK + "+0" + _DIGIT + ":[0-5]" + _DIGIT) + _HOUR_24 % 1,
         _form(_TIME + _ZONE, "an ISO 8601 time"),
     ),
-    "timestamp": (
+    Kind.TIMESTAMP: (
         _globs(_MOMENT, _MOMENT + _FRACTION) + _HOUR_24 % 12 + _NOT_A_CALENDAR_DATE,
         _form(_SIGNED_DATE + "T" + _TIME, "an ISO 8601 timestamp", _INFINITE),
     ),
-    "timestamptz": (
+    Kind.TIMESTAMPTZ: (
         _globs(_MOMENT + "+00:00", _MOMENT + _FRACTION + "+00:00") + _HOUR_24 % 12 + _NOT_A_CALENDAR_DATE,
         _form(_SIGNED_DATE + "T" + _TIME + _ZONE, "an ISO 8601 timestamp", _INFINITE),
     ),

@@ -18,6 +18,7 @@ from typing import (
 import msgspec
 
 from migration.conversion import is_number
+from migration.model import Kind
 from migration.validation.walking import Row
 
 
@@ -109,7 +110,7 @@ def moment_parts(text: str) -> Optional[Row]:
 def instant(text: str, kind: str) -> Any:
     """The parts of a moment; those of a timestamptz in UTC, whichever zone another exporter's session had."""
     parts = moment_parts(text)
-    if kind != "timestamptz" or parts is None or None in parts[:3] or not 1 < parts[0] < 9999:
+    if kind != Kind.TIMESTAMPTZ or parts is None or None in parts[:3] or not 1 < parts[0] < 9999:
         return parts
     year, day, clock, fraction, offset = parts
     try:

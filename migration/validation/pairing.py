@@ -27,7 +27,7 @@ from typing import (
 
 import msgspec
 
-from migration.model import Column
+from migration.model import Column, Kind
 from migration.printing import brief
 from migration.sqlite.mapping import TableMapping
 from migration.validation import equality, json_and_moments, pairing_texts, record_changes, walking
@@ -267,7 +267,7 @@ def changes(
     places = made.places
     shown = _Names(places, fingerprints, fingerprints)
     takes = [equality.fields(mapped.copied, side.columns) for side in (then, now)]
-    marked = all(column.kind != "undeclared" for column in then.columns)  # which nulls are JSON's
+    marked = all(column.kind != Kind.UNDECLARED for column in then.columns)  # which nulls are JSON's
 
     def items(of: Texts, take: Callable[[Any], Row]) -> Iterator[Item]:
         for text in of.texts:

@@ -19,7 +19,7 @@ from typing import (
 import msgspec
 
 from migration.conversion import BLANKS, MOMENTS, NUMERIC_AFFINITIES, STRUCTURED, affinity, is_number
-from migration.model import Column
+from migration.model import Column, Kind
 from migration.sqlite.mapping import Copied
 from migration.validation.json_and_moments import (
     ISO_MOMENT,
@@ -47,21 +47,21 @@ def record_forms(pairs: Sequence[Copied], then: Sequence[Column], now: Sequence[
     """For each pair: the text of a value of either set of records, as ``changed_columns`` compares them."""
     kinds, kinds_then = ({column.name: column.kind for column in columns} for columns in (now, then))
     return [
-        _spoken(kinds[pair.source.name]) if kinds_then[pair.source.name] == "undeclared" else _written
+        _spoken(kinds[pair.source.name]) if kinds_then[pair.source.name] == Kind.UNDECLARED else _written
         for pair in pairs
     ]
 
 
 def _forms(pair: Copied, declared_json: bool) -> Tuple[Form, Form]:
     kind, target = pair.source.kind, affinity(pair.target.type)
-    if kind in ("boolean", "integer"):
+    if kind in (Kind.BOOLEAN, Kind.INTEGER):
         number = text_form if target == "TEXT" else number_form
         other = int if target == "REAL" else float
         return (
             lambda value: number(str(int(value))),
             lambda found: _other_form(found) if type(found) is other else _cell_form(found),
         )
-    if kind in ("numeric", "float"):
+    if kind in (Kind.NUMERIC, Kind.FLOAT):
 
         def of_number(value: Any) -> str:
             digits = digits_of(value)
@@ -71,7 +71,7 @@ def _forms(pair: Copied, declared_json: bool) -> Tuple[Form, Form]:
 
         return of_number, _cell_form
     if kind in STRUCTURED:
-        never_null = kind != "structure" and pair.source.not_null
+        never_null = kind != Kind.STRUCTURE and pair.source.not_null
 
         def of_json(value: Any) -> str:
             text = str(value, "utf-8")
@@ -87,9 +87,9 @@ def _forms(pair: Copied, declared_json: bool) -> Tuple[Form, Form]:
                 else _cell_form(found)
             ),
         )
-    if kind == "bytea" and target == "BLOB":
+    if kind == Kind.BYTEA and target == "BLOB":
         return lambda value: "b" + value[2:], _cell_form
-    if kind == "undeclared":
+    if kind == Kind.UNDECLARED:
         return _undeclared_forms(target, declared_json, pair.target.not_null)
     return text_form, _cell_form
 
@@ -159,7 +159,9 @@ def _spoken(kind: str) -> Form:
         if kind in MOMENTS:
             return text_form(plain) if moment_parts(plain) is None else "m" + repr(instant(plain, kind))
         return (
-            number_form(plain.strip(BLANKS)) if kind in ("numeric", "float", "integer") else text_form(plain)
+            number_form(plain.strip(BLANKS))
+            if kind in (Kind.NUMERIC, Kind.FLOAT, Kind.INTEGER)
+            else text_form(plain)
         )
 
     return of_either

@@ -16,7 +16,7 @@ from typing import (
 import msgspec
 
 from migration.conversion import BLANKS, MOMENTS, STRUCTURED
-from migration.model import Column
+from migration.model import Column, Kind
 from migration.sqlite.mapping import TableMapping
 from migration.validation.equality import Same, fields
 from migration.validation.json_and_moments import (
@@ -65,14 +65,14 @@ def changed_columns(
     pairs = [pair for pair in mapped.copied if pair.source.name in kinds]
     take, take_now = (fields(pairs, columns) for columns in (then, now))
     tests = [
-        (name, _foreign_test(kinds[name]) if kinds_then[name] == "undeclared" else _same_record)
+        (name, _foreign_test(kinds[name]) if kinds_then[name] == Kind.UNDECLARED else _same_record)
         for name in (pair.source.name for pair in pairs)
     ]
 
     def marked_otherwise(name: str, record: Any, other: Any) -> bool:
         """A bundle of another exporter need not say which nulls are JSON's."""
         marked, marked_now = name in record.json_nulls, name in other.json_nulls
-        return marked and not marked_now if kinds_then[name] == "undeclared" else marked is not marked_now
+        return marked and not marked_now if kinds_then[name] == Kind.UNDECLARED else marked is not marked_now
 
     def changed(record: Any, other: Any) -> List[str]:
         return [
@@ -129,6 +129,6 @@ def _foreign_test(kind: str) -> Same:
             if kind in STRUCTURED:
                 return same_by_value(inner, now)
             text = inner
-        return kind in ("numeric", "float") and same_number(text.strip(BLANKS), now.strip('"'))
+        return kind in (Kind.NUMERIC, Kind.FLOAT) and same_number(text.strip(BLANKS), now.strip('"'))
 
     return same

@@ -11,7 +11,7 @@ import re
 from typing import List, Optional, Sequence
 
 from migration.conversion import MOMENTS, STRUCTURED, affinity
-from migration.model import Column
+from migration.model import Column, Kind
 from migration.sql import quote
 from migration.sqlite.mapping import TableMapping
 
@@ -27,7 +27,7 @@ def rendered(
     ``owner``: the column that holds ``user_id`` in every record, and that SQLite does not have.
     """
     places = {pair.source.name: pair for pair in mapped.copied}
-    if len(columns) > MANY or any(column.kind == "undeclared" for column in columns):
+    if len(columns) > MANY or any(column.kind == Kind.UNDECLARED for column in columns):
         return None
     parts: List[str] = []
     values: List[str] = []
@@ -35,7 +35,7 @@ def rendered(
     for number, column in enumerate(columns):
         form += (',"%s":' if number else '"%s":') % column.name.replace("%", "%%")
         if column.name == owner:
-            value = _text(user_id if column.kind == "integer" else json.dumps(user_id, ensure_ascii=False))
+            value = _text(user_id if column.kind == Kind.INTEGER else json.dumps(user_id, ensure_ascii=False))
         elif column.name in places:
             pair = places[column.name]
             value = _value(column, quote(pair.target.name), affinity(pair.target.type))
@@ -64,7 +64,7 @@ def _value(column: Column, name: str, target: str) -> str:
     kind = column.kind
     if kind in STRUCTURED:
         absent, present = (
-            (WRONG, "") if column.not_null and kind != "structure" else ("'null'", " AND {0} <> 'null'")
+            (WRONG, "") if column.not_null and kind != Kind.STRUCTURE else ("'null'", " AND {0} <> 'null'")
         )
         form = (
             "CASE WHEN typeof({0}) = 'text'"
@@ -73,20 +73,20 @@ def _value(column: Column, name: str, target: str) -> str:
             + absent
             + " ELSE {1} END"
         )
-    elif kind == "boolean":
+    elif kind == Kind.BOOLEAN:
         form = "CASE WHEN typeof({0}) = 'integer' THEN CASE {0} WHEN 1 THEN 'true' WHEN 0 THEN 'false' ELSE {1} END ELSE json_quote({0}) END"
     elif kind in MOMENTS:
         # PostgreSQL leaves the last zeros of a fraction out, SQLite must not; other forms are unusual
         forms = ["WHEN %s THEN json_quote(%s)" % form for form in _MOMENTS.get(kind, ())]
         form = "CASE " + " ".join(forms) + " ELSE CASE WHEN {0} IS NULL THEN 'null' ELSE {1} END END"
         form = form if forms else WRONG
-    elif kind in ("numeric", "float"):
+    elif kind in (Kind.NUMERIC, Kind.FLOAT):
         scale = _scale(column)
         digits = "json_quote({0})" if scale is None else "printf('%%.%df', {0})" % scale
         # only if the printed digits round-trip
         form = "CASE WHEN typeof({0}) = 'real' AND CAST(%s AS REAL) = {0} THEN %s" % (digits, digits)
         form += " WHEN {0} IS NULL THEN 'null' ELSE {1} END"
-    elif kind == "bytea" and target == "BLOB":
+    elif kind == Kind.BYTEA and target == "BLOB":
         form = "CASE typeof({0}) WHEN 'blob' THEN '\"\\\\x' || lower(hex({0})) || '\"' WHEN 'null' THEN 'null' ELSE {1} END"
     else:
         form = "json_quote({0})"
@@ -96,16 +96,16 @@ def _value(column: Column, name: str, target: str) -> str:
 _CUT = "rtrim({0}, '0')"
 _DIGIT = "substr({0}, %d, 1) BETWEEN '0' AND '9'"
 _MOMENTS = {  # kind → (condition on the cell's form, the value as PostgreSQL writes it)
-    "date": (("length({0}) = 10", "{0}"),),
-    "time": (
+    Kind.DATE: (("length({0}) = 10", "{0}"),),
+    Kind.TIME: (
         ("length({0}) = 8", "{0}"),
         ("length({0}) = 15 AND substr({0}, 9, 1) = '.' AND " + _DIGIT % 15, _CUT),
     ),
-    "timestamp": (
+    Kind.TIMESTAMP: (
         ("length({0}) = 19", "{0}"),
         ("length({0}) = 26 AND substr({0}, 20, 1) = '.' AND " + _DIGIT % 26, _CUT),
     ),
-    "timestamptz": (
+    Kind.TIMESTAMPTZ: (
         ("length({0}) = 25", "{0}"),
         (
             "length({0}) = 32 AND substr({0}, 20, 1) = '.' AND substr({0}, 27, 1) = '+'",

@@ -10,7 +10,7 @@ import pytest
 
 from migration.bundle.manifest import MANIFEST, Manifest, as_json, read_manifest
 from migration.errors import BundleError
-from migration.model import Column
+from migration.model import Column, Kind
 
 FULL = Manifest(
     "2025-01-01T00:00:00Z",
@@ -18,7 +18,7 @@ FULL = Manifest(
     "1",
     row_counts={"clients": 2},
     checksums={"clients.json": "0a" * 32},
-    columns={"clients": (Column("id", "uuid", "uuid", True), Column("name", "text", "text", False))},
+    columns={"clients": (Column("id", "uuid", Kind.UUID, True), Column("name", "text", Kind.TEXT, False))},
     keys={"clients": ("id",), "log": ()},
     owners={"clients": ["anna"]},
 )

@@ -11,7 +11,7 @@ import pytest
 from migration.bundle import records
 from migration.bundle.records import OtherLayout, in_array, in_lines
 from migration.conversion import record_decoder
-from migration.model import Column
+from migration.model import Column, Kind
 
 
 def streamed(path: Path, content: bytes) -> List[bytes]:
@@ -80,7 +80,7 @@ def test_damage_is_found_behind_the_sound_records(text: str, sound: int, words: 
 
 
 def test_number_of_any_length_is_read_however_its_record_is_written() -> None:
-    decode = record_decoder([Column("a", "numeric", "numeric", False)])
+    decode = record_decoder([Column("a", "numeric", Kind.NUMERIC, False)])
     digits = b"1" * 5000
     for text in (b'{"a":%s}', b'{ "a": %s }'):
         assert bytes(decode(text % digits).c0) == digits

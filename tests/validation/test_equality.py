@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from migration.conversion import record_decoder
-from migration.model import Column
+from migration.model import Column, Kind
 from migration.sqlite.mapping import Copied, TableMapping
 from migration.sqlite.schema import TargetColumn
 from migration.validation.equality import Cells
@@ -18,7 +18,7 @@ from migration.validation.rendering import rendered
 
 
 def mapped(kind: str, target: str, not_null: bool = False) -> Tuple[Column, TableMapping]:
-    column = Column("a", kind, kind, not_null)
+    column = Column("a", kind, Kind(kind), not_null)
     pair = Copied(column, TargetColumn("a", target, False, False, None, 0))
     return column, TableMapping("t", "t", (pair,), ())
 
@@ -79,7 +79,7 @@ def test_null_is_null_alone(kind: str) -> None:
 
 def line(kind: str, target: str, cell: Any, type_: Optional[str] = None) -> Optional[bytes]:
     _, mapping = mapped(kind, target)
-    sql = rendered(mapping, [Column("a", type_ or kind, kind, False)], None, "")
+    sql = rendered(mapping, [Column("a", type_ or kind, Kind(kind), False)], None, "")
     assert sql is not None
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
         database.execute("CREATE TABLE t (a %s)" % target)
