@@ -107,7 +107,8 @@ def _checked(settings: Settings, db: Optional[Snapshot], sound: Optional[publish
             inputs.context_of(file.database, settings, schema, db, fresh=sound is not None)
         )
         digests = stack.enter_context(since_export.digests(context))
-        tables = comparison.compare_tables(context)
+        with terminal.progress("validate", context.expected_rows) as advance:
+            tables = comparison.compare_tables(context, advance)
         evidence = Evidence(context, tables, digests, is_sound)
         looked = run(CHECKS, evidence)
         return verdict.report_of(CHECKS, looked, evidence, file, timestamp, started)

@@ -12,7 +12,6 @@ from migration import conversion
 from migration.bundle.damage import damaged
 from migration.bundle.reading import Reader
 from migration.bundle.records import in_blocks
-from migration.cli import terminal
 from migration.errors import MigrationError
 from migration.model import Table
 from migration.postgres.digests import Digest, Digester
@@ -44,16 +43,16 @@ def counts(evidence: Evidence) -> Looked:
     return Looked(len(evidence.tables))
 
 
-def compare_tables(context: Context) -> Dict[str, Compared]:
-    """Compare every table of config.TABLES. Raises MigrationError: exit 3 for PostgreSQL, 4 for the bundle."""
-    export, tables = context.export, context.settings.whole_tables
-    total = sum(export.manifest.row_counts[table.name] for table in tables) if export else None
+def compare_tables(context: Context, advance: Callable[[int], None]) -> Dict[str, Compared]:
+    """Compare every table of config.TABLES; ``advance`` is told how many records are done.
+
+    Raises MigrationError: exit 3 for PostgreSQL, 4 for the bundle.
+    """
     compared: Dict[str, Compared] = {}
-    with terminal.progress("validate", total) as advance:
-        for table in tables:
-            compared[table.name] = _compare(context, table, advance)
-            result = compared[table.name].result
-            log.debug("compared %s: %s rows in %.1f s", table.name, result.sqlite_count, result.seconds)
+    for table in context.settings.whole_tables:
+        compared[table.name] = _compare(context, table, advance)
+        result = compared[table.name].result
+        log.debug("compared %s: %s rows in %.1f s", table.name, result.sqlite_count, result.seconds)
     return compared
 
 

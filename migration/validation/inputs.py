@@ -70,6 +70,13 @@ class Context:
         return self.live.catalog.columns
 
     @property
+    def expected_rows(self) -> Optional[int]:
+        """How many records the bundle has; None where there is no bundle."""
+        if self.export is None:
+            return None
+        return sum(self.export.manifest.row_counts[table.name] for table in self.settings.whole_tables)
+
+    @property
     def user_id(self) -> str:
         if self.export is not None:
             return self.export.manifest.user_id
