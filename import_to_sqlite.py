@@ -59,9 +59,11 @@ def import_(settings: Settings) -> Imported:
     mapping.require_own_targets(settings, schema)
     backup_dir = settings.backup_dir if settings.backup else None
     with open_bundle(settings.data_dir, files_of(settings.whole_tables), settings.user_email) as export:
+        log.debug("import: bundle of %s, %d files", export.manifest.export_timestamp, len(export.sizes))
         columns = mapping.columns_of(export, settings, schema)
         with publishing.replacing(settings.sqlite_path, backup_dir) as staged:
             with building.building(staged, schema, settings.sqlite_path) as database:
+                log.debug("import: %d objects made from %s", len(schema.objects), schema.path)
                 deferred = building.defer_indexes(database)
                 filled = _load(database, export, settings, columns, schema)
                 _index_and_check(database, deferred, staged)
@@ -110,6 +112,7 @@ def _index_and_check(database: sqlite3.Connection, deferred: Sequence[str], stag
             advance(1)
         database.execute("COMMIT")
         indexed = time.perf_counter()
+        log.debug("import: %d indexes and triggers made in %.2f s", len(deferred), indexed - started)
         integrity.require_sound(staged)
         advance(1)
     log.debug("import: integrity and foreign keys checked in %.2f s", time.perf_counter() - indexed)

@@ -18,9 +18,21 @@ if __name__ == "__main__":  # before what may fail is imported
     running.begin(required=())
 
 import argparse
+import contextlib
 import dataclasses
+import enum
 import sys
-from typing import TYPE_CHECKING, Dict, List, Optional, Sequence
+from typing import (
+    TYPE_CHECKING,
+    Collection,
+    ContextManager,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+)
 
 import config
 from migration.cli import configuration, options, packages, running, terminal
@@ -32,6 +44,23 @@ from migration.settings import Settings
 if TYPE_CHECKING:
     from export_from_postgres import Exported
     from import_to_sqlite import Imported
+    from migration.postgres.snapshot import Snapshot
+    from migration.validation.report import Report
+
+
+class Phase(enum.Enum):
+    EXPORT = "export"
+    IMPORT = "import"
+    VALIDATION = "validation"
+
+
+class Done(NamedTuple):
+    """What one phase has done: one of these."""
+
+    exported: Optional[Exported] = None
+    imported: Optional[Imported] = None
+    report: Optional[Report] = None
+
 
 NEWEST = "\0newest"  # no file has such a name
 
@@ -101,42 +130,69 @@ def _main(arguments: argparse.Namespace, settings: Settings) -> int:
 
         dry_run.show(dry_run.plan(settings), settings)
         return ExitCode.DONE
-    return migrate(settings, arguments)
+    skipped = {
+        Phase.EXPORT: arguments.skip_export,
+        Phase.IMPORT: arguments.skip_import,
+        Phase.VALIDATION: arguments.skip_validation,
+    }
+    return migrate(settings, [phase for phase in Phase if not skipped[phase]])
 
 
-def migrate(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Run the phases that are not skipped and return the exit code."""
+def migrate(settings: Settings, chosen: Collection[Phase]) -> int:
+    """Run these phases, print what they did, and return the exit code."""
     exported = imported = None
-    if not arguments.skip_export:
+    for done in phases_in_a_row(settings, chosen):
+        exported, imported = done.exported or exported, done.imported or imported
+        if done.report is not None:
+            from validate_migration import conclude
+
+            return conclude(done.report, settings)
+        if done.imported is not None or Phase.IMPORT not in chosen:
+            _summarize(exported, imported, settings)
+    return ExitCode.DONE
+
+
+def phases_in_a_row(
+    settings: Settings,
+    chosen: Collection[Phase] = tuple(Phase),
+    db: Optional[Snapshot] = None,
+    importing: Optional[ContextManager[object]] = None,
+) -> Iterator[Done]:
+    """Run the chosen phases one after another; yield what each has done when it has ended.
+
+    ``db``: an open snapshot to read, which stays open; None: each phase has its own. ``importing``: entered around the
+    import alone. Raises MigrationError as the phases do, and before the first of them for what would stop a later one.
+    """
+    if Phase.EXPORT in chosen:
         from export_from_postgres import export
 
-        if not arguments.skip_import:
+        if Phase.IMPORT in chosen and db is None:
             from migration.sqlite import publishing
             from migration.sqlite.schema import read_schema
 
             read_schema(settings.schema_path)
-            with publishing.replacing(
-                settings.sqlite_path, settings.backup_dir if settings.backup else None
-            ):  # what would stop the import stops us before the export
+            with publishing.replacing(settings.sqlite_path, settings.backup_dir if settings.backup else None):
                 pass
-        exported = export(settings)
+        exported = export(settings, db)
+        yield Done(exported=exported)
         # A bundle that another run put there meanwhile is not ours to import.
         settings = dataclasses.replace(settings, user_email=exported.manifest.user_email)
-    elif not (arguments.skip_import or arguments.skip_validation or settings.offline):
+    elif Phase.IMPORT in chosen and Phase.VALIDATION in chosen and not settings.offline:
         from migration.validation.inputs import require_source
 
-        require_source(settings)  # what would stop the validation stops us before the database is replaced
-    if not arguments.skip_import:
+        require_source(settings)
+    stamp = None
+    if Phase.IMPORT in chosen:
         from import_to_sqlite import import_
 
-        imported = import_(settings)
-    if exported is not None or imported is not None:
-        _summarize(exported, imported, settings)
-    if arguments.skip_validation:
-        return ExitCode.DONE
-    from validate_migration import conclude, validate
+        with importing or contextlib.nullcontext():
+            imported = import_(settings)
+        stamp = imported.stamp
+        yield Done(imported=imported)
+    if Phase.VALIDATION in chosen:
+        from validate_migration import validate
 
-    return conclude(validate(settings, sound=None if imported is None else imported.stamp), settings)
+        yield Done(report=validate(settings, db, stamp))
 
 
 def _summarize(exported: Optional[Exported], imported: Optional[Imported], settings: Settings) -> None:

@@ -19,12 +19,11 @@ from datetime import date
 from pathlib import Path
 from typing import Iterator, List, NamedTuple, Optional, Sequence
 
-import cluster_worker
 import config
 from benchmarks import crowd, results
 from demo.postgres import temp_postgres
 from migration.cli import configuration
-from migration.fleet import selection
+from migration.fleet import selection, worker
 from migration.fleet.ledger import Outcome
 from migration.postgres import connecting, shared_rows
 from migration.settings import Settings
@@ -167,7 +166,7 @@ def _loop(url: str, output: Path) -> int:
         users = list(selection.users(db, settings, None, active=False))
         with connecting.snapshot(settings, db.share(), exported) as own:
             for user in users:
-                outcome: Outcome = cluster_worker.phases(settings, user, own)
+                outcome: Outcome = worker.phases(settings, user, own)
                 assert outcome.exit_code == 0, outcome.error
     return 0
 

@@ -359,7 +359,9 @@ def test_wrong_option_is_refused(
 
 def test_scheduler_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
-    with pytest.raises(MigrationError) as refused, cluster.remote("tcp://127.0.0.1:1", "cluster_worker"):
+    with pytest.raises(MigrationError) as refused, cluster.remote(
+        "tcp://127.0.0.1:1", "migration.fleet.worker"
+    ):
         pass
     assert refused.value.message.startswith("cannot reach the scheduler at tcp://127.0.0.1:1: ")
     assert refused.value.exit_code == ExitCode.USAGE

@@ -18,13 +18,15 @@ from urllib.parse import quote
 import psycopg2
 import pytest
 
+import config
 from demo import sample
 from demo.postgres import tcp_url, temp_postgres
 from migration.errors import ExitCode, MigrationError
-from migration.fleet import cluster
+from migration.fleet import cluster, worker
 from migration.fleet.cluster import Lost
 from support.fleet import LEDGER, PERSONAL, Output, command, migrate_all
-from support.places import SUITE
+from support.migrations import settings_of
+from support.places import SUITE, Place, copy_suite
 from support.servers import PASSWORD, Database, Guarded
 
 # The part of the password that no repr and no encoding changes, as it is and in a URL.
@@ -110,6 +112,23 @@ def command_lines(*sessions: int) -> str:
     return "\n".join(found)
 
 
+def test_change_in_any_room_makes_another_suite(
+    tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite, settings = copy_suite(tmp_path / "suite"), settings_of("postgresql://", place)
+    monkeypatch.setattr(config, "BASE_DIR", suite)
+    known = {worker.fingerprint(settings)}
+    changed = [
+        suite / "migrate.py",
+        *sorted(suite.glob("migration/**/*.py")),
+        *suite.glob("migration/*/*.j2"),
+    ]
+    for path in changed:
+        path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+        known.add(worker.fingerprint(settings))
+    assert len(known) == len(changed) + 1
+
+
 def test_workers_read_their_own_environment_and_no_secret_travels(
     guarded: Guarded, output: Output, tmp_path: Path
 ) -> None:
@@ -147,9 +166,9 @@ def test_workers_read_their_own_environment_and_no_secret_travels(
 
 
 def open_connections() -> int:
-    import cluster_worker
+    from migration.fleet import worker
 
-    return len(cluster_worker._idle)
+    return len(worker._idle)
 
 
 def test_url_of_the_command_line_is_shown_nowhere(guarded: Guarded, output: Output, tmp_path: Path) -> None:
@@ -223,7 +242,9 @@ def test_result_that_is_lost_with_its_worker_is_made_again(
 
 
 def test_frozen_scheduler_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with started(tmp_path, [[]], {}) as running, cluster.remote(running.address, "cluster_worker") as workers:
+    with started(tmp_path, [[]], {}) as running, cluster.remote(
+        running.address, "migration.fleet.worker"
+    ) as workers:
         assert workers.threads() == 1
         monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.5)
         scheduler = running.processes[0].pid

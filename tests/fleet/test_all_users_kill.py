@@ -18,8 +18,8 @@ import pytest
 
 from benchmarks import crowd
 from demo.postgres import temp_postgres
-from migrate_all_users import MOST_IN_TASK
 from migration.fleet import cluster
+from migration.fleet.coordinator import MOST_IN_TASK
 from support.fleet import Going, Output, migrate_all
 from support.runs import Result, gone
 from support.servers import Database, Server

@@ -15,13 +15,13 @@ from typing import Any, Callable, Iterator, Optional
 import distributed
 import pytest
 
-import cluster_worker
 import config
+import export_from_postgres
 from benchmarks import crowd
-from cluster_worker import Errand, migrate_user
 from migration.errors import ExitCode, MigrationError
-from migration.fleet import cluster, origin
+from migration.fleet import cluster, origin, worker
 from migration.fleet.ledger import Pending
+from migration.fleet.worker import Task, migrate_user
 from migration.postgres import connecting, shared_rows
 from migration.sqlite.schema import read_schema
 from support.fleet import Going, Output, command_line, parent_of
@@ -155,7 +155,7 @@ def test_result_that_is_lost_for_good_is_no_bug(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.fixture()
-def errand(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Errand]:
+def task(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Task]:
     monkeypatch.setenv("POSTGRES_URL", database.url)
     settings = settings_of(database.url, Place(tmp_path), unrelated_tables=config.UNRELATED_TABLES)
     output, common = tmp_path / "output", tmp_path / "common"
@@ -163,11 +163,11 @@ def errand(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     common.mkdir()
     with connecting.snapshot(settings) as db:
         shared_rows.export_shared(db, settings, read_schema(settings.schema_path), common)
-        yield Errand(
+        yield Task(
             str(output), str(common), db.share(), db.visible(), origin.as_text(origin.database_of(db)),
-            cluster_worker.agreement(settings), str(settings.schema_path), False, False, 60,
+            worker.fingerprint(settings), str(settings.schema_path), False, False, 60,
         )  # fmt: skip
-    cluster_worker.close_connections()
+    worker.close_connections()
 
 
 def users(database: Database) -> dict[str, Pending]:
@@ -175,21 +175,21 @@ def users(database: Database) -> dict[str, Pending]:
 
 
 def test_user_whose_server_process_does_not_go_on_is_given_up(
-    database: Database, errand: Errand, monkeypatch: pytest.MonkeyPatch
+    database: Database, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped: list = []
-    export = cluster_worker.export
+    export = export_from_postgres.export
 
     def frozen(settings: Any, db: Any) -> Any:
         stopped.append(db.process)
         os.kill(db.process, signal.SIGSTOP)
         return export(settings, db)
 
-    monkeypatch.setattr(cluster_worker, "export", frozen)
+    monkeypatch.setattr(export_from_postgres, "export", frozen)
     anna, bruno = (users(database)[email] for email in (ANNA, BRUNO))
     try:
         begun = time.monotonic()
-        outcome = migrate_user(errand._replace(seconds=1), anna)
+        outcome = migrate_user(task._replace(seconds=1), anna)
         assert time.monotonic() - begun < 10
         assert (outcome.exit_code, outcome.error, outcome.fatal) == (
             70,
@@ -202,25 +202,24 @@ def test_user_whose_server_process_does_not_go_on_is_given_up(
             os.kill(process, signal.SIGCONT)
     monkeypatch.undo()
     monkeypatch.setenv("POSTGRES_URL", database.url)
-    assert migrate_user(errand, bruno).exit_code == 0  # on a connection of its own
-    again = migrate_user(errand, anna)  # Dask hands a task to others, too
+    assert migrate_user(task, bruno).exit_code == 0  # on a connection of its own
+    again = migrate_user(task, anna)  # Dask hands a task to others, too
     assert (again.exit_code, again.attempts) == (70, 0)
 
 
 def test_work_that_hangs_outside_of_postgresql_ends_its_process(
-    database: Database, errand: Errand, tmp_path: Path
+    database: Database, task: Task, tmp_path: Path
 ) -> None:
     user = users(database)[ANNA]
     code = (
-        "import sys, time; sys.path.insert(0, %r); import cluster_worker;"
-        "cluster_worker.GRACE = 0.2; cluster_worker.import_ = lambda settings: time.sleep(1000);"
-        "from cluster_worker import *; from migration.fleet.ledger import Pending;"
-        "migrate_user(Errand(*%r), Pending(*%r))"
-        % (str(SUITE), tuple(errand._replace(seconds=1)), tuple(user))
+        "import sys, time; sys.path.insert(0, %r); from migration.fleet import worker;"
+        "worker.GRACE = 0.2; import import_to_sqlite; import_to_sqlite.import_ = lambda settings: time.sleep(1000);"
+        "from migration.fleet.worker import *; from migration.fleet.ledger import Pending;"
+        "migrate_user(Task(*%r), Pending(*%r))" % (str(SUITE), tuple(task._replace(seconds=1)), tuple(user))
     )
     done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True)
     assert (done.returncode, done.stderr) == (1, b"")
-    again = migrate_user(errand, user)
+    again = migrate_user(task, user)
     assert (again.exit_code, again.error) == (70, "the user took longer than 60 s")
 
 

@@ -9,14 +9,15 @@ from typing import Any, Iterator, List, NamedTuple
 
 import pytest
 
-import cluster_worker
 import config
-from cluster_worker import Errand, migrate_user
+import import_to_sqlite
+import validate_migration
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
-from migration.fleet import origin, room
+from migration.fleet import origin, room, worker
 from migration.fleet.ledger import Pending
+from migration.fleet.worker import Task, migrate_user
 from migration.postgres import connecting, shared_rows
 from migration.postgres.rows import rows_of_user
 from migration.postgres.snapshot import Snapshot
@@ -151,55 +152,55 @@ def test_rows_that_depend_on_the_user_are_not_shared(database: Database, place: 
 
 
 @pytest.fixture()
-def errand(
+def task(
     database: Database, coordinator: Coordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Errand]:
+) -> Iterator[Task]:
     monkeypatch.setenv("POSTGRES_URL", database.url)
     settings = settings_of(database.url, Place(tmp_path), unrelated_tables=config.UNRELATED_TABLES)
     output = tmp_path / "output"
     output.mkdir()
-    yield Errand(
+    yield Task(
         str(output),
         str(coordinator.common),
         coordinator.snapshot,
         coordinator.db.visible(),
         origin.as_text(origin.database_of(coordinator.db)),
-        cluster_worker.agreement(settings),
+        worker.fingerprint(settings),
         str(settings.schema_path),
         False,
         False,
         60,
     )
-    cluster_worker.close_connections()
+    worker.close_connections()
 
 
 def ids(database: Database) -> dict[str, str]:
     return dict(database.rows("SELECT email, id::text FROM users"))
 
 
-def test_worker_keeps_one_connection_from_user_to_user(database: Database, errand: Errand) -> None:
+def test_worker_keeps_one_connection_from_user_to_user(database: Database, task: Task) -> None:
     for user in ids(database).values():
-        outcome = migrate_user(errand, Pending(user, None))
+        outcome = migrate_user(task, Pending(user, None))
         assert (outcome.exit_code, outcome.error, outcome.attempts) == (0, None, 1)
         assert connections(database) == 2  # the coordinator's, and the worker's
-    migrate_user(errand._replace(keep_connection=False), Pending(user, None))
+    migrate_user(task._replace(keep_connection=False), Pending(user, None))
     assert connections_become(1, database)
 
 
-def test_worker_lets_go_of_an_earlier_run(database: Database, errand: Errand, tmp_path: Path) -> None:
+def test_worker_lets_go_of_an_earlier_run(database: Database, task: Task, tmp_path: Path) -> None:
     user = ids(database)[ANNA]
-    assert migrate_user(errand, Pending(user, None)).exit_code == 0
+    assert migrate_user(task, Pending(user, None)).exit_code == 0
     other = tmp_path / "other"
-    Path(errand.common).rename(other)
-    assert migrate_user(errand._replace(common=str(other)), Pending(user, None)).exit_code == 0
+    Path(task.common).rename(other)
+    assert migrate_user(task._replace(common=str(other)), Pending(user, None)).exit_code == 0
     assert connections_become(2, database)
 
 
 def test_worker_does_not_go_on_without_the_snapshot(
-    database: Database, errand: Errand, coordinator: Coordinator
+    database: Database, task: Task, coordinator: Coordinator
 ) -> None:
     coordinator.db.close()
-    outcome = migrate_user(errand, Pending(ids(database)[ANNA], None))
+    outcome = migrate_user(task, Pending(ids(database)[ANNA], None))
     assert (outcome.exit_code, outcome.fatal) == (3, True)
     assert outcome.error == "the shared snapshot is gone: the connection that held it has ended"
 
@@ -226,38 +227,38 @@ def losing_connections(
     [(False, "adopt"), (False, "rows"), (False, "visible"), (False, "copy"), (True, "rows"), (True, "copy")],
 )
 def test_lost_connection_is_made_again(
-    database: Database, errand: Errand, monkeypatch: pytest.MonkeyPatch, own: bool, where: str
+    database: Database, task: Task, monkeypatch: pytest.MonkeyPatch, own: bool, where: str
 ) -> None:
     if own:
-        errand = errand._replace(snapshot=None)
+        task = task._replace(snapshot=None)
     lost = losing_connections(where, 1, database, monkeypatch)
-    outcome = migrate_user(errand, Pending(ids(database)[ANNA], None))
+    outcome = migrate_user(task, Pending(ids(database)[ANNA], None))
     assert lost
     assert (outcome.exit_code, outcome.fatal, outcome.attempts) == (0, False, 2), outcome.error
 
 
 @pytest.mark.parametrize("where", ["adopt", "copy"])
 def test_connection_that_is_always_lost_stops_the_run_where_none_can_be_opened(
-    database: Database, errand: Errand, monkeypatch: pytest.MonkeyPatch, where: str
+    database: Database, task: Task, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     lost = losing_connections(where, 100, database, monkeypatch)
-    outcome = migrate_user(errand, Pending(ids(database)[ANNA], None))
+    outcome = migrate_user(task, Pending(ids(database)[ANNA], None))
     assert len(lost) == 3
     assert (outcome.exit_code, outcome.fatal, outcome.attempts) == (3, where == "adopt", 3), outcome.error
 
 
 def test_worker_takes_no_other_snapshot_of_the_same_id(
-    database: Database, errand: Errand, coordinator: Coordinator
+    database: Database, task: Task, coordinator: Coordinator
 ) -> None:
     """As a server gives it out that has crashed and started again."""
-    outcome = migrate_user(errand._replace(visible="1:1:"), Pending(ids(database)[ANNA], None))
+    outcome = migrate_user(task._replace(visible="1:1:"), Pending(ids(database)[ANNA], None))
     assert (outcome.exit_code, outcome.fatal) == (3, True)
 
 
 def test_worker_that_does_not_see_the_folder_stops_the_run(
-    database: Database, errand: Errand, tmp_path: Path
+    database: Database, task: Task, tmp_path: Path
 ) -> None:
-    elsewhere = errand._replace(common=str(tmp_path / "elsewhere"))
+    elsewhere = task._replace(common=str(tmp_path / "elsewhere"))
     outcome = migrate_user(elsewhere, Pending(ids(database)[ANNA], None))
     assert (outcome.exit_code, outcome.fatal) == (2, True)
     assert "does not see %s" % (tmp_path / "elsewhere") in str(outcome.error)
@@ -265,60 +266,60 @@ def test_worker_that_does_not_see_the_folder_stops_the_run(
 
 @pytest.mark.parametrize(("shared_snapshot", "code"), [(True, 3), (False, 2)])
 def test_worker_whose_settings_name_another_database_stops_the_run(
-    shared_snapshot: bool, code: int, server: Server, errand: Errand, monkeypatch: pytest.MonkeyPatch
+    shared_snapshot: bool, code: int, server: Server, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A shared snapshot is one database's alone; without one, nothing else would tell."""
-    errand = errand if shared_snapshot else errand._replace(snapshot=None)
+    task = task if shared_snapshot else task._replace(snapshot=None)
     with server.new_database() as other:
         monkeypatch.setenv("POSTGRES_URL", other.url)
         user = ids(other)[ANNA]
-        cluster_worker._settings.cache_clear()
-        outcome = migrate_user(errand, Pending(user, None))
+        worker._settings.cache_clear()
+        outcome = migrate_user(task, Pending(user, None))
     assert (outcome.exit_code, outcome.fatal) == (code, True), outcome.error
     if not shared_snapshot:
         assert "reads another database than the coordinator" in str(outcome.error)
-    assert list(Path(errand.output).iterdir()) == []
+    assert list(Path(task.output).iterdir()) == []
 
 
 def test_bug_is_one_users_end_and_tells_no_value(
-    database: Database, errand: Errand, monkeypatch: pytest.MonkeyPatch
+    database: Database, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*arguments: object) -> None:
         raise KeyError("Anna Sample")
 
-    monkeypatch.setattr(cluster_worker, "import_", broken)
-    outcome = migrate_user(errand, Pending(ids(database)[ANNA], None))
+    monkeypatch.setattr(import_to_sqlite, "import_", broken)
+    outcome = migrate_user(task, Pending(ids(database)[ANNA], None))
     assert (outcome.exit_code, outcome.fatal) == (70, False)
     assert str(outcome.error).startswith("internal error: KeyError in test_shared_snapshot.py, line ")
 
 
 def test_aborted_transaction_is_not_handed_to_the_next_user(
-    database: Database, errand: Errand, monkeypatch: pytest.MonkeyPatch
+    database: Database, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(settings: Settings, db: Snapshot, *others: object) -> None:
         with connecting.opened(settings, db):
             db.rows("SELECT 1 / 0")
 
-    monkeypatch.setattr(cluster_worker, "validate", failing)
-    outcome = migrate_user(errand, Pending(ids(database)[ANNA], None))
+    monkeypatch.setattr(validate_migration, "validate", failing)
+    outcome = migrate_user(task, Pending(ids(database)[ANNA], None))
     assert (outcome.exit_code, outcome.attempts) == (3, 1)
     monkeypatch.undo()
     monkeypatch.setenv("POSTGRES_URL", database.url)
-    assert migrate_user(errand, Pending(ids(database)[BRUNO], None)).exit_code == 0
+    assert migrate_user(task, Pending(ids(database)[BRUNO], None)).exit_code == 0
 
 
-def test_user_who_is_gone_fails_alone(database: Database, errand: Errand) -> None:
-    outcome = migrate_user(errand, Pending("00000000-0000-0000-0000-000000000000", None))
+def test_user_who_is_gone_fails_alone(database: Database, task: Task) -> None:
+    outcome = migrate_user(task, Pending("00000000-0000-0000-0000-000000000000", None))
     assert (outcome.exit_code, outcome.fatal) == (3, False)
     assert outcome.error == "user not found: 00000000-0000-0000-0000-000000000000"
 
 
 @pytest.mark.parametrize("user", ["../escape", "ledger.db", ".shared", "a/b", "%2E"])
 def test_id_of_any_form_is_a_folder_of_its_own(user: str, tmp_path: Path) -> None:
-    folder = cluster_worker.folder_of(tmp_path, user)
+    folder = worker.folder_of(tmp_path, user)
     assert folder.parent == tmp_path
     assert "." not in folder.name
-    assert len({cluster_worker.folder_of(tmp_path, other) for other in (user, "%2E", "x")}) == (
+    assert len({worker.folder_of(tmp_path, other) for other in (user, "%2E", "x")}) == (
         2 if user == "%2E" else 3
     )
 

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Iterator, List, NamedTuple, Optional, Sequence
 
 import config
-from export_from_postgres import export
-from import_to_sqlite import import_
+from migrate import phases_in_a_row
 from migration.cli import configuration
 from migration.cli.log import log
 from migration.errors import ExitCode, MigrationError, ResourceError, UsageError, lacking
@@ -33,20 +32,19 @@ from migration.postgres import connecting, explanations, shared_rows, snapshot
 from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings
 from migration.sqlite.schema import read_schema
-from validate_migration import validate
 
 ATTEMPTS = 3  # where the connection is lost
 GRACE = 20.0  # seconds that a user's work has to end, whose time is over
 IDLE = "1h"  # after which PostgreSQL ends the transaction of a worker that was left behind
 
 
-class Errand(NamedTuple):
+class Task(NamedTuple):
     """What a worker is told of a run; everything else it finds in its own environment.
 
     ``common``: the folder with what everybody shares, on storage that all machines see. ``snapshot``: the id of the
     run's snapshot; None: each user has one of their own. ``visible``: what ``Snapshot.visible()`` says under it.
     ``database``: which one it is, by ``origin.as_text``.
-    ``agreement``: what ``agreement()`` gave to the coordinator.
+    ``fingerprint``: what ``fingerprint()`` gave to the coordinator.
     ``seconds``: that a user may take. ``keep_connection``: whether the connection may stay open between two users.
     """
 
@@ -55,7 +53,7 @@ class Errand(NamedTuple):
     snapshot: Optional[str]
     visible: str
     database: str
-    agreement: str
+    fingerprint: str
     schema_path: Optional[str]
     skip_orphans: bool
     strict: bool
@@ -71,26 +69,26 @@ class RunStopped(Exception):
         self.error = error
 
 
-def migrate_users(errand: Errand, users: Sequence[Pending]) -> List[Outcome]:
+def migrate_users(task: Task, users: Sequence[Pending]) -> List[Outcome]:
     """Migrate one user after another; after what stops the run, none."""
     outcomes: List[Outcome] = []
     for user in users:
-        outcomes.append(migrate_user(errand, user))
+        outcomes.append(migrate_user(task, user))
         if outcomes[-1].fatal:
             break
     return outcomes
 
 
-def migrate_user(errand: Errand, user: Pending) -> Outcome:
+def migrate_user(task: Task, user: Pending) -> Outcome:
     """Migrate and validate one user. Raises nothing: whatever happens is in the outcome, without personal data."""
     user_id = user.user_id
     started = ledger.now()
-    if _mark_of(errand, user_id).exists():
-        return _failed(user_id, _too_long(errand))._replace(attempts=0)
+    if _mark_of(task, user_id).exists():
+        return _failed(user_id, _too_long(task))._replace(attempts=0)
     for attempt in range(1, ATTEMPTS + 1):
         failure: Optional[MigrationError] = None
         try:
-            outcome = _attempt(errand, user)
+            outcome = _attempt(task, user)
         except RunStopped as stopped:
             failure = stopped.error
             outcome = _failed(user_id, failure)._replace(fatal=True)
@@ -121,14 +119,14 @@ def _unexpected(user_id: str, error: Exception) -> Outcome:
     return Outcome(user_id, int(ExitCode.INTERNAL), words)
 
 
-def _attempt(errand: Errand, user: Pending) -> Outcome:
-    settings = _settings(errand)
-    with _snapshot(errand, settings) as db, _limited(errand, user.user_id, db):
+def _attempt(task: Task, user: Pending) -> Outcome:
+    settings = _settings(task)
+    with _snapshot(task, settings) as db, _limited(task, user.user_id, db):
         return phases(settings, user.user_id, db, user.database)
 
 
 @contextlib.contextmanager
-def _limited(errand: Errand, user_id: str, db: Snapshot) -> Iterator[None]:
+def _limited(task: Task, user_id: str, db: Snapshot) -> Iterator[None]:
     """End what takes longer than a user may: the connection at once, and this process where that does not help.
 
     The user is marked, so that no other worker begins with the same. Raises MigrationError (exit 70).
@@ -141,35 +139,35 @@ def _limited(errand: Errand, user_id: str, db: Snapshot) -> Iterator[None]:
                 return
             over.append(True)
         with contextlib.suppress(OSError):
-            _mark_of(errand, user_id).touch()
-        db.guard.fail(_too_long(errand))
+            _mark_of(task, user_id).touch()
+        db.guard.fail(_too_long(task))
         if not done.wait(GRACE):
             os._exit(1)
 
-    timer = threading.Timer(errand.seconds, end)
+    timer = threading.Timer(task.seconds, end)
     timer.daemon = True
     timer.start()
     try:
         yield
     except Exception:
         if over:
-            raise _too_long(errand) from None
+            raise _too_long(task) from None
         raise
     finally:
         with changing:
             done.set()
         timer.cancel()
     if over:  # the connection is of no use to the next user
-        raise _too_long(errand)
+        raise _too_long(task)
 
 
-def _mark_of(errand: Errand, user_id: str) -> Path:
-    return folder_of(Path(errand.common), user_id).with_suffix(".long")
+def _mark_of(task: Task, user_id: str) -> Path:
+    return folder_of(Path(task.common), user_id).with_suffix(".long")
 
 
-def _too_long(errand: Errand) -> MigrationError:
+def _too_long(task: Task) -> MigrationError:
     return ResourceError(
-        "the user took longer than %d s" % errand.seconds,
+        "the user took longer than %d s" % task.seconds,
         "see what it waits for: PostgreSQL's locks, the disk; or give it longer with --user-timeout",
     )
 
@@ -183,23 +181,23 @@ def phases(settings: Settings, user_id: str, db: Snapshot, database: Optional[st
     settings = dataclasses.replace(
         settings, user_id=user_id, sqlite_path=folder / DATABASE, data_dir=folder / BUNDLE
     )
-    begun = time.perf_counter()
-    manifest = export(settings, db).manifest
-    exported = time.perf_counter()
-    with results.aside(folder) if _is_used(folder / DATABASE, database) else contextlib.nullcontext():
-        found = import_(dataclasses.replace(settings, user_email=manifest.user_email)).stamp
-    imported = time.perf_counter()
-    report = validate(settings, db, found)
-    validated = time.perf_counter()
+    aside = results.aside(folder) if _is_used(folder / DATABASE, database) else contextlib.nullcontext()
+    ended = [time.perf_counter()]
+    manifest = report = None
+    for done in phases_in_a_row(settings, db=db, importing=aside):
+        ended.append(time.perf_counter())
+        manifest = done.exported.manifest if done.exported is not None else manifest
+        report = done.report
+    assert manifest is not None and report is not None
     files = (settings.sqlite_path, *(path for path in settings.data_dir.iterdir() if path.is_file()))
     made = results.made(folder, manifest.checksums)
     return Outcome(
         user_id,
         int(ExitCode.DONE if report.passed else ExitCode.DIFFERENCES),
         None if report.passed else "the validation found differences: %d" % report.error_count,
-        export_seconds=exported - begun,
-        import_seconds=imported - exported,
-        validation_seconds=validated - imported,
+        export_seconds=ended[1] - ended[0],
+        import_seconds=ended[2] - ended[1],
+        validation_seconds=ended[3] - ended[2],
         rows=sum(manifest.row_counts.values()),
         bytes=sum(path.stat().st_size for path in files),
         snapshot=manifest.snapshot,
@@ -226,28 +224,28 @@ _SILENT = logging.NullHandler()  # what a phase says of a user stands in the out
 
 
 @functools.lru_cache(maxsize=4)
-def _settings(errand: Errand) -> Settings:
+def _settings(task: Task) -> Settings:
     """This worker's own settings. Raises RunStopped where they are not the coordinator's."""
     log.addHandler(_SILENT)
     try:
         arguments = argparse.Namespace(
-            schema_path=errand.schema_path,
-            orphans="skip" if errand.skip_orphans else "stop",
-            strict=errand.strict,
+            schema_path=task.schema_path,
+            orphans="skip" if task.skip_orphans else "stop",
+            strict=task.strict,
         )
         arguments.environment = configuration.environment(config.BASE_DIR)
         settings = dataclasses.replace(
-            configuration.settings(arguments, config), backup=False, data_dir=Path(errand.output)
+            configuration.settings(arguments, config), backup=False, data_dir=Path(task.output)
         )
-        if agreement(settings) != errand.agreement:
+        if fingerprint(settings) != task.fingerprint:
             raise UsageError(
                 "the suite, its config.py or the SQLite schema is another on worker %s"
                 % socket.gethostname(),
                 "install the same version and the same files on every machine",
             )
-        if not (Path(errand.common) / shared_rows.INDEX).is_file():
+        if not (Path(task.common) / shared_rows.INDEX).is_file():
             raise UsageError(
-                "worker %s does not see %s" % (socket.gethostname(), errand.common),
+                "worker %s does not see %s" % (socket.gethostname(), task.common),
                 "put --output-dir on storage that every machine has at the same path",
             )
         return settings
@@ -255,10 +253,10 @@ def _settings(errand: Errand) -> Settings:
         raise RunStopped(error) from error
 
 
-def agreement(settings: Settings) -> str:
+def fingerprint(settings: Settings) -> str:
     """A digest of all that workers and coordinator must have in common: code, config, SQLite schema."""
     digest = hashlib.sha256()
-    for path in sorted((*config.BASE_DIR.glob("*.py"), *config.BASE_DIR.glob("migration/*"))):
+    for path in sorted((*config.BASE_DIR.glob("*.py"), *config.BASE_DIR.glob("migration/**/*"))):
         if path.suffix in (".py", ".j2") and path.name != "config.py":  # which may name other folders
             digest.update(path.read_bytes())
     digest.update(repr((settings.excluded_tables, settings.unrelated_tables)).encode("utf-8"))
@@ -267,9 +265,9 @@ def agreement(settings: Settings) -> str:
     return digest.hexdigest()
 
 
-def _require_same_database(errand: Errand, db: Snapshot) -> None:
+def _require_same_database(task: Task, db: Snapshot) -> None:
     """A snapshot that is shared is one database's alone; without one, a worker's settings may name another."""
-    if not origin.database_of(db).is_same(origin.from_text(errand.database)):
+    if not origin.database_of(db).is_same(origin.from_text(task.database)):
         raise RunStopped(
             UsageError(
                 "worker %s reads another database than the coordinator" % socket.gethostname(),
@@ -291,32 +289,32 @@ _lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def _snapshot(errand: Errand, settings: Settings) -> Iterator[Snapshot]:
+def _snapshot(task: Task, settings: Settings) -> Iterator[Snapshot]:
     """The run's snapshot, or the user's own, on a connection that no other thread has meanwhile."""
-    if errand.snapshot is None:
+    if task.snapshot is None:
         with contextlib.ExitStack() as closing:
             try:
                 own = closing.enter_context(connecting.snapshot(settings))
             except MigrationError as error:
                 raise RunStopped(error) from error
-            _require_same_database(errand, own)
+            _require_same_database(task, own)
             yield own
         return
-    kept = _take(errand) or _open(errand, settings)
+    kept = _take(task) or _open(task, settings)
     try:
         yield kept.db
     except BaseException:  # within an aborted transaction nothing more can be read
         kept.closing.close()
         raise
-    if errand.keep_connection:
+    if task.keep_connection:
         with _lock:
             _idle.append(kept)
     else:
         kept.closing.close()
 
 
-def _take(errand: Errand) -> Optional[_Kept]:
-    close_connections(errand.common)
+def _take(task: Task) -> Optional[_Kept]:
+    close_connections(task.common)
     with _lock:
         return _idle.pop() if _idle else None
 
@@ -330,17 +328,17 @@ def close_connections(but: Optional[str] = None) -> None:
         kept.closing.close()
 
 
-def _open(errand: Errand, settings: Settings) -> _Kept:
+def _open(task: Task, settings: Settings) -> _Kept:
     """Connect and adopt the run's snapshot. Raises RunStopped: what stops this user stops all."""
     closing = contextlib.ExitStack()
     try:
-        exported = shared_rows.exported_shared(Path(errand.common))
-        db = closing.enter_context(connecting.snapshot(settings, errand.snapshot, exported))
+        exported = shared_rows.exported_shared(Path(task.common))
+        db = closing.enter_context(connecting.snapshot(settings, task.snapshot, exported))
         with connecting.opened(settings, db):
-            if db.visible() != errand.visible:  # a server that has crashed gives the same ids out again
+            if db.visible() != task.visible:  # a server that has crashed gives the same ids out again
                 raise snapshot.snapshot_gone()
             db.rows("SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', %s, true)", (IDLE,))
     except MigrationError as error:
         closing.close()
         raise RunStopped(error) from error
-    return _Kept(errand.common, db, closing)
+    return _Kept(task.common, db, closing)
