@@ -15,8 +15,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-import config
-from support.migrations import export_and_import, settings_of
+from support.migrations import WHOLE, export_and_import, settings_of
 from support.places import ANNA, Place
 from support.servers import Database, Server
 from validate_migration import validate
@@ -53,9 +52,7 @@ Columns = Dict[str, List[Tuple[str, str, int, bool, str]]]  # table → name, ty
 def empty_database(server: Server) -> Iterator[Tuple[Database, Columns]]:
     """The sample's users without any row in a table that is migrated, and the columns of these tables."""
     with server.new_database() as database:
-        database.execute(
-            "TRUNCATE user_preferences, %s CASCADE" % ", ".join(table.name for table in config.TABLES)
-        )
+        database.execute("TRUNCATE user_preferences, %s CASCADE" % ", ".join(table.name for table in WHOLE))
         columns: Columns = {}
         for table, *column in database.rows(
             """
@@ -81,7 +78,7 @@ def rows_of_a_user(data: st.DataObject, columns: Columns, anna: str) -> Dict[str
     """Rows for every table, parents first; every reference leads to a row of the user."""
     made: Dict[str, List[Dict[str, Any]]] = {"users": [{"id": anna}]}
     taken: Set[int] = set()
-    for table in ["user_preferences", *(table.name for table in config.TABLES)]:
+    for table in ["user_preferences", *(table.name for table in WHOLE)]:
         made[table] = []
         for number in range(data.draw(st.integers(0, 1 if table == "user_preferences" else 3))):
             row: Dict[str, Any] = {}
@@ -112,9 +109,7 @@ def rows_of_a_user(data: st.DataObject, columns: Columns, anna: str) -> Dict[str
 def insert(database: Database, columns: Columns, made: Dict[str, List[Dict[str, Any]]]) -> None:
     connection = psycopg2.connect(database.url)
     with connection, connection.cursor() as cursor:
-        cursor.execute(
-            "TRUNCATE user_preferences, %s CASCADE" % ", ".join(table.name for table in config.TABLES)
-        )
+        cursor.execute("TRUNCATE user_preferences, %s CASCADE" % ", ".join(table.name for table in WHOLE))
         for table, rows in made.items():
             for row in [] if table == "users" else rows:
                 documents = {

@@ -358,7 +358,15 @@ def remote(scheduler: str, module: str) -> Iterator[Workers]:
                     "dask worker %s --nthreads 1" % scheduler,
                 ) from None
             # A lambda is sent as it is, for workers that have nothing of ours.
-            able = _asked(client, client._run, lambda: importlib.util.find_spec(module) is not None)
+            parts = module.split(".")
+            parents = [
+                ".".join(parts[: end + 1]) for end in range(len(parts))
+            ]  # each is looked for in the one before
+            able = _asked(
+                client,
+                client._run,
+                lambda: all(importlib.util.find_spec(name) is not None for name in parents),
+            )
             unable = [address for address, is_there in able.items() if not is_there]
             if unable:
                 raise unusable(

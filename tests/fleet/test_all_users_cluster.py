@@ -213,7 +213,9 @@ def test_worker_without_the_suite_stops_the_run(
         done = migrate_all(output, sample_database.url, "--scheduler", running.address)
     assert done.code == 2
     assert re.search(
-        r"^error: the worker at tcp://.* does not find the suite \(cluster_worker\)$", done.err, re.M
+        r"^error: the worker at tcp://.* does not find the suite \(migration\.fleet\.worker\)$",
+        done.err,
+        re.M,
     )
     assert "PYTHONPATH" in done.err
     assert "Traceback" not in done.err

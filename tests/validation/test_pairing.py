@@ -17,7 +17,7 @@ from export_from_postgres import export
 from import_to_sqlite import import_
 from migration import conversion
 from migration.errors import ExitCode, MigrationError
-from migration.model import Column, Table, owned_by, shared
+from migration.model import Column, Kind, Table, owned_by, shared
 from migration.postgres import connecting
 from migration.postgres.shared_rows import export_shared
 from migration.settings import Settings
@@ -772,7 +772,9 @@ def test_texts_that_pair_are_equal_where_the_values_are(kind: str, target: str) 
         connection.execute("CREATE TABLE cells (v %s)" % target)
         connection.executemany("INSERT INTO cells VALUES (?)", [(cell,) for cell in CELLS])
         cells = [cell for (cell,) in connection.execute("SELECT v FROM cells")]
-    pair = mapping.Copied(Column("v", "", kind, False), TargetColumn("v", target, False, False, None, 0))
+    pair = mapping.Copied(
+        Column("v", "", Kind(kind), False), TargetColumn("v", target, False, False, None, 0)
+    )
     ((of_value,), (of_cell,)) = pairing_texts.forms([pair], ())
     compared = equality.Cells(mapping.TableMapping("t", "t", (pair,), ()), [pair.source])
     decode = conversion.record_decoder([pair.source])
