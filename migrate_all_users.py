@@ -24,9 +24,7 @@ from typing import Optional, Sequence
 import config
 from migration import files, lock
 from migration.cli import configuration, options, running
-from migration.errors import (
-    TargetError,
-)
+from migration.errors import TargetError
 from migration.fleet import cluster, ledger, results, summary
 from migration.fleet.coordinator import migrate_all, worker_count
 from migration.settings import Settings

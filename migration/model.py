@@ -7,7 +7,7 @@ import enum
 import hashlib
 import re
 from dataclasses import dataclass, field
-from typing import Dict, Iterable, Mapping, NamedTuple, NoReturn, Optional, Tuple, Union
+from typing import Dict, Iterable, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple, Union
 
 from migration.errors import UsageError
 
@@ -172,6 +172,24 @@ class Table:
         """Columns that may be missing in SQLite: the declared ones, the owner column, and the key of a single row."""
         owner = () if self.owner is None else (self.owner,)
         return (*self.dropped, *owner, *(() if self.becomes is None else ("id",)))
+
+
+def require_one_root(tables: Sequence[Table], root: Root) -> None:
+    """One entry is the root's, and single rows stand in places of their own. Raises MigrationError (exit 2)."""
+    roots = [table.name for table in tables if table.ownership.is_root]
+    if roots != [root.name]:
+        raise UsageError(
+            "config.TABLES has %s, and ROOT is %s"
+            % ("the_root() in " + ", ".join(roots) if roots else "no table with the_root()", root.name),
+            'give the entry of %s, and no other, the_root(): Table("%s", the_root(), …)'
+            % (root.name, root.name),
+        )
+    members = [table.member for table in tables if table.becomes is not None]
+    for member in members:
+        if members.count(member) > 1:
+            raise UsageError(
+                'config.TABLES has row_one(…, member="%s") twice' % member, "give each a member of its own"
+            )
 
 
 def of_root(tables: Iterable[Table], root: Root) -> Tuple[Table, ...]:

@@ -95,7 +95,10 @@ def _fault_of_config(error: Exception) -> Optional[MigrationError]:
     lacks = _NO_ATTRIBUTE.fullmatch(str(error)) if isinstance(error, AttributeError) else None
     if lacks:
         return UsageError(
-            "config.py has no %s" % lacks[1], "take it over from the config.py that this version came with"
+            "config.py has no %s" % lacks[1],
+            _OLD_FORM
+            if lacks[1] == "ROOT"
+            else "take it over from the config.py that this version came with",
         )
     if isinstance(error, SyntaxError):
         file, line = error.filename or "", error.lineno
@@ -104,9 +107,16 @@ def _fault_of_config(error: Exception) -> Optional[MigrationError]:
         file, line = (frames[-1].filename, frames[-1].lineno) if frames else ("", 0)
     if Path(file).name != "config.py":
         return None
-    return UsageError("config.py, line %d: %s: %s" % (line or 0, type(error).__name__, error), "correct it")
+    message = "config.py, line %d: %s: %s" % (line or 0, type(error).__name__, error)
+    return UsageError(message, _OLD_FORM if _OLD_NAMES.search(str(error)) else "correct it")
 
 
+_OLD_NAMES = re.compile(r"migration\.tables|Singleton")
+_OLD_FORM = (
+    "this config.py is of an earlier form: write ROOT = root(…), and USER and PREFERENCES as the first entries of TABLES,"
+    ' Table("users", the_root(), becomes=row_one("app_config", member="user"), …); the config.py that this version'
+    " came with shows it"
+)
 _NO_ATTRIBUTE = re.compile(r"module 'config' has no attribute '(\w+)'")
 
 INTERRUPTED = "error: interrupted; nothing is half done, run again when ready"

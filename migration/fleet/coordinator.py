@@ -18,14 +18,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Opt
 
 from migration.cli import terminal
 from migration.cli.log import log
-from migration.errors import (
-    ExitCode,
-    MigrationError,
-    ResourceError,
-    SourceError,
-    UsageError,
-    error_of,
-)
+from migration.errors import ExitCode, MigrationError, ResourceError, SourceError, UsageError, error_of
 from migration.fleet import cluster, ledger, origin, results, room, selection, summary
 from migration.fleet.cluster import Lost, Workers
 from migration.fleet.ledger import Ledger, Outcome, Pending

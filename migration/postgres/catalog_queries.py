@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    List,
-    Set,
-    Tuple,
-)
+from typing import Any, Callable, Dict, List, Set, Tuple
 
 from migration.model import Column, Equality, ForeignKey
 from migration.postgres import kinds

@@ -8,13 +8,7 @@ import os
 import queue
 import threading
 import time
-from typing import (
-    Any,
-    Dict,
-    Iterator,
-    Mapping,
-    Optional,
-)
+from typing import Any, Dict, Iterator, Mapping, Optional
 
 import psycopg2
 import psycopg2.extensions

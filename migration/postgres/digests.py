@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from pathlib import Path
-from typing import (
-    NamedTuple,
-    Sequence,
-)
+from typing import NamedTuple, Sequence
 
 
 class Digest(NamedTuple):

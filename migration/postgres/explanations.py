@@ -5,15 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from typing import (
-    Dict,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import psycopg2
 import psycopg2.extensions

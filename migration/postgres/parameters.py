@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import (
-    Dict,
-    Mapping,
-    Optional,
-)
+from typing import Dict, Mapping, Optional
 
 import psycopg2
 import psycopg2.extensions

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import (
-    Sequence,
-    Tuple,
-)
+from typing import Sequence, Tuple
 
 from migration.model import Column, Kind
 from migration.postgres import kinds

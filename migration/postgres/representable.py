@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import (
-    Iterator,
-    Tuple,
-)
+from typing import Iterator, Tuple
 
 from migration.errors import MigrationError, SourceError
 from migration.model import Column, Table
 from migration.postgres import kinds
-from migration.postgres.catalog import (
-    account_for_tables,
-)
+from migration.postgres.catalog import account_for_tables
 from migration.postgres.kinds import Type
 from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import (
-    NamedTuple,
-    Optional,
-)
+from typing import NamedTuple, Optional
 
 from migration.errors import MigrationError, SourceError
-from migration.postgres.catalog import (
-    apart_from,
-    within,
-)
+from migration.postgres.catalog import apart_from, within
 from migration.postgres.snapshot import Snapshot
 from migration.printing import printable
 from migration.settings import Settings

@@ -8,13 +8,7 @@ import sqlite3
 from typing import Collection, Counter, Iterator, Tuple
 
 from migration.sql import quote
-from migration.sqlite.schema import (
-    Schema,
-    SchemaDifference,
-    count_rows,
-    describe_columns,
-    describe_numbers,
-)
+from migration.sqlite.schema import Schema, SchemaDifference, count_rows, describe_columns, describe_numbers
 
 # Functions that may give another value each time the schema file is run
 CHANGEABLE = (

@@ -8,14 +8,7 @@ from __future__ import annotations
 import json
 import math
 import operator
-from typing import (
-    Any,
-    Callable,
-    Collection,
-    Iterator,
-    Sequence,
-    Tuple,
-)
+from typing import Any, Callable, Collection, Iterator, Sequence, Tuple
 
 import msgspec
 

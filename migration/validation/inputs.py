@@ -9,14 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Dict, FrozenSet, Iterator, Mapping, Optional, Tuple
 
-from migration.bundle.manifest import (
-    MANIFEST,
-    Manifest,
-    as_written,
-    files_of,
-    owners_of,
-    read_manifest,
-)
+from migration.bundle.manifest import MANIFEST, Manifest, as_written, files_of, owners_of, read_manifest
 from migration.bundle.reading import Reader, open_bundle
 from migration.errors import ExitCode, MigrationError
 from migration.model import USER_DATA, Column, Table

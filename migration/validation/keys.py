@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import (
-    Any,
-    Callable,
-    Collection,
-    List,
-    NamedTuple,
-    Sequence,
-    Tuple,
-)
+from typing import Any, Callable, Collection, List, NamedTuple, Sequence, Tuple
 
 import msgspec
 

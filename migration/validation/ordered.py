@@ -3,17 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import (
-    Any,
-    Callable,
-    Collection,
-    Iterable,
-    Iterator,
-    List,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import Any, Callable, Collection, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from migration.model import Column
 from migration.sql import quote

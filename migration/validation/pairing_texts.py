@@ -7,14 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import (
-    Any,
-    Callable,
-    Collection,
-    List,
-    Sequence,
-    Tuple,
-)
+from typing import Any, Callable, Collection, List, Sequence, Tuple
 
 import msgspec
 

@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import (
-    Any,
-    Callable,
-    Iterable,
-    Iterator,
-    List,
-    Sequence,
-    Tuple,
-)
+from typing import Any, Callable, Iterable, Iterator, List, Sequence, Tuple
 
 import msgspec
 

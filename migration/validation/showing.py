@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import (
-    Any,
-)
+from typing import Any
 
 import msgspec
 

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from typing import (
-    Any,
-    Callable,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
 from migration.sql import quote
 from migration.sqlite.mapping import Copied

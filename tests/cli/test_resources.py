@@ -127,6 +127,24 @@ def test_what_fails_while_a_script_is_imported_has_an_exit_code(place: Place) ->
         ("NAME = unknown", ExitCode.USAGE, "NameError: name 'unknown' is not defined"),
         ("Table('x', owned_by('y'), dropped='z')", ExitCode.USAGE, "error: config.py: dropped of x is text"),
         ("del EXCLUDED_TABLES", ExitCode.USAGE, "error: config.py has no EXCLUDED_TABLES"),
+        ("from migration.tables import Singleton", ExitCode.USAGE, "write ROOT = root(…)"),
+        ("del ROOT", ExitCode.USAGE, "write ROOT = root(…)"),
+        (
+            "TABLES = TABLES[1:]",
+            ExitCode.USAGE,
+            "config.TABLES has no table with the_root(), and ROOT is users",
+        ),
+        ("TABLES += (TABLES[0],)", ExitCode.USAGE, "config.py names table users twice"),
+        (
+            'ROOT = root("people")',
+            ExitCode.USAGE,
+            "config.TABLES has the_root() in users, and ROOT is people",
+        ),
+        (
+            'TABLES += (Table("more", owned_by("user_id"), becomes=row_one("more", member="user")),)',
+            ExitCode.USAGE,
+            'config.TABLES has row_one(…, member="user") twice',
+        ),
     ):
         config_file.write_text(original + wrong + "\n", encoding="utf-8")
         done = subprocess.run(
