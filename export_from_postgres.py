@@ -12,22 +12,18 @@ if __name__ == "__main__":  # before what may fail is imported
 
     running.begin()
 
-import collections
-import contextlib
 import logging
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Deque, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Dict, List, Mapping, Optional, Sequence
 
 import config
 from migration.bundle.manifest import Manifest
 from migration.bundle.writing import Writer, new_bundle
 from migration.cli import configuration, options, running, terminal
-from migration.errors import ExitCode, MigrationError, SourceError
-from migration.model import Table
+from migration.errors import ExitCode, SourceError
 from migration.postgres import connecting, parameters
 from migration.postgres.rows import LISTED_ORPHANS, Orphans, Rows, rows_of_user
 from migration.postgres.snapshot import Snapshot
@@ -35,8 +31,6 @@ from migration.settings import Settings
 from migration.sqlite.schema import read_schema
 
 log = logging.getLogger("migration.export")
-
-FOR_TWO = 64 << 20  # bytes in PostgreSQL, of all users: below, a second connection costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
     new one is complete.
     """
     schema = read_schema(settings.schema_path)
-    alone, started = db is not None, time.perf_counter()
+    started = time.perf_counter()
     with connecting.opened(settings, db) as db:
         log.debug("export: PostgreSQL %s, snapshot %s", db.server_version, db.visible())
         rows = rows_of_user(
@@ -79,11 +73,8 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
         sql_ascii = db.connection.get_parameter_status("server_encoding") == "SQL_ASCII"
         with new_bundle(settings.data_dir, [table.file for table in settings.whole_tables], sql_ascii) as out:
             out.single_rows({table: rows.record(table) for table in settings.single_rows})
-            with _beside(settings, db, alone) as other:
-                log.debug("export: through %d connections", 1 if other is None else 2)
-                seconds = _write_tables(rows, other, settings, out)
-                for read in filter(None, (db, other)):
-                    read.require_unchanged()
+            seconds = _write_tables(rows, settings, out)
+            db.require_unchanged()
             manifest = Manifest(
                 export_timestamp=datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 user_email=rows.user.email,
@@ -113,60 +104,17 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
     return Exported(manifest, seconds)
 
 
-@contextlib.contextmanager
-def _beside(settings: Settings, db: Snapshot, alone: bool) -> Iterator[Optional[Snapshot]]:
-    """A second connection that sees what ``db`` sees, where there is enough to read for two; else None."""
-    with contextlib.ExitStack() as stack:
-        other = None
-        if not alone and db.size(table.name for table in settings.whole_tables) > FOR_TWO and db.can_share():
-            try:
-                other = stack.enter_context(connecting.snapshot(settings, db.share(), optional=True))
-            except MigrationError as error:  # no second connection is to be had: it goes without
-                log.info("exporting through one connection: %s", error)
-        yield other
-
-
-def _write_tables(rows: Rows, other: Optional[Snapshot], settings: Settings, out: Writer) -> Dict[str, float]:
-    """Write each table's file, through two connections where there are two; returns the seconds of each."""
+def _write_tables(rows: Rows, settings: Settings, out: Writer) -> Dict[str, float]:
+    """Write each table's file; returns the seconds of each."""
     seconds: Dict[str, float] = {}
-    failures: List[BaseException] = []
-    waiting: Deque[Table] = collections.deque(
-        sorted(settings.whole_tables, key=lambda table: -rows.db.size([table.name]))
-        if other
-        else settings.whole_tables
-    )
     total = sum(map(rows.count, settings.whole_tables)) if terminal.wants_progress() else None
-
-    def write(rows: Rows, partner: Optional[Snapshot]) -> None:
-        try:
-            while waiting:
-                with contextlib.suppress(IndexError):  # the other one was quicker
-                    table = waiting.popleft()
-                    started = time.perf_counter()
-                    with out.table(table.name, table.file, advance) as sink:
-                        rows.copy(table, sink)
-                    seconds[table.name] = time.perf_counter() - started
-                    log.info("exported %s: %d rows in %.1f s", table.name, sink.rows, seconds[table.name])
-        except BaseException as error:
-            failures.append(error)
-            waiting.clear()
-            if partner is not None:
-                partner.cancel()
-            raise
-
-    with terminal.progress("export", total) as advance, ThreadPoolExecutor(1) as pool:
-        try:
-            beside = None if other is None else pool.submit(write, rows.seen_by(other), rows.db)
-            write(rows, other)
-            if beside is not None:
-                beside.result()
-        except BaseException as error:
-            if other is not None:
-                other.cancel()
-            # The first one: what it ended in the other thread is of no interest, nor is what Ctrl-C ended.
-            if failures and not isinstance(error, KeyboardInterrupt):
-                raise failures[0] from None
-            raise
+    with terminal.progress("export", total) as advance:
+        for table in settings.whole_tables:
+            started = time.perf_counter()
+            with out.table(table.name, table.file, advance) as sink:
+                rows.copy(table, sink)
+            seconds[table.name] = time.perf_counter() - started
+            log.info("exported %s: %d rows in %.1f s", table.name, sink.rows, seconds[table.name])
     return seconds
 
 

@@ -39,12 +39,11 @@ def snapshot(
     settings: Settings,
     shared: Optional[str] = None,
     exported: Optional[Mapping[str, SharedRows]] = None,
-    optional: bool = False,
 ) -> Iterator[Snapshot]:
     """Connect, lock the tables, pin the session, and hold one read-only snapshot until the block ends.
 
     ``shared``: the id of another transaction's snapshot (``Snapshot.share``), to see what that one sees;
-    ``exported``: what has been read under it already; ``optional``: the caller can do without, and does not wait long.
+    ``exported``: what has been read under it already.
 
     Raises MigrationError (exit 3) for everything that PostgreSQL refuses inside the block, too, and where a table
     is locked by somebody else for longer than ``table_locks.SECONDS``.
@@ -52,13 +51,11 @@ def snapshot(
     db = None
     try:
         with waits.listening():
-            connection = _connect(settings, waits.SECOND if optional else waits.CONNECTING)
-            watched = Guard(
-                connection, masked(settings.postgres), waits.SECOND if optional else waits.OPENING
-            )
+            connection = _connect(settings, waits.CONNECTING)
+            watched = Guard(connection, masked(settings.postgres), waits.OPENING)
             db = Snapshot(connection, watched, settings.postgres_schema, exported)
             connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
-            _begin(db, settings, shared, 0 if optional else table_locks.SECONDS)
+            _begin(db, settings, shared, table_locks.SECONDS)
             watched.opened()
             yield db
     except psycopg2.Error as error:

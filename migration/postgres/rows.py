@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import io
 from typing import (
@@ -120,12 +119,6 @@ class Rows:
     def skipped(self) -> Mapping[str, int]:
         """Rows that ``skip_orphans`` leaves out, by table."""
         return {name: len(rows) for name, rows in self._left_out.items()}
-
-    def seen_by(self, db: Snapshot) -> Rows:
-        """The same rows, read through another connection."""
-        other = copy.copy(self)
-        other.db = db
-        return other
 
     # Which columns connect tables
 

@@ -150,11 +150,6 @@ class Snapshot:
         """As PostgreSQL says it when one connects."""
         return str(self.connection.get_parameter_status("server_version"))
 
-    def can_share(self) -> bool:
-        """Whether the server lets this transaction share its snapshot."""
-        sql = "SELECT has_function_privilege('pg_catalog.pg_export_snapshot()', 'EXECUTE') AND NOT pg_is_in_recovery()"
-        return bool(self.value(sql))
-
     def share(self) -> str:
         """An id by which ``snapshot(settings, shared=…)`` sees this very moment, as long as this transaction lasts.
 

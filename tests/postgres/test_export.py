@@ -19,7 +19,6 @@ import psycopg2
 import pytest
 
 import config
-import export_from_postgres
 from demo import sample
 from demo.postgres import temp_postgres
 from export_from_postgres import export
@@ -27,7 +26,7 @@ from migration.bundle.manifest import files_of
 from migration.bundle.reading import open_bundle
 from migration.errors import ExitCode, MigrationError
 from migration.model import Table, child_of, owned_by, shared
-from migration.postgres import connecting, snapshot
+from migration.postgres import connecting
 from migration.settings import Settings
 from support.bundles import during, table_files
 from support.migrations import WHOLE, settings_of
@@ -77,13 +76,6 @@ def ids(database: Database, table: str, condition: str, user: str) -> List[str]:
 
 def user_id(database: Database, email: str) -> str:
     return str(database.rows("SELECT id::text FROM users WHERE email = %s", email)[0][0])
-
-
-@pytest.fixture(params=[1, 2], ids=["one connection", "two connections"])
-def connections(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Exports read through so many connections, however little there is to read."""
-    monkeypatch.setattr(export_from_postgres, "FOR_TWO", -1 if request.param == 2 else 1 << 60)
-    return request.param
 
 
 # Whose rows
@@ -372,40 +364,9 @@ def test_timeouts_of_the_database_do_not_stop_a_long_export(database: Database, 
     assert len(read(place.data, "location_cache")) == 6
 
 
-# Through two connections
-
-
-def test_two_connections_write_what_one_writes(
-    sample_database: Database,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    one, two, refused = (Place(tmp_path / name) for name in ("one", "two", "refused"))
-    export(settings_of(sample_database.url, one))
-    monkeypatch.setattr(export_from_postgres, "FOR_TWO", -1)
-    readers, copy = set(), snapshot.Snapshot.copy
-
-    def noted(db: snapshot.Snapshot, *arguments: Any) -> None:
-        readers.add(db)
-        copy(db, *arguments)
-
-    monkeypatch.setattr(snapshot.Snapshot, "copy", noted)
-    export(settings_of(sample_database.url, two))
-    assert len(readers) == 2
-    assert table_files(two.data) == table_files(one.data)
-
-    monkeypatch.setattr(snapshot.Snapshot, "share", lambda db: "00000000-00000000-1")  # one that is not there
-    with caplog.at_level("DEBUG", "migration"):
-        export(settings_of(sample_database.url, refused))
-    assert "exporting through one connection" in caplog.text
-    assert table_files(refused.data) == table_files(one.data)
-
-
 # One moment
 
 
-@pytest.mark.usefixtures("connections")
 def test_changes_made_during_the_export_do_not_appear(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -493,7 +454,6 @@ def test_open_folder_of_before_is_closed_to_others(sample_database: Database, pl
 
 
 @pytest.mark.parametrize("table", ["clients", "session_notes"])
-@pytest.mark.usefixtures("connections")
 def test_lost_connection_leaves_the_old_bundle(
     database: Database, place: Place, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
@@ -516,7 +476,6 @@ def test_lost_connection_leaves_the_old_bundle(
     assert sorted(path.name for path in place.data.iterdir()) == sorted(FILES)
 
 
-@pytest.mark.usefixtures("connections")
 def test_full_disk_leaves_the_old_bundle(
     sample_database: Database, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,10 +16,8 @@ from typing import Callable, Iterator, List
 import psycopg2
 import pytest
 
-import export_from_postgres
 from demo import sample
 from demo.postgres import temp_postgres
-from export_from_postgres import export
 from migration.errors import ExitCode, MigrationError
 from migration.postgres import connecting, parameters, snapshot, table_locks, waits
 from support.migrations import settings_of
@@ -391,25 +389,6 @@ def test_snapshot_of_many_ends_where_others_wait_too_long(
 
 
 # A pool
-
-
-@pytest.mark.usefixtures("hasty")
-@pytest.mark.parametrize("lets_in", [1])
-def test_export_goes_on_without_a_second_connection(
-    lets_in: int,
-    freezer: Freezer,
-    place: Place,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level("INFO")
-    monkeypatch.setattr(export_from_postgres, "FOR_TWO", -1)
-    monkeypatch.setattr(connecting, "GIVING_WAY_AFTER", 100)
-    with relay(int(freezer.url.rpartition("port=")[2]), lets_in) as (port, _):
-        began = time.monotonic()
-        export(settings_of("postgresql://postgres@127.0.0.1:%d/postgres" % port, place))
-        assert time.monotonic() - began < 5
-    assert "exporting through one connection: no connection to PostgreSQL at " in caplog.text
 
 
 # What the user sets wins
