@@ -1,4 +1,4 @@
-"""What a user may change: where things are, who is migrated, and which tables.
+"""What an operator may change: where things are, who is migrated, and which tables.
 
 Options and environment variables (also from a ``.env`` file beside this one) win over what stands here.
 """

@@ -226,7 +226,7 @@ def _as_jsonb(text: str) -> str:
     return _laid_out(text, ", ", ": ")
 
 
-# What comes first of names and values, and what follows it: one layout tells of all the text
+# The first separator only: its layout stands for the whole text
 _JSONB_BEGINS = re.compile(
     r'[\[{]*(?:"[^"\\]*(?:\\.[^"\\]*)*"|[^"\[\]{},:\s]*)(?:[,:] (?! )|[\]}]|\Z)', re.DOTALL
 )
@@ -367,7 +367,7 @@ class RecordDecoder:
             return self._type(*values, nulls)
         if (
             self._encoder.encode(record) != text
-        ):  # laid out in another way, or a key twice, of which the last would win
+        ):  # another layout, or a repeated key (the decoder would keep the last one)
             reject_duplicates(text)
         return record
 
@@ -398,7 +398,7 @@ def refuse_constant(name: str) -> None:
     raise ValueError("%s is not JSON" % name)
 
 
-# Only where a value ends counts; int() refuses more than 4300 digits.
+# Only the end of the value matters, so integers are parsed as floats: int() refuses more than 4300 digits.
 _READER = json.JSONDecoder(parse_constant=refuse_constant, parse_int=float)
 # The same in Python alone, whose depth sys.setrecursionlimit sets in every version.
 _DEEP_READER = json.JSONDecoder(parse_constant=refuse_constant, parse_int=float)

@@ -27,7 +27,7 @@ def root(name: str, key: str = "id", named_by: str = "email") -> Root:
 
 @dataclass(frozen=True)
 class Ownership:
-    """The way from a row to its user: it is the user, or names them, or a parent row does, or it is shared by all."""
+    """How a row belongs to a user: it is the user's row, has their id, has a parent row that is theirs, or is shared."""
 
     columns: Tuple[str, ...] = ()
     parent: Optional[str] = None
@@ -56,7 +56,7 @@ def shared() -> Ownership:
 
 
 def require_tuple(what: str, value: object) -> None:
-    """``("name")`` is text and not a tuple: ``in`` would look for a part of it. Raises MigrationError (exit 2)."""
+    """``("name")`` is a string, so ``in`` would match substrings. Raises MigrationError (exit 2)."""
     if isinstance(value, str):
         raise UsageError("config.py: %s is text, not a tuple" % what, 'a comma makes it one: ("%s",)' % value)
 
@@ -205,7 +205,7 @@ def of_root(tables: Iterable[Table], root: Root) -> Tuple[Table, ...]:
 class Kind(str, enum.Enum):
     """What a column's values are, in the type contract. Its text stands in the manifest.
 
-    What depends on the kind ends in ``assert_never``: a kind that is added and forgotten there does not type-check.
+    Conversion and comparison end in ``assert_never``: a kind that is forgotten there does not type-check.
     """
 
     BOOLEAN = "boolean"

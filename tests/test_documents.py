@@ -197,7 +197,7 @@ def test_bundle_files_are_all_listed() -> None:
 
 
 def test_report_keys_of_the_specification_are_listed() -> None:
-    """The rest is the JSON Schema's, which tests/test_validation.py holds reports against."""
+    """The rest is the JSON Schema's, which tests/validation/test_validation.py holds reports against."""
     named = code(section(README, "Output"))
     for key in ("validation_results", "errors", "warnings", "overall_status"):
         assert key in named

@@ -38,8 +38,8 @@ CLOSE_SECONDS = 10
 ANSWER_SECONDS = 60
 WORKER_SECONDS = 30  # until a scheduler has its first worker
 SAME = "scheduler and workers need the same Python, the suite's requirements and the suite's folder as PYTHONPATH"
-AHEAD = 1  # task that waits for each that runs, so that no worker waits for us
-TOGETHER_SECONDS = 0.1  # what ends in this time is heard of together
+AHEAD = 1  # queued tasks per running one, so that workers never wait for the coordinator
+TOGETHER_SECONDS = 0.1  # results of this time are taken together
 UNREACHABLE = (OSError, TimeoutError, asyncio.TimeoutError)  # before Python 3.11 the last two differ
 CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 DASHBOARD_PORT = 8787
@@ -51,7 +51,7 @@ FILES, FILES_OF_WORKER = 60, 20  # that the coordinator has open, and more for e
 
 
 class Lost(NamedTuple):
-    """In the place of a result: what became of the task. ``hint`` is None where it ended each worker that took it."""
+    """Stands in for a task's result. ``hint`` is None if the task ended every worker that ran it."""
 
     message: str
     hint: Optional[str]
@@ -305,7 +305,7 @@ def _started(scheduler: Any, workers: int) -> int:
 
 
 def _kill_silent(scheduler: Any, seen: Dict[int, Tuple[float, float]]) -> None:
-    """End workers that are stopped or hang: their locks go with them, and others take their tasks.
+    """Kill stopped or hanging workers: that frees their locks, and others take their tasks.
 
     ``seen``: process → its last sign of life, and when we first saw that one, by a clock that a sleeping machine stops.
     """

@@ -18,7 +18,7 @@ from migration.settings import Settings
 from migration.sqlite.schema import Schema
 
 SAMPLE = 1000  # rows of a table whose size as JSON is looked at
-# Of the JSON, once a database is finished: what stays of many users, not what one takes while it is made.
+# Finished database size ÷ JSON size, averaged over many users, without temporary files
 SQLITE_SHARE = 1.3
 FILES = (
     12 * 4096 + 60_000

@@ -139,9 +139,9 @@ def _require_one_declaration(settings: Settings) -> None:
 
 
 def _require_declarations(settings: Settings, catalog: Catalog) -> None:
-    """Every table of the database is migrated, left behind on purpose, or nobody's.
+    """Every table must be migrated, excluded or unrelated.
 
-    What inherits from such a table is that, too, unless it has more columns: those would stand nowhere.
+    An inheriting table counts as its parent, unless it has extra columns.
     """
     declared = set(declared_tables(settings))
     known = declared | {
@@ -230,7 +230,7 @@ def child_advice(key: ForeignKey) -> str:
 
 
 def _require_unrelated(settings: Settings, catalog: Catalog) -> None:
-    """What config says to be nobody's has no key to users, and nothing that is migrated refers to it."""
+    """Tables in UNRELATED_TABLES must have no foreign key to users, and no migrated table may refer to them."""
     listed = [name for name in catalog.relations if is_listed(name, settings.unrelated_tables)]
     users = user_tables(catalog, settings)
     declared = {table.name: set(table.dropped) for table in settings.tables}
@@ -257,7 +257,7 @@ def _require_unrelated(settings: Settings, catalog: Catalog) -> None:
 
 
 def _require_whole_heirs(settings: Settings, catalog: Catalog) -> None:
-    """A table that inherits from a migrated one and stands nowhere in config is read with it, if it has no more columns."""
+    """An inheriting table that config does not name is read with its parent; it must not have extra columns."""
     known: Dict[str, str] = {}
     for name in declared_tables(settings):
         for heir in sorted(read_with(settings, catalog, name)):

@@ -82,7 +82,7 @@ def opened(settings: Settings, db: Optional[Snapshot] = None) -> Iterator[Snapsh
 
 @contextlib.contextmanager
 def _giving_way(db: Snapshot, settings: Settings) -> Iterator[None]:
-    """End a long read for which somebody waits: an ALTER TABLE, and behind it whoever uses the table.
+    """Abort a long read if another session waits for our lock, such as an ALTER TABLE and the queries behind it.
 
     A thread looks by a connection of its own, which only a run of some seconds makes, and can do without.
     """

@@ -214,7 +214,7 @@ def _asked(db: Snapshot, sql: str, *parameters: object) -> Iterator[str]:
 
 
 def _not_in_the_encoding(text: str, settings: Settings, db: Snapshot) -> Tuple[str, str]:
-    """Name the value that has no form in UTF-8: the server says its bytes, and not where it is."""
+    """Find the value that is not valid UTF-8; the server gives only its bytes."""
     encoding = str(db.connection.get_parameter_status("server_encoding"))
     message = "the database's encoding is %s and this text is not%s: %s" % (
         encoding,

@@ -1,8 +1,8 @@
 """Which kind a column of PostgreSQL's is, and SQL for its values as JSON that determines them.
 
-``row_to_json`` alone does not: it renders a type by its cast to json where there is one, leaves out where an array
-begins, and tells JSON's null inside an array or composite not from SQL's. Some types' own text depends on a setting or
-says less than the value. Each is rendered in another way here, or refused.
+``row_to_json`` is not enough: it uses a type's cast to json, drops the lower bounds of arrays, and does not distinguish
+JSON null from SQL NULL inside arrays and composites. The text of some types depends on a setting or does not identify the
+value. Each is rendered in another way here, or refused.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ PLAIN = {
     **dict.fromkeys(("text", "varchar", "bpchar", "name", "inet"), Kind.TEXT),
 }
 
-# Types whose own text does not determine the value: that of money depends on lc_monetary, that of xml leaves out the
-# declaration, and functions and operators of one name look alike. Read as these, they do.
+# The text of these types does not identify the value: money depends on lc_monetary, xml loses its declaration, functions
+# and operators of one name look alike. They are cast to these types.
 _READ_AS = {"money": "numeric", "xml": "text", "regproc": "regprocedure", "regoper": "regoperator"}
 
 # What PostgreSQL keeps in its own catalogs. It takes no value of these from a text.
@@ -248,7 +248,7 @@ def _is_json(type_: Type) -> bool:
     """Whether ``row_to_json`` renders a type so that its value can be had back, but for ``_lost_in_json``."""
     if type_.raw or type_.cast not in (None, "hstore"):
         return False
-    if type_.form == "array":  # of arrays, by a domain: which brackets are whose?
+    if type_.form == "array":  # of a domain over arrays: JSON does not show which brackets belong to which
         return type_.inner[0].base.form != "array" and _is_json(type_.inner[0])
     if type_.form in ("domain", "composite"):
         return all(map(_is_json, type_.inner))
@@ -262,7 +262,7 @@ def _output(value: str) -> str:
     )
 
 
-# What may be so somewhere in a value
+# Tests for a value or any value inside it
 
 Test = Callable[[Type, str], Optional[str]]  # of a type, and SQL of a value: SQL condition
 
@@ -323,7 +323,7 @@ def _bare_byte(type_: Type, value: str) -> Optional[str]:
 
 
 def _not_read_back(type_: Type, value: str) -> Optional[str]:
-    """Of a type of somebody's: its own input function makes another value of its text."""
+    """True for an extension's type whose input function does not restore the value from its text."""
     if type_.form != "base" or type_.known or type_.extension in _EXACT:
         return None
     back = type_.parse.replace("@", "pg_catalog.format('%s', {})".format(value))

@@ -1,4 +1,4 @@
-"""Whose rows they are: the user, and the queries for what is theirs."""
+"""Which rows are a user's (ownership as SQL), and the queries for them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LISTED_ORPHANS = 20
 
 
 class Orphans(NamedTuple):
-    """Rows by whose reference what is exported and what is not hang together: how many, and the first.
+    """Rows with a reference between exported and not exported rows: how many, and the first few.
 
     ``sample``: the key of a row, and its reference.
     """
@@ -79,7 +79,7 @@ def rows_of_user(
 
 
 class Rows:
-    """The queries for one user's rows: what is theirs, and of that what refers only to exported rows.
+    """Queries for one user's rows; with ``skip_orphans`` only rows whose references lead to exported rows.
 
     All SQL names its operators: what ``=`` finds depends on the search_path, and a type's own may not be there.
     """
@@ -162,7 +162,7 @@ class Rows:
 
     @functools.cached_property
     def _source_references(self) -> Sequence[ForeignKey]:
-        """PostgreSQL's foreign keys, each once; those of tables that are read with another are that one's."""
+        """PostgreSQL's foreign keys without duplicates; those of inheriting tables count as the parent table's."""
         relations, families = self.catalog.relations, set(self._heirs.values())
         found: Dict[Tuple[object, ...], ForeignKey] = {}
         for key in self.catalog.foreign_keys:
@@ -219,7 +219,7 @@ class Rows:
         return " AND ".join(condition for condition in conditions if condition != "true") or "true"
 
     def _within(self, table: str, alias: str) -> str:
-        """The row is not one of a table that inherits from this one and is a table of its own."""
+        """Exclude rows of inheriting tables that are migrated as tables of their own."""
         return within(alias, self._apart.get(table, ()))
 
     def _is_owner(self, table: Table, alias: str) -> str:
@@ -235,7 +235,7 @@ class Rows:
         return {name: oids for name, oids in apart.items() if oids}
 
     def _mine(self, table: Table, alias: str = "t") -> str:
-        """The owner column holds the user's key; compared as that, it may be wider than the column."""
+        """Compare the owner column with the user's key in the key's type, which may be wider than the column's."""
         way, users = self._ways[table.name], self.settings.root
         assert way is not None
         key = "{}::{}".format(literal(self.user.id), self.catalog.column(users.name, users.key).type)
@@ -290,7 +290,7 @@ class Rows:
         return self._found(self._sets(tables, identities=self.skip_orphans), tests)
 
     def left_behind(self) -> List[Orphans]:
-        """Every reference from a row that is not exported to one that is the user's own: their rows by another way."""
+        """Rows that are not exported but refer to rows of the user's own."""
         tests = [
             _Test(key, self._left_behind_from(key), functools.partial(qualified, "t"), _identity("t"))
             for key in self._source_references
@@ -389,7 +389,7 @@ class Rows:
         return found
 
     def _broken_references(self) -> List[Tuple[int, str]]:
-        """The references by which rows do not belong to what is exported, however far up: their number, and the row.
+        """Each reference that makes a row an orphan, directly or through its parents: its number, and the row.
 
         A row is met once for each reference, so a cycle has an end.
         """
@@ -421,7 +421,7 @@ class Rows:
             starts.append(
                 "SELECT {}, {}, t.r FROM {}".format(number, self._number(key.table), self._dangling_from(key))
             )
-        # The planner is made to expect few edges, and many rows that come from somewhere: so it hashes the edges, once.
+        # Make the planner expect few edges and many rows, so that it hashes the edges once.
         starts.append("SELECT 0, 0, '' FROM (SELECT json_each('{}') FROM %s) j" % _MANY)
         with self.db.hashing():
             return self.db.rows(
@@ -653,14 +653,14 @@ class Rows:
         return select_json(self.db, self.catalog, table.name, self.condition(table), ordered)
 
     def copy(self, table: Table, sink: Sink) -> None:
-        """Write each row of the user to a file of the bundle; what everybody shares comes from where it is already."""
-        everybodys = self.db.exported.get(table.name)
-        if everybodys is None:
+        """Write the user's rows to a bundle file; take shared rows from the file that already holds them."""
+        shared = self.db.exported.get(table.name)
+        if shared is None:
             self.db.copy(self.as_json(table), sink, lambda: sink.taken)
         elif table.owner is None:
-            sink.take(*everybodys[:4])
+            sink.take(*shared[:4])
         else:
-            with merging(everybodys.path, self.catalog.keys[table.name][0], sink) as merged:
+            with merging(shared.path, self.catalog.keys[table.name][0], sink) as merged:
                 self.db.copy(self._own(table), merged)
 
     def _own(self, table: Table, ordered: bool = True) -> str:
@@ -689,15 +689,15 @@ class Rows:
 
     def digest(self, table: Table) -> Digest:
         """Count and content digest of the user's rows, made by PostgreSQL itself."""
-        everybodys = self.db.exported.get(table.name)
-        if everybodys is not None:
+        shared = self.db.exported.get(table.name)
+        if shared is not None:
             if table.owner is None:
-                return everybodys.digest
+                return shared.digest
             own = self.db.digest(self._own(table, ordered=False))
-            return Digest(own.rows + everybodys.digest.rows, own.sum + everybodys.digest.sum)
+            return Digest(own.rows + shared.digest.rows, own.sum + shared.digest.sum)
         return self.db.digest(self.as_json(table, ordered=False))
 
-    def strangers(self, table: Table, names: Sequence[str]) -> List[str]:
+    def foreign_rows(self, table: Table, names: Sequence[str]) -> List[str]:
         """Those of the rows named by their key that PostgreSQL has and that are not the user's."""
         names = [
             name for name in names if name.isprintable() and self.db.can_be_told(name)

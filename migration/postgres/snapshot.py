@@ -204,7 +204,7 @@ class Snapshot:
 
     @contextlib.contextmanager
     def hashing(self) -> Iterator[None]:
-        """Join by hash tables alone meanwhile: linear, whatever the planner expects of what it cannot know."""
+        """Allow only hash joins in this block: linear time even if the planner's estimates are wrong."""
         set_ = "SELECT %s" % ", ".join("set_config('%s', %%s, true)" % name for name in _HASHING)
         before = self.rows("SELECT %s" % ", ".join("current_setting('%s')" % name for name in _HASHING))[0]
         self.rows(set_, list(_HASHING.values()))
@@ -244,7 +244,7 @@ class _Counted:
 
 
 class _Unread:
-    """Takes records until nobody reads them any more, and then drops them: a COPY has to be heard out."""
+    """Accepts records until the reader stops, then discards the rest: a COPY must be read to its end."""
 
     def __init__(self, sink: BinaryIO) -> None:
         self._sink = sink

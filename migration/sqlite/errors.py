@@ -124,7 +124,7 @@ def _of_sqlite(error: sqlite3.Error, path: Path, option: str, source: Path) -> M
 
 
 def _of_disk(path: Path, option: str, full: bool) -> MigrationError:
-    """SQLite does not say which file it could not write, nor why. Find out by writing a little to each place."""
+    """SQLite does not report which file it failed to write or why. Find out with a small test write in each folder."""
     place, temporary = _folder(path), _temporary_folder()
     refusal = _refusal(path)
     if refusal is not None:

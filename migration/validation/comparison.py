@@ -134,7 +134,7 @@ def repeated_key(table: str) -> MigrationError:
 def _walk_in_any_order(
     context: Context, table: Table, mapped: TableMapping, advance: Callable[[int], None]
 ) -> _Walked:
-    """Take rows and records in the order of their key, as far as they have one; else sort them first."""
+    """Compare in key order if both sides have one, else sort both first."""
     if context.key(table, mapped, context.compared).ordered:
         with contextlib.suppress(walking.Unordered):
             return _walk(context, table, mapped, advance, ordered=True)

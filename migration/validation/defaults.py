@@ -13,7 +13,7 @@ from typing import Any, Iterator, Mapping, NamedTuple, Optional, Pattern, Sequen
 from migration.sql import quote
 from migration.sqlite.schema import Schema, TargetColumn
 
-ROWS = 32  # to evaluate: with fewer, all hexadecimal digits of random ids might happen to be decimal
+ROWS = 32  # rows to evaluate; with fewer, random hex ids could happen to contain only decimal digits
 Row = Tuple[Any, ...]
 
 

@@ -112,7 +112,7 @@ def _additions(context: Context) -> Iterator[Finding]:
 
 
 def _of_schema(found: SchemaDifference, context: Context) -> Finding:
-    """What there is more than the schema file makes is the application's own, unless an import has just ended."""
+    """Extra objects belong to the application: warnings, unless this run has just imported."""
     check = "additions" if found.more else "schema"
     message = "%s: %s" % (PREFIXES[check], found.message)
     return Finding(check, message, found.table, error=context.fresh or not found.more)

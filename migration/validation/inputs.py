@@ -27,7 +27,7 @@ Columns = Mapping[str, Tuple[Column, ...]]
 
 @dataclass(frozen=True)
 class Context:
-    """What every check is handed.
+    """What a database is compared with.
 
     ``export``: the verified bundle; ``live``: the user's rows in PostgreSQL; at least one of them is there.
     ``held``: the columns of the bundle's records; ``columns``: the best that is known of the source's columns.

@@ -71,4 +71,4 @@ def rows_of_others(context: Context, table: Table, mapped: TableMapping, rows: S
     live = context.live
     if live is None or context.key(table, mapped, context.compared).columns != live.catalog.keys[table.name]:
         return []
-    return live.strangers(table, rows)
+    return live.foreign_rows(table, rows)

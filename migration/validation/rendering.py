@@ -76,7 +76,7 @@ def _value(column: Column, name: str, target: str) -> str:
     elif kind == Kind.BOOLEAN:
         form = "CASE WHEN typeof({0}) = 'integer' THEN CASE {0} WHEN 1 THEN 'true' WHEN 0 THEN 'false' ELSE {1} END ELSE json_quote({0}) END"
     elif kind in MOMENTS:
-        # PostgreSQL leaves the last zeros of a fraction out, SQLite must not; other forms are unusual
+        # PostgreSQL drops trailing zeros of a fraction, our SQLite form keeps six digits; other forms are compared by cell
         forms = ["WHEN %s THEN json_quote(%s)" % form for form in _MOMENTS.get(kind, ())]
         form = "CASE " + " ".join(forms) + " ELSE CASE WHEN {0} IS NULL THEN 'null' ELSE {1} END END"
         form = form if forms else WRONG
