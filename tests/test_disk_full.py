@@ -111,22 +111,20 @@ def test_full_data_folder_has_no_report_rather_than_half_of_one(
 # The database's folder
 
 
+@pytest.fixture()
+def disk(tmp_path: Path, mount: Mount) -> Path:
+    """A folder on a small disk of its own."""
+    mount(tmp_path / "target", size=4096 * KIB)
+    return tmp_path / "target"
+
+
 @pytest.mark.parametrize(
     "phase, room", [("import", 0), ("import", 40 * KIB), ("import", 400 * KIB), ("restore", 40 * KIB)]
 )
 def test_full_target_folder_keeps_the_old_database(
-    phase: str,
-    room: int,
-    annas_run: Place,
-    bundle: Path,
-    place: Place,
-    tmp_path: Path,
-    mount: Mount,
-    run: Run,
+    phase: str, room: int, annas_run: Place, bundle: Path, place: Place, disk: Path, run: Run
 ) -> None:
-    folder = tmp_path / "target"
-    mount(folder, size=4096 * KIB)
-    app = folder / "app.db"
+    app, folder = disk / "app.db", disk
     old = make_old_database(app)
     ballast = fill_up(folder, leave=room)
     words = ("import_to_sqlite.py",) if phase == "import" else ("migrate.py", "--restore", annas_run.app)
@@ -142,11 +140,9 @@ def test_full_target_folder_keeps_the_old_database(
 
 
 def test_import_that_runs_out_of_room_anywhere_leaves_the_old_database(
-    sample_database: Database, bundle: Path, place: Place, tmp_path: Path, mount: Mount
+    sample_database: Database, bundle: Path, place: Place, disk: Path
 ) -> None:
-    folder = tmp_path / "target"
-    mount(folder, size=4096 * KIB)
-    app = folder / "app.db"
+    app, folder = disk / "app.db", disk
     old = make_old_database(app)
     settings = settings_of(sample_database.url, place, sqlite_path=app)
     refused = 0
@@ -169,12 +165,10 @@ def test_import_that_runs_out_of_room_anywhere_leaves_the_old_database(
 
 
 def test_full_target_folder_keeps_rows_of_an_old_write_ahead_log(
-    bundle: Path, place: Place, tmp_path: Path, mount: Mount, run: Run
+    bundle: Path, place: Place, tmp_path: Path, disk: Path, run: Run
 ) -> None:
     """The log is folded into the old database before the new takes its place: that needs room for each new page."""
-    folder = tmp_path / "target"
-    mount(folder, size=4096 * KIB)
-    app = folder / "app.db"
+    app, folder = disk / "app.db", disk
     make_old_database(app)
     subprocess.run(
         [sys.executable, "-c", DIE_WITH_A_WAL, str(app)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -308,11 +302,9 @@ def test_data_folder_on_a_read_only_file_system(
 
 @pytest.mark.parametrize("there", [True, False])
 def test_target_on_a_read_only_file_system(
-    there: bool, bundle: Path, place: Place, tmp_path: Path, mount: Mount, run: Run
+    there: bool, bundle: Path, place: Place, tmp_path: Path, disk: Path, mount: Mount, run: Run
 ) -> None:
-    folder = tmp_path / "target"
-    mount(folder, size=2048 * KIB)
-    app = folder / "app.db"
+    app, folder = disk / "app.db", disk
     if there:
         make_old_database(app)
     before = contents(folder)
@@ -333,10 +325,9 @@ def make_backup(folder: Path) -> Path:
 
 
 def test_database_on_a_read_only_file_system_is_validated(
-    migrated: Place, place: Place, tmp_path: Path, mount: Mount, run: Run
+    migrated: Place, place: Place, disk: Path, mount: Mount, run: Run
 ) -> None:
-    folder = tmp_path / "target"
-    mount(folder, size=2048 * KIB)
+    folder = disk
     shutil.copyfile(str(place.app), str(folder / "app.db"))
     mount(folder, read_only=True)
     done = run("validate_migration.py", "--offline", "--sqlite-path", folder / "app.db")
@@ -362,12 +353,9 @@ def test_backup_folder_on_a_read_only_file_system(bundle: Path, place: Place, mo
     assert run("import_to_sqlite.py", "--no-backup").code == 0
 
 
-def test_target_whose_folder_has_no_room_for_a_name(
-    bundle: Path, place: Place, tmp_path: Path, mount: Mount, run: Run
-) -> None:
+def test_target_whose_folder_has_no_room_for_a_name(bundle: Path, place: Place, disk: Path, run: Run) -> None:
     """A file system can be out of inodes with bytes left."""
-    folder = tmp_path / "target"
-    mount(folder, size=2048 * KIB)
+    folder = disk
     subprocess.run(["mount", "-o", "remount,nr_inodes=2", str(folder)], check=True)
     app = folder / "app.db"
     old = make_old_database_without_wal(app)
