@@ -74,6 +74,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
         with new_bundle(settings.data_dir, [table.file for table in settings.whole_tables], sql_ascii) as out:
             out.single_rows({table: rows.record(table) for table in settings.single_rows})
             seconds = _write_tables(rows, settings, out)
+            log.debug("export: %d tables read in %.2f s", len(seconds), sum(seconds.values()))
             db.require_unchanged()
             manifest = Manifest(
                 export_timestamp=datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
 import msgspec
 
-from migration.model import Column, Kind, assert_never
+from migration.model import Column, Family, Kind, assert_never
 
 SqliteValue = Union[None, int, float, str, bytes]
 Converter = Callable[[Any], SqliteValue]
@@ -478,33 +478,21 @@ def converter(
     target = affinity(declared_type)
     numeric_target = target in NUMERIC_AFFINITIES
     kind = column.kind
-    if kind is Kind.BOOLEAN:
-        return None
-    if kind is Kind.INTEGER:
-        return _integer_as_real if target == "REAL" else None
-    if kind is Kind.NUMERIC:
-        return _numeric(target)
-    if kind is Kind.FLOAT:
-        return _float(target)
-    if kind is Kind.JSON:
-        return _json_text(column.not_null, numeric_target, _as_json)
-    if kind is Kind.JSONB:
-        return _json_text(column.not_null, numeric_target, _as_jsonb)
-    if kind is Kind.STRUCTURE:
+    family, text = kind.family, _text_in_numeric_column if numeric_target else None
+    if family is Family.WHOLE:
+        return _integer_as_real if kind is Kind.INTEGER and target == "REAL" else None
+    if family is Family.NUMBER:
+        return _numeric(target) if kind is Kind.NUMERIC else _float(target)
+    if family is Family.JSON:
+        return _json_text(column.not_null, numeric_target, _as_jsonb if kind is Kind.JSONB else _as_json)
+    if family is Family.STRUCTURE:
         return _json_text(False, numeric_target, _as_structure)
-    if (
-        kind is Kind.DATE
-        or kind is Kind.TIME
-        or kind is Kind.TIMETZ
-        or kind is Kind.TIMESTAMP
-        or kind is Kind.TIMESTAMPTZ
-    ):
+    if family is Family.MOMENT:
         return moment(kind)
-    if kind is Kind.UNDECLARED:
+    if family is Family.UNDECLARED:
         return _undeclared(target_not_null, json_declared, target)
-    text = _text_in_numeric_column if numeric_target else None
-    if kind is Kind.BYTEA:
+    if family is Family.BINARY:
         return _bytes if target == "BLOB" else text
-    if kind is Kind.TEXT or kind is Kind.UUID or kind is Kind.INTERVAL:
+    if family is Family.TEXT:
         return text
-    assert_never(kind)
+    assert_never(family)

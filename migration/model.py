@@ -202,29 +202,50 @@ def of_root(tables: Iterable[Table], root: Root) -> Tuple[Table, ...]:
     )
 
 
-class Kind(str, enum.Enum):
-    """What a column's values are, in the type contract. Its text stands in the manifest.
+class Family(enum.Enum):
+    """Kinds that are converted, compared and rendered alike.
 
-    Conversion and comparison end in ``assert_never``: a kind that is forgotten there does not type-check.
+    What depends on the family ends in ``assert_never``: one that is forgotten there does not type-check.
     """
 
-    BOOLEAN = "boolean"
-    INTEGER = "integer"
-    FLOAT = "float"
-    NUMERIC = "numeric"
-    UUID = "uuid"
-    DATE = "date"
-    TIME = "time"
-    TIMETZ = "timetz"
-    TIMESTAMP = "timestamp"
-    TIMESTAMPTZ = "timestamptz"
-    INTERVAL = "interval"
-    BYTEA = "bytea"
-    JSON = "json"
-    JSONB = "jsonb"
-    STRUCTURE = "structure"  # JSON that PostgreSQL makes of arrays, composites and the like
-    TEXT = "text"
-    UNDECLARED = "undeclared"  # of a bundle that names no types
+    WHOLE = enum.auto()  # 0 and 1 for booleans
+    NUMBER = enum.auto()
+    MOMENT = enum.auto()
+    JSON = enum.auto()
+    STRUCTURE = enum.auto()  # JSON that PostgreSQL makes of arrays, composites and the like
+    BINARY = enum.auto()
+    TEXT = enum.auto()
+    UNDECLARED = enum.auto()  # of a bundle that names no types
+
+
+class Kind(str, enum.Enum):
+    """What a column's values are, in the type contract, and its family. Its text stands in the manifest."""
+
+    family: Family
+
+    BOOLEAN = "boolean", Family.WHOLE
+    INTEGER = "integer", Family.WHOLE
+    FLOAT = "float", Family.NUMBER
+    NUMERIC = "numeric", Family.NUMBER
+    UUID = "uuid", Family.TEXT
+    DATE = "date", Family.MOMENT
+    TIME = "time", Family.MOMENT
+    TIMETZ = "timetz", Family.MOMENT
+    TIMESTAMP = "timestamp", Family.MOMENT
+    TIMESTAMPTZ = "timestamptz", Family.MOMENT
+    INTERVAL = "interval", Family.TEXT
+    BYTEA = "bytea", Family.BINARY
+    JSON = "json", Family.JSON
+    JSONB = "jsonb", Family.JSON
+    STRUCTURE = "structure", Family.STRUCTURE
+    TEXT = "text", Family.TEXT
+    UNDECLARED = "undeclared", Family.UNDECLARED
+
+    def __new__(cls, text: str, family: Family) -> Kind:
+        made = str.__new__(cls, text)
+        made._value_ = text
+        made.family = family
+        return made
 
     __str__ = str.__str__
     __format__ = str.__format__  # type: ignore[assignment]

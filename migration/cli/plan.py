@@ -10,6 +10,7 @@ from typing import Dict, List, Sequence, Tuple
 from migration import conversion
 from migration.cli import terminal
 from migration.cli.log import log
+from migration.model import Kind
 from migration.postgres import connecting, parameters
 from migration.postgres.rows import Orphans, rows_of_user
 from migration.printing import size
@@ -84,7 +85,7 @@ def _conversions(mapped: TableMapping) -> str:
     """Source type → SQLite type, with the number of columns where it is more than one."""
     counts: Dict[Tuple[str, str], int] = {}
     for pair in mapped.copied:
-        kind = pair.source.kind if pair.source.kind != "structure" else pair.source.type
+        kind = pair.source.kind if pair.source.kind is not Kind.STRUCTURE else pair.source.type
         change = (kind, conversion.affinity(pair.target.type))
         if change not in _KEPT:
             counts[change] = counts.get(change, 0) + 1

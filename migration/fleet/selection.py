@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Set
 
 from migration.errors import SourceError, UsageError
+from migration.model import Kind
 from migration.postgres.snapshot import Snapshot
 from migration.postgres.users import everybody, without_key
 from migration.settings import Settings
@@ -48,7 +49,7 @@ def _id(user: bytes, settings: Settings) -> str:
 def _named(db: Snapshot, settings: Settings, file: Path) -> List[str]:
     names = _lines(file)
     key = settings.root.key
-    is_uuid = any(c.name == key and c.kind == "uuid" for c in db.catalog.columns[settings.root.name])
+    is_uuid = any(c.name == key and c.kind is Kind.UUID for c in db.catalog.columns[settings.root.name])
     told = [name for name in names if db.can_be_told(name)]
     written = list(map(_as_uuid, told)) if is_uuid else told  # as PostgreSQL writes it
     sql = (

@@ -13,6 +13,7 @@ from psycopg2 import errors as pg
 
 from migration.bundle import undecodable
 from migration.errors import MigrationError, SourceError
+from migration.model import Kind
 from migration.postgres import table_locks
 from migration.postgres.catalog import Catalog, declared_tables
 from migration.postgres.parameters import masked
@@ -265,8 +266,8 @@ def largest(query: str, table: str, catalog: Catalog) -> str:
     for column in catalog.columns[table]:
         name = "r." + quote(column.name)
         size = {
-            "text": "pg_catalog.octet_length(%s::pg_catalog.text)",  # of what it is unpacked
-            "bytea": "pg_catalog.octet_length(%s)",
+            Kind.TEXT: "pg_catalog.octet_length(%s::pg_catalog.text)",  # of what it is unpacked
+            Kind.BYTEA: "pg_catalog.octet_length(%s)",
         }.get(column.kind, "pg_catalog.pg_column_size(%s)")
         sizes.append("(%s, (%s)::pg_catalog.int8)" % (literal(column.name), size % name))
     key = "".join("r.%s::pg_catalog.text, " % quote(name) for name in catalog.primary_keys.get(table, ()))

@@ -82,16 +82,9 @@ def results(checks: Sequence[Check], looked: Mapping[str, Looked], strict: bool)
             counts[finding.check if finding.check in OF_THEIR_OWN else name] += finding.count
     return [
         CheckResult(
-            check.name,
-            check.looked_at,
-            check.unit,
-            looked[check.name].number,
-            looked[check.name].seconds,
-            errors[check.name],
-            warnings[check.name],
-            looked[check.name].note,
+            *check[:3], found.number, found.seconds, errors[check.name], warnings[check.name], found.note
         )
-        for check in checks
+        for check, found in zip(checks, looked.values())
     ]
 
 

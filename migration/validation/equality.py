@@ -13,7 +13,7 @@ from typing import Any, Callable, Collection, Iterator, Sequence, Tuple
 import msgspec
 
 from migration.conversion import BLANKS, MOMENTS, STRUCTURED, affinity
-from migration.model import Column, Kind, assert_never
+from migration.model import Column, Family, Kind, assert_never
 from migration.sqlite.mapping import Copied, TableMapping
 from migration.validation.json_and_moments import ISO_MOMENT, same_json, same_moment, same_number
 from migration.validation.walking import Describe, Row
@@ -97,30 +97,24 @@ def _is_plain(pair: Copied) -> bool:
 
 
 def _test(pair: Copied, declared_json: bool) -> Same:
-    kind, target = pair.source.kind, affinity(pair.target.type)
-    if kind is Kind.BOOLEAN or kind is Kind.INTEGER:
+    family, target = pair.source.kind.family, affinity(pair.target.type)
+    if family is Family.WHOLE:
         return _same_as_text if target == "TEXT" else _integer_test(target)
-    if kind is Kind.NUMERIC or kind is Kind.FLOAT:
+    if family is Family.NUMBER:
         return _number_test(target)
-    if kind is Kind.STRUCTURE:
+    if family is Family.STRUCTURE:
         return _same_json
-    if kind is Kind.JSON or kind is Kind.JSONB:
+    if family is Family.JSON:
         return _json_null_test if pair.source.not_null else _same_json
-    if (
-        kind is Kind.DATE
-        or kind is Kind.TIME
-        or kind is Kind.TIMETZ
-        or kind is Kind.TIMESTAMP
-        or kind is Kind.TIMESTAMPTZ
-    ):
+    if family is Family.MOMENT:
         return same_moment
-    if kind is Kind.UNDECLARED:
+    if family is Family.UNDECLARED:
         return _undeclared_test(declared_json, pair.target.not_null)
-    if kind is Kind.BYTEA and target == "BLOB":
+    if family is Family.BINARY and target == "BLOB":
         return lambda value, found: type(found) is bytes and value == "\\x" + found.hex()
-    if kind is Kind.TEXT or kind is Kind.UUID or kind is Kind.INTERVAL or kind is Kind.BYTEA:
+    if family is Family.TEXT or family is Family.BINARY:
         return lambda value, found: type(found) is str and found == value
-    assert_never(kind)
+    assert_never(family)
 
 
 def _integer_test(target: str) -> Same:

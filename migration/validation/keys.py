@@ -8,6 +8,7 @@ from typing import Any, Callable, Collection, List, NamedTuple, Sequence, Tuple
 import msgspec
 
 from migration.conversion import STRUCTURED, affinity
+from migration.model import Kind
 from migration.printing import brief
 from migration.sqlite.mapping import Copied, TableMapping
 from migration.sqlite.schema import TargetColumn
@@ -76,7 +77,7 @@ def key_reader(columns: Sequence[str], pairs: Sequence[Copied]) -> KeyReader:
         return tuple(key) if len(key) > 1 else key[0]
 
     plain = all(reader is _plain for reader in readers) and not any(
-        pairs[place].source.kind == "undeclared" for place in places
+        pairs[place].source.kind is Kind.UNDECLARED for place in places
     )
     return KeyReader([pairs[place] for place in places], of_row if plain else read, of_row)
 
@@ -112,9 +113,9 @@ def _plain(value: Any) -> Any:
 def _key_reader(pair: Copied) -> Callable[[Any], Any]:
     """Reads a key's value as SQLite stores it: an integer in a TEXT column is text, and sorts as text."""
     in_text = affinity(pair.target.type) == "TEXT"
-    if pair.source.kind == "undeclared":
+    if pair.source.kind is Kind.UNDECLARED:
         return _undeclared_text if in_text else _undeclared
-    return _plain_text if pair.source.kind == "integer" and in_text else _plain
+    return _plain_text if pair.source.kind is Kind.INTEGER and in_text else _plain
 
 
 def _undeclared(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, Callable, Collection, List, Sequence, Tuple
 import msgspec
 
 from migration.conversion import BLANKS, MOMENTS, NUMERIC_AFFINITIES, STRUCTURED, affinity, is_number
-from migration.model import Column, Kind
+from migration.model import Column, Family, Kind, assert_never
 from migration.sqlite.mapping import Copied
 from migration.validation.json_and_moments import (
     ISO_MOMENT,
@@ -46,15 +46,15 @@ def record_forms(pairs: Sequence[Copied], then: Sequence[Column], now: Sequence[
 
 
 def _forms(pair: Copied, declared_json: bool) -> Tuple[Form, Form]:
-    kind, target = pair.source.kind, affinity(pair.target.type)
-    if kind in (Kind.BOOLEAN, Kind.INTEGER):
+    family, target = pair.source.kind.family, affinity(pair.target.type)
+    if family is Family.WHOLE:
         number = text_form if target == "TEXT" else number_form
         other = int if target == "REAL" else float
         return (
             lambda value: number(str(int(value))),
             lambda found: _other_form(found) if type(found) is other else _cell_form(found),
         )
-    if kind in (Kind.NUMERIC, Kind.FLOAT):
+    if family is Family.NUMBER:
 
         def of_number(value: Any) -> str:
             digits = digits_of(value)
@@ -63,15 +63,15 @@ def _forms(pair: Copied, declared_json: bool) -> Tuple[Form, Form]:
             return text_form(digits) if target == "TEXT" else number_form(digits)
 
         return of_number, _cell_form
-    if kind in STRUCTURED:
-        never_null = kind != Kind.STRUCTURE and pair.source.not_null
+    if family is Family.JSON or family is Family.STRUCTURE:
+        never_null = family is Family.JSON and pair.source.not_null
 
         def of_json(value: Any) -> str:
             text = str(value, "utf-8")
             return NULL if text == "null" and not never_null else _json_form(text)
 
         return of_json, lambda found: _json_form(found) if type(found) is str else _other_form(found)
-    if kind in MOMENTS:
+    if family is Family.MOMENT:
         return (
             _moment_form,
             lambda found: (
@@ -80,11 +80,13 @@ def _forms(pair: Copied, declared_json: bool) -> Tuple[Form, Form]:
                 else _cell_form(found)
             ),
         )
-    if kind == Kind.BYTEA and target == "BLOB":
+    if family is Family.BINARY and target == "BLOB":
         return lambda value: "b" + value[2:], _cell_form
-    if kind == Kind.UNDECLARED:
+    if family is Family.UNDECLARED:
         return _undeclared_forms(target, declared_json, pair.target.not_null)
-    return text_form, _cell_form
+    if family is Family.TEXT or family is Family.BINARY:
+        return text_form, _cell_form
+    assert_never(family)
 
 
 def _undeclared_forms(target: str, declared_json: bool, not_null: bool) -> Tuple[Form, Form]:

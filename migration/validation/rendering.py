@@ -10,8 +10,8 @@ import json
 import re
 from typing import List, Optional, Sequence
 
-from migration.conversion import MOMENTS, STRUCTURED, affinity
-from migration.model import Column, Kind
+from migration.conversion import STRUCTURED, affinity
+from migration.model import Column, Family, Kind, assert_never
 from migration.sql import quote
 from migration.sqlite.mapping import TableMapping
 
@@ -61,10 +61,10 @@ def _text(value: str) -> str:
 
 def _value(column: Column, name: str, target: str) -> str:
     """SQL expression: a cell as JSON; WRONG for a cell of another type than is expected."""
-    kind = column.kind
-    if kind in STRUCTURED:
+    kind, family = column.kind, column.kind.family
+    if family is Family.JSON or family is Family.STRUCTURE:
         absent, present = (
-            (WRONG, "") if column.not_null and kind != Kind.STRUCTURE else ("'null'", " AND {0} <> 'null'")
+            (WRONG, "") if column.not_null and family is Family.JSON else ("'null'", " AND {0} <> 'null'")
         )
         form = (
             "CASE WHEN typeof({0}) = 'text'"
@@ -73,23 +73,30 @@ def _value(column: Column, name: str, target: str) -> str:
             + absent
             + " ELSE {1} END"
         )
-    elif kind == Kind.BOOLEAN:
+    elif kind is Kind.BOOLEAN:
         form = "CASE WHEN typeof({0}) = 'integer' THEN CASE {0} WHEN 1 THEN 'true' WHEN 0 THEN 'false' ELSE {1} END ELSE json_quote({0}) END"
-    elif kind in MOMENTS:
+    elif family is Family.MOMENT:
         # PostgreSQL drops trailing zeros of a fraction, our SQLite form keeps six digits; other forms are compared by cell
         forms = ["WHEN %s THEN json_quote(%s)" % form for form in _MOMENTS.get(kind, ())]
         form = "CASE " + " ".join(forms) + " ELSE CASE WHEN {0} IS NULL THEN 'null' ELSE {1} END END"
         form = form if forms else WRONG
-    elif kind in (Kind.NUMERIC, Kind.FLOAT):
+    elif family is Family.NUMBER:
         scale = _scale(column)
         digits = "json_quote({0})" if scale is None else "printf('%%.%df', {0})" % scale
         # only if the printed digits round-trip
         form = "CASE WHEN typeof({0}) = 'real' AND CAST(%s AS REAL) = {0} THEN %s" % (digits, digits)
         form += " WHEN {0} IS NULL THEN 'null' ELSE {1} END"
-    elif kind == Kind.BYTEA and target == "BLOB":
+    elif family is Family.BINARY and target == "BLOB":
         form = "CASE typeof({0}) WHEN 'blob' THEN '\"\\\\x' || lower(hex({0})) || '\"' WHEN 'null' THEN 'null' ELSE {1} END"
-    else:
+    elif (
+        family is Family.WHOLE
+        or family is Family.TEXT
+        or family is Family.BINARY
+        or family is Family.UNDECLARED
+    ):
         form = "json_quote({0})"
+    else:
+        assert_never(family)
     return form.format(name, WRONG)
 
 
