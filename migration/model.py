@@ -175,7 +175,23 @@ class Table:
 
 
 def require_one_root(tables: Sequence[Table], root: Root) -> None:
-    """One entry is the root's, and single rows stand in places of their own. Raises MigrationError (exit 2)."""
+    """What stands in config.py is of the right types, one entry is the root's, and single rows have places of their own.
+
+    Raises MigrationError (exit 2).
+    """
+    if not isinstance(root, Root) or not all(isinstance(part, str) for part in root):
+        raise UsageError(
+            "config.ROOT is no root(…)", 'write ROOT = root("users", key="id", named_by="email")'
+        )
+    if not isinstance(tables, (tuple, list)) or not all(isinstance(table, Table) for table in tables):
+        raise UsageError("config.TABLES is not a tuple of Table(…)", "write TABLES = (Table(…), Table(…), …)")
+    for table in tables:
+        if not isinstance(table.ownership, Ownership) or not isinstance(table.becomes, (RowOne, type(None))):
+            raise UsageError(
+                "config.TABLES, %s: its ownership or what it becomes is of a wrong type" % table.name,
+                'write Table("%s", owned_by("user_id")), for example, or becomes=row_one("%s", member="…")'
+                % (table.name, table.name),
+            )
     roots = [table.name for table in tables if table.ownership.is_root]
     if roots != [root.name]:
         raise UsageError(

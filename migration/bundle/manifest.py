@@ -12,6 +12,7 @@ from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequ
 import msgspec
 
 from migration.bundle.damage import damaged, read_file
+from migration.conversion import refuse_constant
 from migration.errors import MigrationError
 from migration.model import Column
 
@@ -80,13 +81,20 @@ def read_manifest(folder: Path) -> Manifest:
             ) from None
         raise
     try:
-        content = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
+        content = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=refuse_constant)
         json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair can be shown nowhere
-        if isinstance(content, dict) and content.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
-            raise ValueError(
-                "format version %r; this program reads %d" % (content["format_version"], FORMAT_VERSION)
-            )
-        manifest = msgspec.json.decode(text, type=Manifest)
+        if isinstance(content, dict):
+            if content.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+                message = "format version %r; this program reads %d"
+                raise ValueError(message % (content["format_version"], FORMAT_VERSION))
+            for name in (
+                "source",
+                "server_version",
+                "snapshot",
+            ):  # only shown; other exporters may mean others by it
+                if not isinstance(content.get(name, ""), str):
+                    del content[name]
+        manifest = msgspec.convert(content, Manifest)
         _require_sound(manifest)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise damaged("%s is damaged: %s" % (path, error)) from error

@@ -101,8 +101,8 @@ def settings(arguments: argparse.Namespace, config: Any, asks_postgres: bool = T
     postgres, fallback = _postgres(found) if asks_postgres else ({}, None)
     require_tuple("EXCLUDED_TABLES", config.EXCLUDED_TABLES)
     require_tuple("UNRELATED_TABLES", config.UNRELATED_TABLES)
-    require_distinct(table.name for table in config.TABLES)
     require_one_root(config.TABLES, config.ROOT)
+    require_distinct(table.name for table in config.TABLES)
     return Settings(
         postgres=postgres,
         fallback_password=fallback,

@@ -317,24 +317,28 @@ def _ownership_problem(
     advice = ownership_advice(table.name, settings, catalog)
     if advice is not None:
         correct += ": by its foreign keys it is %s" % advice
-    for column in (*rule.columns, *table.left_behind):
+    root = settings.root
+    for column in (*rule.columns, *table.left_behind, *([root.named_by] if rule.is_root else [])):
         if not catalog.has(table.name, (column,)):
-            return "column %s is not in PostgreSQL" % column, correct
+            own = rule.is_root and column in (root.key, root.named_by)
+            return "column %s is not in PostgreSQL" % column, "correct ROOT" if own else correct
     if rule.parent is None:
-        users = settings.root
         keys = [
             key for key in catalog.foreign_keys if key.table == table.name and key.columns == rule.columns
         ]
         for key in keys:
-            if key.parent == users.name and key.parent_columns != (users.key,):
+            if key.parent == root.name and key.parent_columns != (root.key,):
                 return (
                     "%s refers to %s (%s), not to its key %s"
-                    % (rule.columns[0], users.name, ", ".join(key.parent_columns), users.key),
+                    % (rule.columns[0], root.name, ", ".join(key.parent_columns), root.key),
                     "it is %s" % child_advice(key),
                 )
         return None
     if rule.parent not in before:
-        return "its parent %s must stand before it" % rule.parent, correct
+        return (
+            "its parent %s must stand before it" % rule.parent,
+            "move its entry behind that of " + rule.parent,
+        )
     if _declared_key(table, catalog) is None:
         primary = catalog.primary_keys.get(rule.parent, ())
         if len(primary) != len(rule.columns):

@@ -79,7 +79,10 @@ def results(checks: Sequence[Check], looked: Mapping[str, Looked], strict: bool)
     for name, found in looked.items():
         for finding in found.findings:
             counts = errors if finding.error or strict else warnings
-            counts[finding.check if finding.check in OF_THEIR_OWN else name] += finding.count
+            if (
+                finding.check != "orphans"
+            ):  # an option's doing: it stands among the warnings, and is no check's
+                counts[finding.check if finding.check in OF_THEIR_OWN else name] += finding.count
     return [
         CheckResult(
             *check[:3], found.number, found.seconds, errors[check.name], warnings[check.name], found.note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, Dict
@@ -60,6 +61,13 @@ def test_what_is_wrong_is_named(changes: Dict[str, Any], words: str, tmp_path: P
     with pytest.raises(BundleError) as caught:
         read_manifest(tmp_path)
     assert "manifest.json is damaged: " in caught.value.message and words in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["source", "server_version", "snapshot"])
+def test_what_another_exporter_means_by_our_words_is_passed_over(name: str, tmp_path: Path) -> None:
+    content = {**json.loads(as_json(FULL)), name: {"host": "db", "port": 5432}}
+    (tmp_path / MANIFEST).write_text(json.dumps(content), encoding="utf-8")
+    assert read_manifest(tmp_path) == dataclasses.replace(FULL, **{name: ""})
 
 
 @pytest.mark.parametrize("name", ["export_timestamp", "user_email", "user_id", "row_counts", "checksums"])

@@ -129,12 +129,22 @@ def test_what_fails_while_a_script_is_imported_has_an_exit_code(place: Place) ->
         ("del EXCLUDED_TABLES", ExitCode.USAGE, "error: config.py has no EXCLUDED_TABLES"),
         ("from migration.tables import Singleton", ExitCode.USAGE, "write ROOT = root(…)"),
         ("del ROOT", ExitCode.USAGE, "write ROOT = root(…)"),
+        ('ROOT = "users"', ExitCode.USAGE, "config.ROOT is no root(…)"),
+        ('ROOT = root("users", key=("id", "email"))', ExitCode.USAGE, "config.ROOT is no root(…)"),
+        ("TABLES = TABLES[0]", ExitCode.USAGE, "config.TABLES is not a tuple of Table(…)"),
+        ('TABLES += ("clients",)', ExitCode.USAGE, "config.TABLES is not a tuple of Table(…)"),
+        ('TABLES += (Table("x", the_root),)', ExitCode.USAGE, "config.TABLES, x: its ownership"),
+        ('TABLES += (Table("x", shared(), becomes="y"),)', ExitCode.USAGE, "config.TABLES, x: its ownership"),
         (
             "TABLES = TABLES[1:]",
             ExitCode.USAGE,
             "config.TABLES has no table with the_root(), and ROOT is users",
         ),
-        ("TABLES += (TABLES[0],)", ExitCode.USAGE, "config.py names table users twice"),
+        (
+            "TABLES += (TABLES[0],)",
+            ExitCode.USAGE,
+            "config.TABLES has the_root() in users, users, and ROOT is users",
+        ),
         (
             'ROOT = root("people")',
             ExitCode.USAGE,

@@ -13,7 +13,7 @@ from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
 from migration.fleet import selection
-from migration.model import Table, child_of, owned_by, shared
+from migration.model import Table, child_of, owned_by, root, shared
 from migration.postgres import connecting
 from support.migrations import export_and_import, settings_of
 from support.ownership import (
@@ -598,3 +598,12 @@ def test_table_without_key_or_reference_goes_with_the_closure(two_users: Databas
         migrate(
             settings_with(two_users, place, (words,), "CREATE TABLE words (word TEXT)", skip_orphans=skip)
         )
+
+
+@pytest.mark.parametrize("wrong", [{"key": "uid"}, {"named_by": "nick"}])
+def test_root_whose_columns_are_not_there_is_refused(
+    sample_database: Database, place: Place, wrong: Any
+) -> None:
+    error = refused(settings_of(sample_database.url, place, root=root("users", **wrong)))
+    assert error.message.startswith("config.TABLES, users: column %s is not in" % list(wrong.values())[0])
+    assert (error.exit_code, error.hint) == (ExitCode.USAGE, "correct ROOT")
