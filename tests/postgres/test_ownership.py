@@ -602,7 +602,7 @@ def test_table_without_key_or_reference_goes_with_the_closure(two_users: Databas
 
 @pytest.mark.parametrize("wrong", [{"key": "uid"}, {"named_by": "nick"}])
 def test_root_whose_columns_are_not_there_is_refused(
-    sample_database: Database, place: Place, wrong: Any
+    sample_database: Database, place: Place, wrong: dict
 ) -> None:
     error = refused(settings_of(sample_database.url, place, root=root("users", **wrong)))
     assert error.message.startswith("config.TABLES, users: column %s is not in" % list(wrong.values())[0])
