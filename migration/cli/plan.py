@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Tuple
 
-from migration import conversion
+from migration import conversion, disk
 from migration.cli import terminal
 from migration.cli.log import log
 from migration.model import Kind
@@ -18,9 +16,6 @@ from migration.settings import Settings
 from migration.sqlite import mapping
 from migration.sqlite.mapping import TableMapping
 from migration.sqlite.schema import read_schema
-
-# Database size ÷ JSON size: a little high for long texts, low for short rows with indexes.
-SQLITE_SHARE = 1.4
 
 
 @dataclass(frozen=True)
@@ -36,18 +31,18 @@ class TablePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """``left_behind``: orphans, and whether config allows them. ``needs``: purpose, folder, bytes needed, bytes free."""
+    """``left_behind``: orphans, and whether config allows them."""
 
     user_id: str
     tables: Tuple[TablePlan, ...]
     orphans: Tuple[Orphans, ...]
     left_behind: Tuple[Tuple[Orphans, bool], ...]
-    needs: Tuple[Tuple[str, Path, int, int], ...]
+    needs: Tuple[disk.Need, ...]
     suspects: Tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
-        return all(needed <= free for _, _, needed, free in self.needs)
+        return all(need.needed <= need.free for need in self.needs)
 
 
 def plan(settings: Settings) -> Plan:
@@ -74,7 +69,13 @@ def plan(settings: Settings) -> Plan:
         left_behind = tuple((found, rows.declared_left_behind(found)) for found in rows.left_behind())
         suspects = tuple(rows.suspects())
         user_id = rows.user.id
-    return Plan(user_id, tuple(tables), orphans, left_behind, _needs(settings, tables), suspects)
+    needs = disk.needs_of_one(
+        sum(table.bytes for table in tables),
+        settings.data_dir,
+        settings.sqlite_path,
+        settings.backup_dir if settings.backup else None,
+    )
+    return Plan(user_id, tuple(tables), orphans, left_behind, needs, suspects)
 
 
 # the same in both, so not shown
@@ -92,33 +93,6 @@ def _conversions(mapped: TableMapping) -> str:
     return ", ".join(
         "%s→%s" % change + (" ×%d" % number if number > 1 else "") for change, number in counts.items()
     )
-
-
-def _needs(settings: Settings, tables: Sequence[TablePlan]) -> Tuple[Tuple[str, Path, int, int], ...]:
-    database = settings.sqlite_path.resolve()
-    exported = sum(table.bytes for table in tables)
-    wanted = [
-        ("bundle", settings.data_dir, exported),
-        ("database", database.parent, int(exported * SQLITE_SHARE)),
-    ]
-    if settings.backup and database.is_file():
-        wanted.append(("backup", settings.backup_dir, database.stat().st_size))
-    disks: Dict[int, int] = {}
-    needs = []
-    for what, folder, needed in wanted:
-        there = _existing(folder)
-        device = there.stat().st_dev
-        disks[device] = disks.get(device, 0) + needed
-        # free space minus what the purposes before this one need on the same disk
-        needs.append((what, folder, needed, shutil.disk_usage(str(there)).free - disks[device] + needed))
-    return tuple(needs)
-
-
-def _existing(folder: Path) -> Path:
-    folder = folder.resolve()
-    while not folder.exists():
-        folder = folder.parent
-    return folder
 
 
 def show(made: Plan, settings: Settings) -> None:

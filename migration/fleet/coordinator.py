@@ -33,7 +33,7 @@ from migration.sqlite.schema import read_schema
 
 log = log.getChild("all_users")
 
-COMMON = ".shared"  # in the output folder, while a run lasts: what everybody shares
+COMMON = ".shared"  # in the output folder, while a run lasts: what all users share
 TICK = 1.0  # seconds between two looks at PostgreSQL and the cluster
 LINE_SECONDS = 10.0  # between two lines of progress
 LISTED = 50  # failed users on the terminal; all are in the summary

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sqlite3
 from pathlib import Path
 from typing import Mapping
 
+from migration import disk
 from migration.cli.log import log
 from migration.errors import TargetError
 from migration.postgres.digests import SharedRows
@@ -18,11 +18,6 @@ from migration.settings import Settings
 from migration.sqlite.schema import Schema
 
 SAMPLE = 1000  # rows of a table whose size as JSON is looked at
-# Finished database size ÷ JSON size, averaged over many users, without temporary files
-SQLITE_SHARE = 1.3
-FILES = (
-    12 * 4096 + 60_000
-)  # what a bundle's files take beyond their rows: half-filled blocks, manifest, reports
 
 
 def require_space(
@@ -36,7 +31,7 @@ def require_space(
 ) -> None:
     """Raises MigrationError (exit 5) where ``users`` will not fit. ``there``: bytes of theirs that will be replaced."""
     needed = max(0, bytes_needed(db, settings, schema, exported, users) - there)
-    free = shutil.disk_usage(str(output)).free
+    free = disk.free(output)
     log.info("%s needed in %s, estimated; %s free", size(needed), output, size(free))
     if needed > free:
         raise TargetError(
@@ -49,17 +44,17 @@ def require_space(
 def bytes_needed(
     db: Snapshot, settings: Settings, schema: Schema, exported: Mapping[str, SharedRows], users: int
 ) -> int:
-    """What the files of ``users`` of average size take. ``exported``: what everybody has, as far as it is known."""
+    """What the files of ``users`` of average size take. ``exported``: the shared rows, as far as they are known."""
     total = max(1, int(db.value("SELECT count(*) FROM " + db.quoted(settings.root.name))))
     json = 0
     for table in settings.whole_tables:
-        everybodys = table.owner is None and table.ownership.parent is None
+        is_shared = table.owner is None and table.ownership.parent is None
         if table.name in exported:
             json += users * exported[table.name].size
-        if not (everybodys and table.name in exported):
+        if not (is_shared and table.name in exported):
             size = _json_bytes(db, table.name)
-            json += size * users if everybodys else size * users // total
-    return int(json * (1 + SQLITE_SHARE)) + users * (FILES + _empty_database(schema))
+            json += size * users if is_shared else size * users // total
+    return disk.bytes_of_many(json, users, _empty_database(schema))
 
 
 def _json_bytes(db: Snapshot, table: str) -> int:

@@ -41,7 +41,7 @@ IDLE = "1h"  # after which PostgreSQL ends the transaction of a worker that was 
 class Task(NamedTuple):
     """What a worker is told of a run; everything else it finds in its own environment.
 
-    ``common``: the folder with what everybody shares, on storage that all machines see. ``snapshot``: the id of the
+    ``common``: the folder with what all users share, on storage that all machines see. ``snapshot``: the id of the
     run's snapshot; None: each user has one of their own. ``visible``: what ``Snapshot.visible()`` says under it.
     ``database``: which one it is, by ``origin.as_text``.
     ``fingerprint``: what ``fingerprint()`` gave to the coordinator.
