@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 from pathlib import Path
-from typing import BinaryIO, Collection, Iterator
+from typing import Any, BinaryIO, Collection, Iterator
 
 BLOCK = 1 << 20  # bytes read or written at once
 STAGING = ".staging"
@@ -61,6 +61,13 @@ class NotPlainError(OSError):
 def block_size(descriptor: int) -> int:
     """Bytes to read at once: at most BLOCK, and for a small file no more memory than it fills."""
     return max(io.DEFAULT_BUFFER_SIZE, min(BLOCK, os.fstat(descriptor).st_size + 1))
+
+
+def hash_into(digest: Any, file: BinaryIO) -> None:
+    """Add the rest of a file to a digest of hashlib's, block by block."""
+    size = block_size(file.fileno())
+    for block in iter(lambda: file.read(size), b""):
+        digest.update(block)
 
 
 # Syncing

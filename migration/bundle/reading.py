@@ -18,7 +18,7 @@ from migration.bundle.manifest import MANIFEST, REPORTS, Manifest, read_manifest
 from migration.bundle.records import DAMAGES, OtherLayout, first_damage, in_array, in_blocks, in_lines
 from migration.conversion import Decoded, deep, reject_duplicates
 from migration.errors import BundleError
-from migration.files import block_size
+from migration.files import hash_into
 from migration.model import USER_DATA
 
 Result = TypeVar("Result")
@@ -119,9 +119,7 @@ class Reader:
     def _verify_file(self, name: str) -> None:
         digest = hashlib.sha256()
         with open_file(self.folder / name) as file, legible(name):
-            size = block_size(file.fileno())
-            for block in iter(lambda: file.read(size), b""):
-                digest.update(block)
+            hash_into(digest, file)
         self._require(name, digest)
 
     def _require(self, name: str, digest: Any) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from migration.bundle.manifest import MANIFEST, REPORTS
 from migration.errors import MigrationError, TargetError
-from migration.files import BLOCK, create_private, make_folder, sync_folder
+from migration.files import create_private, hash_into, make_folder, sync_folder
 from migration.sqlite import old_files
 from migration.sqlite.errors import errors as sqlite_errors
 from migration.sqlite.errors import in_use
@@ -167,8 +167,7 @@ def _of_all(files: Mapping[str, str]) -> str:
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with open(str(path), "rb", buffering=0) as file:
-        for block in iter(lambda: file.read(BLOCK), b""):
-            digest.update(block)
+        hash_into(digest, file)
     return digest.hexdigest()
 
 

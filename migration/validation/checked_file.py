@@ -9,7 +9,7 @@ import sqlite3
 from pathlib import Path
 from typing import BinaryIO, Iterator, NamedTuple, Optional
 
-from migration.files import BLOCK
+from migration.files import hash_into
 from migration.sqlite import connecting, old_files, publishing
 from migration.sqlite.errors import errors
 from migration.validation.report import Database
@@ -81,10 +81,7 @@ def sha256(file: CheckedFile) -> Optional[str]:
             if file.stamp.logged:
                 parts.append(stack.enter_context(open(str(connecting.resolved(file.path)) + "-wal", "rb")))
             for part in parts:
-                block = part.read(BLOCK)
-                while block:
-                    digest.update(block)
-                    block = part.read(BLOCK)
+                hash_into(digest, part)
     except OSError:
         return None
     now = publishing.stamp(file.path)
