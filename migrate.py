@@ -170,6 +170,7 @@ def phases_in_a_row(
             from migration.sqlite import publishing
             from migration.sqlite.schema import read_schema
 
+            # What would stop the import stops us before the export.
             read_schema(settings.schema_path)
             with publishing.replacing(settings.sqlite_path, settings.backup_dir if settings.backup else None):
                 pass
@@ -180,7 +181,7 @@ def phases_in_a_row(
     elif Phase.IMPORT in chosen and Phase.VALIDATION in chosen and not settings.offline:
         from migration.validation.inputs import require_source
 
-        require_source(settings)
+        require_source(settings)  # what would stop the validation stops us before the database is replaced
     stamp = None
     if Phase.IMPORT in chosen:
         from import_to_sqlite import import_

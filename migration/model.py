@@ -174,7 +174,7 @@ class Table:
         return (*self.dropped, *owner, *(() if self.becomes is None else ("id",)))
 
 
-def require_one_root(tables: Sequence[Table], root: Root) -> None:
+def require_well_formed(tables: Sequence[Table], root: Root) -> None:
     """What stands in config.py is of the right types, one entry is the root's, and single rows have places of their own.
 
     Raises MigrationError (exit 2).

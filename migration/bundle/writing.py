@@ -43,7 +43,7 @@ def new_bundle(folder: Path, names: Collection[str], check_utf8: bool = False) -
 
 
 class Writer:
-    """A bundle in the making. ``table`` and ``user_data`` write and sync its files, ``finish`` the manifest."""
+    """A bundle in the making. ``table`` and ``single_rows`` write and sync its files, ``finish`` the manifest."""
 
     def __init__(self, folder: Path, check_utf8: bool) -> None:
         self._folder = folder

@@ -12,7 +12,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 
 from migration.cli.log import log
 from migration.errors import UsageError
-from migration.model import require_distinct, require_one_root, require_tuple
+from migration.model import require_distinct, require_tuple, require_well_formed
 from migration.settings import Settings
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -101,7 +101,7 @@ def settings(arguments: argparse.Namespace, config: Any, asks_postgres: bool = T
     postgres, fallback = _postgres(found) if asks_postgres else ({}, None)
     require_tuple("EXCLUDED_TABLES", config.EXCLUDED_TABLES)
     require_tuple("UNRELATED_TABLES", config.UNRELATED_TABLES)
-    require_one_root(config.TABLES, config.ROOT)
+    require_well_formed(config.TABLES, config.ROOT)
     require_distinct(table.name for table in config.TABLES)
     return Settings(
         postgres=postgres,

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
-from migration.errors import MigrationError, SourceError, UsageError
+from migration.errors import SourceError, UsageError
 from migration.model import Column, ForeignKey, Table
 from migration.postgres.kinds import Type
 from migration.settings import Settings
@@ -127,15 +127,11 @@ def is_listed(table: str, names: Sequence[str]) -> bool:
     return table in names or ("." in table and table.partition(".")[0] + ".*" in names)
 
 
-def _usage(message: str, hint: str) -> MigrationError:
-    return UsageError(message, hint)
-
-
 def _require_one_declaration(settings: Settings) -> None:
     declared = declared_tables(settings)
     for name in declared:
         if declared.count(name) > 1:
-            raise _usage("config names table %s twice" % name, "leave one of the entries away")
+            raise UsageError("config names table %s twice" % name, "leave one of the entries away")
 
 
 def _require_declarations(settings: Settings, catalog: Catalog) -> None:
@@ -161,12 +157,12 @@ def _require_declarations(settings: Settings, catalog: Catalog) -> None:
     users = user_tables(catalog, settings)
     theirs = [name for name in unknown if name in users]
     if theirs:
-        raise _usage(
+        raise UsageError(
             "users' data that config does not account for: table %s" % ", ".join(theirs),
             "\n     ".join(_advice(name, settings, catalog) for name in theirs[:LISTED]),
         )
     if unknown:
-        raise _usage(
+        raise UsageError(
             "tables that config does not account for: %s" % ", ".join(unknown),
             "\n     ".join(_advice(name, settings, catalog) for name in unknown[:LISTED]),
         )
@@ -239,7 +235,7 @@ def _require_unrelated(settings: Settings, catalog: Catalog) -> None:
         if name in declared or is_listed(name, settings.excluded_tables):
             continue
         if name in users:
-            raise _usage(
+            raise UsageError(
                 "config.UNRELATED_TABLES names %s, which is users' data" % name
                 if name == named
                 else "table %s is users' data; it inherits from %s, which config.UNRELATED_TABLES names"
@@ -248,7 +244,7 @@ def _require_unrelated(settings: Settings, catalog: Catalog) -> None:
             )
         for key in catalog.foreign_keys:
             if key.parent == name and key.table in declared and not declared[key.table] & set(key.columns):
-                raise _usage(
+                raise UsageError(
                     "config.UNRELATED_TABLES names %s, and rows of %s refer to it by %s"
                     % (name, key.table, ", ".join(key.columns)),
                     'add Table("%s", shared()) to config.TABLES, or %s to dropped=(...) of %s'
@@ -263,14 +259,14 @@ def _require_whole_heirs(settings: Settings, catalog: Catalog) -> None:
         for heir in sorted(read_with(settings, catalog, name)):
             other = known.setdefault(heir, name)
             if other != name:
-                raise _usage(
+                raise UsageError(
                     "table %s inherits from %s and from %s: its rows would be migrated twice"
                     % (heir, other, name),
                     'add Table("%s", …) to config.TABLES, or "%s" to config.EXCLUDED_TABLES' % (heir, heir),
                 )
             more = catalog.own_columns(heir, name)
             if more:
-                raise _usage(
+                raise UsageError(
                     "table %s inherits from %s and has columns of its own: %s"
                     % (heir, name, ", ".join(more)),
                     'add Table("%s", …) to config.TABLES, or "%s" to config.EXCLUDED_TABLES; without them its rows'
@@ -304,7 +300,7 @@ def _check_ownership(settings: Settings, catalog: Catalog) -> None:
     for table in settings.tables:
         problem = _ownership_problem(table, before, settings, catalog)
         if problem is not None:
-            raise _usage("config.TABLES, %s: %s" % (table.name, problem[0]), problem[1])
+            raise UsageError("config.TABLES, %s: %s" % (table.name, problem[0]), problem[1])
         before.append(table.name)
 
 

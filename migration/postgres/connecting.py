@@ -26,11 +26,7 @@ from migration.settings import Settings
 log = logging.getLogger("migration.source")
 
 APPLICATION = "theprogram_migration"
-
-
 CONNECT_SECONDS = "10"
-
-
 GIVING_WAY_AFTER = 5.0  # seconds that nobody minds
 
 
@@ -55,7 +51,7 @@ def snapshot(
             watched = Guard(connection, masked(settings.postgres), waits.OPENING)
             db = Snapshot(connection, watched, settings.postgres_schema, exported)
             connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
-            _begin(db, settings, shared, table_locks.SECONDS)
+            _begin(db, settings, shared)
             watched.opened()
             yield db
     except psycopg2.Error as error:
@@ -147,14 +143,14 @@ def _close(connection: Any) -> None:
     connection.close()
 
 
-def _begin(db: Snapshot, settings: Settings, shared: Optional[str], seconds: float) -> None:
+def _begin(db: Snapshot, settings: Settings, shared: Optional[str]) -> None:
     """Begin the transaction: the locks, and PINNED for it alone, so that a pooler hands nothing on.
 
     Raises MigrationError (exit 3) where a lock is not to be had.
     """
     settings_of_session = pinned_settings(db)
     tables = declared(db, settings)
-    given_up = time.monotonic() + seconds
+    given_up = time.monotonic() + table_locks.SECONDS
     said = False
     while True:
         if shared is not None:  # before any other statement

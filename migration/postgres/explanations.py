@@ -71,39 +71,18 @@ _REASONS = (
 
 
 _CHECK = "check the server and run again; nothing was changed"
-
-
 _CHECK_ALL = "check host, port, database, user and password: POSTGRES_HOST and the like, or --postgres-url"
-
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _CONNECTION_EXCEPTION = "08"  # a class
-
-
 _ENDED = ("57P01", "57P02", "57P03", "57P05", "25P03", "25P04")  # by an administrator, a crash, a time limit
-
-
 _CANCELED = "57014"
-
-
 _NO_MEMORY = "53200"
-
-
 _CONFLICT = "40001"  # on a standby: with what it has to replay
-
-
 _NOT_IN_THE_ENCODING = ("22021", "22P05")
-
-
 _NO_PERMISSION = "42501"
-
-
 _LIMIT_EXCEEDED = "54000"
-
-
 _ELOG = "XX000"  # of messages that are never translated
-
-
 _NO_SUCH_SIZE = "invalid memory alloc request size"
 
 

@@ -206,28 +206,10 @@ def rendered(type_: Type, value: str) -> str:
 
 def doubts(type_: Type, value: str) -> Iterator[Doubt]:
     """What has to be asked of the values of a type before they can be said to be kept."""
-    pointing = _somewhere(type_, value, _large_object)
-    if pointing is not None:
-        yield Doubt(
-            pointing,
-            "it points at large objects, whose content would stay behind",
-            "copy the content into a bytea column in PostgreSQL, with lo_get(), and migrate that one",
-        )
-    unsure = _somewhere(type_, value, _not_read_back)
-    if unsure is not None:
-        yield Doubt(
-            unsure,
-            "PostgreSQL does not make the same values of their own text, which says less than they do",
-            "keep the value in a column of another type in PostgreSQL",
-        )
-
-    bare = _somewhere(type_, value, _bare_byte)
-    if bare is not None:
-        yield Doubt(
-            bare,
-            "it holds bytes above 127, which PostgreSQL 14 and older write as they are and which are no text",
-            "keep the value in a column of type smallint in PostgreSQL",
-        )
+    for test, reason, advice in _DOUBTS:
+        asked = _somewhere(type_, value, test)
+        if asked is not None:
+            yield Doubt(asked, reason, advice)
 
 
 def _parts(type_: Type) -> Iterator[Type]:
@@ -331,3 +313,22 @@ def _not_read_back(type_: Type, value: str) -> Optional[str]:
     if type_.equal is not None:
         same = "({} OR {} OPERATOR({}) {})".format(same, back, type_.equal, value)
     return "pg_catalog.num_nulls({}) OPERATOR(pg_catalog.=) 0 AND NOT {}".format(value, same)
+
+
+_DOUBTS = (
+    (
+        _large_object,
+        "it points at large objects, whose content would stay behind",
+        "copy the content into a bytea column in PostgreSQL, with lo_get(), and migrate that one",
+    ),
+    (
+        _not_read_back,
+        "PostgreSQL does not make the same values of their own text, which says less than they do",
+        "keep the value in a column of another type in PostgreSQL",
+    ),
+    (
+        _bare_byte,
+        "it holds bytes above 127, which PostgreSQL 14 and older write as they are and which are no text",
+        "keep the value in a column of type smallint in PostgreSQL",
+    ),
+)

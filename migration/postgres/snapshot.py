@@ -10,19 +10,7 @@ import functools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import (
-    Any,
-    BinaryIO,
-    Callable,
-    Generator,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import Any, BinaryIO, Callable, Generator, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import psycopg2
 import psycopg2.extensions
@@ -138,12 +126,6 @@ class Snapshot:
         rows, total = self.rows("SELECT count(*), sum(%s) FROM (%s) j (line)" % (first, query))[0]
         self.reading = None
         return Digest(rows, int(total or 0))
-
-    def size(self, tables: Iterable[str]) -> int:
-        """Bytes of tables on the server's disk, those of all users; without the partitions of one."""
-        names = [self.quoted(table) for table in tables]
-        sql = "SELECT sum(pg_total_relation_size(name::regclass)) FROM unnest(%s::text[]) name"
-        return int(self.value(sql, (names,)) or 0)
 
     @property
     def server_version(self) -> str:
@@ -280,7 +262,6 @@ def waited_for(one: table_locks.Holder) -> MigrationError:
 
 # Whatever the server, database, role or environment sets, the bytes of the bundle stay the same.
 # row_security off turns rows that a policy would hide silently into an error.
-SINCE = {"transaction_timeout": 170000}
 PINNED = {
     "search_path": "pg_catalog",
     "DateStyle": "ISO, YMD",
@@ -299,12 +280,14 @@ PINNED = {
     "idle_in_transaction_session_timeout": "0",
     "transaction_timeout": "0",
 }
+_SINCE = {"transaction_timeout": 170000}  # the first server version that has a setting
 
 
 def pinned_settings(db: Snapshot) -> str:
+    """SET LOCAL for each of PINNED that the server knows."""
     server = db.connection.server_version
     return "".join(
         "SET LOCAL {} = {};".format(name, literal(value))
         for name, value in PINNED.items()
-        if server >= SINCE.get(name, 0)
+        if server >= _SINCE.get(name, 0)
     )

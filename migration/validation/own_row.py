@@ -34,7 +34,9 @@ def own_rows(evidence: Evidence) -> Looked:
                 changes[table.name] = changed
                 message = message_of(context, "%s %s; migrate again to take it over" % (table.name, what))
                 findings.append(Finding("source", message, table.name))
-    return Looked(2, [*findings, *_left_out(context)], since(started), changes)
+    return Looked(
+        len(context.settings.single_rows), [*findings, *_left_out(context)], since(started), changes
+    )
 
 
 def _differences(context: Context, table: Table) -> Iterator[Finding]:
