@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sqlite3
 from pathlib import Path
@@ -86,6 +87,12 @@ def copy_of(made: Place, place: Place) -> None:
     """Copy bundle and database of a migration that is shared to a test's own folder."""
     shutil.copytree(str(made.data), str(place.data))
     shutil.copyfile(str(made.app), str(place.app))
+
+
+def own_copy(made: Settings, place: Place) -> Settings:
+    """The same by the settings of a migration; returns those of the copy."""
+    copy_of(Place(made.data_dir.parent), place)
+    return dataclasses.replace(made, data_dir=place.data, sqlite_path=place.app)
 
 
 @pytest.fixture(scope="session")

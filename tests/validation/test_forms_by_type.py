@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 import sqlite3
 from typing import Any, Iterator, List
 
@@ -14,7 +13,7 @@ from migration.model import Table, shared
 from migration.settings import Settings
 from migration.validation import forms
 from migration.validation.forms import BY_KIND
-from support.migrations import export_and_import, settings_of
+from support.migrations import export_and_import, own_copy, settings_of
 from support.places import Place
 from support.servers import Server
 from validate_migration import validate
@@ -51,9 +50,7 @@ def finished(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture()
 def settings(finished: Settings, place: Place) -> Settings:
-    shutil.copytree(str(finished.data_dir), str(place.data))
-    shutil.copyfile(str(finished.sqlite_path), str(place.app))
-    return dataclasses.replace(finished, data_dir=place.data, sqlite_path=place.app)
+    return own_copy(finished, place)
 
 
 def test_every_kind_with_a_form_is_tried() -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import shutil
 import sqlite3
 from pathlib import Path
-from typing import Iterator, List
+from typing import List
 
 import pytest
 
@@ -17,7 +15,7 @@ from migration.settings import Settings
 from migration.sqlite.schema import read_schema
 from migration.validation.defaults import is_moment, of_rows
 from migration.validation.report import Finding
-from support.migrations import export_and_import, settings_of
+from support.migrations import export_and_import, own_copy, settings_of
 from support.places import SCHEMA, Place, extended_schema
 from support.servers import Database
 from support.sqlite_files import lawless
@@ -125,16 +123,7 @@ def finished(sample_database: Database, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture()
 def settings(finished: Settings, place: Place) -> Settings:
-    shutil.copytree(str(finished.data_dir), str(place.data))
-    shutil.copyfile(str(finished.sqlite_path), str(place.app))
-    return dataclasses.replace(finished, data_dir=place.data, sqlite_path=place.app)
-
-
-@contextlib.contextmanager
-def opened(settings: Settings) -> Iterator[sqlite3.Connection]:
-    with lawless(settings) as database:
-        yield database
-        database.commit()
+    return own_copy(finished, place)
 
 
 def of_column(findings: List[Finding], name: str) -> List[Finding]:
@@ -147,7 +136,7 @@ def test_right_migration_passes_whatever_the_default(settings: Settings) -> None
 
 def test_value_that_is_not_the_default_is_named(settings: Settings) -> None:
     changed = {name: OTHER.get(name, "'changed'") for name in CONSTANT}
-    with opened(settings) as database:
+    with lawless(settings) as database:
         sets = ", ".join("%s = %s" % item for item in changed.items())
         database.execute(
             "UPDATE location_cache SET %s WHERE id = (SELECT min(id) FROM location_cache)" % sets
@@ -159,7 +148,7 @@ def test_value_that_is_not_the_default_is_named(settings: Settings) -> None:
 
 def test_value_that_is_not_of_the_defaults_form_is_an_error(settings: Settings) -> None:
     assert set(MALFORMED) >= set(VARYING)
-    with opened(settings) as database:
+    with lawless(settings) as database:
         sets = ", ".join("%s = %s" % item for item in MALFORMED.items())
         database.execute(
             "UPDATE location_cache SET %s WHERE id = (SELECT max(id) FROM location_cache)" % sets
@@ -171,13 +160,13 @@ def test_value_that_is_not_of_the_defaults_form_is_an_error(settings: Settings) 
 
 
 def test_null_where_the_schema_has_a_value_is_named(settings: Settings) -> None:
-    with opened(settings) as database:
+    with lawless(settings) as database:
         database.execute("UPDATE location_cache SET stamp = NULL, bare_word = NULL")
     assert {found.column for found in validate(settings).findings} == {"stamp", "bare_word"}
 
 
 def test_date_of_another_form_is_worth_a_warning(settings: Settings) -> None:
-    with opened(settings) as database:
+    with lawless(settings) as database:
         database.execute("UPDATE location_cache SET stamp = replace(stamp, ' ', 'T'), iso = iso || '+00:00'")
     found = {(found.check, found.column, found.error) for found in validate(settings).findings}
     assert found == {("contents", "stamp", False), ("types", "iso", True)}
@@ -204,7 +193,7 @@ def test_default_of_the_users_row_is_held_against_it_too(sample_database: Databa
     )
     export_and_import(made)
     assert validate(made).findings == []
-    with opened(made) as database:
+    with lawless(made) as database:
         database.execute("UPDATE app_config SET migrated_at = '2026-21-25 22:18:49', app_version = '1.0.0'")
     found = {(found.column, found.error) for found in validate(made).findings}
     assert found == {("migrated_at", True), ("app_version", False)}
@@ -235,7 +224,7 @@ def test_null_of_the_source_is_given_where_the_schema_has_a_default(
     made = settings_of(database.url, place, schema_path=schema, against=against)
     export_and_import(made)
     assert validate(made).findings == []
-    with opened(made) as connection:
+    with lawless(made) as connection:
         connection.execute("UPDATE user_preferences SET aspect_orbs = '{}'")
     assert not validate(made).passed
 

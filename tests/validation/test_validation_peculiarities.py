@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 import shutil
 import sqlite3
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, List
 
 import pytest
 
@@ -48,13 +47,6 @@ def with_odd_values(database: Database, place: Place, kind: str, target: str, *v
     columns = "id int PRIMARY KEY, v " + kind, "id INTEGER PRIMARY KEY, v " + target
     rows = ", ".join("(%d, %s)" % row for row in enumerate(values, 1))
     return with_odd_table(database, place, *columns, rows)
-
-
-@contextlib.contextmanager
-def opened(settings: Settings) -> Iterator[sqlite3.Connection]:
-    with lawless(settings) as database:
-        yield database
-        database.commit()
 
 
 def named(report: Report) -> set:
@@ -156,7 +148,7 @@ def test_retyped_value_is_found(
     settings = with_odd_values(database, place, kind, target, value)
     report = validate(settings)
     assert report.passed, report.errors
-    with opened(settings) as connection:
+    with lawless(settings) as connection:
         connection.execute("UPDATE odd SET v = " + damage)
     assert ("contents", "odd", "1", "v") in named(validate(settings))
 
@@ -170,7 +162,7 @@ def test_boolean_is_sound_in_whatever_column(database: Database, place: Place, t
 def test_text_null_for_a_null_is_found_in_a_bundle_without_types(settings: Settings) -> None:
     forget_types(settings.data_dir)
     import_(settings)
-    with opened(settings) as connection:
+    with lawless(settings) as connection:
         (row,) = connection.execute("SELECT min(id) FROM clients WHERE notes IS NULL").fetchone()
         connection.execute("UPDATE clients SET notes = 'null' WHERE id = ?", (row,))
         (other,) = connection.execute("SELECT min(id) FROM clients WHERE last_name NOTNULL").fetchone()
@@ -246,7 +238,7 @@ def test_rows_are_paired_by_any_key(database: Database, place: Place, key: str, 
 
 @pytest.mark.parametrize("damage", ["CAST(id AS BLOB)", "NULL", "7", "id || char(10, 27)"])
 def test_key_of_another_type_is_a_row_of_its_own(settings: Settings, damage: str) -> None:
-    with opened(settings) as connection:
+    with lawless(settings) as connection:
         (row,) = connection.execute("SELECT max(id) FROM location_cache").fetchone()
         connection.execute("UPDATE location_cache SET id = %s WHERE id = ?" % damage, (row,))
     report = validate(settings)
@@ -268,7 +260,7 @@ def test_two_records_of_one_key_are_refused(settings: Settings) -> None:
 
 
 def test_text_that_is_not_utf8_is_a_difference_and_is_not_quoted(settings: Settings, run: Run) -> None:
-    with opened(settings) as connection:
+    with lawless(settings) as connection:
         (row,) = connection.execute("SELECT min(id) FROM clients").fetchone()
         connection.execute(
             "UPDATE clients SET notes = CAST(x'53656372657420ff' AS TEXT) WHERE id = ?", (row,)
@@ -346,7 +338,7 @@ def test_preferences_of_nobody_are_the_defaults(database: Database, place: Place
     settings = settings_of(database.url, place)
     export_and_import(settings)
     assert validate(settings).errors == []
-    with opened(settings) as connection:
+    with lawless(settings) as connection:
         connection.execute("UPDATE user_preferences SET default_zodiac = 'sidereal'")
     report = validate(settings)
     assert ("user", "user_preferences", None, "default_zodiac") in named(report)
@@ -354,7 +346,7 @@ def test_preferences_of_nobody_are_the_defaults(database: Database, place: Place
 
 
 def test_column_that_the_source_lacks_keeps_the_default(settings: Settings) -> None:
-    with opened(settings) as connection:
+    with lawless(settings) as connection:
         connection.execute("UPDATE app_config SET app_version = '9'")
     report = validate(settings)
     assert report.passed
@@ -381,7 +373,7 @@ def test_rows_of_others_are_named_beyond_those_listed(settings: Settings, databa
     strangers = database.rows(
         "SELECT c.id::text FROM clients c JOIN users u ON u.id = user_id WHERE u.email = 'bruno@example.com' LIMIT 3"
     )
-    with opened(settings) as connection:
+    with lawless(settings) as connection:
         for row in [("00000000-0000-4000-8000-000000000000",), *strangers]:
             connection.execute("INSERT INTO clients (id) VALUES (?)", row)
     report = validate(dataclasses.replace(settings, max_differences=1))
@@ -427,7 +419,7 @@ def test_pretty_printed_bundle_is_read_beside_the_source(settings: Settings) -> 
 
 
 def test_more_warnings_than_are_listed_are_warnings(settings: Settings) -> None:
-    with opened(settings) as connection:
+    with lawless(settings) as connection:
         for number in range(5):
             connection.execute("CREATE TABLE of_the_application_%d (id)" % number)
     report = validate(dataclasses.replace(settings, max_differences=2))
@@ -437,7 +429,7 @@ def test_more_warnings_than_are_listed_are_warnings(settings: Settings) -> None:
 
 def test_value_cannot_be_found_by_trying(settings: Settings) -> None:
     """The same difference has another fingerprint in each report: no table of dates opens it."""
-    with opened(settings) as connection:
+    with lawless(settings) as connection:
         connection.execute("UPDATE birth_data SET birth_date = '1988-04-09'")
     first, second = validate(settings), validate(settings)
     assert first.errors != second.errors
@@ -489,7 +481,7 @@ def test_record_with_a_key_beyond_sqlites_integers_is_missing(database: Database
 def test_row_without_a_part_of_its_key_is_found_once(database: Database, place: Place) -> None:
     columns = "a int, b int, PRIMARY KEY (a, b)", "a INTEGER, b INTEGER, PRIMARY KEY (a, b)"
     settings = with_odd_table(database, place, *columns, "(1, 1), (3, 3)")
-    with opened(settings) as connection:
+    with lawless(settings) as connection:
         connection.execute("INSERT INTO odd VALUES (2, NULL)")
     found = [error for error in validate(settings).errors if "is in SQLite alone" in error]
     assert len(found) == 1
@@ -498,7 +490,7 @@ def test_row_without_a_part_of_its_key_is_found_once(database: Database, place: 
 def test_many_long_rows_too_many_are_found(database: Database, place: Place) -> None:
     columns = "id int PRIMARY KEY, v text", "id INTEGER PRIMARY KEY, v TEXT"
     settings = with_odd_table(database, place, *columns, "(1, 'a'), (100000, 'b')")
-    with opened(settings) as connection:
+    with lawless(settings) as connection:
         connection.executemany(
             "INSERT INTO odd VALUES (?, ?)", [(number, "x" * 10**6) for number in range(2, 40)]
         )
@@ -525,7 +517,7 @@ def test_cell_out_of_its_form_is_named_by_its_form(
     database: Database, place: Place, kind: str, value: str, damage: str, problem: str
 ) -> None:
     settings = with_odd_values(database, place, kind, "TEXT", value)
-    with opened(settings) as connection:
+    with lawless(settings) as connection:
         connection.execute("UPDATE odd SET v = " + damage)
     assert "Type: odd 1, column v " + problem in validate(settings).errors
 
@@ -549,7 +541,7 @@ def test_json_of_another_type_is_named_in_a_bundle_without_types(database: Datab
 def test_form_is_looked_at_by_the_types_of_the_source_where_the_bundle_has_none(settings: Settings) -> None:
     forget_types(settings.data_dir)
     import_(settings)
-    with opened(settings) as connection:
+    with lawless(settings) as connection:
         connection.execute("UPDATE birth_data SET birth_date = '2025-02-30'")
     found = {(check, table, column) for check, table, _, column in named(validate(settings))}
     assert ("types", "birth_data", "birth_date") in found
@@ -564,13 +556,13 @@ def test_column_behind_the_hundredth_is_looked_at(database: Database, place: Pla
         "id INTEGER PRIMARY KEY, %s" % ", ".join(name + " INTEGER" for name in names),
         "(1%s)" % (", 1" * 101),
     )
-    with opened(settings) as connection:
+    with lawless(settings) as connection:
         connection.execute("UPDATE odd SET c100 = 'x'")
     assert ("types", "odd", "1", "c100") in named(validate(settings))
 
 
 def test_malformed_json_of_the_preferences_is_named(settings: Settings) -> None:
-    with opened(settings) as connection:
+    with lawless(settings) as connection:
         connection.execute("UPDATE user_preferences SET aspect_orbs = '{'")
     assert ("json", "user_preferences", "1", "aspect_orbs") in named(validate(settings))
 
@@ -578,7 +570,7 @@ def test_malformed_json_of_the_preferences_is_named(settings: Settings) -> None:
 def test_true_as_text_is_named_in_a_bundle_without_types(settings: Settings) -> None:
     forget_types(settings.data_dir)
     import_(settings)
-    with opened(settings) as connection:
+    with lawless(settings) as connection:
         (row,) = connection.execute("SELECT min(id) FROM birth_data").fetchone()
         connection.execute(
             "UPDATE birth_data SET time_unknown = CASE time_unknown WHEN 1 THEN 'true' ELSE 'false' END WHERE id = ?",
@@ -598,7 +590,7 @@ def test_key_that_ignores_case_pairs_rows_all_the_same(database: Database, place
     )
     settings = with_odd_table(database, place, *columns, "('a', 1), ('B', 2), ('c', 3)")
     assert validate(settings).errors == []
-    with opened(settings) as connection:
+    with lawless(settings) as connection:
         connection.execute("UPDATE odd SET v = 4 WHERE id = 'a'")
     assert named(validate(settings)) == {("contents", "odd", "a", "v")}
 
