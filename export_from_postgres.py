@@ -25,7 +25,8 @@ from migration.bundle.writing import Writer, new_bundle
 from migration.cli import configuration, options, running, terminal
 from migration.errors import ExitCode, SourceError
 from migration.postgres import connecting, parameters
-from migration.postgres.rows import LISTED_ORPHANS, Orphans, Rows, rows_of_user
+from migration.postgres.orphans import LISTED_ORPHANS, Orphans
+from migration.postgres.rows import Rows, rows_of_user
 from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings
 from migration.sqlite.schema import read_schema

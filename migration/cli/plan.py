@@ -10,7 +10,8 @@ from migration.cli import terminal
 from migration.cli.log import log
 from migration.model import Kind
 from migration.postgres import connecting, parameters
-from migration.postgres.rows import Orphans, rows_of_user
+from migration.postgres.orphans import Orphans
+from migration.postgres.rows import rows_of_user
 from migration.printing import size
 from migration.settings import Settings
 from migration.sqlite import mapping

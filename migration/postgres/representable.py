@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Iterator, Tuple
+from typing import Callable, Iterator, List, Optional, Tuple
+
+import psycopg2
 
 from migration.errors import MigrationError, SourceError
 from migration.model import Column, Table
@@ -11,6 +13,7 @@ from migration.postgres.catalog import account_for_tables
 from migration.postgres.kinds import Type
 from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings
+from migration.sql import qualified
 from migration.sqlite.mapping import map_all
 from migration.sqlite.schema import Schema
 
@@ -35,6 +38,66 @@ def migrated_values(db: Snapshot, settings: Settings, schema: Schema) -> Iterato
         for pair in mapped.copied:
             if pair.source.name in values:
                 yield table, pair.source, values[pair.source.name]
+
+
+def lc_monetary(db: Snapshot, settings: Settings, schema: Schema) -> Optional[str]:
+    """The setting under which money was read as numbers; None where there is no money."""
+    values = migrated_values(db, settings, schema)
+    if not any(kinds.is_monetary(type_) for _, _, type_ in values):
+        return None
+    return str(db.value("SELECT current_setting('lc_monetary')"))
+
+
+def require_kept(db: Snapshot, settings: Settings, schema: Schema, condition: Callable[[Table], str]) -> None:
+    """Stop at the first column with a value that cannot be kept. Raises MigrationError (exit 3)."""
+    for table, column, type_ in migrated_values(db, settings, schema):
+        for doubt in kinds.doubts(type_, qualified("t", column.name)):
+            sql = "SELECT count(*) FROM {} t WHERE {} AND {}".format(
+                db.quoted(table.name), condition(table), doubt.condition
+            )
+            try:
+                rows = db.value(sql)
+            except psycopg2.errors.InsufficientPrivilege:
+                raise
+            except (psycopg2.DataError, psycopg2.InternalError, psycopg2.ProgrammingError) as error:
+                raise unkept(table, column, "PostgreSQL cannot read its text back", doubt.hint) from error
+            if rows:
+                raise unkept(table, column, "%s (rows: %d)" % (doubt.reason, rows), doubt.hint)
+
+
+def suspects(
+    db: Snapshot, settings: Settings, schema: Schema, condition: Callable[[Table], str]
+) -> List[str]:
+    """A line for each column of numbers or text, of no key, whose every value names a large object."""
+    if not db.value("SELECT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)"):
+        return []
+    keys = {(key.table, name) for key in db.catalog.foreign_keys for name in key.columns}
+    found: List[str] = []
+    for table, mapped in zip(settings.tables, map_all(settings, db.catalog.columns, schema)):
+        names = [
+            pair.source.name
+            for pair in mapped.copied
+            if pair.source.type.startswith(TAKES_OIDS)
+            and pair.source.name not in db.catalog.primary_keys.get(table.name, ())
+            and (table.name, pair.source.name) not in keys
+        ]
+        if names:
+            tests = ", ".join(
+                "bool_and({}::text OPERATOR(pg_catalog.=) ANY (SELECT oid::text FROM pg_catalog.pg_largeobject_metadata))".format(
+                    qualified("t", name)
+                )
+                for name in names
+            )
+            ((*suspected,),) = db.rows(
+                "SELECT {} FROM {} t WHERE {}".format(tests, db.quoted(table.name), condition(table))
+            )
+            found += [
+                "%s.%s: each value is the number of a large object; if it points at that, the content stays behind"
+                % (table.name, name)
+                for name, all_are in zip(names, suspected)
+                if all_are
+            ]
+    return found
 
 
 def unkept(table: Table, column: Column, reason: str, advice: str) -> MigrationError:

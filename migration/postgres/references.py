@@ -1,0 +1,141 @@
+"""Which columns connect tables: the ways by which rows belong to a user, and all references between exported tables."""
+
+from __future__ import annotations
+
+import functools
+from typing import Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from migration.model import Equality, ForeignKey, Table
+from migration.postgres.catalog import parent_key, read_with
+from migration.postgres.snapshot import Snapshot
+from migration.settings import Settings
+from migration.sqlite.mapping import target_of
+from migration.sqlite.schema import Schema
+
+
+class References:
+    """The references of the tables that config declares.
+
+    ``ways``: table → the reference by which its rows belong to a user or to a parent; None for what is shared.
+    ``source``: PostgreSQL's foreign keys, without duplicates.
+    ``exported``: those of both databases and of config, between exported tables, by columns that SQLite has.
+    """
+
+    def __init__(self, db: Snapshot, settings: Settings, schema: Schema) -> None:
+        self.db = db
+        self.catalog = db.catalog
+        self.settings = settings
+        self.tables: Mapping[str, Table] = {table.name: table for table in settings.tables}
+        self.ways = {name: self._way(table) for name, table in self.tables.items()}
+        self.exported = self._exported(schema)
+
+    def _way(self, table: Table) -> Optional[ForeignKey]:
+        """The reference by which rows of a table belong to a user or to a parent; None for what is shared."""
+        users = self.settings.root
+        if table.ownership.parent is not None:
+            key = parent_key(table, self.catalog)
+        elif table.owner is not None:
+            key = ForeignKey(table.name, (table.owner,), users.name, (users.key,))
+        else:
+            return None
+        return self._comparable(next((known for known in self.source if known[:4] == key[:4]), key))
+
+    def _exported(self, schema: Schema) -> List[ForeignKey]:
+        """The foreign keys of both databases and of config, between exported tables, by columns that SQLite has."""
+        dropped = {name: set(table.all_dropped) for name, table in self.tables.items()}
+        declared = [
+            way
+            for name, way in self.ways.items()
+            if way is not None and way.columns != (self.tables[name].owner,)
+        ]
+        found: Dict[Tuple[object, ...], ForeignKey] = {}
+        for key in (*self.source, *declared, *self._target_references(schema)):
+            if (
+                key.table in self.tables
+                and key.parent in self.tables
+                and self.catalog.has(key.table, key.columns)
+                and self.catalog.has(key.parent, key.parent_columns)
+                and not dropped[key.table] & set(key.columns)
+            ):
+                found.setdefault(key[:4], key)
+        return [self._comparable(key) for key in found.values()]
+
+    @functools.cached_property
+    def _heirs(self) -> Mapping[str, str]:
+        """The tables that are read with the one that they inherit from → that one."""
+        return {heir: name for name in self.tables for heir in read_with(self.settings, self.catalog, name)}
+
+    @functools.cached_property
+    def source(self) -> Sequence[ForeignKey]:
+        """PostgreSQL's foreign keys without duplicates; those of inheriting tables count as the parent table's."""
+        relations, families = self.catalog.relations, set(self._heirs.values())
+        found: Dict[Tuple[object, ...], ForeignKey] = {}
+        for key in self.catalog.foreign_keys:
+            table, parent = (self._heirs.get(name, name) for name in (key.table, key.parent))
+            exact = ((relations[key.table].oid, relations[key.parent].oid),) if parent in families else ()
+            ours = key._replace(table=table, parent=parent)
+            known = found.setdefault(ours[:4], ours)
+            found[ours[:4]] = known._replace(exact=known.exact + exact)
+        return list(found.values())
+
+    def _target_references(self, schema: Schema) -> Iterator[ForeignKey]:
+        """SQLite's foreign keys, by the names that tables and columns have in PostgreSQL: there, case counts."""
+        tables = {target_of(table, schema).lower(): name for name, table in self.tables.items()}
+        for key in schema.foreign_keys:
+            table, parent = tables.get(key.table.lower()), tables.get(key.parent.lower())
+            if table is not None and parent is not None:
+                mine, theirs = (
+                    {column.name.lower(): column.name for column in self.catalog.columns[name]}
+                    for name in (table, parent)
+                )
+                yield ForeignKey(
+                    table,
+                    tuple(mine.get(name.lower(), name) for name in key.columns),
+                    parent,
+                    tuple(theirs.get(name.lower(), name) for name in key.parent_columns),
+                )
+
+    def _comparable(self, key: ForeignKey) -> ForeignKey:
+        if key.equalities:
+            return key
+        pairs = [
+            self._equality(key.parent, theirs, key.table, mine)
+            for theirs, mine in zip(key.parent_columns, key.columns)
+        ]
+        return key._replace(equalities=tuple(pairs))
+
+    def _equality(self, parent: str, theirs: str, table: str, mine: str) -> Equality:
+        found = self.db.equality(self.catalog.column(parent, theirs), self.catalog.column(table, mine))
+        known, other = self.catalog.collation(parent, theirs), self.catalog.collation(table, mine)
+        if known is not None and other is not None and known != other:
+            return found._replace(collation=known.name)  # as for a foreign key
+        return found
+
+
+def matches(
+    key: ForeignKey,
+    parent: Callable[[str], str],
+    child: Callable[[str], str],
+    parent_table: str,
+    child_table: str,
+) -> str:
+    """SQL condition: a row names another by a key. Given are names of columns of both, and of the oids of their tables."""
+    tests = [
+        equality.sql(parent(theirs), child(mine))
+        for equality, theirs, mine in zip(key.equalities, key.parent_columns, key.columns)
+    ]
+    if key.exact:
+        tests.append(
+            "({child} NOT IN ({oids}) OR ({child}, {parent}) IN ({pairs}))".format(
+                child=child_table,
+                parent=parent_table,
+                oids=", ".join(str(oid) for oid, _ in key.exact),
+                pairs=", ".join("(%d, %d)" % pair for pair in key.exact),
+            )
+        )
+    return " AND ".join(tests)
+
+
+def present(columns: Iterable[str]) -> str:
+    """SQL condition: no part of a reference is NULL, so that it refers to something."""
+    return " AND ".join("%s IS NOT NULL" % column for column in columns)
