@@ -7,7 +7,7 @@ import enum
 import hashlib
 import re
 from dataclasses import dataclass, field
-from typing import Dict, Iterable, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple, Union
+from typing import Iterable, Iterator, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple, Union
 
 from migration.errors import UsageError
 
@@ -25,34 +25,134 @@ def root(name: str, key: str = "id", named_by: str = "email") -> Root:
     return Root(name, key, named_by)
 
 
+class Way(enum.Enum):
+    """How rows belong to a root. What depends on it ends in ``assert_never``."""
+
+    ROOT = enum.auto()
+    OWNED = enum.auto()
+    CHILD = enum.auto()
+    SHARED = enum.auto()
+    REFERENCED = enum.auto()
+    ANY = enum.auto()
+    ALL = enum.auto()
+    WHERE = enum.auto()
+    UNDECIDED = enum.auto()
+
+
 @dataclass(frozen=True)
 class Ownership:
-    """How a row belongs to a user: it is the user's row, has their id, has a parent row that is theirs, or is shared."""
+    """How a row belongs to a user; made by the functions below.
 
+    ``columns``: of OWNED and CHILD, and the root's key. ``parent``: of CHILD. ``ways``: of ANY and ALL. ``texts``: the
+    SQL of WHERE; the question and the choices of UNDECIDED.
+    """
+
+    way: Way
     columns: Tuple[str, ...] = ()
     parent: Optional[str] = None
     or_shared: bool = False
-    is_root: bool = False
+    ways: Tuple[Ownership, ...] = ()
+    texts: Tuple[str, ...] = ()
+
+    @property
+    def is_root(self) -> bool:
+        return self.way is Way.ROOT
+
+    @property
+    def parts(self) -> Iterator[Ownership]:
+        """This one, and the ways that it is made of, down to the last."""
+        yield self
+        for way in self.ways:
+            yield from way.parts
+
+
+Columns = Union[str, Sequence[str]]
+
+
+def _columns(columns: Columns) -> Tuple[str, ...]:
+    return tuple(columns) if isinstance(columns, (tuple, list)) else (columns,)  # type: ignore[return-value]
 
 
 def the_root() -> Ownership:
     """The one row that is the user: of the table that ``config.ROOT`` names, by its key."""
-    return Ownership(is_root=True)
+    return Ownership(Way.ROOT)
 
 
-def owned_by(column: str, or_shared: bool = False) -> Ownership:
-    """Rows whose ``column`` holds the user's id; with ``or_shared`` also rows where it is NULL."""
-    return Ownership((column,), or_shared=or_shared)
+def owned_by(columns: Columns, or_shared: bool = False) -> Ownership:
+    """Rows whose column holds the user's key; with ``or_shared`` also rows where it is NULL."""
+    return Ownership(Way.OWNED, _columns(columns), or_shared=or_shared)
 
 
-def child_of(parent: str, columns: Union[str, Tuple[str, ...]]) -> Ownership:
-    """Rows whose ``columns`` (one, or all of a composite key) point at a row of ``parent`` that is the user's."""
-    return Ownership((columns,) if isinstance(columns, str) else tuple(columns), parent)
+def child_of(parent: str, columns: Columns) -> Ownership:
+    """Rows whose ``columns`` (one, or all of a composite key) point at a row of ``parent`` that is the user's.
+
+    ``parent`` may be the table itself: then rows under a row that is the user's by another way.
+    """
+    return Ownership(Way.CHILD, _columns(columns), parent)
 
 
 def shared() -> Ownership:
     """Every row, for every user."""
-    return Ownership()
+    return Ownership(Way.SHARED)
+
+
+def referenced() -> Ownership:
+    """The rows that exported rows refer to, and no others: what these refer to follows."""
+    return Ownership(Way.REFERENCED)
+
+
+def any_of(*ways: Ownership) -> Ownership:
+    """Rows that are the user's in one of these ways, or in several."""
+    return Ownership(Way.ANY, ways=ways)
+
+
+def all_of(*ways: Ownership) -> Ownership:
+    """Rows that are the user's in each of these ways: both ends of a join table, for example."""
+    return Ownership(Way.ALL, ways=ways)
+
+
+def where(condition: str) -> Ownership:
+    """Rows for which a condition in PostgreSQL's SQL holds.
+
+    The row is ``t``, ``{root}`` the user's key. Tables and functions need their schema: ``public.members``.
+    """
+    return Ownership(Way.WHERE, texts=(condition,))
+
+
+def undecided(question: str, *choices: str) -> Ownership:
+    """A question that only the operator can answer; until then every phase stops, and shows it."""
+    return Ownership(Way.UNDECIDED, texts=(question, *choices))
+
+
+LEAVING = ("stop", "skip", "cut", "bring")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference that PostgreSQL does not declare, or what becomes of one that leads out of the export.
+
+    ``parent_columns``: () for the parent's primary key. ``when``: SQL on alias ``t``, for references that hold for
+    some rows only. ``leaving``: "stop" the export (None is config.LEAVING), "skip" the row, "cut" the reference to
+    NULL, or "bring" the row that it names.
+    """
+
+    table: str
+    columns: Columns
+    parent: str
+    parent_columns: Columns = ()
+    when: Optional[str] = None
+    leaving: Optional[str] = None
+
+    @property
+    def names(self) -> Tuple[str, ...]:
+        return _columns(self.columns)
+
+    @property
+    def parent_names(self) -> Tuple[str, ...]:
+        return _columns(self.parent_columns)
+
+    def __str__(self) -> str:
+        return "%s (%s) → %s" % (self.table, ", ".join(map(str, self.names)), self.parent)
 
 
 def require_tuple(what: str, value: object) -> None:
@@ -88,23 +188,6 @@ def _escaped(sign: str) -> str:
     return "".join("%%%02X" % byte for byte in sign.encode("utf-8", "surrogatepass"))
 
 
-def require_distinct(names: Iterable[str]) -> None:
-    """Tables that are the same to SQLite, or to a file system, cannot both be migrated. Raises MigrationError (exit 2)."""
-    known: Dict[str, str] = {}
-    for name in names:
-        other = known.get(name.lower())
-        if other is not None:
-            raise UsageError(
-                "config.py names table %s twice" % name
-                if other == name
-                else "config.py names tables %s and %s, which SQLite does not tell apart" % (other, name),
-                "leave one of the entries away"
-                if other == name
-                else "rename one of them in PostgreSQL, or leave it behind with EXCLUDED_TABLES",
-            )
-        known[name.lower()] = name
-
-
 class RowOne(NamedTuple):
     """A table's one row becomes row 1 of a SQLite table; ``member``: its place in the bundle's ``user_data.json``."""
 
@@ -131,6 +214,7 @@ class Table:
     any JSON value), for the validation and for bundles that do not say their column types.
     ``left_behind``: columns of foreign keys by which rows that are not the user's may refer to rows that are.
     Such rows stay in PostgreSQL and are counted; without this declaration they stop the export.
+    ``key``: columns that tell rows apart where PostgreSQL declares no key.
     """
 
     name: str
@@ -140,10 +224,12 @@ class Table:
     ranges: Mapping[str, Tuple[float, float]] = field(default_factory=dict)
     json_types: Mapping[str, type] = field(default_factory=dict)
     left_behind: Tuple[str, ...] = ()
+    key: Tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require_tuple("dropped of %s" % self.name, self.dropped)
         require_tuple("left_behind of %s" % self.name, self.left_behind)
+        require_tuple("key of %s" % self.name, self.key)
 
     @property
     def file(self) -> str:
@@ -165,7 +251,7 @@ class Table:
     def owner(self) -> Optional[str]:
         """The column that holds the user's id, where the table has one."""
         rule = self.ownership
-        return rule.columns[0] if rule.columns and rule.parent is None else None
+        return rule.columns[0] if rule.columns and rule.way in (Way.ROOT, Way.OWNED) else None
 
     @property
     def all_dropped(self) -> Tuple[str, ...]:
@@ -174,44 +260,10 @@ class Table:
         return (*self.dropped, *owner, *(() if self.becomes is None else ("id",)))
 
 
-def require_well_formed(tables: Sequence[Table], root: Root) -> None:
-    """What stands in config.py is of the right types, one entry is the root's, and single rows have places of their own.
-
-    Raises MigrationError (exit 2).
-    """
-    if not isinstance(root, Root) or not all(isinstance(part, str) for part in root):
-        raise UsageError(
-            "config.ROOT is no root(…)", 'write ROOT = root("users", key="id", named_by="email")'
-        )
-    if not isinstance(tables, (tuple, list)) or not all(isinstance(table, Table) for table in tables):
-        raise UsageError("config.TABLES is not a tuple of Table(…)", "write TABLES = (Table(…), Table(…), …)")
-    for table in tables:
-        if not isinstance(table.ownership, Ownership) or not isinstance(table.becomes, (RowOne, type(None))):
-            raise UsageError(
-                "config.TABLES, %s: its ownership or what it becomes is of a wrong type" % table.name,
-                'write Table("%s", owned_by("user_id")), for example, or becomes=row_one("%s", member="…")'
-                % (table.name, table.name),
-            )
-    roots = [table.name for table in tables if table.ownership.is_root]
-    if roots != [root.name]:
-        raise UsageError(
-            "config.TABLES has %s, and ROOT is %s"
-            % ("the_root() in " + ", ".join(roots) if roots else "no table with the_root()", root.name),
-            'give the entry of %s, and no other, the_root(): Table("%s", the_root(), …)'
-            % (root.name, root.name),
-        )
-    members = [table.member for table in tables if table.becomes is not None]
-    for member in members:
-        if members.count(member) > 1:
-            raise UsageError(
-                'config.TABLES has row_one(…, member="%s") twice' % member, "give each a member of its own"
-            )
-
-
 def of_root(tables: Iterable[Table], root: Root) -> Tuple[Table, ...]:
     """``config.TABLES`` with the root's key as the owner column of the root's own table."""
     return tuple(
-        dataclasses.replace(table, ownership=Ownership((root.key,), is_root=True))
+        dataclasses.replace(table, ownership=Ownership(Way.ROOT, (root.key,)))
         if table.ownership == the_root()
         else table
         for table in tables

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Mapping, Optional, Tuple
 
-from migration.model import Root, Table, of_root
+from migration.model import Reference, Root, Table, of_root
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class Settings:
     tables: Tuple[Table, ...]  # parents before children
     excluded_tables: Tuple[str, ...]
     unrelated_tables: Tuple[str, ...] = ()
+    references: Tuple[Reference, ...] = ()
+    leaving: str = (
+        "stop"  # what becomes of references that lead out of the export, unless a Reference says it
+    )
     backup: bool = True
     keep_backups: Optional[int] = None
     skip_orphans: bool = False

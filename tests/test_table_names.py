@@ -13,8 +13,9 @@ import config
 from export_from_postgres import export
 from migration.bundle.manifest import MANIFEST, REPORTS
 from migration.errors import ExitCode, MigrationError
-from migration.model import USER_DATA, Table, file_name, owned_by, require_distinct
+from migration.model import USER_DATA, Table, file_name, owned_by
 from migration.sql import quote
+from migration.well_formed import require_distinct
 from support.migrations import export_and_import, settings_of
 from support.places import ANNA, Place, extended_schema
 from support.servers import Database

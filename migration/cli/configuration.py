@@ -12,8 +12,9 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 
 from migration.cli.log import log
 from migration.errors import UsageError
-from migration.model import require_distinct, require_tuple, require_well_formed
+from migration.model import require_tuple
 from migration.settings import Settings
+from migration.well_formed import require_distinct, require_well_formed
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -101,7 +102,8 @@ def settings(arguments: argparse.Namespace, config: Any, asks_postgres: bool = T
     postgres, fallback = _postgres(found) if asks_postgres else ({}, None)
     require_tuple("EXCLUDED_TABLES", config.EXCLUDED_TABLES)
     require_tuple("UNRELATED_TABLES", config.UNRELATED_TABLES)
-    require_well_formed(config.TABLES, config.ROOT)
+    references, leaving = getattr(config, "REFERENCES", ()), getattr(config, "LEAVING", "stop")
+    require_well_formed(config.TABLES, config.ROOT, references, leaving)
     require_distinct(table.name for table in config.TABLES)
     return Settings(
         postgres=postgres,
@@ -115,6 +117,8 @@ def settings(arguments: argparse.Namespace, config: Any, asks_postgres: bool = T
         backup_dir=found.path("backup_dir", "BACKUP_DIR", "BACKUP_DIR"),
         root=config.ROOT,
         tables=tuple(config.TABLES),
+        references=tuple(references),
+        leaving=leaving,
         excluded_tables=tuple(config.EXCLUDED_TABLES),
         unrelated_tables=tuple(config.UNRELATED_TABLES),
         backup=not getattr(arguments, "no_backup", False),
