@@ -182,18 +182,18 @@ def phases_in_a_row(
         from migration.validation.inputs import require_source
 
         require_source(settings)  # what would stop the validation stops us before the database is replaced
-    stamp = None
+    stamp = equal = None
     if Phase.IMPORT in chosen:
         from import_to_sqlite import import_
 
         with importing or contextlib.nullcontext():
-            imported = import_(settings)
-        stamp = imported.stamp
+            imported = import_(settings, validated=Phase.VALIDATION in chosen)
+        stamp, equal = imported.stamp, imported.equal
         yield Done(imported=imported)
     if Phase.VALIDATION in chosen:
         from validate_migration import validate
 
-        yield Done(report=validate(settings, db, stamp))
+        yield Done(report=validate(settings, db, stamp, equal))
 
 
 def _summarize(exported: Optional[Exported], imported: Optional[Imported], settings: Settings) -> None:

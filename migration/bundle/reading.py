@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, TypeVar
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, TypeVar
 
 import msgspec
 
@@ -80,40 +80,51 @@ def _opened(folder: Path, tables: Mapping[str, str]) -> Reader:
         present = {path.name for path in folder.glob("*.json")} - {MANIFEST, *REPORTS}
     for name in sorted(present - expected):
         raise damaged("%s is in %s but not in the manifest" % (name, folder), "move it away, or export again")
-    sizes = {name: _size(folder / name) for name in sorted(expected)}
-    for name, size in sizes.items():
-        if size != manifest.sizes.get(name, size):
-            raise damaged("%s has %d bytes; the manifest says %d" % (name, size, manifest.sizes[name]))
+    stamps = {name: _stamp(folder / name) for name in sorted(expected)}
+    for name, stamp in stamps.items():
+        if stamp.size != manifest.sizes.get(name, stamp.size):
+            raise damaged("%s has %d bytes; the manifest says %d" % (name, stamp.size, manifest.sizes[name]))
     uncounted = {table: name for table, name in tables.items() if table not in manifest.row_counts}
     for table, name in uncounted.items():  # other exporters leave out the count of an empty table
-        if sizes[name] > _EMPTY or read_file(folder / name).split() not in ([b"[]"], [b"[", b"]"]):
+        if stamps[name].size > _EMPTY or read_file(folder / name).split() not in ([b"[]"], [b"[", b"]"]):
             raise damaged("the manifest has no row count for %s" % table, "export again")
     counts = {**manifest.row_counts, **dict.fromkeys(uncounted, 0)}
-    return Reader(folder, dataclasses.replace(manifest, row_counts=counts), sizes)
+    return Reader(folder, dataclasses.replace(manifest, row_counts=counts), stamps)
 
 
 _EMPTY = 64  # bytes: more than an empty array takes in any layout
 
 
-def _size(path: Path) -> int:
+class FileStamp(NamedTuple):
+    """Identifies a file and its content: an equal stamp means that nobody has written it since."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+
+def _stamp(path: Path) -> FileStamp:
     with open_file(path) as file:
-        return os.fstat(file.fileno()).st_size
+        found = os.fstat(file.fileno())
+    return FileStamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 class Reader:
     """An open bundle. Each file is proved by its checksum when it has been read to its end.
 
-    ``sizes``: bytes of each file, by name.
+    ``stamps``: of each file, by name, when the bundle was opened.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, sizes: Mapping[str, int]) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, stamps: Mapping[str, FileStamp]) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.sizes = sizes
+        self.stamps = stamps
 
     def verify(self) -> None:
         """Hash all files. Raises MigrationError (exit 4) for the first that is not the manifest's."""
-        for name in sorted(self.sizes):
+        for name in sorted(self.stamps):
             self._verify_file(name)
 
     def _verify_file(self, name: str) -> None:

@@ -76,7 +76,7 @@ def _compare(context: Context, table: Table, advance: Callable[[int], None]) -> 
         walked.digest.rows if context.against == "source" else None,
         None if export is None else digest.rows,
         _count(context, mapped.target),
-        None if export is None else export.sizes[table.file],
+        None if export is None else export.stamps[table.file].size,
         walked.differences,
         walked.cells,
         len(planned.copied) + len(planned.generated),

@@ -143,6 +143,11 @@ def context_of(
             yield dataclasses.replace(made, fresh=fresh, bundle_seconds=seconds)
 
 
+def of_bundle(database: sqlite3.Connection, settings: Settings, expected: Schema, export: Reader) -> Context:
+    """What compares a database with an open bundle alone. Raises MigrationError (exit 4)."""
+    return _context(database, settings, expected, export, None)
+
+
 def is_bundle_needed(settings: Settings) -> bool:
     """Whether PostgreSQL cannot be asked instead."""
     return settings.offline or settings.against == "bundle"

@@ -46,7 +46,7 @@ def report_of(
         bundle=None
         if export is None
         else {
-            name: {"sha256": checksum.lower(), "bytes": export.sizes[name]}
+            name: {"sha256": checksum.lower(), "bytes": export.stamps[name].size}
             for name, checksum in export.manifest.checksums.items()
         },
         validation_results={table.name: _result(evidence, table) for table in settings.whole_tables},
