@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Dict, List, Mapping, Optional, Sequence
 
-import config
 from migration.bundle.manifest import Manifest
 from migration.bundle.writing import Writer, new_bundle
 from migration.cli import configuration, options, running, terminal
@@ -185,9 +184,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     options.add_source(parser)
     options.add_schema(parser)
     options.add_orphans(parser)
-    return running.run(
-        lambda args: _main(configuration.settings(args, config)), parser.parse_args(argv), config
-    )
+    return running.run(lambda args: _main(configuration.settings(args)), parser.parse_args(argv))
 
 
 def _main(settings: Settings) -> int:

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, Mapping, Optional, Sequence, Tuple
 
-import config
 from migration.bundle.manifest import Manifest, files_of
 from migration.bundle.reading import Reader, open_bundle
 from migration.cli import configuration, options, running, terminal
@@ -66,7 +65,8 @@ def import_(settings: Settings, validated: bool = False) -> Imported:
     schema = read_schema(settings.schema_path)
     mapping.require_own_targets(settings, schema)
     backup_dir = settings.backup_dir if settings.backup else None
-    with open_bundle(settings.data_dir, files_of(settings.whole_tables), settings.user_email) as export:
+    tables = files_of(settings.whole_tables)
+    with open_bundle(settings.data_dir, tables, settings.user_email, settings.user_id) as export:
         log.debug("import: bundle of %s, %d files", export.manifest.export_timestamp, len(export.stamps))
         columns = mapping.columns_of(export, settings, schema)
         with publishing.replacing(settings.sqlite_path, backup_dir) as staged:
@@ -156,9 +156,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     options.add_schema(parser)
     options.add_backup(parser)
     return running.run(
-        lambda args: _main(configuration.settings(args, config, asks_postgres=False)),
-        parser.parse_args(argv),
-        config,
+        lambda args: _main(configuration.settings(args, asks_postgres=False)), parser.parse_args(argv)
     )
 
 

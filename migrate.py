@@ -34,7 +34,6 @@ from typing import (
     Sequence,
 )
 
-import config
 from migration.cli import configuration, options, packages, running, terminal
 from migration.cli.log import log
 from migration.errors import ExitCode
@@ -115,9 +114,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     without = arguments.offline or arguments.restore is not None
     without = without or (arguments.skip_export and arguments.skip_validation)
     return running.run(
-        lambda args: _main(args, configuration.settings(args, config, asks_postgres=not without)),
-        arguments,
-        config,
+        lambda args: _main(args, configuration.settings(args, asks_postgres=not without)), arguments
     )
 
 
@@ -177,7 +174,8 @@ def phases_in_a_row(
         exported = export(settings, db)
         yield Done(exported=exported)
         # A bundle that another run put there meanwhile is not ours to import.
-        settings = dataclasses.replace(settings, user_email=exported.manifest.user_email)
+        user_id = settings.user_id and exported.manifest.user_id
+        settings = dataclasses.replace(settings, user_email=exported.manifest.user_email, user_id=user_id)
     elif Phase.IMPORT in chosen and Phase.VALIDATION in chosen and not settings.offline:
         from migration.validation.inputs import require_source
 

@@ -21,7 +21,6 @@ import contextlib
 import sys
 from typing import Optional, Sequence
 
-import config
 from migration import files, lock
 from migration.cli import configuration, options, running
 from migration.errors import TargetError
@@ -91,7 +90,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.max_connections < 2:
         parser.error("--max-connections is at least 2: the coordinator's, and a worker's")
-    return running.run(lambda args: _main(args, configuration.settings(args, config)), arguments, config)
+    return running.run(lambda args: _main(args, configuration.settings(args)), arguments)
 
 
 def _memory(text: str) -> int:

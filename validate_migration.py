@@ -21,7 +21,6 @@ import time
 from datetime import datetime
 from typing import Iterator, Optional, Sequence
 
-import config
 from migration.bundle.folder import held
 from migration.cli import configuration, options, running, terminal
 from migration.errors import ExitCode
@@ -134,11 +133,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     options.add_validation(parser)
     arguments = parser.parse_args(argv)
     options.check_validation(parser, arguments)
-    return running.run(_main, arguments, config)
+    return running.run(_main, arguments)
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    settings = configuration.settings(arguments, config, asks_postgres=not arguments.offline)
+    settings = configuration.settings(arguments, asks_postgres=not arguments.offline)
     return conclude(validate(settings), settings)
 
 

@@ -19,7 +19,6 @@ from datetime import date
 from pathlib import Path
 from typing import Iterator, List, NamedTuple, Optional, Sequence
 
-import config
 from benchmarks import crowd, results
 from demo.postgres import temp_postgres
 from migration.cli import configuration
@@ -172,8 +171,9 @@ def _loop(url: str, output: Path) -> int:
 
 
 def _settings(url: str, output: Path) -> Settings:
-    arguments = argparse.Namespace(postgres_url=url, environment={})
-    return dataclasses.replace(configuration.settings(arguments, config), data_dir=output, backup=False)
+    arguments = argparse.Namespace(postgres_url=url)
+    configuration.find(arguments)
+    return dataclasses.replace(configuration.settings(arguments), data_dir=output, backup=False)
 
 
 # The page

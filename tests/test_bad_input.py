@@ -615,7 +615,7 @@ def test_empty_option_is_no_default(bundle: Path, old: bytes, run: Run) -> None:
     assert_refused(done, 2, "--sqlite-path is empty\n", None)
 
 
-@pytest.mark.parametrize("options", [("--quiet", "--verbose"), ("--no-such",), ("--user", ANNA), ("extra",)])
+@pytest.mark.parametrize("options", [("--quiet", "--verbose"), ("--no-such",), ("--use", ANNA), ("extra",)])
 def test_unknown_options_are_usage_errors(options: tuple[str, ...], run: Run) -> None:
     done = run("migrate.py", *options)
     assert done.code == 2

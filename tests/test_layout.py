@@ -13,9 +13,9 @@ OURS = {path.stem for path in ROOT.glob("*.py")} | {"migration", "demo", "benchm
 
 ALLOWED = {
     "config": {"migration"},
-    **{phase: {"config", "migration"} for phase in PHASES},
-    "migrate": {"config", "migration", *PHASES},
-    "migrate_all_users": {"config", "migration"},
+    **{phase: {"migration"} for phase in PHASES},
+    "migrate": {"migration", *PHASES},
+    "migrate_all_users": {"migration"},
 }
 
 
@@ -26,9 +26,7 @@ def test_script_imports_lower_layers_only(script: str) -> None:
 
 @pytest.mark.parametrize("module", sorted(ROOT.glob("migration/**/*.py")), ids=str)
 def test_migration_imports_nothing_above_it(module: Path) -> None:
-    above = (
-        {"config", "migrate"} if module.parent.name == "fleet" else set()
-    )  # it runs the phases, for each user
+    above = {"migrate"} if module.parent.name == "fleet" else set()  # it runs the phases, for each user
     assert imported_by(module) & OURS <= {"migration", *above}
 
 

@@ -26,7 +26,11 @@ Result = TypeVar("Result")
 
 @contextlib.contextmanager
 def open_bundle(
-    folder: Path, tables: Mapping[str, str], user_email: Optional[str] = None, is_held: bool = False
+    folder: Path,
+    tables: Mapping[str, str],
+    user_email: Optional[str] = None,
+    user_id: Optional[str] = None,
+    is_held: bool = False,
 ) -> Iterator[Reader]:
     """Open the bundle in ``folder``; ``tables``: file name by table name, which it must hold.
 
@@ -34,7 +38,7 @@ def open_bundle(
 
     Each file is proved by its checksum as it is read. If the block fails, all files are hashed, as damage may be the
     reason: that error comes first. Raises MigrationError (exit 4) if the bundle is missing, damaged, of another user
-    than ``user_email``, or in use.
+    than the one of this key or, without one, of this name, or in use.
     """
     try:
         there = folder.is_dir()
@@ -50,19 +54,27 @@ def open_bundle(
         if not is_held and os.access(str(folder), os.W_OK):
             stack.enter_context(held(folder))
         export = _opened(folder, tables)
-        manifest = export.manifest
-        if user_email and user_email != manifest.user_email:
-            raise BundleError(
-                "the bundle in %s belongs to %s, not to %s"
-                % (folder, manifest.user_email or "user " + manifest.user_id, user_email),
-                "export again for this user, or leave --user-email away to use the bundle as it is",
-                logged="the bundle in %s belongs to another user" % folder,
-            )
+        _require_user(folder, export.manifest, user_email, user_id)
         try:
             yield export
         except Exception:
             export.verify()
             raise
+
+
+def _require_user(
+    folder: Path, manifest: Manifest, user_email: Optional[str], user_id: Optional[str]
+) -> None:
+    option, wanted, known = "--user-email", user_email, manifest.user_email
+    if user_id is not None:
+        option, wanted, known = "--user-id", user_id, manifest.user_id
+    if wanted and wanted != known:
+        raise BundleError(
+            "the bundle in %s belongs to %s, not to %s"
+            % (folder, manifest.user_email or "user " + manifest.user_id, wanted),
+            "export again for this user, or leave %s away to use the bundle as it is" % option,
+            logged="the bundle in %s belongs to another user" % folder,
+        )
 
 
 def _opened(folder: Path, tables: Mapping[str, str]) -> Reader:

@@ -6,12 +6,13 @@ import argparse
 import io
 import os
 import re
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from migration.cli.log import log
-from migration.errors import UsageError
+from migration.errors import MigrationError, UsageError
 from migration.model import require_tuple
 from migration.settings import Settings
 from migration.well_formed import require_distinct, require_well_formed
@@ -19,16 +20,112 @@ from migration.well_formed import require_distinct, require_well_formed
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
+SUITE = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Config:
+    """A config.py that has been loaded: its names, and its file."""
+
+    path: Path
+    names: Mapping[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        """Raises UsageError for a name that config.py lacks."""
+        if name not in self.names:
+            raise UsageError(
+                "%s has no %s" % (_shown(self.path), name),
+                _OLD_FORM
+                if name == "ROOT"
+                else "take it over from the config.py that this version came with",
+            )
+        return self.names[name]
+
+    def get(self, name: str, default: Any) -> Any:
+        """What need not stand in a config.py."""
+        return self.names.get(name, default)
+
+    def path_of(self, name: str) -> str:
+        """A path counts from the folder of its config.py; "" where there is none."""
+        given = str(getattr(self, name) or "")
+        return str(self.path.parent / given) if given and not given.startswith("~") else given
+
+
+def find(arguments: argparse.Namespace) -> None:
+    """Load the config.py that a run uses and its ``.env`` file, as ``arguments.config`` and ``arguments.environment``.
+
+    That is --config's, else MIGRATION_CONFIG's, else the suite's own. Raises UsageError.
+    """
+    given = getattr(arguments, "config", None)
+    if given == "":
+        raise UsageError("--config is empty")
+    given = given or os.environ.get("MIGRATION_CONFIG")
+    path = (expanded(given) if given else SUITE / "config.py").absolute()
+    arguments.config = load(path)
+    arguments.environment = environment(path.parent)
+
+
+def foreign(config: Config) -> Optional[str]:
+    """The path of a config.py that is not the suite's own."""
+    return None if config.path == SUITE / "config.py" else str(config.path)
+
+
+def load(path: Path) -> Config:
+    """Run a config.py. Raises UsageError with its line where it fails."""
+    try:
+        code = compile(path.read_bytes(), str(path), "exec")
+        names: Dict[str, Any] = {"__file__": str(path), "__name__": "config"}
+        exec(code, names)
+    except OSError as error:
+        raise UsageError(
+            "cannot read %s: %s" % (path, error.strerror),
+            "name a config.py with --config or MIGRATION_CONFIG",
+        ) from error
+    except MigrationError:  # what a constructor of migration.model refuses says enough
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SyntaxError) and error.filename == str(path):
+            line = error.lineno
+        else:
+            lines = [
+                at.lineno for at in traceback.extract_tb(error.__traceback__) if at.filename == str(path)
+            ]
+            line = lines[-1] if lines else None
+        place = "%s, line %d" % (_shown(path), line) if line else _shown(path)
+        raise UsageError(
+            "%s: %s: %s" % (place, type(error).__name__, error),
+            _OLD_FORM if _OLD_NAMES.search(str(error)) else "correct it",
+        ) from error
+    return Config(path, names)
+
+
+def _shown(path: Path) -> str:
+    return foreign(Config(path, {})) or "config.py"
+
+
+_OLD_NAMES = re.compile(r"migration\.tables|Singleton")
+_OLD_FORM = (
+    "this config.py is of an earlier form: write ROOT = root(…), and USER and PREFERENCES as the first entries of TABLES,"
+    ' Table("users", the_root(), becomes=row_one("app_config", member="user"), …); the config.py that this version'
+    " came with shows it"
+)
+
+
 @dataclass(frozen=True)
 class _Lookup:
     """Option, then environment, then ``.env``, then config.py."""
 
     arguments: argparse.Namespace
-    environment: Mapping[str, str]
-    config: Any
 
-    def text(self, option: str, variable: str, default: str) -> str:
-        return self.given(option, variable) or str(getattr(self.config, default) or "")
+    @property
+    def environment(self) -> Mapping[str, str]:
+        found: Mapping[str, str] = self.arguments.environment
+        return found
+
+    @property
+    def config(self) -> Config:
+        found: Config = self.arguments.config
+        return found
 
     def given(self, option: str, variable: str) -> Optional[str]:
         """The option, else the variable. Raises UsageError for an empty option."""
@@ -48,9 +145,8 @@ class _Lookup:
 
     def path(self, option: str, variable: str, default: str) -> Path:
         """The path. A script without the option does not use it, so its variable is ignored."""
-        if option not in self.arguments:
-            return Path(str(getattr(self.config, default)))
-        return expanded(self.text(option, variable, default))
+        given = self.given(option, variable) if option in self.arguments else None
+        return expanded(given or self.config.path_of(default))
 
 
 def expanded(path: str) -> Path:
@@ -93,23 +189,24 @@ def _is_of_kubernetes(name: str, value: str) -> bool:
     return name == "POSTGRES_PORT" and re.match("(tcp|udp|sctp)://", value) is not None
 
 
-def settings(arguments: argparse.Namespace, config: Any, asks_postgres: bool = True) -> Settings:
+def settings(arguments: argparse.Namespace, asks_postgres: bool = True) -> Settings:
     """Resolve the settings of one run. Call it in the body of ``run``. Raises UsageError.
 
     ``asks_postgres``: False if the run needs no PostgreSQL; its settings are then not read.
     """
-    found = _Lookup(arguments, arguments.environment, config)
+    found = _Lookup(arguments)
+    config = found.config
     postgres, fallback = _postgres(found) if asks_postgres else ({}, None)
     require_tuple("EXCLUDED_TABLES", config.EXCLUDED_TABLES)
     require_tuple("UNRELATED_TABLES", config.UNRELATED_TABLES)
-    references, leaving = getattr(config, "REFERENCES", ()), getattr(config, "LEAVING", "stop")
+    references, leaving = config.get("REFERENCES", ()), config.get("LEAVING", "stop")
     require_well_formed(config.TABLES, config.ROOT, references, leaving)
     require_distinct(table.name for table in config.TABLES)
     return Settings(
         postgres=postgres,
         fallback_password=fallback,
         postgres_schema=config.POSTGRES_SCHEMA,
-        user_email=found.utf8("user_email", "MIGRATION_USER_EMAIL"),
+        **_user(found),
         default_email=config.DEFAULT_USER_EMAIL or None,
         sqlite_path=found.path("sqlite_path", "SQLITE_PATH", "SQLITE_PATH"),
         schema_path=found.path("schema_path", "SCHEMA_PATH", "SCHEMA_PATH"),
@@ -132,6 +229,21 @@ def settings(arguments: argparse.Namespace, config: Any, asks_postgres: bool = T
         json=getattr(arguments, "json", False),
     )
 
+
+def _user(found: _Lookup) -> Dict[str, Optional[str]]:
+    """Whose data, by name or by key: of an option, else of the environment. Raises UsageError."""
+    if getattr(found.arguments, "user_email", None) is not None:
+        return {"user_email": found.utf8("user_email", "")}
+    if getattr(found.arguments, "user_id", None) is not None:
+        return {"user_email": None, "user_id": found.utf8("user_id", "")}
+    given = [name for name in _USER if found.environment.get(name)]
+    if len(given) > 1:
+        raise UsageError("%s are set" % " and ".join(given), "set one of them")
+    value = found.utf8("", given[0]) if given else None
+    return {"user_id": value, "user_email": None} if given == ["MIGRATION_USER_ID"] else {"user_email": value}
+
+
+_USER = ("MIGRATION_USER_EMAIL", "MIGRATION_USER", "MIGRATION_USER_ID")
 
 # our name, libpq's parameter, libpq's variable
 _POSTGRES = (
@@ -199,16 +311,16 @@ def _refuse_url(variable: str, value: Optional[str]) -> None:
         raise UsageError("%s holds a URL" % variable, "put it in POSTGRES_URL")
 
 
-def log_settings(arguments: argparse.Namespace, config: Any) -> Tuple[str, Optional[Path]]:
+def log_settings(arguments: argparse.Namespace) -> Tuple[str, Optional[Path]]:
     """The log's level and file. Raises UsageError."""
-    found = _Lookup(arguments, arguments.environment, config)
+    found = _Lookup(arguments)
     if arguments.verbose:
         level = "DEBUG"
     elif arguments.quiet:
         level = "WARNING"
     else:
-        level = found.text("", "LOG_LEVEL", "LOG_LEVEL").upper()
+        level = str(found.environment.get("LOG_LEVEL") or found.config.LOG_LEVEL or "").upper()
     if level not in LEVELS:
         raise UsageError("LOG_LEVEL is %r" % level, "one of " + ", ".join(LEVELS))
-    file = found.text("log_file", "LOG_FILE", "LOG_FILE")
+    file = found.given("log_file", "LOG_FILE") or found.config.path_of("LOG_FILE")
     return level, expanded(file) if file else None

@@ -40,6 +40,11 @@ def parser(description: str, data_dir: bool = True) -> "Parser":
         made.groups[TARGET].add_argument(
             "--data-dir", metavar="DIR", help="export bundle (MIGRATION_DATA_DIR; default: migration_data)"
         )
+    made.add_argument(
+        "--config",
+        metavar="FILE",
+        help="the application's config.py (MIGRATION_CONFIG; default: the suite's own)",
+    )
     made.add_argument("--log-file", metavar="FILE", help="also write the log here (LOG_FILE)")
     loudness = made.add_mutually_exclusive_group()
     loudness.add_argument("--verbose", "-v", action="store_true", help="log details (LOG_LEVEL=DEBUG)")
@@ -66,11 +71,15 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_user(made: Parser) -> None:
-    made.groups[WHO].add_argument(
+    who = made.groups[WHO].add_mutually_exclusive_group()
+    who.add_argument(
         "--user-email",
-        metavar="EMAIL",
-        help="the user to migrate (MIGRATION_USER_EMAIL; default: the bundle's user if the export is skipped, else config.DEFAULT_USER_EMAIL)",
+        "--user",
+        metavar="NAME",
+        help="the user to migrate, by the name that config.ROOT says: an e-mail address, say (MIGRATION_USER_EMAIL"
+        " or MIGRATION_USER; default: the bundle's user if the export is skipped, else config.DEFAULT_USER_EMAIL)",
     )
+    who.add_argument("--user-id", metavar="KEY", help="the user to migrate, by their key (MIGRATION_USER_ID)")
 
 
 def add_source(made: Parser) -> None:

@@ -6,17 +6,15 @@ import argparse
 import contextlib
 import io
 import os
-import re
 import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence, Type
+from typing import Callable, Sequence, Type
 
-from migration.cli import packages
-from migration.cli.configuration import environment, log_settings
+from migration.cli import configuration, packages
 from migration.cli.log import logging_to, print_error
-from migration.errors import ExitCode, MigrationError, ResourceError, UsageError, lacking
+from migration.errors import ExitCode, MigrationError, ResourceError, lacking
 from migration.printing import LINES, say
 
 
@@ -34,7 +32,7 @@ def _end_of_script(kind: Type[BaseException], error: BaseException, trace: objec
     sys.exit(_failed(error) if isinstance(error, Exception) else _interrupted())
 
 
-def run(body: Callable[[argparse.Namespace], int], arguments: argparse.Namespace, config: Any) -> int:
+def run(body: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
     """Run a script's body with logging and signal handling. Returns its exit code; errors become messages."""
     _open_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -48,8 +46,8 @@ def run(body: Callable[[argparse.Namespace], int], arguments: argparse.Namespace
                 if previous is not None:
                     stack.callback(signal.signal, signal.SIGTERM, previous)
             try:
-                arguments.environment = environment(config.BASE_DIR)
-                level, file = log_settings(arguments, config)
+                configuration.find(arguments)
+                level, file = configuration.log_settings(arguments)
                 stack.enter_context(logging_to(level, file))
                 return int(body(arguments))
             except Exception as error:  # noqa: BLE001  the edge: every error gets an exit code
@@ -77,8 +75,6 @@ def _failed(error: Exception) -> int:
         return _interrupted()
     expected = lacking(error) or packages.lacking(error) or error
     if not isinstance(expected, MigrationError):
-        expected = _fault_of_config(error) or error
-    if not isinstance(expected, MigrationError):
         say("".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip(), LINES)
         place = traceback.extract_tb(error.__traceback__)[-1]
         expected = ResourceError(
@@ -89,35 +85,6 @@ def _failed(error: Exception) -> int:
     print_error(expected)
     return int(expected.exit_code)
 
-
-def _fault_of_config(error: Exception) -> Optional[MigrationError]:
-    """A UsageError if config.py, which operators edit, cannot be loaded or lacks a name; None for other errors."""
-    lacks = _NO_ATTRIBUTE.fullmatch(str(error)) if isinstance(error, AttributeError) else None
-    if lacks:
-        return UsageError(
-            "config.py has no %s" % lacks[1],
-            _OLD_FORM
-            if lacks[1] == "ROOT"
-            else "take it over from the config.py that this version came with",
-        )
-    if isinstance(error, SyntaxError):
-        file, line = error.filename or "", error.lineno
-    else:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
-        file, line = (frames[-1].filename, frames[-1].lineno) if frames else ("", 0)
-    if Path(file).name != "config.py":
-        return None
-    message = "config.py, line %d: %s: %s" % (line or 0, type(error).__name__, error)
-    return UsageError(message, _OLD_FORM if _OLD_NAMES.search(str(error)) else "correct it")
-
-
-_OLD_NAMES = re.compile(r"migration\.tables|Singleton")
-_OLD_FORM = (
-    "this config.py is of an earlier form: write ROOT = root(…), and USER and PREFERENCES as the first entries of TABLES,"
-    ' Table("users", the_root(), becomes=row_one("app_config", member="user"), …); the config.py that this version'
-    " came with shows it"
-)
-_NO_ATTRIBUTE = re.compile(r"module 'config' has no attribute '(\w+)'")
 
 INTERRUPTED = "error: interrupted; nothing is half done, run again when ready"
 

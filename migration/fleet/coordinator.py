@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from migration.cli import terminal
+from migration.cli import configuration, terminal
 from migration.cli.log import log
 from migration.errors import ExitCode, MigrationError, ResourceError, SourceError, UsageError, error_of
 from migration.fleet import cluster, ledger, origin, results, room, selection, summary
@@ -80,6 +80,7 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
                     db.visible(),
                     origin.as_text(of.database),
                     fingerprint(settings),
+                    configuration.foreign(arguments.config),
                     arguments.schema_path,
                     settings.skip_orphans,
                     settings.strict,

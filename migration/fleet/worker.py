@@ -19,7 +19,6 @@ import traceback
 from pathlib import Path
 from typing import Iterator, List, NamedTuple, Optional, Sequence
 
-import config
 from migrate import phases_in_a_row
 from migration.cli import configuration
 from migration.cli.log import log
@@ -41,6 +40,7 @@ IDLE = "1h"  # after which PostgreSQL ends the transaction of a worker that was 
 class Task(NamedTuple):
     """What a worker is told of a run; everything else it finds in its own environment.
 
+    ``config``: the coordinator's config.py, where a worker names none itself; None: the suite's.
     ``common``: the folder with what all users share, on storage that all machines see. ``snapshot``: the id of the
     run's snapshot; None: each user has one of their own. ``visible``: what ``Snapshot.visible()`` says under it.
     ``database``: which one it is, by ``origin.as_text``.
@@ -54,6 +54,7 @@ class Task(NamedTuple):
     visible: str
     database: str
     fingerprint: str
+    config: Optional[str]
     schema_path: Optional[str]
     skip_orphans: bool
     strict: bool
@@ -229,13 +230,14 @@ def _settings(task: Task) -> Settings:
     log.addHandler(_SILENT)
     try:
         arguments = argparse.Namespace(
+            config=os.environ.get("MIGRATION_CONFIG") or task.config,
             schema_path=task.schema_path,
             orphans="skip" if task.skip_orphans else "stop",
             strict=task.strict,
         )
-        arguments.environment = configuration.environment(config.BASE_DIR)
+        configuration.find(arguments)
         settings = dataclasses.replace(
-            configuration.settings(arguments, config), backup=False, data_dir=Path(task.output)
+            configuration.settings(arguments), backup=False, data_dir=Path(task.output)
         )
         if fingerprint(settings) != task.fingerprint:
             raise UsageError(
@@ -256,7 +258,7 @@ def _settings(task: Task) -> Settings:
 def fingerprint(settings: Settings) -> str:
     """A digest of all that workers and coordinator must have in common: code, config, SQLite schema."""
     digest = hashlib.sha256()
-    for path in sorted((*config.BASE_DIR.glob("*.py"), *config.BASE_DIR.glob("migration/**/*"))):
+    for path in sorted((*configuration.SUITE.glob("*.py"), *configuration.SUITE.glob("migration/**/*"))):
         if path.suffix in (".py", ".j2") and path.name != "config.py":  # which may name other folders
             digest.update(path.read_bytes())
     digest.update(repr((settings.excluded_tables, settings.unrelated_tables)).encode("utf-8"))

@@ -160,7 +160,8 @@ def _bundle(settings: Settings) -> Iterator[Optional[Reader]]:
     if not is_bundle_needed(settings) and not any(path.exists() for path in there):
         yield None
         return
-    with open_bundle(settings.data_dir, files_of(settings.whole_tables), settings.user_email, True) as export:
+    tables = files_of(settings.whole_tables)
+    with open_bundle(settings.data_dir, tables, settings.user_email, settings.user_id, True) as export:
         yield export
 
 

@@ -14,7 +14,6 @@ from typing import Callable, Iterator
 
 import pytest
 
-import config
 from migration.bundle.manifest import REPORTS
 from migration.cli import options, running
 from support.places import ANNA, BRUNO, CARLA, SCHEMA, Place, copy_suite, tree
@@ -532,7 +531,7 @@ def _in_a_class() -> None:
 def test_an_interrupt_that_python_makes_another_error_of_ends_the_run_as_any_other(
     body: Callable[[], None], capsys: pytest.CaptureFixture
 ) -> None:
-    assert running.run(lambda arguments: body() or 0, options.parser("").parse_args([]), config) == 130
+    assert running.run(lambda arguments: body() or 0, options.parser("").parse_args([])) == 130
     assert capsys.readouterr().err == "error: interrupted; nothing is half done, run again when ready\n"
 
 
@@ -548,7 +547,7 @@ def test_a_signal_that_comes_when_all_is_done_ends_the_run_as_any_other(
 
     monkeypatch.setattr(signal, "signal", interrupted)
     try:
-        code = running.run(lambda arguments: 0, options.parser("").parse_args([]), config)
+        code = running.run(lambda arguments: 0, options.parser("").parse_args([]))
     finally:
         set_handler(signal.SIGTERM, before)
     assert code == 130

@@ -11,7 +11,6 @@ from typing import Any, Callable
 
 import pytest
 
-import config
 from migration.cli import options, running
 from migration.errors import BundleError, ExitCode
 from support.places import ANNA, SUITE, Place, copy_suite
@@ -20,7 +19,7 @@ from support.sqlite_files import make_old_database
 
 
 def _run(body: Callable[[Any], int]) -> int:
-    return running.run(body, options.parser("").parse_args([]), config)
+    return running.run(body, options.parser("").parse_args([]))
 
 
 def test_a_bug_has_an_exit_code_of_its_own_and_shows_its_traceback(capsys: pytest.CaptureFixture) -> None:

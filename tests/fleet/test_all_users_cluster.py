@@ -18,9 +18,9 @@ from urllib.parse import quote
 import psycopg2
 import pytest
 
-import config
 from demo import sample
 from demo.postgres import tcp_url, temp_postgres
+from migration.cli import configuration
 from migration.errors import ExitCode, MigrationError
 from migration.fleet import cluster, worker
 from migration.fleet.cluster import Lost
@@ -116,7 +116,7 @@ def test_change_in_any_room_makes_another_suite(
     tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite, settings = copy_suite(tmp_path / "suite"), settings_of("postgresql://", place)
-    monkeypatch.setattr(config, "BASE_DIR", suite)
+    monkeypatch.setattr(configuration, "SUITE", suite)
     known = {worker.fingerprint(settings)}
     changed = [
         suite / "migrate.py",

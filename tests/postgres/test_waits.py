@@ -309,7 +309,7 @@ def body(arguments):
     sqlite3.connect(":memory:").execute(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n").fetchall()
 arguments = options.parser("x").parse_args([])
-sys.exit(running.run(body, arguments, config))
+sys.exit(running.run(body, arguments))
 """
 
 
