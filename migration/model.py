@@ -353,7 +353,7 @@ class ForeignKey(NamedTuple):
 
     ``equalities``: of each pair of columns; none where nobody has asked PostgreSQL. ``exact``: where tables that
     inherit from the parent are read with it, of rows of which table (by its oid) rows of which one are named; rows of
-    others may name any.
+    others may name any. ``when``: SQL on alias ``t``, where the reference holds for some rows only.
     """
 
     table: str
@@ -362,3 +362,4 @@ class ForeignKey(NamedTuple):
     parent_columns: Tuple[str, ...]
     equalities: Tuple[Equality, ...] = ()
     exact: Tuple[Tuple[int, int], ...] = ()
+    when: str = ""

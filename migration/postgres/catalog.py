@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from migration.errors import SourceError, UsageError
-from migration.model import Column, ForeignKey, Table
+from migration.model import Column, ForeignKey, Way
 from migration.postgres.kinds import Type
 from migration.settings import Settings
 
@@ -114,7 +114,6 @@ def account_for_tables(settings: Settings, catalog: Catalog) -> None:
     _require_declarations(settings, catalog)
     _require_unrelated(settings, catalog)
     _require_whole_heirs(settings, catalog)
-    _check_ownership(settings, catalog)
 
 
 def declared_tables(settings: Settings) -> List[str]:
@@ -170,7 +169,11 @@ def _require_declarations(settings: Settings, catalog: Catalog) -> None:
 
 def user_tables(catalog: Catalog, settings: Settings) -> Set[str]:
     """Tables that are users' by config or by a ``user_id`` column, those with a foreign-key path to them, and their heirs."""
-    found = {table.name for table in settings.tables if table.ownership.columns}
+    found = {
+        table.name
+        for table in settings.tables
+        if any(part.way in (Way.OWNED, Way.CHILD, Way.ROOT, Way.WHERE) for part in table.ownership.parts)
+    }
     found.add(settings.root.name)
     found |= {name for name in catalog.columns if catalog.has(name, ("user_id",))}
     children: Dict[str, Set[str]] = {}
@@ -293,80 +296,3 @@ def apart_from(settings: Settings, catalog: Catalog, table: str) -> List[int]:
 def within(alias: str, apart: Collection[int]) -> str:
     """SQL condition: the row is in none of the tables of these oids."""
     return "%s.tableoid NOT IN (%s)" % (alias, ", ".join(map(str, apart))) if apart else "true"
-
-
-def _check_ownership(settings: Settings, catalog: Catalog) -> None:
-    before: List[str] = []
-    for table in settings.tables:
-        problem = _ownership_problem(table, before, settings, catalog)
-        if problem is not None:
-            raise UsageError("config.TABLES, %s: %s" % (table.name, problem[0]), problem[1])
-        before.append(table.name)
-
-
-def _ownership_problem(
-    table: Table, before: Sequence[str], settings: Settings, catalog: Catalog
-) -> Optional[Tuple[str, str]]:
-    """What is wrong with an entry, and what to write instead."""
-    rule = table.ownership
-    correct = "correct its owned_by or child_of entry"
-    advice = ownership_advice(table.name, settings, catalog)
-    if advice is not None:
-        correct += ": by its foreign keys it is %s" % advice
-    root = settings.root
-    for column in (*rule.columns, *table.left_behind, *([root.named_by] if rule.is_root else [])):
-        if not catalog.has(table.name, (column,)):
-            own = rule.is_root and column in (root.key, root.named_by)
-            return "column %s is not in PostgreSQL" % column, "correct ROOT" if own else correct
-    if rule.parent is None:
-        keys = [
-            key for key in catalog.foreign_keys if key.table == table.name and key.columns == rule.columns
-        ]
-        for key in keys:
-            if key.parent == root.name and key.parent_columns != (root.key,):
-                return (
-                    "%s refers to %s (%s), not to its key %s"
-                    % (rule.columns[0], root.name, ", ".join(key.parent_columns), root.key),
-                    "it is %s" % child_advice(key),
-                )
-        return None
-    if rule.parent not in before:
-        return (
-            "its parent %s must stand before it" % rule.parent,
-            "move its entry behind that of " + rule.parent,
-        )
-    if _declared_key(table, catalog) is None:
-        primary = catalog.primary_keys.get(rule.parent, ())
-        if len(primary) != len(rule.columns):
-            what = "no foreign key says which columns of %s are meant by %s, and it has %s" % (
-                rule.parent,
-                ", ".join(rule.columns),
-                "the primary key (%s)" % ", ".join(primary) if primary else "no primary key",
-            )
-            keys = [
-                key for key in catalog.foreign_keys if (key.table, key.parent) == (table.name, rule.parent)
-            ]
-            if keys:
-                return what, "by its foreign keys it is %s" % " or ".join(map(child_advice, keys))
-            return what, "name as many columns as the primary key has, or add a foreign key to PostgreSQL"
-    return None
-
-
-def parent_key(table: Table, catalog: Catalog) -> ForeignKey:
-    """The reference by which a ``child_of`` table belongs to its parent: a foreign key, else to the primary key."""
-    rule = table.ownership
-    assert rule.parent is not None
-    return _declared_key(table, catalog) or ForeignKey(
-        table.name, rule.columns, rule.parent, catalog.primary_keys[rule.parent]
-    )
-
-
-def _declared_key(table: Table, catalog: Catalog) -> Optional[ForeignKey]:
-    """The foreign key that a ``child_of`` entry means, in whatever order it names the columns."""
-    rule = table.ownership
-    for key in catalog.foreign_keys:
-        if (key.table, key.parent) == (table.name, rule.parent) and sorted(key.columns) == sorted(
-            rule.columns
-        ):
-            return key
-    return None

@@ -8,14 +8,15 @@ from typing import Dict, Generator, List, Mapping, Optional, Sequence, Tuple
 
 from migration.bundle.writing import Sink
 from migration.errors import SourceError, UsageError
-from migration.model import Table
+from migration.model import Table, Way
 from migration.postgres import orphans, representable
 from migration.postgres.digests import Digest
 from migration.postgres.orphans import Orphans
-from migration.postgres.ownership import Owned, identity
+from migration.postgres.ownership import Owned
 from migration.postgres.records import select_json
 from migration.postgres.references import References
 from migration.postgres.representable import account_for
+from migration.postgres.sets import identity
 from migration.postgres.shared_rows import merging
 from migration.postgres.snapshot import Snapshot
 from migration.postgres.users import User, find_user, user_of_id
@@ -80,7 +81,14 @@ class Rows:
 
     def declared_left_behind(self, found: Orphans) -> bool:
         """Whether config says that such rows may stay."""
-        return set(found.columns) <= set(self._search.tables[found.table].left_behind)
+        table = self._search.tables[found.table]
+        if table.ownership.way is Way.REFERENCED:
+            return True
+        if table.ownership.way is Way.ALL and any(
+            set(part.columns) == set(found.columns) for part in table.ownership.parts
+        ):
+            return True  # the other ends are not the user's
+        return set(found.columns) <= set(table.left_behind)
 
     @property
     def owner_texts(self) -> Mapping[str, Tuple[str, ...]]:
@@ -102,11 +110,7 @@ class Rows:
 
     def condition(self, table: Table) -> str:
         """SQL condition on alias ``t``: the row is to be exported."""
-        if table.name not in self._search.left_out:
-            return self._owned.owned(table)
-        return "{} AND NOT {}".format(
-            self._owned.owned(table), orphans.among(self._search.left_out[table.name], identity("t"))
-        )
+        return self._search.sets.condition(table)
 
     def count(self, table: Table) -> int:
         sql = "SELECT count(*) FROM {} t WHERE {}".format(self.db.quoted(table.name), self.condition(table))
@@ -172,6 +176,6 @@ class Rows:
             name=orphans.row_name(self.catalog, table.name, functools.partial(qualified, "t"), identity("t")),
             table=self.db.quoted(table.name),
             names=texts(names),
-            owned=self._owned.owned(table),
+            owned=self._search.all.condition(table),
         )
         return [name for (name,) in self.db.rows(sql)]
