@@ -16,6 +16,7 @@ ALLOWED = {
     **{phase: {"config", "migration"} for phase in PHASES},
     "migrate": {"config", "migration", *PHASES},
     "migrate_all_users": {"config", "migration"},
+    "discover": {"config", "migration"},
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 
 from migration.cli.log import log
 from migration.errors import UsageError
-from migration.model import require_tuple
+from migration.model import require_tuple, root
 from migration.settings import Settings
 from migration.well_formed import require_distinct, require_well_formed
 
@@ -130,6 +130,25 @@ def settings(arguments: argparse.Namespace, config: Any, asks_postgres: bool = T
         max_differences=getattr(arguments, "max_differences", None) or Settings.max_differences,
         show_values=getattr(arguments, "show_values", False),
         json=getattr(arguments, "json", False),
+    )
+
+
+def source_settings(arguments: argparse.Namespace, config: Any) -> Settings:
+    """The settings of a run that asks PostgreSQL and knows no table yet. Raises UsageError."""
+    postgres, fallback = _postgres(_Lookup(arguments, arguments.environment, config))
+    nowhere = Path()
+    return Settings(
+        postgres=postgres,
+        fallback_password=fallback,
+        postgres_schema="public",
+        user_email=None,
+        sqlite_path=nowhere,
+        schema_path=nowhere,
+        data_dir=nowhere,
+        backup_dir=nowhere,
+        root=root(""),
+        tables=(),
+        excluded_tables=(),
     )
 
 
