@@ -98,12 +98,13 @@ class View(NamedTuple):
 
 
 class Definition(NamedTuple):
-    """What the catalog says of one table."""
+    """What the catalog says of one table. ``others``: what SQLite has none of or in another language, such as triggers."""
 
     columns: Mapping[str, ColumnDefinition]
     rules: Tuple[Rule, ...]
     indexes: Tuple[Index, ...]
     comment: Optional[str]
+    others: Tuple[str, ...]
 
 
 class Definitions(NamedTuple):
@@ -199,7 +200,12 @@ FROM chain c JOIN pg_type t ON t.oid = c.type AND t.typtype <> 'd'
 """
 
 _COMMENTS = """
-SELECT u.oid, obj_description(u.oid::oid, 'pg_class') FROM unnest(%s::bigint[]) u (oid)
+SELECT u.oid, obj_description(u.oid::oid, 'pg_class'),
+       ARRAY(SELECT 'trigger `' || t.tgname || '`' FROM pg_trigger t WHERE t.tgrelid = u.oid AND NOT t.tgisinternal
+             UNION ALL SELECT 'rule `' || r.rulename || '`' FROM pg_rewrite r WHERE r.ev_class = u.oid
+             UNION ALL SELECT 'policy `' || p.polname || '`' FROM pg_policy p WHERE p.polrelid = u.oid
+             ORDER BY 1)
+FROM unnest(%s::bigint[]) u (oid)
 """
 
 _DATABASE = """
@@ -237,11 +243,11 @@ def read_definitions(db: Snapshot, tables: Sequence[str]) -> Definitions:
     indexes: Dict[int, List[Index]] = {oid: [] for oid in oids}
     for row in db.rows(_INDEXES, (oids,)):
         indexes[row[0]].append(_index(row[1:]))
-    comments = dict(db.rows(_COMMENTS, (oids,)))
+    comments = {oid: (comment, tuple(others)) for oid, comment, others in db.rows(_COMMENTS, (oids,))}
     encoding, ctype = db.rows(_DATABASE)[0]
     return Definitions(
         {
-            oid: Definition(columns[oid], tuple(rules[oid]), tuple(indexes[oid]), comments[oid])
+            oid: Definition(columns[oid], tuple(rules[oid]), tuple(indexes[oid]), *comments[oid])
             for oid in oids
         },
         tuple(

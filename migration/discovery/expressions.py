@@ -53,6 +53,9 @@ def check_condition(definition: str) -> str:
 def translated(node: exp.Expression, names: Names) -> Value:
     """As ``translate``, of what sqlglot has read."""
     rule = _RULES.get(type(node))
+    found = None if rule is not None or names.further is None else names.further(node, names)
+    if found is not None:
+        return found
     if rule is None:
         raise Untranslatable(_unknown(node))
     allowed, convert = rule
@@ -91,7 +94,7 @@ def _unknown(node: exp.Expression) -> str:
 
 def _column(node: exp.Expression, names: Names) -> Value:
     parts = tuple(part.name for part in node.parts)  # type: ignore[attr-defined]
-    if parts not in names.columns:
+    if parts not in names.columns or not names.columns[parts].sql:
         raise Untranslatable("it names %s, which is not there" % ".".join(parts))
     return names.columns[parts]
 

@@ -26,6 +26,8 @@ def called(name: str, arguments: Arguments, names: Names) -> Value:
 def same_sort(values: Arguments) -> Value:
     """What several values are that may stand for each other, without their SQL."""
     first = values[0]
+    if {value.sort for value in values} == {Sort.INTEGER, Sort.DECIMAL}:
+        return Value("", Sort.DECIMAL)
     if any((value.sort, value.enum) != (first.sort, first.enum) for value in values):
         raise Untranslatable("its values are of different types")
     return Value("", first.sort, None, all(value.ordered for value in values), first.enum)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from decimal import Decimal
-from typing import Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Tuple
 
 from migration.conversion import Unrepresentable, is_number, moment
 from migration.discovery.sqlite_types import MOMENTS, Sort
@@ -30,6 +30,7 @@ class Value(NamedTuple):
 class Names(NamedTuple):
     """What names in an expression stand for. ``types``: enums and domains → base type, and whether it is an enum.
 
+    ``further``: translates nodes that only a query has; None where it does not.
     ``lax``: for a plain index, where another meaning would only make the index useless, never a result wrong.
     """
 
@@ -37,6 +38,7 @@ class Names(NamedTuple):
     types: Mapping[str, Tuple[str, bool]]
     utf8: bool = True
     lax: bool = False
+    further: Optional[Callable[[Any, Names], Optional[Value]]] = None
 
 
 def text(value: str) -> str:
