@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Iterator, Mapping
 
-from migration.discovery.sqlite_schema import Field, SqliteSchema, TableDescription
+from migration.discovery.sqlite_columns import Field
+from migration.discovery.sqlite_schema import SqliteSchema, TableDescription
 
 _HEAD = """# Mapping: PostgreSQL → bundle → SQLite
 
