@@ -17,7 +17,7 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Dict, List, Mapping, Optional, Sequence
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 import config
 from migration.bundle.manifest import Manifest
@@ -61,7 +61,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
         rows.require_kept()
         for line in rows.suspects():
             log.warning("%s", line)
-        skipped = _orphans(rows, settings)
+        skipped, cut = _orphans(rows, settings)
         left_behind = _left_behind(rows)
         columns = sum(len(rows.catalog.columns[table.name]) for table in settings.tables)
         log.debug(
@@ -76,6 +76,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
             out.single_rows({table: rows.record(table) for table in settings.single_rows})
             seconds = _write_tables(rows, settings, out)
             log.debug("export: %d tables read in %.2f s", len(seconds), sum(seconds.values()))
+            out.changes(rows.leaving.listed())
             db.require_unchanged()
             manifest = Manifest(
                 export_timestamp=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -88,6 +89,10 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
                 keys={table.name: rows.catalog.keys[table.name] for table in settings.tables},
                 orphans_skipped=skipped,
                 left_behind=left_behind,
+                orphans=rows.leaving.declared,
+                cut=cut,
+                brought=rows.leaving.brought,
+                brought_by=rows.leaving.brought_by(),
                 owners=rows.owner_texts,
                 source=parameters.masked(settings.postgres),
                 server_version=db.server_version,
@@ -120,20 +125,34 @@ def _write_tables(rows: Rows, settings: Settings, out: Writer) -> Dict[str, floa
     return seconds
 
 
-def _orphans(rows: Rows, settings: Settings) -> Dict[str, int]:
-    """Stop at rows that refer to rows that are not the user's, or count what is left out, table by table."""
+def _orphans(rows: Rows, settings: Settings) -> Tuple[Dict[str, int], Dict[str, int]]:
+    """Stop at rows that refer to rows that are not the user's, or count what is left out and what is cut.
+
+    The first by table, the second by reference.
+    """
+    rows.leaving.require_no_explosion()
     found = rows.orphans()
-    if not found:
-        return {}
-    if not settings.skip_orphans:
+    stopping = [orphans for orphans in found if orphans.leaving == "stop"]
+    if stopping:
         raise SourceError(
             "rows of the user refer to rows that are not exported: "
-            + _counted(found, "leads to no exported row of"),
+            + _counted(stopping, "leads to no exported row of"),
             "correct them in PostgreSQL, or leave these rows out with --orphans skip",
         )
-    for line in _lines(found, "leads to no exported row of"):
+    for line in _lines(
+        [orphans for orphans in found if orphans.leaving == "skip"], "leads to no exported row of"
+    ):
         log.warning("left out: %s", line)
-    return dict(rows.skipped)
+    cut: Dict[str, int] = {}
+    for orphans in found:
+        if orphans.leaving == "cut":
+            rows.leaving.require_cuttable(orphans.table, orphans.columns, orphans.parent)
+            name = "%s (%s) → %s" % (orphans.table, ", ".join(orphans.columns), orphans.parent)
+            cut[name] = cut.get(name, 0) + orphans.rows
+            log.warning("cut to NULL: %s in %d rows", name, orphans.rows)
+    for table, number in rows.leaving.brought.items():
+        log.warning("brought: %d rows of %s that are not the user's", number, table)
+    return dict(rows.skipped), cut
 
 
 def _left_behind(rows: Rows) -> Dict[str, int]:

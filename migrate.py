@@ -218,7 +218,9 @@ def _summarize(exported: Optional[Exported], imported: Optional[Imported], setti
         )
         terminal.summary(title, ["table", "rows", "bytes", *phases], rows)
     for name, left_out in manifest.orphans_skipped.items():
-        log.warning("left out of %s by --orphans skip: %d rows that refer to rows of others", name, left_out)
+        log.warning(
+            "left out of %s by %s: %d rows that refer to rows of others", name, manifest.skipped_by, left_out
+        )
     if imported is not None and imported.backup is not None:
         log.info(
             "to go back: python migrate.py --restore %s --sqlite-path %s",

@@ -163,7 +163,7 @@ def require_tuple(what: str, value: object) -> None:
 
 # Files of the bundle that no table may overwrite, and devices that Windows knows by name, whatever the extension
 _RESERVED = re.compile(
-    "user_data|manifest|validation_report|con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE
+    "user_data|manifest|validation_report|cut_and_brought|con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE
 )
 _LONGEST = 200  # bytes: file systems take 255
 
@@ -201,6 +201,7 @@ def row_one(table: str, member: str) -> RowOne:
 
 
 USER_DATA = "user_data.json"
+CHANGES = "cut_and_brought.json"  # listed by the export: references cut, rows brought
 
 
 @dataclass(frozen=True, eq=False)  # hashed by identity: it is used as a cache key

@@ -19,7 +19,7 @@ from migration.bundle.records import DAMAGES, OtherLayout, first_damage, in_arra
 from migration.conversion import Decoded, deep, reject_duplicates
 from migration.errors import BundleError
 from migration.files import hash_into
-from migration.model import USER_DATA
+from migration.model import CHANGES, USER_DATA
 
 Result = TypeVar("Result")
 
@@ -68,7 +68,7 @@ def open_bundle(
 def _opened(folder: Path, tables: Mapping[str, str]) -> Reader:
     """Check the manifest, and the names and sizes of the files. A table without a row count must have an empty file."""
     manifest = read_manifest(folder)
-    expected = {USER_DATA, *tables.values()}
+    expected = {USER_DATA, *tables.values(), *({CHANGES} & set(manifest.checksums))}
     for name in sorted(set(manifest.checksums) - expected):
         raise damaged(
             "the manifest names a file that no table in config.TABLES has: %r" % name,

@@ -10,7 +10,8 @@ from migration.model import ForeignKey, Way
 from migration.postgres.catalog import Catalog
 from migration.postgres.ownership import Owned
 from migration.postgres.references import present
-from migration.postgres.sets import MANY, Node, Sets, among, identity
+from migration.postgres.sets import MANY, Sets, among, identity
+from migration.postgres.ways import Node
 from migration.sql import qualified
 
 LISTED_ORPHANS = 20
@@ -58,7 +59,7 @@ class Search:
             if owned.settings.root.name in self.left_out:
                 raise self._user_left_out()
             # Rows that only these referred to, or that belonged to the user by them alone, may leave others in turn.
-            plain = all(map(self.all.is_plain, self.tables))
+            plain = all(map(self.all.ways.is_plain, self.tables))
             found = [] if plain else self._broken_references(Sets(owned, skip, self.left_out))
         self.sets = Sets(owned, skip, self.left_out)
 
@@ -87,7 +88,7 @@ class Search:
         if not self.skip:
             for leaving in ("stop", "cut"):
                 sources = {
-                    number: self._dangling_from(self.sets, key)
+                    number: self.sets.dangling_from(key)
                     for number, key in enumerate(self.references.exported)
                     if key != self.references.ways[key.table]
                     and (self.references.leaving(key) == "cut") == (leaving == "cut")
@@ -164,9 +165,7 @@ class Search:
         dangling = self.db.value(
             "{}SELECT sum(n) FROM ({}) counted (n)".format(
                 sets.clause(tables),
-                " UNION ALL ".join(
-                    "SELECT count(*) FROM " + self._dangling_from(sets, key) for _, key in skipping
-                ),
+                " UNION ALL ".join("SELECT count(*) FROM " + sets.dangling_from(key) for _, key in skipping),
             )
         )
         if not dangling:
@@ -185,9 +184,7 @@ class Search:
             if self._depends(key)
         ]
         starts = [
-            "SELECT {}, {}, t.r FROM {}".format(
-                number, sets.number(key.table), self._dangling_from(sets, key)
-            )
+            "SELECT {}, {}, t.r FROM {}".format(number, sets.number(key.table), sets.dangling_from(key))
             for number, key in skipping
         ]
         # Make the planner expect few edges and many rows, so that it hashes the edges once.
@@ -201,11 +198,6 @@ class Search:
                     " UNION ALL ".join(starts),
                 )
             )
-
-    def _dangling_from(self, sets: Sets, key: ForeignKey) -> str:
-        return "{} t WHERE {} AND NOT EXISTS (SELECT FROM {} p WHERE {})".format(
-            sets.exported(key.table), sets.refers(key), sets.exported(key.parent), sets.joined(key)
-        )
 
     def _left_behind_from(self, key: ForeignKey) -> str:
         """FROM clause: rows ``t`` that are not the user's and refer to one that is."""

@@ -78,6 +78,13 @@ class References:
             if not any(_is_meant(reference, key) for key in self.source):
                 yield undeclared_key(reference, self.catalog)
 
+    def is_named(self, key: ForeignKey) -> bool:
+        """Whether an entry of config.REFERENCES says what becomes of a reference."""
+        return any(
+            reference.leaving is not None and _is_meant(reference, key)
+            for reference in self.settings.references
+        )
+
     def leaving(self, key: ForeignKey) -> str:
         """What becomes of a reference that leads to no exported row."""
         for reference in self.settings.references:

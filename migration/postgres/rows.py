@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
-from typing import Dict, Generator, List, Mapping, Optional, Sequence, Tuple
+from typing import ContextManager, Dict, Generator, List, Mapping, Optional, Sequence, Tuple
 
 from migration.bundle.writing import Sink
 from migration.errors import SourceError, UsageError
 from migration.model import Table, Way
 from migration.postgres import orphans, representable
 from migration.postgres.digests import Digest
+from migration.postgres.leaving import Leaving
 from migration.postgres.orphans import Orphans
 from migration.postgres.ownership import Owned
 from migration.postgres.records import select_json
@@ -61,6 +63,7 @@ class Rows:
         self.schema = schema
         self._owned = Owned(References(db, settings, schema), user)
         self._search = orphans.Search(self._owned, skip_orphans)
+        self.leaving = Leaving(self._search.sets, schema)
 
     @property
     def skipped(self) -> Mapping[str, int]:
@@ -118,13 +121,18 @@ class Rows:
 
     def as_json(self, table: Table, ordered: bool = True) -> str:
         """Query of one column: each row of the user as a JSON object, in the order of ``select_json``."""
-        return select_json(self.db, self.catalog, table.name, self.condition(table), ordered)
+        cuts = self.leaving.cuts(table.name)
+        return select_json(self.db, self.catalog, table.name, self.condition(table), ordered, cuts)
+
+    def _hashing(self, table: Table) -> ContextManager[None]:
+        return self.db.hashing() if self._search.sets.needs_hashing(table.name) else contextlib.nullcontext()
 
     def copy(self, table: Table, sink: Sink) -> None:
         """Write the user's rows to a bundle file; take shared rows from the file that already holds them."""
         shared = self.db.exported.get(table.name)
         if shared is None:
-            self.db.copy(self.as_json(table), sink, lambda: sink.taken)
+            with self._hashing(table):
+                self.db.copy(self.as_json(table), sink, lambda: sink.taken)
         elif table.owner is None:
             sink.take(*shared[:4])
         else:
@@ -163,7 +171,8 @@ class Rows:
                 return shared.digest
             own = self.db.digest(self._own(table, ordered=False))
             return Digest(own.rows + shared.digest.rows, own.sum + shared.digest.sum)
-        return self.db.digest(self.as_json(table, ordered=False))
+        with self._hashing(table):
+            return self.db.digest(self.as_json(table, ordered=False))
 
     def foreign_rows(self, table: Table, names: Sequence[str]) -> List[str]:
         """Those of the rows named by their key that PostgreSQL has and that are not the user's."""

@@ -7,39 +7,15 @@ a cycle are found together by recursion; temporary tables would not go with read
 from __future__ import annotations
 
 import functools
-import itertools
-from typing import Callable, Collection, Dict, List, Mapping, NamedTuple, Sequence, Set, Tuple
+from typing import Callable, Collection, Dict, List, Mapping, Sequence, Tuple
 
-from migration.errors import UsageError
-from migration.model import Equality, ForeignKey, Ownership, Table, Way
-from migration.postgres.cycles import components
+from migration.model import Equality, ForeignKey, Table, Way
 from migration.postgres.ownership import Owned, conjunction
 from migration.postgres.references import matches, present
+from migration.postgres.ways import Link, Node, Ways
 from migration.sql import literal, qualified
 
 MANY = "json_each('{}')"  # no rows, of which the planner expects a hundred
-
-
-class Node(NamedTuple):
-    """A set: the rows of a table that are the user's, or those that are brought."""
-
-    table: str
-    brought: bool = False
-
-
-class _Link(NamedTuple):
-    """A reference that leads to a row from a row of another set; ``down``: from the parent to the row that names it."""
-
-    node: Node
-    key: ForeignKey
-    down: bool
-
-
-class _Branch(NamedTuple):
-    """One way into a set: conditions on the row ``t`` itself, and links from other sets, each of which has to be there."""
-
-    conditions: Tuple[str, ...]
-    links: Tuple[_Link, ...]
 
 
 class Sets:
@@ -55,7 +31,7 @@ class Sets:
         self.catalog = owned.catalog
         self.tables = owned.tables
         self.left_out = left_out
-        self._skip = skip
+        self.ways = Ways(owned, skip)
         self._ways = owned.references.ways
         self._numbers = {name: number for number, name in enumerate(self.tables)}
         self._equalities: Dict[Tuple[str, str], Equality] = {}
@@ -65,23 +41,19 @@ class Sets:
 
     def condition(self, table: Table) -> str:
         """SQL condition on alias ``t``: the row is exported."""
-        if not self.is_plain(table.name):
+        if not self.ways.is_plain(table.name):
             return "%s AND %s" % (self.owned.within(table.name, "t"), self._contains(table.name))
         owned = self.owned.owned(table)
         if table.name not in self.left_out:
             return owned
         return "%s AND NOT %s" % (owned, among(self.left_out[table.name], identity("t")))
 
-    def is_plain(self, name: str) -> bool:
-        """Whether rows are exported by a condition that needs no set."""
-        return self.owned.is_plain(name) and Node(name, True) not in self.nodes
-
     def needs_hashing(self, table: str) -> bool:
         """Whether the table's query looks for a cycle of several references, which hash joins alone find in linear time."""
-        needed = self._needed([table])
+        needed = self.ways.needed([table])
         return any(
-            set(nodes) & needed and self._is_cycle(nodes) and not self._recursive_branch(nodes)
-            for nodes in self._order
+            set(nodes) & needed and self.ways.is_cycle(nodes) and not self.ways.recursive_branch(nodes)
+            for nodes in self.ways.order
         )
 
     def _contains(self, name: str) -> str:
@@ -104,6 +76,21 @@ class Sets:
             for column in key
         )
 
+    def is_same_member(self, name: str, member: str, row: str) -> str:
+        """SQL condition: rows of two sets of a table that has a key are one."""
+        return " AND ".join(
+            self._key_equality(name, column).sql(
+                "%s.%s" % (member, self.place(name, column)), "%s.%s" % (row, self.place(name, column))
+            )
+            for column in self.catalog.keys[name]
+        )
+
+    def dangling_from(self, key: ForeignKey) -> str:
+        """FROM clause: rows ``t`` of a set whose reference leads to no exported row."""
+        return "{} t WHERE {} AND NOT EXISTS (SELECT FROM {} p WHERE {})".format(
+            self.exported(key.table), self.refers(key), self.exported(key.parent), self.joined(key)
+        )
+
     def _key_equality(self, name: str, column: str) -> Equality:
         if (name, column) not in self._equalities:
             known = self.catalog.column(name, column)
@@ -112,7 +99,7 @@ class Sets:
 
     def not_exported(self, table: Table) -> str:
         """SQL condition on alias ``t``, within a clause of the table's set."""
-        if self.is_plain(table.name):
+        if self.ways.is_plain(table.name):
             return "(%s) IS NOT TRUE" % self._member(table)
         return "NOT EXISTS (SELECT FROM %s m WHERE %s)" % (
             self.exported(table.name),
@@ -133,101 +120,6 @@ class Sets:
         assert way is not None
         return way
 
-    # What a set depends on
-
-    @functools.cached_property
-    def nodes(self) -> Dict[Node, List[_Branch]]:
-        """Every set, and the ways into it."""
-        brought: Dict[Node, None] = {}
-        waiting = (
-            [] if self._skip else [key for key in self.references.exported if self._leaving(key) == "bring"]
-        )
-        while waiting:
-            parent = Node(waiting.pop().parent, True)
-            if parent not in brought and self._can_bring(parent.table):
-                brought[parent] = None
-                waiting += [key for key in self._references_of(parent.table) if self._follows(key)]
-        made: Dict[Node, List[_Branch]] = {}
-        for name in self.tables:
-            made[Node(name)] = self._branches(name, brought)
-        for node in brought:
-            made[node] = self._brings(node.table, brought)
-        return made
-
-    def _references_of(self, table: str) -> List[ForeignKey]:
-        return [key for key in self.references.exported if key.table == table]
-
-    def _leaving(self, key: ForeignKey) -> str:
-        return "skip" if self._skip else self.references.leaving(key)
-
-    def _follows(self, key: ForeignKey) -> bool:
-        """Whether a reference of a row that is brought brings a row in its turn: by default, as the row needs it."""
-        return self._leaving(key) in ("bring", "stop")
-
-    def _can_bring(self, name: str) -> bool:
-        table = self.tables[name]
-        return table.becomes is None and table.ownership.way not in (Way.SHARED, Way.REFERENCED)
-
-    def _branches(self, name: str, brought: Collection[Node]) -> List[_Branch]:
-        table, found = self.tables[name], []
-        for ways in _alternatives(table.ownership):
-            if any(way.way is Way.REFERENCED for way in ways):
-                found += [
-                    _Branch((), (_Link(node, key, False),))
-                    for key in self.references.exported
-                    if key.parent == name
-                    for node in (Node(key.table), Node(key.table, True))
-                    if not node.brought or node in brought
-                ]
-                continue
-            conditions = [self.owned.by_itself(table, way) for way in ways if way.way is not Way.CHILD]
-            links = [
-                _Link(Node(key.parent), key, True)
-                for way in ways
-                if way.way is Way.CHILD
-                for key in [self.references.way(table, way)]
-            ]
-            found.append(_Branch(tuple(conditions), tuple(links)))
-        return found
-
-    def _brings(self, name: str, brought: Collection[Node]) -> List[_Branch]:
-        found = []
-        for key in self.references.exported:
-            if key.parent == name:
-                if self._leaving(key) == "bring":
-                    found.append(_Branch((), (_Link(Node(key.table), key, False),)))
-                if Node(key.table, True) in brought and self._follows(key):
-                    found.append(_Branch((), (_Link(Node(key.table, True), key, False),)))
-        return found
-
-    @functools.cached_property
-    def _dependencies(self) -> Mapping[Node, List[Node]]:
-        found = {}
-        for node, branches in self.nodes.items():
-            if not node.brought and self.owned.is_plain(node.table):
-                way = self._ways[node.table]
-                is_child = self.tables[node.table].ownership.way is Way.CHILD
-                found[node] = [Node(way.parent)] if is_child and way is not None else []
-            else:
-                found[node] = [link.node for branch in branches for link in branch.links]
-                found[node] += [Node(node.table)] * node.brought  # a row that is the user's is not brought
-        return found
-
-    @functools.cached_property
-    def _order(self) -> List[List[Node]]:
-        """The sets, each after those that it depends on; those that depend on each other together."""
-        return components(self._dependencies)
-
-    def _needed(self, tables: Collection[str]) -> Set[Node]:
-        needed: Set[Node] = set()
-        waiting = [node for node in self.nodes if node.table in tables]
-        while waiting:
-            node = waiting.pop()
-            if node not in needed:
-                needed.add(node)
-                waiting += self._dependencies[node]
-        return needed
-
     # Clauses
 
     def clause(self, tables: Collection[str], identities: bool = False) -> str:
@@ -237,15 +129,15 @@ class Sets:
         its statistics, it would look through the others once for each that is there.
         ``identities``: with column ``r`` in all of them. Reading it takes SELECT on the whole table, not on its columns.
         """
-        needed, made = self._needed(tables), []
-        for nodes in self._order:
+        needed, made = self.ways.needed(tables), []
+        for nodes in self.ways.order:
             wanted = [node for node in nodes if node in needed]
             if not wanted:
                 continue
-            if not self._is_cycle(nodes):
+            if not self.ways.is_cycle(nodes):
                 (node,) = nodes
                 made.append(self._set(node, identities))
-            elif self._recursive_branch(nodes):
+            elif self.ways.recursive_branch(nodes):
                 made.append(self._tree(nodes[0], identities))
             else:
                 made += self._cycle(nodes, identities)
@@ -268,7 +160,7 @@ class Sets:
                     identities,
                     [*branch.conditions, *map(self._exists, branch.links), *self._apart(node)],
                 )
-                for branch in self.nodes[node]
+                for branch in self.ways.nodes[node]
             ]
         return "%s AS (%s%s)" % (
             self.name(node),
@@ -278,7 +170,7 @@ class Sets:
 
     def _apart(self, node: Node) -> List[str]:
         """A row that is the user's is not brought."""
-        if not node.brought or any({node, Node(node.table)} <= set(nodes) for nodes in self._order):
+        if not node.brought or any({node, Node(node.table)} <= set(nodes) for nodes in self.ways.order):
             return []
         mine = self.name(Node(node.table))
         return ["NOT EXISTS (SELECT FROM %s m WHERE %s)" % (mine, self.is_same(node.table, "m", "t"))]
@@ -319,10 +211,10 @@ class Sets:
     def _families(self) -> Collection[str]:
         return {name for key in self.references.source if key.exact for name in (key.table, key.parent)}
 
-    def _exists(self, link: _Link) -> str:
+    def _exists(self, link: Link) -> str:
         return "EXISTS (SELECT FROM %s p WHERE %s)" % (self.name(link.node), self._linked(link))
 
-    def _linked(self, link: _Link) -> str:
+    def _linked(self, link: Link) -> str:
         """SQL condition: row ``t`` of a table is linked with row ``p`` of a set."""
         if link.down:
             return self.named_by(link.key)
@@ -330,36 +222,18 @@ class Sets:
 
     # Cycles
 
-    def _is_cycle(self, nodes: Sequence[Node]) -> bool:
-        return len(nodes) > 1 or nodes[0] in self._dependencies[nodes[0]]
-
-    def _inner(self, nodes: Sequence[Node], branch: _Branch) -> List[_Link]:
-        """The links of a way that stay in a cycle. Raises MigrationError (exit 2) where there are several."""
-        inner = [link for link in branch.links if link.node in nodes]
-        if len(inner) > 1:
-            raise UsageError(
-                "config.TABLES, %s: all_of has two ways that depend on each other's rows"
-                % inner[0].key.table,
-                "let one of them be a where(…) or owned_by(…), or name one parent alone",
-            )
-        return inner
-
-    def _recursive_branch(self, nodes: Sequence[Node]) -> List[_Branch]:
-        """The one way by which a table refers to itself, where there is no other cycle with it."""
-        if len(nodes) > 1:
-            return []
-        inner = [branch for branch in self.nodes[nodes[0]] if self._inner(nodes, branch)]
-        return inner if len(inner) == 1 else []
-
     def _tree(self, node: Node, identities: bool) -> str:
         """Rows under, or above, rows of the same table: found level by level, by an index where there is one."""
-        (inner,) = self._recursive_branch([node])
-        ((link,), others) = self._inner([node], inner), [link for link in inner.links if link.node != node]
+        (inner,) = self.ways.recursive_branch([node])
+        ((link,), others) = (
+            self.ways.inner([node], inner),
+            [link for link in inner.links if link.node != node],
+        )
         first = [
             self._select(
                 node, identities, [*branch.conditions, *map(self._exists, branch.links), *self._apart(node)]
             )
-            for branch in self.nodes[node]
+            for branch in self.ways.nodes[node]
             if branch != inner
         ]
         conditions = [self._linked(link), *inner.conditions, *map(self._exists, others), *self._apart(node)]
@@ -377,8 +251,8 @@ class Sets:
         """Rows of several tables that lead to each other, by their places: each joined with each once, then followed."""
         starts, edges = [], []
         for number, node in enumerate(nodes):
-            for branch in self.nodes[node]:
-                inner = self._inner(nodes, branch)
+            for branch in self.ways.nodes[node]:
+                inner = self.ways.inner(nodes, branch)
                 conditions = [
                     self.owned.within(node.table, "t"),
                     *branch.conditions,
@@ -428,7 +302,7 @@ class Sets:
             ),
         ]
 
-    def _joins(self, link: _Link) -> str:
+    def _joins(self, link: Link) -> str:
         """SQL condition: rows ``t`` and ``p`` of two tables are linked."""
         parent, child = ("p", "t") if link.down else ("t", "p")
         key = link.key
@@ -452,7 +326,7 @@ class Sets:
 
     def exported(self, table: str) -> str:
         """The name of the set of all rows of a table that are exported."""
-        return ("x%d" if Node(table, True) in self.nodes else "s%d") % self.number(table)
+        return ("x%d" if Node(table, True) in self.ways.nodes else "s%d") % self.number(table)
 
     def place(self, table: str, column: str) -> str:
         """A column's name in a set: none that a table's column could have beside it."""
@@ -540,17 +414,6 @@ class Sets:
         return "EXISTS (SELECT FROM {} {} WHERE {} AND {})".format(
             self.name(Node(way.parent)), parent, self.joined(way, parent, alias), own
         )
-
-
-def _alternatives(rule: Ownership) -> List[Tuple[Ownership, ...]]:
-    """The ways of which one has to hold, each as the parts that all have to."""
-    if rule.way is Way.ANY:
-        return [ways for part in rule.ways for ways in _alternatives(part)]
-    if rule.way is Way.ALL:
-        return [
-            tuple(itertools.chain(*chosen)) for chosen in itertools.product(*map(_alternatives, rule.ways))
-        ]
-    return [(rule,)]
 
 
 def among(rows: Sequence[str], row: str) -> str:

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Dict, FrozenSet, Iterator, Mapping, Optional, Tuple
 
+from migration.bundle.changes import Changes, parsed, read_changes
 from migration.bundle.manifest import MANIFEST, Manifest, as_written, files_of, owners_of, read_manifest
 from migration.bundle.reading import Reader, open_bundle
 from migration.errors import ExitCode, MigrationError
@@ -32,6 +33,7 @@ class Context:
     ``export``: the verified bundle; ``live``: the user's rows in PostgreSQL; at least one of them is there.
     ``held``: the columns of the bundle's records; ``columns``: the best that is known of the source's columns.
     ``records``: the JSON text of the user's and the preferences' record, None where there is none.
+    ``changes``: what was cut and brought, by the list of the bundle or else of PostgreSQL.
     ``fresh``: an import of this run has just made the database; nobody has worked with it.
     ``described``: the database's tables and columns, cached.
     """
@@ -44,6 +46,7 @@ class Context:
     held: Columns
     columns: Columns
     records: Mapping[str, Optional[bytes]]
+    changes: Changes = Changes()
     fresh: bool = False
     bundle_seconds: float = 0.0  # that it took to verify the bundle
     fingerprint: showing.Fingerprints = field(default_factory=showing.Fingerprints)
@@ -178,7 +181,9 @@ def _live(
     email = settings.user_email or (manifest.user_email if manifest else settings.default_email)
     if manifest is not None and not email and settings.user_id is None:  # a user without a name
         settings = dataclasses.replace(settings, user_id=manifest.user_id)
-    skipped = bool(manifest.orphans_skipped) if manifest else settings.skip_orphans
+    skipped = settings.skip_orphans
+    if manifest is not None:
+        skipped = manifest.orphans == "skip" if manifest.orphans else bool(manifest.orphans_skipped)
     try:
         with connecting.opened(settings, db) as live:
             yield rows_of_user(live, settings, expected, email, skipped)
@@ -209,4 +214,11 @@ def _context(
     else:
         assert live is not None
         records = {table.name: live.record(table) for table in settings.single_rows}
-    return Context(database, settings, expected, export, live, held, {**held, **now, **typed}, records)
+    if export is not None:
+        changes = read_changes(export)
+    else:
+        assert live is not None
+        changes = parsed(list(live.leaving.listed()))
+    return Context(
+        database, settings, expected, export, live, held, {**held, **now, **typed}, records, changes
+    )
