@@ -6,12 +6,12 @@ import contextlib
 import logging
 import sqlite3
 import time
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Union
 
 from migration import conversion
 from migration.bundle.damage import damaged
 from migration.bundle.reading import Reader
-from migration.bundle.records import in_blocks
+from migration.bundle.records import Block, in_blocks
 from migration.errors import MigrationError
 from migration.model import Table
 from migration.postgres.digests import Digest, Digester
@@ -24,6 +24,7 @@ from migration.validation.inputs import Context
 from migration.validation.ordered import OrderedComparison
 from migration.validation.rendering import rendered
 from migration.validation.report import PREFIXES, Finding, Listing, TableResult
+from migration.validation.walking import ComparedBlock
 
 log = logging.getLogger("migration.validate")
 
@@ -185,14 +186,6 @@ def _list(table: str, difference: walking.Difference, listing: Listing, extra: L
         extra.append(difference.row)
 
 
-class _Block(NamedTuple):
-    """``records``: decoded; none where the rows are just what the records say."""
-
-    rows: int
-    records: Sequence[Any]
-    differences: Iterator[walking.Difference]
-
-
 Comparison = Union[OrderedComparison, pairing.SortedComparison, "_Uncompared"]
 
 
@@ -208,11 +201,11 @@ class _Walker:
     def rows(self) -> int:
         return self.digester.rows
 
-    def block(self, texts: Sequence[bytes]) -> _Block:
+    def block(self, block: Block) -> ComparedBlock:
         """Raises msgspec.DecodeError where a text is no record."""
-        found = self.comparison.block(texts)
-        self.digester.add(texts)
-        return _Block(len(texts), *(((), iter(())) if found is None else found))
+        found = self.comparison.block(block)
+        self.digester.add(block.texts)
+        return found
 
 
 class _Uncompared:
@@ -226,8 +219,9 @@ class _Uncompared:
     def begin(self) -> None:
         pass
 
-    def block(self, texts: Sequence[bytes]) -> Tuple[List[Any], Iterator[walking.Difference]]:
-        return [self._decode(text) for text in texts], iter(())
+    def block(self, block: Block) -> ComparedBlock:
+        records = [self._decode(text) for text in block.texts]
+        return ComparedBlock(len(records), records, iter(()))
 
     def end(self) -> Iterator[walking.Difference]:
         return iter(())
@@ -268,7 +262,7 @@ def _walker(context: Context, table: Table, mapped: TableMapping, ordered: bool)
 
 
 @contextlib.contextmanager
-def _blocks(context: Context, table: Table, walker: _Walker) -> Iterator[Iterator[_Block]]:
+def _blocks(context: Context, table: Table, walker: _Walker) -> Iterator[Iterator[ComparedBlock]]:
     """What the walker finds in each block of the bundle's records, or of PostgreSQL's."""
     if context.against == "bundle":
         assert context.export is not None
