@@ -116,16 +116,19 @@ class Rows:
         """Query of one column: each row of the user as a JSON object, in the order of ``select_json``."""
         return select_json(self.db, self.catalog, table.name, self.condition(table), ordered)
 
-    def copy(self, table: Table, sink: Sink) -> None:
-        """Write the user's rows to a bundle file; take shared rows from the file that already holds them."""
+    def copy(self, table: Table, sink: Sink) -> int:
+        """Write the user's rows to a bundle file; take shared rows from the file that already holds them.
+
+        Returns how many there are by what PostgreSQL says, now or when the shared rows were read.
+        """
         shared = self.db.exported.get(table.name)
         if shared is None:
-            self.db.copy(self.as_json(table), sink, lambda: sink.taken)
-        elif table.owner is None:
+            return self.db.copy(self.as_json(table), sink, lambda: sink.taken)
+        if table.owner is None:
             sink.take(*shared[:4])
-        else:
-            with merging(shared.path, self.catalog.keys[table.name][0], sink) as merged:
-                self.db.copy(self._own(table), merged)
+            return shared.rows
+        with merging(shared.path, self.catalog.keys[table.name][0], sink) as merged:
+            return shared.rows + self.db.copy(self._own(table), merged)
 
     def _own(self, table: Table, ordered: bool = True) -> str:
         """As ``as_json``, without the rows of an ``or_shared`` table that are everybody's."""

@@ -33,6 +33,7 @@ class Context:
     ``held``: the columns of the bundle's records; ``columns``: the best that is known of the source's columns.
     ``records``: the JSON text of the user's and the preferences' record, None where there is none.
     ``fresh``: an import of this run has just made the database; nobody has worked with it.
+    ``digested``: tables of whose records in the bundle a digest is made, to compare it with PostgreSQL's.
     ``described``: the database's tables and columns, cached.
     """
 
@@ -45,6 +46,7 @@ class Context:
     columns: Columns
     records: Mapping[str, Optional[bytes]]
     fresh: bool = False
+    digested: FrozenSet[str] = frozenset()
     bundle_seconds: float = 0.0  # that it took to verify the bundle
     fingerprint: showing.Fingerprints = field(default_factory=showing.Fingerprints)
     described: Dict[str, Dict[str, TargetColumn]] = field(default_factory=dict)
@@ -143,9 +145,12 @@ def context_of(
             yield dataclasses.replace(made, fresh=fresh, bundle_seconds=seconds)
 
 
-def of_bundle(database: sqlite3.Connection, settings: Settings, expected: Schema, export: Reader) -> Context:
+def of_bundle(
+    database: sqlite3.Connection, settings: Settings, expected: Schema, export: Reader, digested: bool
+) -> Context:
     """What compares a database with an open bundle alone. Raises MigrationError (exit 4)."""
-    return _context(database, settings, expected, export, None)
+    made = _context(database, settings, expected, export, None)
+    return dataclasses.replace(made, digested=_names(settings)) if digested else made
 
 
 def is_bundle_needed(settings: Settings) -> bool:
@@ -214,4 +219,10 @@ def _context(
     else:
         assert live is not None
         records = {table.name: live.record(table) for table in settings.single_rows}
-    return Context(database, settings, expected, export, live, held, {**held, **now, **typed}, records)
+    digested = frozenset() if export is None or live is None else _names(settings)
+    columns = {**held, **now, **typed}
+    return Context(database, settings, expected, export, live, held, columns, records, digested=digested)
+
+
+def _names(settings: Settings) -> FrozenSet[str]:
+    return frozenset(table.name for table in settings.whole_tables)
