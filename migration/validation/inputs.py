@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import sqlite3
 import time
 from dataclasses import dataclass, field
@@ -98,8 +99,22 @@ class Context:
             self.described.update(described)
         return self.described.get(table.lower(), {})
 
+    @functools.cached_property
+    def _mapped(self) -> Dict[Tuple[str, int], TableMapping]:
+        return {}
+
+    @functools.cached_property
+    def _is_utf8(self) -> bool:
+        return bool(self.database.execute("PRAGMA encoding").fetchone() == ("UTF-8",))
+
     def mapped(self, table: Table, columns: Columns) -> TableMapping:
         """The columns of ``table`` that the database has."""
+        key = table.name, id(columns)
+        if key not in self._mapped:
+            self._mapped[key] = self._map(table, columns)
+        return self._mapped[key]
+
+    def _map(self, table: Table, columns: Columns) -> TableMapping:
         made = mapping.map_columns(table, columns[table.name], self.schema)
         present = set(self.columns_in_sqlite(made.target))
         if made.generated:
@@ -116,11 +131,10 @@ class Context:
     def key(self, table: Table, mapped: TableMapping, columns: Columns) -> keys.Key:
         """How rows and records of a table are paired; a column that holds the user's key in all of them is not needed."""
         in_sqlite = self.columns_in_sqlite(mapped.target).values()
-        (encoding,) = self.database.execute("PRAGMA encoding").fetchone()
         known = self.source_key(table, columns)
         if not table.ownership.or_shared:
             known = tuple(name for name in known if name != table.owner)
-        return keys.pairing_key(in_sqlite, mapped, known, encoding == "UTF-8")
+        return keys.pairing_key(in_sqlite, mapped, known, self._is_utf8)
 
 
 @contextlib.contextmanager
