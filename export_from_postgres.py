@@ -28,6 +28,7 @@ from migration.postgres import connecting, parameters
 from migration.postgres.orphans import LISTED_ORPHANS, Orphans
 from migration.postgres.rows import Rows, rows_of_user
 from migration.postgres.snapshot import Snapshot
+from migration.postgres.unchanged import Taken, taken
 from migration.settings import Settings
 from migration.sqlite.schema import read_schema
 
@@ -36,10 +37,11 @@ log = logging.getLogger("migration.export")
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote, and the seconds that each table took."""
+    """What an export wrote, the seconds that each table took, and what a validation by the same process may rely on."""
 
     manifest: Manifest
     seconds: Mapping[str, float]
+    taken: Taken
 
 
 def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
@@ -52,7 +54,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
     new one is complete.
     """
     schema = read_schema(settings.schema_path)
-    started = time.perf_counter()
+    started, ends = time.perf_counter(), db is None
     with connecting.opened(settings, db) as db:
         log.debug("export: PostgreSQL %s, snapshot %s", db.server_version, db.visible())
         rows = rows_of_user(
@@ -74,9 +76,10 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
         sql_ascii = db.connection.get_parameter_status("server_encoding") == "SQL_ASCII"
         with new_bundle(settings.data_dir, [table.file for table in settings.whole_tables], sql_ascii) as out:
             out.single_rows({table: rows.record(table) for table in settings.single_rows})
-            seconds = _write_tables(rows, settings, out)
+            seconds, sent = _write_tables(rows, settings, out)
             log.debug("export: %d tables read in %.2f s", len(seconds), sum(seconds.values()))
             out.changes(rows.leaving.listed())
+            read = taken(rows, {**out.row_counts, **sent}, out.checksums, ends)
             db.require_unchanged()
             manifest = Manifest(
                 export_timestamp=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -108,21 +111,22 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
         time.perf_counter() - started,
     )
     log.info("bundle of user %s written to %s", manifest.user_id, settings.data_dir)
-    return Exported(manifest, seconds)
+    return Exported(manifest, seconds, read)
 
 
-def _write_tables(rows: Rows, settings: Settings, out: Writer) -> Dict[str, float]:
-    """Write each table's file; returns the seconds of each."""
+def _write_tables(rows: Rows, settings: Settings, out: Writer) -> Tuple[Dict[str, float], Dict[str, int]]:
+    """Write each table's file; returns the seconds of each, and the rows that PostgreSQL says it sent."""
     seconds: Dict[str, float] = {}
+    sent: Dict[str, int] = {}
     total = sum(map(rows.count, settings.whole_tables)) if terminal.wants_progress() else None
     with terminal.progress("export", total) as advance:
         for table in settings.whole_tables:
             started = time.perf_counter()
             with out.table(table.name, table.file, advance) as sink:
-                rows.copy(table, sink)
+                sent[table.name] = rows.copy(table, sink)
             seconds[table.name] = time.perf_counter() - started
             log.info("exported %s: %d rows in %.1f s", table.name, sink.rows, seconds[table.name])
-    return seconds
+    return seconds, sent
 
 
 def _orphans(rows: Rows, settings: Settings) -> Tuple[Dict[str, int], Dict[str, int]]:

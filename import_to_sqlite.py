@@ -18,19 +18,23 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, Mapping, Optional, Sequence, Tuple
 
 import config
 from migration.bundle.manifest import Manifest, files_of
 from migration.bundle.reading import Reader, open_bundle
 from migration.cli import configuration, options, running, terminal
 from migration.errors import ExitCode, MigrationError
+from migration.files import sync_path
 from migration.model import Column
 from migration.settings import Settings
 from migration.sqlite import backups, building, integrity, mapping, publishing
 from migration.sqlite.loading import Filled, fill, fill_row_1
 from migration.sqlite.schema import Schema, read_schema
 from migration.validation import report
+
+if TYPE_CHECKING:  # what an import alone does not need
+    from migration.validation.at_import import Equal
 
 log = logging.getLogger("migration.import")
 
@@ -39,7 +43,8 @@ log = logging.getLogger("migration.import")
 class Imported:
     """What an import wrote: the bundle's manifest, rows and seconds of each table, and the backup it made.
 
-    ``stamp`` identifies the file whose integrity the import has checked.
+    ``stamp`` identifies the file whose integrity the import has checked. ``equal``: set if it has compared the file
+    with the bundle too, and nothing differed.
     """
 
     manifest: Manifest
@@ -47,10 +52,14 @@ class Imported:
     seconds: Mapping[str, float]
     backup: Optional[Path]
     stamp: Optional[publishing.Stamp]
+    equal: Optional[Equal]
 
 
-def import_(settings: Settings) -> Imported:
+def import_(settings: Settings, validated: bool = False, digested: bool = True) -> Imported:
     """Import the bundle in ``settings.data_dir`` to ``settings.sqlite_path``.
+
+    ``validated``: a validation follows in this process, so compare the database while SQLite looks through it.
+    ``digested``: it may need digests of all records, as this process has not exported them.
 
     Raises MigrationError: exit 2 where the schema does not fit, 3 for a value that SQLite cannot hold,
     4 for the bundle, 5 for SQLite. In each case the old database is as it was.
@@ -59,14 +68,17 @@ def import_(settings: Settings) -> Imported:
     mapping.require_own_targets(settings, schema)
     backup_dir = settings.backup_dir if settings.backup else None
     with open_bundle(settings.data_dir, files_of(settings.whole_tables), settings.user_email) as export:
-        log.debug("import: bundle of %s, %d files", export.manifest.export_timestamp, len(export.sizes))
+        log.debug("import: bundle of %s, %d files", export.manifest.export_timestamp, len(export.stamps))
         columns = mapping.columns_of(export, settings, schema)
         with publishing.replacing(settings.sqlite_path, backup_dir) as staged:
             with building.building(staged, schema, settings.sqlite_path) as database:
                 log.debug("import: %d objects made from %s", len(schema.objects), schema.path)
                 deferred = building.defer_indexes(database)
                 filled = _load(database, export, settings, columns, schema)
-                _index_and_check(database, deferred, staged)
+                loaded = time.perf_counter()
+                _index(database, deferred)
+                equal = _check(staged, settings, schema, export if validated else None, digested)
+                log.info("indexes, triggers and checks: %.1f s", time.perf_counter() - loaded)
                 building.finish(database, staged, schema)
             stamp = publishing.stamp(staged)
             _withdraw_report(settings.data_dir)
@@ -77,7 +89,7 @@ def import_(settings: Settings) -> Imported:
     log.info("database of user %s published as %s", export.manifest.user_id, settings.sqlite_path)
     rows = {table: done.rows for table, done in filled.items()}
     seconds = {table: done.seconds for table, done in filled.items()}
-    return Imported(export.manifest, rows, seconds, backup, stamp)
+    return Imported(export.manifest, rows, seconds, backup, stamp, equal)
 
 
 def _load(
@@ -103,20 +115,33 @@ def _load(
     return filled
 
 
-def _index_and_check(database: sqlite3.Connection, deferred: Sequence[str], staged: Path) -> None:
-    """Create the indexes and triggers, commit, and refuse what is not sound."""
+def _index(database: sqlite3.Connection, deferred: Sequence[str]) -> None:
+    """Create the indexes and triggers, and commit."""
     started = time.perf_counter()
-    with terminal.progress("index and check", len(deferred) + 1, "steps") as advance:
+    with terminal.progress("index", len(deferred), "steps") as advance:
         for sql in deferred:
             building.create_deferred(database, sql)
             advance(1)
         database.execute("COMMIT")
-        indexed = time.perf_counter()
-        log.debug("import: %d indexes and triggers made in %.2f s", len(deferred), indexed - started)
-        integrity.require_sound(staged)
-        advance(1)
-    log.debug("import: integrity and foreign keys checked in %.2f s", time.perf_counter() - indexed)
-    log.info("indexes, triggers and checks: %.1f s", time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    log.debug("import: %d indexes and triggers made in %.2f s", len(deferred), seconds)
+
+
+def _check(
+    staged: Path, settings: Settings, schema: Schema, export: Optional[Reader], digested: bool
+) -> Optional[Equal]:
+    """Refuse what is not sound. Meanwhile the file is synced, and compared with ``export`` if there is one."""
+    started, equal = time.perf_counter(), None
+    with integrity.looked_through(staged):
+        sync_path(staged)
+        if export is not None:
+            from migration.validation import at_import
+
+            with terminal.progress("compare", sum(export.manifest.row_counts.values())) as advance:
+                equal = at_import.compare(staged, settings, schema, export, digested, advance)
+    seconds = time.perf_counter() - started
+    log.debug("import: integrity, foreign keys%s checked in %.2f s", " and cells" if equal else "", seconds)
+    return equal
 
 
 def _withdraw_report(folder: Path) -> None:

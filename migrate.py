@@ -163,6 +163,7 @@ def phases_in_a_row(
     ``db``: an open snapshot to read, which stays open; None: each phase has its own. ``importing``: entered around the
     import alone. Raises MigrationError as the phases do, and before the first of them for what would stop a later one.
     """
+    exported: Optional[Exported] = None
     if Phase.EXPORT in chosen:
         from export_from_postgres import export
 
@@ -182,18 +183,19 @@ def phases_in_a_row(
         from migration.validation.inputs import require_source
 
         require_source(settings)  # what would stop the validation stops us before the database is replaced
-    stamp = None
+    stamp = equal = None
     if Phase.IMPORT in chosen:
         from import_to_sqlite import import_
 
         with importing or contextlib.nullcontext():
-            imported = import_(settings)
-        stamp = imported.stamp
+            imported = import_(settings, Phase.VALIDATION in chosen, exported is None)
+        stamp, equal = imported.stamp, imported.equal
         yield Done(imported=imported)
     if Phase.VALIDATION in chosen:
         from validate_migration import validate
 
-        yield Done(report=validate(settings, db, stamp))
+        taken = None if exported is None else exported.taken
+        yield Done(report=validate(settings, db, stamp, equal, taken))
 
 
 def _summarize(exported: Optional[Exported], imported: Optional[Imported], settings: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import hashlib
 import re
 from dataclasses import dataclass, field
@@ -168,6 +169,7 @@ _RESERVED = re.compile(
 _LONGEST = 200  # bytes: file systems take 255
 
 
+@functools.lru_cache(maxsize=1024)
 def file_name(table: str) -> str:
     """The table's file in a bundle: its own name where that is plain, else what is unsafe as ``%`` and two hex digits.
 

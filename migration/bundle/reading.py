@@ -8,20 +8,21 @@ import hashlib
 import itertools
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, TypeVar
+from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, NamedTuple, Optional, Sized, TypeVar
 
 import msgspec
 
 from migration.bundle.damage import damaged, legible, open_file, read_file
 from migration.bundle.folder import held
 from migration.bundle.manifest import MANIFEST, REPORTS, Manifest, read_manifest
-from migration.bundle.records import DAMAGES, OtherLayout, first_damage, in_array, in_blocks, in_lines
+from migration.bundle.records import DAMAGES, Block, OtherLayout, first_damage, in_array, in_blocks, in_lines
 from migration.conversion import Decoded, deep, reject_duplicates
 from migration.errors import BundleError
 from migration.files import hash_into
 from migration.model import CHANGES, USER_DATA
 
 Result = TypeVar("Result")
+Counted = TypeVar("Counted", bound=Sized)
 
 
 @contextlib.contextmanager
@@ -80,40 +81,51 @@ def _opened(folder: Path, tables: Mapping[str, str]) -> Reader:
         present = {path.name for path in folder.glob("*.json")} - {MANIFEST, *REPORTS}
     for name in sorted(present - expected):
         raise damaged("%s is in %s but not in the manifest" % (name, folder), "move it away, or export again")
-    sizes = {name: _size(folder / name) for name in sorted(expected)}
-    for name, size in sizes.items():
-        if size != manifest.sizes.get(name, size):
-            raise damaged("%s has %d bytes; the manifest says %d" % (name, size, manifest.sizes[name]))
+    stamps = {name: _stamp(folder / name) for name in sorted(expected)}
+    for name, stamp in stamps.items():
+        if stamp.size != manifest.sizes.get(name, stamp.size):
+            raise damaged("%s has %d bytes; the manifest says %d" % (name, stamp.size, manifest.sizes[name]))
     uncounted = {table: name for table, name in tables.items() if table not in manifest.row_counts}
     for table, name in uncounted.items():  # other exporters leave out the count of an empty table
-        if sizes[name] > _EMPTY or read_file(folder / name).split() not in ([b"[]"], [b"[", b"]"]):
+        if stamps[name].size > _EMPTY or read_file(folder / name).split() not in ([b"[]"], [b"[", b"]"]):
             raise damaged("the manifest has no row count for %s" % table, "export again")
     counts = {**manifest.row_counts, **dict.fromkeys(uncounted, 0)}
-    return Reader(folder, dataclasses.replace(manifest, row_counts=counts), sizes)
+    return Reader(folder, dataclasses.replace(manifest, row_counts=counts), stamps)
 
 
 _EMPTY = 64  # bytes: more than an empty array takes in any layout
 
 
-def _size(path: Path) -> int:
+class FileStamp(NamedTuple):
+    """Identifies a file and its content: an equal stamp means that nobody has written it since."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+
+def _stamp(path: Path) -> FileStamp:
     with open_file(path) as file:
-        return os.fstat(file.fileno()).st_size
+        found = os.fstat(file.fileno())
+    return FileStamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 class Reader:
     """An open bundle. Each file is proved by its checksum when it has been read to its end.
 
-    ``sizes``: bytes of each file, by name.
+    ``stamps``: of each file, by name, when the bundle was opened.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, sizes: Mapping[str, int]) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, stamps: Mapping[str, FileStamp]) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.sizes = sizes
+        self.stamps = stamps
 
     def verify(self) -> None:
         """Hash all files. Raises MigrationError (exit 4) for the first that is not the manifest's."""
-        for name in sorted(self.sizes):
+        for name in sorted(self.stamps):
             self._verify_file(name)
 
     def _verify_file(self, name: str) -> None:
@@ -141,47 +153,47 @@ class Reader:
     def records(self, file_name: str, decode: Callable[[bytes], Decoded]) -> Iterator[Decoded]:
         """Each record of a table's file, decoded. Raises as ``blocks`` does."""
         decode = deep(decode)
-        for batch in self.blocks(file_name, lambda texts: [decode(text) for text in texts], decode):
+        for batch in self.blocks(file_name, lambda block: [decode(text) for text in block.texts], decode):
             yield from batch
 
     def blocks(
-        self, file_name: str, process: Callable[[List[bytes]], Result], decode: Callable[[bytes], Any]
-    ) -> Iterator[Result]:
-        """What ``process`` makes of each block of records, given as JSON text.
+        self, file_name: str, process: Callable[[Block], Counted], decode: Callable[[bytes], Any]
+    ) -> Iterator[Counted]:
+        """What ``process`` makes of each block of records: its length is their number.
 
         Our own files hold one record a line, and are read at flat memory. ``process`` raises msgspec.DecodeError
         where a text is not JSON: from that record on the file is read as a JSON array in any layout, whole. ``decode``
         finds the record that is damaged. Raises MigrationError (exit 4), naming file and record.
         """
         digest = hashlib.sha256()
-        number, texts = 0, []  # type: int, List[bytes]
+        number, block = 0, None  # type: int, Optional[Block]
         with open_file(self.folder / file_name) as file:
             try:
                 try:
-                    for texts in _legibly(file_name, in_lines(file, digest)):
-                        made = process(texts)
-                        number += len(texts)
-                        texts = []  # a record may be large: keep no reference to it
+                    for block in _legibly(file_name, in_lines(file, digest)):
+                        made = process(block)
+                        number += len(made)
+                        block = None  # a record may be large: keep no reference to it
                         yield made
                         del made
                 except msgspec.ValidationError:
                     raise
                 except (OtherLayout, msgspec.DecodeError):
-                    texts = []
+                    block = None
                     with legible(file_name):
                         file.seek(0)
                         content = file.read()
                     digest = hashlib.sha256(content)
                     found = in_array(content.decode("utf-8", "surrogateescape"))
                     del content
-                    for texts in in_blocks(itertools.islice(found, number, None)):
-                        made = process(texts)
-                        number += len(texts)
-                        texts = []
+                    for block in in_blocks(itertools.islice(found, number, None)):
+                        made = process(block)
+                        number += len(made)
+                        block = None
                         yield made
                         del made
             except DAMAGES as error:
-                sound, damage = first_damage(texts, decode)
+                sound, damage = first_damage(() if block is None else block.texts, decode)
                 damage = damage or error
                 raise damaged(
                     "%s is damaged in record %d: %s" % (file_name, number + sound + 1, damage)

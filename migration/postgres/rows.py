@@ -115,6 +115,10 @@ class Rows:
         """SQL condition on alias ``t``: the row is to be exported."""
         return self._search.sets.condition(table)
 
+    def is_plain(self, table: Table) -> bool:
+        """Whether nothing but its own row and those of its parents says if a row is exported, and as what."""
+        return self._search.sets.ways.is_plain(table.name) and not self.leaving.cuts(table.name)
+
     def count(self, table: Table) -> int:
         sql = "SELECT count(*) FROM {} t WHERE {}".format(self.db.quoted(table.name), self.condition(table))
         return int(self.db.value(sql))
@@ -127,17 +131,20 @@ class Rows:
     def _hashing(self, table: Table) -> ContextManager[None]:
         return self.db.hashing() if self._search.sets.needs_hashing(table.name) else contextlib.nullcontext()
 
-    def copy(self, table: Table, sink: Sink) -> None:
-        """Write the user's rows to a bundle file; take shared rows from the file that already holds them."""
+    def copy(self, table: Table, sink: Sink) -> int:
+        """Write the user's rows to a bundle file; take shared rows from the file that already holds them.
+
+        Returns how many there are by what PostgreSQL says, now or when the shared rows were read.
+        """
         shared = self.db.exported.get(table.name)
         if shared is None:
             with self._hashing(table):
-                self.db.copy(self.as_json(table), sink, lambda: sink.taken)
-        elif table.owner is None:
+                return self.db.copy(self.as_json(table), sink, lambda: sink.taken)
+        if table.owner is None:
             sink.take(*shared[:4])
-        else:
-            with merging(shared.path, self.catalog.keys[table.name][0], sink) as merged:
-                self.db.copy(self._own(table), merged)
+            return shared.rows
+        with merging(shared.path, self.catalog.keys[table.name][0], sink) as merged:
+            return shared.rows + self.db.copy(self._own(table), merged)
 
     def _own(self, table: Table, ordered: bool = True) -> str:
         """As ``as_json``, without the rows of an ``or_shared`` table that are everybody's."""

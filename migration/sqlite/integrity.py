@@ -6,6 +6,7 @@ import contextlib
 import logging
 import re
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Iterator, List, NamedTuple, Optional
 
@@ -49,11 +50,26 @@ def _problems_at(path: Path) -> List[str]:
         raise
 
 
-def require_sound(path: Path) -> None:
-    """Refuse a new database with broken pages or indexes, or with dangling references. Raises MigrationError (exit 5)."""
-    with connecting.opened(path) as database:
-        violations = list(foreign_key_violations(database))
-        problems = integrity_problems(database)
+@contextlib.contextmanager
+def looked_through(path: Path) -> Iterator[None]:
+    """Have SQLite look through a new database, in a thread while the block runs.
+
+    Raises MigrationError (exit 5) after the block for broken pages or indexes, and for dangling references.
+    """
+    with ThreadPoolExecutor(1) as pool, connecting.reading(path) as connect, contextlib.closing(
+        connect()
+    ) as database, contextlib.closing(connect()) as other:
+        connecting.begin(database)
+        connecting.begin(other)
+        looking = pool.submit(integrity_problems, database)
+        try:
+            yield
+            violations = list(foreign_key_violations(other))
+            problems = looking.result()
+        except BaseException:
+            database.interrupt()
+            wait([looking])
+            raise
     if violations:
         shown = "\n  ".join(
             "%s %s: %s leads to no row of %s" % violation for violation in violations[:LISTED]

@@ -15,6 +15,7 @@ from migration.bundle.changes import Key, key_text, read_changes
 from migration.bundle.damage import damaged
 from migration.bundle.manifest import Manifest, owners_of
 from migration.bundle.reading import Reader
+from migration.bundle.records import MANY_BYTES, Block
 from migration.errors import SourceError
 from migration.model import USER_DATA, Column, Table
 from migration.printing import brief
@@ -129,6 +130,15 @@ class Loader:
     def columns(self) -> List[str]:
         return [pair.target.name for pair in self.mapped.copied]
 
+    def records(self, block: Block) -> List[Any]:
+        """Decode a block of records. Raises msgspec.DecodeError where one is damaged."""
+        together = block.lines is not None and len(block.lines) < MANY_BYTES
+        records = self.decode.many(block.lines) if together and block.lines is not None else None
+        if records is None:
+            decode = conversion.deep(self.decode)
+            records = [decode(text) for text in block.texts]
+        return records
+
     def values(self, records: Sequence[Any], before: int = 0) -> List[List[Any]]:
         """The records' values as SQLite is given them, column by column. ``before``: how many records came earlier.
 
@@ -226,7 +236,7 @@ def _load(
 ) -> int:
     """Insert all records of the loader's file. Returns how many."""
     loaded = 0
-    for records in export.blocks(loader.file, loader.decode.many, conversion.deep(loader.decode)):
+    for records in export.blocks(loader.file, loader.records, conversion.deep(loader.decode)):
         values = loader.values(records, loaded)
         if loader.columns:  # an empty file of a bundle that names no types has none
             rows = zip(*values)

@@ -12,7 +12,7 @@ from migration import conversion
 from migration.bundle.damage import damaged
 from migration.bundle.reading import Reader
 from migration.errors import UsageError
-from migration.model import USER_DATA, Column, Table
+from migration.model import USER_DATA, Column, Family, Table
 from migration.settings import Settings
 from migration.sqlite.schema import Schema, TargetColumn
 
@@ -116,6 +116,7 @@ def _map_columns(table: Table, columns: Tuple[Column, ...], schema: Schema) -> T
             % (table.name, ", ".join(twice)),
             "rename one of them in PostgreSQL",
         )
+    _require_whole_number(table, copied, schema)
     given = {pair.target.name for pair in copied}
     missing = [place.name for place in places.values() if place.required and place.name not in given]
     if missing and columns and not table.becomes:  # an empty file of a bundle without types has no columns
@@ -125,6 +126,20 @@ def _map_columns(table: Table, columns: Tuple[Column, ...], schema: Schema) -> T
             "give the column a DEFAULT, or drop NOT NULL, in %s" % schema.path,
         )
     return TableMapping(table.name, target, tuple(copied), tuple(dropped), tuple(generated))
+
+
+def _require_whole_number(table: Table, copied: Sequence[Copied], schema: Schema) -> None:
+    """An INTEGER PRIMARY KEY takes nothing else, and SQLite would only say "datatype mismatch"."""
+    keys = [place for place in schema.columns[target_of(table, schema)].values() if place.key]
+    row_id = keys[0] if len(keys) == 1 and keys[0].type.upper() == "INTEGER" else None
+    for source, target in copied:
+        if target == row_id and source.kind.family not in (Family.WHOLE, Family.NUMBER, Family.UNDECLARED):
+            raise UsageError(
+                "%s.%s is of type %s, and INTEGER PRIMARY KEY in SQLite"
+                % (table.name, source.name, source.type),
+                "declare it TEXT PRIMARY KEY in %s; or, where everybody has one row that becomes row 1, write"
+                ' becomes=row_one("%s", member="…") in its entry in config.py' % (schema.path, table.target),
+            )
 
 
 def map_all(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import sqlite3
 import time
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class Context:
     ``records``: the JSON text of the user's and the preferences' record, None where there is none.
     ``changes``: what was cut and brought, by the list of the bundle or else of PostgreSQL.
     ``fresh``: an import of this run has just made the database; nobody has worked with it.
+    ``digested``: tables of whose records in the bundle a digest is made, to compare it with PostgreSQL's.
     ``described``: the database's tables and columns, cached.
     """
 
@@ -48,6 +50,7 @@ class Context:
     records: Mapping[str, Optional[bytes]]
     changes: Changes = Changes()
     fresh: bool = False
+    digested: FrozenSet[str] = frozenset()
     bundle_seconds: float = 0.0  # that it took to verify the bundle
     fingerprint: showing.Fingerprints = field(default_factory=showing.Fingerprints)
     described: Dict[str, Dict[str, TargetColumn]] = field(default_factory=dict)
@@ -99,8 +102,22 @@ class Context:
             self.described.update(described)
         return self.described.get(table.lower(), {})
 
+    @functools.cached_property
+    def _mapped(self) -> Dict[Tuple[str, int], TableMapping]:
+        return {}
+
+    @functools.cached_property
+    def _is_utf8(self) -> bool:
+        return bool(self.database.execute("PRAGMA encoding").fetchone() == ("UTF-8",))
+
     def mapped(self, table: Table, columns: Columns) -> TableMapping:
         """The columns of ``table`` that the database has."""
+        key = table.name, id(columns)
+        if key not in self._mapped:
+            self._mapped[key] = self._map(table, columns)
+        return self._mapped[key]
+
+    def _map(self, table: Table, columns: Columns) -> TableMapping:
         made = mapping.map_columns(table, columns[table.name], self.schema)
         present = set(self.columns_in_sqlite(made.target))
         if made.generated:
@@ -117,11 +134,10 @@ class Context:
     def key(self, table: Table, mapped: TableMapping, columns: Columns) -> keys.Key:
         """How rows and records of a table are paired; a column that holds the user's key in all of them is not needed."""
         in_sqlite = self.columns_in_sqlite(mapped.target).values()
-        (encoding,) = self.database.execute("PRAGMA encoding").fetchone()
         known = self.source_key(table, columns)
         if not table.ownership.or_shared:
             known = tuple(name for name in known if name != table.owner)
-        return keys.pairing_key(in_sqlite, mapped, known, encoding == "UTF-8")
+        return keys.pairing_key(in_sqlite, mapped, known, self._is_utf8)
 
 
 @contextlib.contextmanager
@@ -144,6 +160,14 @@ def context_of(
         with _live(settings, expected, None if export is None else export.manifest, db) as live:
             made = _context(database, settings, expected, export, live)
             yield dataclasses.replace(made, fresh=fresh, bundle_seconds=seconds)
+
+
+def of_bundle(
+    database: sqlite3.Connection, settings: Settings, expected: Schema, export: Reader, digested: bool
+) -> Context:
+    """What compares a database with an open bundle alone. Raises MigrationError (exit 4)."""
+    made = _context(database, settings, expected, export, None)
+    return dataclasses.replace(made, digested=_names(settings)) if digested else made
 
 
 def is_bundle_needed(settings: Settings) -> bool:
@@ -219,6 +243,12 @@ def _context(
     else:
         assert live is not None
         changes = parsed(list(live.leaving.listed()))
+    digested = frozenset() if export is None or live is None else _names(settings)
+    columns = {**held, **now, **typed}
     return Context(
-        database, settings, expected, export, live, held, {**held, **now, **typed}, records, changes
+        database, settings, expected, export, live, held, columns, records, changes, digested=digested
     )
+
+
+def _names(settings: Settings) -> FrozenSet[str]:
+    return frozenset(table.name for table in settings.whole_tables)

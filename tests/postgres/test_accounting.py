@@ -215,6 +215,17 @@ def test_column_that_sqlite_requires_and_the_source_lacks_is_refused(
     export_and_import(settings)
 
 
+def test_text_for_an_integer_key_is_refused_with_what_to_write(database: Database, place: Place) -> None:
+    """As where an entry of user_preferences forgets that everybody's one row becomes row 1."""
+    tables = [
+        Table(table.name, owned_by("user_id")) if table.name == "user_preferences" else table
+        for table in config.TABLES
+    ]
+    error = refused(settings_of(database.url, place, tables=tables))
+    assert "user_preferences.id is of type uuid" in str(error)
+    assert error.hint is not None and 'becomes=row_one("user_preferences"' in error.hint
+
+
 def test_column_that_was_dropped_in_postgresql_is_no_concern(database: Database, place: Place) -> None:
     database.execute("ALTER TABLE clients ADD gone text; ALTER TABLE clients DROP gone")
     export(settings_of(database.url, place))
