@@ -16,7 +16,7 @@ from sqlglot.errors import SqlglotError
 
 from migration.discovery.casts import cast
 from migration.discovery.comparisons import compared, one_of
-from migration.discovery.functions import called, same_sort
+from migration.discovery.functions import called, require_known, same_sort
 from migration.discovery.sqlite_types import Sort
 from migration.discovery.values import NUMBERS, Names, Untranslatable, Value, number, text
 
@@ -33,15 +33,19 @@ def parse(sql: str) -> exp.Expression:
 
 def translate(sql: str, names: Names) -> Value:
     """The same in SQLite, for every value of the columns. Raises Untranslatable."""
-    return translated(parse(sql), names)
+    return translated(bare(parse(sql)), names)
 
 
 def condition(sql: str, names: Names) -> str:
     """SQL of a condition: true, false or NULL where PostgreSQL's is. Raises Untranslatable."""
-    node = parse(sql)
+    return truth(bare(parse(sql)), names)
+
+
+def bare(node: exp.Expression) -> exp.Expression:
+    """Without the brackets around all of it."""
     while isinstance(node, exp.Paren):
         node = node.this
-    return _boolean(node, names)
+    return node
 
 
 def check_condition(definition: str) -> str:
@@ -82,8 +86,8 @@ _WHY = {
 def _unknown(node: exp.Expression) -> str:
     if node.key in _WHY:
         return _WHY[node.key]
-    if isinstance(node, exp.Anonymous):
-        return "%s() is not known to mean the same in SQLite" % node.name.lower()
+    if isinstance(node, exp.Func) and not isinstance(node, exp.Connector):
+        return "%s() is not known to mean the same in SQLite" % node.sql_name().lower()
     if isinstance(node, exp.ByteString):
         return "it has a text with a backslash"
     return "%s is not known to mean the same in SQLite" % node.key.upper()
@@ -137,8 +141,7 @@ def _cast(node: exp.Expression, names: Names) -> Value:
 
 def _typed(node: exp.Expression, names: Names) -> Optional[Value]:
     """As ``translated``; None for a NULL, whose type a cast around it tells."""
-    while isinstance(node, exp.Paren):
-        node = node.this
+    node = bare(node)
     return None if isinstance(node, exp.Null) else translated(node, names)
 
 
@@ -163,8 +166,7 @@ def _comparison(node: exp.Expression, names: Names) -> Value:
 
 def _list_of(node: exp.Expression) -> Optional[exp.Expression]:
     """What ANY or ALL is asked of."""
-    while isinstance(node, exp.Paren):
-        node = node.this
+    node = bare(node)
     found: Optional[exp.Expression] = None
     if isinstance(node, (exp.Any, exp.All)):
         found = node.this
@@ -177,9 +179,7 @@ def _list_of(node: exp.Expression) -> Optional[exp.Expression]:
 
 def _one_of(node: exp.Expression, names: Names) -> Value:
     """``= ANY (ARRAY[…])`` and ``<> ALL (ARRAY[…])``."""
-    side = node.expression
-    while isinstance(side, exp.Paren):
-        side = side.this
+    side = bare(node.expression)
     is_any = isinstance(side, exp.Any) or (isinstance(side, exp.Anonymous) and side.name.upper() == "ANY")
     if is_any is not isinstance(node, exp.EQ):
         raise Untranslatable("its %s is not known to mean the same in SQLite" % ("ANY" if is_any else "ALL"))
@@ -191,16 +191,13 @@ def _one_of(node: exp.Expression, names: Names) -> Value:
 
 def _items(node: exp.Expression) -> Sequence[exp.Expression]:
     """The elements of an array, each cast to what the array is."""
-    while isinstance(node, exp.Paren):
-        node = node.this
+    node = bare(node)
     if isinstance(node, exp.Cast):
         to = node.args["to"]
         inner = to.expressions
         if len(inner) != 1:
             raise Untranslatable("its array is not understood")
-        value = node.this
-        while isinstance(value, exp.Paren):
-            value = value.this
+        value = bare(node.this)
         if (
             isinstance(value, exp.Literal)
             and re.fullmatch(r"\{[\w -]+(,[\w -]+)*\}", value.name)
@@ -250,7 +247,8 @@ def _like(node: exp.Expression, names: Names) -> Value:
 # Logic and arithmetic
 
 
-def _boolean(node: exp.Expression, names: Names) -> str:
+def truth(node: exp.Expression, names: Names) -> str:
+    """SQL of a condition. Raises Untranslatable."""
     value = translated(node, names)
     if value.sort is not Sort.BOOLEAN:
         raise Untranslatable("it is no condition")
@@ -261,14 +259,14 @@ def _logic(node: exp.Expression, names: Names) -> Value:
     word = "AND" if isinstance(node, exp.And) else "OR"
     parts: List[str] = []
     for side in (node.this, node.expression):
-        part = _boolean(side, names)
+        part = truth(side, names)
         other = isinstance(side, (exp.And, exp.Or)) and not isinstance(side, type(node))
         parts.append("(%s)" % part if other else part)
     return Value("%s %s %s" % (parts[0], word, parts[1]), Sort.BOOLEAN)
 
 
 def _not(node: exp.Expression, names: Names) -> Value:
-    part = _boolean(node.this, names)
+    part = truth(node.this, names)
     return Value("NOT %s" % ("(%s)" % part if isinstance(node.this, _OPEN) else part), Sort.BOOLEAN)
 
 
@@ -312,7 +310,7 @@ def _case(node: exp.Expression, names: Names) -> Value:
     parts, results = [], []
     for branch in node.args["ifs"]:
         if node.this is None:
-            asked = _boolean(branch.this, names)
+            asked = truth(branch.this, names)
         else:
             asked = compared(translated(node.this, names), "=", translated(branch.this, names), names.lax)
         result = translated(branch.args["true"], names)
@@ -336,6 +334,7 @@ def _called(node: exp.Expression, names: Names) -> Value:
 
 
 def _function(node: exp.Expression, names: Names) -> Value:
+    require_known(node.name.lower())
     return called(node.name.lower(), [translated(one, names) for one in node.expressions], names)
 
 

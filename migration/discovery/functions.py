@@ -14,13 +14,16 @@ Arguments = Sequence[Value]
 
 def called(name: str, arguments: Arguments, names: Names) -> Value:
     """A call of a function, by its name in PostgreSQL. Raises Untranslatable."""
-    function = _FUNCTIONS.get(name)
-    if function is None:
-        raise Untranslatable("%s() is not known to mean the same in SQLite" % name)
     try:
-        return function(name, arguments, names)
+        return _FUNCTIONS[name](name, arguments, names)
     except (IndexError, ValueError):
         raise Untranslatable("its %s() is not known to mean the same in SQLite" % name) from None
+
+
+def require_known(name: str) -> None:
+    """Raises Untranslatable for a function that is not called here."""
+    if name not in _FUNCTIONS:
+        raise Untranslatable("%s() is not known to mean the same in SQLite" % name)
 
 
 def same_sort(values: Arguments) -> Value:

@@ -30,11 +30,14 @@ _EVERYWHERE = """
 """
 
 
-def mapping_page(schema: SqliteSchema, whose: Mapping[str, str]) -> str:
-    """The page as Markdown. ``whose``: table → which of its rows come along, a sentence."""
+def mapping_page(schema: SqliteSchema, whose: Mapping[str, str], left: Mapping[str, str]) -> str:
+    """The page as Markdown. ``whose``: table → which of its rows come along; ``left``: tables left behind → why."""
     parts = [_HEAD, "\n## Tables\n"]
     for table, described in schema.tables.items():
         parts.extend(_table(described, whose.get(table, "")))
+    if left:
+        parts.append("\n## Tables that stay in PostgreSQL\n\n")
+        parts.extend("- `%s`%s\n" % (table, ": " + why if why else "") for table, why in left.items())
     if schema.others:
         parts.append("\n## Views\n\n")
         parts.extend("- %s\n" % _sentence(note) for note in schema.others)

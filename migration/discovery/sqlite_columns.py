@@ -67,22 +67,17 @@ class Columns:
                 self.notes.append(
                     "column `%s` has no default: SQLite counts a single integer key alone" % column.name
                 )
+        declared = " ".join(words[1:])
         words += self._default(column.name, key == (column.name,) and found.sort is Sort.INTEGER)
         if made.generated:
-            words += self._generated(column.name, made, found)
+            generated = self._generated(column.name, made, found)
+            words += generated
+            says += "; computed, as in PostgreSQL" if generated else ""
         words += self._checks(column.name, made, found)
         if found.limit is not None:
             says += "; SQLite does not check %s" % found.limit
         self.parts.append(Part(" ".join(words), made.comment))
-        self.fields.append(
-            Field(
-                column.name,
-                column.type,
-                column.not_null,
-                " ".join(words[1:3]) if words[2:3] == ["NOT NULL"] else found.declared,
-                says,
-            )
-        )
+        self.fields.append(Field(column.name, column.type, column.not_null, declared, says))
 
     def _default(self, column: str, is_counted: bool) -> Iterable[str]:
         default = self._defaults.get(column, Default(None))
@@ -95,7 +90,7 @@ class Columns:
             self.notes.append("%s: %s" % (original, default.note))
         return [] if default.sql is None else ["DEFAULT " + default.sql]
 
-    def _generated(self, column: str, made: ColumnDefinition, found: Form) -> Iterable[str]:
+    def _generated(self, column: str, made: ColumnDefinition, found: Form) -> List[str]:
         """Generated columns of text, integers and truth are so in SQLite; others are copied, as the validation proves."""
         rules = self._side.definition.rules
         try:

@@ -84,8 +84,6 @@ def form(
     if kind is Kind.FLOAT:
         sort = Sort.SINGLE if name == "real" else Sort.DOUBLE
         return Form(sort, "REAL", "the double of its shortest exact decimal form")
-    if kind is Kind.INTEGER:
-        return _PLAIN[kind]._replace(limit=None if name == "bigint" else "the range of %s" % name)
     if kind in _PLAIN:
         return _PLAIN[kind]
     if name == "citext" or name.endswith(".citext"):
@@ -95,10 +93,10 @@ def form(
             "as it is; compared without regard to the case of ASCII letters",
         )
     if name == "character":
-        return Form(Sort.PADDED, "TEXT", "with its padding blanks", "the length of %s" % base)
+        return Form(Sort.PADDED, "TEXT", "with its padding blanks", "its length")
     if name in ("text", "character varying", "name"):
         sort = Sort.TEXT if deterministic else Sort.OTHER
-        return Form(sort, "TEXT", "as it is", "the length of %s" % base if modifier else None)
+        return Form(sort, "TEXT", "as it is", "its length" if modifier else None)
     return Form(Sort.OTHER, "TEXT", "PostgreSQL's text form")
 
 
@@ -107,7 +105,7 @@ def _number(name: str, modifier: Tuple[int, ...]) -> Form:
         return Form(Sort.DIGITS, "TEXT", "the number's digits, without the currency's sign")
     if modifier:
         precision, scale = modifier[0], modifier[1] if len(modifier) > 1 else 0
-        limit = "the digits of numeric(%s)" % ",".join(map(str, modifier))
+        limit = "how many digits it has"
         if scale <= 0 and precision - scale <= _WHOLE_DIGITS:
             return Form(Sort.DECIMAL, "NUMERIC", "the same whole number", limit)
         if precision <= _DIGITS and abs(scale) <= _FURTHEST:

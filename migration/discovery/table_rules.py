@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from migration.discovery.definitions import Definition, Index, IndexPart, Rule
-from migration.discovery.expressions import condition, parse, translated
+from migration.discovery.expressions import condition, translate
 from migration.discovery.sqlite_names import Names as Given
 from migration.discovery.sqlite_names import listed, name
 from migration.discovery.sqlite_types import Form, Sort
@@ -107,7 +107,7 @@ def _weaker(side: Side, columns: Sequence[Optional[str]], shown: str) -> Iterato
     for column in columns:
         why = None if column is None else _SAME_VALUES.get(side.forms[column].sort)
         if why is not None:
-            yield "%s holds as far as that: %s" % (shown, why)
+            yield "%s is weaker here: %s" % (shown, why)
 
 
 def _shown(rule: Rule) -> str:
@@ -297,7 +297,7 @@ def _index(index: Index, unique: bool, side: Side, names: Names, folds: bool) ->
 
 
 def _expression(part: IndexPart, names: Names) -> str:
-    value = translated(parse(part.sql), names)
+    value = translate(part.sql, names)
     return value.sql if value.sql.endswith(")") or value.sql.isidentifier() else "(%s)" % value.sql
 
 
@@ -307,7 +307,7 @@ def _is_lowered(part: IndexPart) -> bool:
 
 def _less_unique(index: Index, side: Side, shown: str) -> Iterator[str]:
     if any(map(_is_lowered, index.parts)):
-        yield "%s is unique as far as ASCII letters: SQLite's lower() and upper() know no others" % shown
+        yield "%s is weaker here: SQLite's lower() and upper() know ASCII letters alone" % shown
     if index.nulls_equal:
         yield "%s: SQLite takes two NULLs for different" % shown
     yield from _weaker(side, [part.column for part in index.parts], shown)

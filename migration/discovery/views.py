@@ -11,7 +11,7 @@ from sqlglot import exp
 
 from migration.discovery.comparisons import compared
 from migration.discovery.definitions import View
-from migration.discovery.expressions import parse, translated
+from migration.discovery.expressions import bare, parse, translated, truth
 from migration.discovery.sqlite_names import name
 from migration.discovery.sqlite_types import Sort
 from migration.discovery.values import Names, Untranslatable, Value
@@ -81,7 +81,7 @@ class _Query:
             joined = self._table(source.this) + self._joined(node.args.get("joins") or [])
             self._clauses.append("FROM " + joined)
         self._names = self._given._replace(columns={**self._outer, **self._columns}, further=self._further)
-        values = [translated(_unnamed(one), self._names) for one in node.expressions]
+        values = [translated(bare(_unnamed(one)), self._names) for one in node.expressions]
         self._select = [value.sql for value in values]
         if node.args.get("distinct") is not None:
             _require_only(node.args["distinct"], ())
@@ -101,7 +101,7 @@ class _Query:
         listed = self._select
         if columns is not None:
             listed = ["%s AS %s" % (sql, name(column)) for sql, column in zip(self._select, columns)]
-        return "\n".join(["SELECT %s%s" % (self._distinct, ", ".join(listed)), *self._clauses])
+        return "\n".join(["SELECT %s%s" % (self._distinct, ", ".join(listed) or "1"), *self._clauses])
 
     # FROM and JOIN
 
@@ -158,15 +158,12 @@ class _Query:
                 raise Untranslatable("its USING is not understood")
             conditions.append(compared(left, "=", right))
             self._columns[(column.name,)] = left
-        return "(%s)" % " AND ".join(conditions)
+        return " AND ".join(conditions)
 
     # The other clauses
 
     def _condition(self, node: exp.Expression) -> str:
-        value = translated(node, self._names)
-        if value.sort is not Sort.BOOLEAN:
-            raise Untranslatable("it is no condition")
-        return value.sql
+        return truth(bare(node), self._names)
 
     def _group(self, node: exp.Expression) -> None:
         _require_only(node, ("expressions",))

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, Mapping, Optional
 
 from migration import files
+from migration.discovery import words
 from migration.discovery.classes import Classes
 from migration.discovery.config_file import config_text
+from migration.discovery.mapping_page import mapping_page
 from migration.discovery.source import Source
 from migration.discovery.sqlite_schema import SqliteSchema, schema_of
 from migration.errors import TargetError, UsageError
@@ -55,7 +57,7 @@ def texts(source: Source, classes: Classes, settings: Settings, leaving: Optiona
     schema = schema_of(source.db, [table.name for table in classes.migrated])
     config = config_text(source, classes, {**known, **settings.postgres}, leaving, schema.refused)
     loaded(config)
-    return {CONFIG: config, SCHEMA: schema.text, MAPPING: _mapping(schema)}
+    return {CONFIG: config, SCHEMA: schema.text, MAPPING: _mapping(schema, classes)}
 
 
 def loaded(config: str) -> Mapping[str, Any]:
@@ -66,22 +68,19 @@ def loaded(config: str) -> Mapping[str, Any]:
     return module.__dict__
 
 
-def _mapping(schema: SqliteSchema) -> str:
-    """Field by field what becomes of it."""
-    lines = ["# What becomes of each field", ""]
-    for table in schema.tables.values():
-        lines += [
-            "## %s → %s" % (table.table, table.target),
-            "",
-            "| PostgreSQL | type | SQLite | |",
-            "|---|---|---|---|",
-        ]
-        for field in table.fields:
-            cells = (field.name, field.type, field.declared or "—", field.says)
-            lines.append("| %s |" % " | ".join(cell.replace("|", "\\|") for cell in cells))
-        lines += ["", *("- %s" % note for note in table.notes), ""]
-    lines += ["- %s" % note for note in schema.others]
-    return "\n".join(lines) + "\n"
+def _mapping(schema: SqliteSchema, classes: Classes) -> str:
+    """Field by field what becomes of it; of tables that are left behind why."""
+    whose = {
+        table.name: "%s: %s" % ("`%s`" % words.written(table.rule), "; ".join(table.reasons))
+        if table.reasons
+        else "`%s`" % words.written(table.rule)
+        for table in classes.migrated
+        if table.rule is not None
+    }
+    left = {
+        table.name: "; ".join(table.reasons) for table in classes.tables if table.name not in schema.tables
+    }
+    return mapping_page(schema, whose, left)
 
 
 def write(folder: Path, texts_: Mapping[str, str]) -> None:
