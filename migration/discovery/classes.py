@@ -95,6 +95,7 @@ class _Classifier:
         self.uncertain: Dict[str, Guess] = {}  # tables that are a root's by a doubtful guess alone
         self.levels = self._levels()
         self.belonging = Belonging(source, root, self.links)
+        self.proved: Set[Link] = set()  # references that never leave a root's rows
 
     def _levels(self) -> Dict[str, int]:
         """How many references lead from each table to the root; only tables from which some do."""
@@ -244,8 +245,8 @@ class _Classifier:
         rules = list(ways)
         complete = [number for number, missed in enumerate(found.missed) if not missed]
         if complete:
-            number = complete[0]
-            rule = rules[number]
+            rule = rules[complete[0]]
+            self.proved |= {ways[rules[number]] for number in complete}
             reasons = [self._reason(table, ways[rule])]
             others = [written(way) for way in rules if way is not rule]
             if others:
@@ -377,7 +378,10 @@ class _Classifier:
             if link.key.table == table.name
             and link.key.parent in self.levels
             and (table.assumed != self._way(link) or link.key.parent == table.name)
+            and link not in self.proved
         ]
+        if table.exact and not links:
+            return table
         rows, found = self.belonging.leaving(table.name, links)
         behind = dict.fromkeys(table.left_behind)
         for link, counts in zip(links, found):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import msgspec
 import psycopg2
@@ -69,7 +69,10 @@ def defaults_of(db: Snapshot, table: str, wanted: Sequence[Wanted]) -> Dict[str,
     found: Dict[str, Default] = {}
     constant: List[Wanted] = []
     for one in wanted:
-        if re.match(r"nextval\(", one.default):
+        plain = _plain(one)
+        if plain is not None:
+            found[one.column.name] = Default(plain)
+        elif re.match(r"nextval\(", one.default):
             found[one.column.name] = Default(
                 None, "PostgreSQL takes it from a sequence, which SQLite has none of"
             )
@@ -78,14 +81,36 @@ def defaults_of(db: Snapshot, table: str, wanted: Sequence[Wanted]) -> Dict[str,
         else:
             found[one.column.name] = _function(one)
     values = _evaluated(db, table, constant)
-    if values is None:  # one of them cannot be evaluated: each by itself
-        alone = [_evaluated(db, table, [one]) for one in constant]
-        values = [(None, False) if value is None else value[0] for value in alone]
-    for one, (value, is_known) in zip(constant, values):
-        found[one.column.name] = (
-            _literal(one, value) if is_known else Default(None, "PostgreSQL cannot evaluate it")
-        )
+    if values is None:  # PostgreSQL cannot evaluate one of them: each by itself
+        for one in constant:
+            alone = _evaluated(db, table, [one])
+            refused = Default(None, "PostgreSQL cannot evaluate it")
+            found[one.column.name] = refused if alone is None else _literal(one, alone[0])
+    else:
+        found.update({one.column.name: _literal(one, value) for one, value in zip(constant, values)})
     return found
+
+
+# Most constants, without asking: they stand there as the import would write them
+_PLAIN = {
+    Sort.INTEGER: re.compile(r"(-?\d{1,18})|'(-?\d{1,18})'::(?:smallint|integer|bigint)"),
+    Sort.DECIMAL: re.compile(r"(-?\d{1,9})"),
+    Sort.DOUBLE: re.compile(r"(-?\d{1,9})"),
+    Sort.TEXT: re.compile(r"('[^'\\]*')::(?:text|character varying)"),
+    Sort.ENUM: re.compile(r"('[^'\\]*')::[\w.]+"),
+    Sort.JSONB: re.compile(r"('[^'\\]*')::jsonb"),
+    Sort.BOOLEAN: re.compile("true|false"),
+}
+
+
+def _plain(one: Wanted) -> Optional[str]:
+    pattern = _PLAIN.get(one.form.sort)
+    match = None if pattern is None else pattern.fullmatch(one.default)
+    if match is None:
+        return None
+    if one.form.sort is Sort.BOOLEAN:
+        return str(int(one.default == "true"))
+    return str(next(filter(None, match.groups())))
 
 
 def _function(one: Wanted) -> Default:
@@ -115,8 +140,8 @@ def _constant(node: exp.Expression, sort: Sort) -> bool:
     return False
 
 
-def _evaluated(db: Snapshot, table: str, wanted: Sequence[Wanted]) -> Optional[List[Tuple[Any, bool]]]:
-    """The values as a bundle would have them, each with True; None where PostgreSQL refuses one."""
+def _evaluated(db: Snapshot, table: str, wanted: Sequence[Wanted]) -> Optional[List[msgspec.Raw]]:
+    """The values as a bundle would have them; None where PostgreSQL refuses one."""
     if not wanted:
         return []
     shown = []
@@ -139,7 +164,7 @@ def _evaluated(db: Snapshot, table: str, wanted: Sequence[Wanted]) -> Optional[L
             cursor.execute("ROLLBACK TO SAVEPOINT defaults")
             return None
     values = msgspec.json.decode(record.encode("utf-8"), type=Dict[str, msgspec.Raw])
-    return [(values["c%d" % place], True) for place in range(len(wanted))]
+    return [values["c%d" % place] for place in range(len(wanted))]
 
 
 def _literal(one: Wanted, raw: msgspec.Raw) -> Default:

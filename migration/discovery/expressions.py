@@ -7,6 +7,7 @@ raises ``Untranslatable``: the caller leaves the expression out and says so.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, Type
 
@@ -21,6 +22,7 @@ from migration.discovery.sqlite_types import Sort
 from migration.discovery.values import NUMBERS, Names, Untranslatable, Value, number, text
 
 
+@functools.lru_cache(maxsize=4096)  # many columns and rules are alike
 def parse(sql: str) -> exp.Expression:
     """PostgreSQL's SQL as sqlglot reads it. Raises Untranslatable."""
     try:

@@ -38,51 +38,50 @@ class Script:
     ) -> List[str]:
         """A table with those of the CHECKs that SQLite takes. Returns why others are left out. Raises UsageError (exit 2)."""
         kept, refused = list(checks), []
-        if self._refusal(_create(target, comment, [*parts, *checks])) is not None:
+        why = self._refusal(_create(target, comment, [*parts, *checks]))
+        if why is not None:  # which of them? each by itself
             for check in checks:
                 why = self._refusal(_create(target, comment, [*parts, check]))
-                if why is not None:
+                if why is None:
+                    self._database.execute("DROP TABLE " + name(target))
+                else:
                     kept.remove(check)
                     refused.append("`%s` is left out: %s" % (check.sql, why))
-        sql = _create(target, comment, [*parts, *kept])
-        try:
-            self._database.execute(sql)
-        except sqlite3.Error as error:
+            why = self._refusal(_create(target, comment, [*parts, *kept]))
+        if why is not None:
             raise UsageError(
-                "SQLite takes no table like %s: %s" % (target, error),
+                "SQLite takes no table like %s: %s" % (target, why),
                 "leave the table behind with EXCLUDED_TABLES, or write its CREATE TABLE by hand",
-            ) from error
-        self._statements += ["", sql]
+            )
+        self._statements += ["", _create(target, comment, [*parts, *kept])]
         return refused
 
     def add_index(self, statement: str) -> Optional[str]:
         """Returns why it is left out, where it is."""
         why = self._refusal(statement)
         if why is None:
-            self._database.execute(statement)
             self._statements.append(statement)
         return why
 
     def add_view(self, view: str, comment: Optional[str], query: str) -> Optional[str]:
         """Returns why it is left out, where it is. What a view reads, SQLite looks up as it is read."""
         statement = "\n".join([*_comment(comment, ""), "CREATE VIEW %s AS" % name(view), query + ";"])
-        why = self._refusal(statement, "SELECT * FROM %s LIMIT 0" % name(view))
+        why = self._refusal(statement)
+        if why is not None:
+            return why
+        why = self._refusal("SELECT * FROM %s LIMIT 0" % name(view))
         if why is None:
-            self._database.execute(statement)
             self._statements += ["", statement]
+        else:
+            self._database.execute("DROP VIEW " + name(view))
         return why
 
-    def _refusal(self, *statements: str) -> Optional[str]:
-        """Why SQLite does not take them; nothing of them stays."""
-        self._database.execute("SAVEPOINT one")
+    def _refusal(self, statement: str) -> Optional[str]:
+        """Run a statement. Returns why SQLite does not take it, where it does not; then nothing of it stays."""
         try:
-            for statement in statements:
-                self._database.execute(statement)
+            self._database.execute(statement)
         except sqlite3.Error as error:
             return "SQLite says: %s" % error
-        finally:
-            self._database.execute("ROLLBACK TO one")
-            self._database.execute("RELEASE one")
         return None
 
 
