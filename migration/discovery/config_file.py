@@ -8,7 +8,7 @@ from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 from migration.discovery.classes import Classed, Classes, Departure, Group
 from migration.discovery.source import Source
 from migration.discovery.words import columns_text, counted, listed, names, text, written
-from migration.model import Way
+from migration.model import ForeignKey, Way
 from migration.postgres.catalog import Catalog
 
 _TOP = '''"""What an operator may change: where things are, who is migrated, and which tables.
@@ -147,7 +147,7 @@ def _entry(table: Classed, dropped: Sequence[str]) -> Iterator[str]:
 def _references(source: Source, classes: Classes) -> Iterator[List[str]]:
     for key, _, why, when, _ in classes.links:
         if why:
-            parts = [text(key.table), columns_text(key.columns), text(key.parent)]
+            parts = [_reference(key)]
             if key.parent_columns != source.catalog.primary_keys.get(key.parent):
                 parts.append(columns_text(key.parent_columns))
             if when:
@@ -156,6 +156,10 @@ def _references(source: Source, classes: Classes) -> Iterator[List[str]]:
                 *_comment("inferred %s; every value leads to a row" % why),
                 "    Reference(%s)," % ", ".join(parts),
             ]
+
+
+def _reference(key: ForeignKey) -> str:
+    return ", ".join([text(key.table), columns_text(key.columns), text(key.parent)])
 
 
 def _reference_lines(references: Sequence[List[str]]) -> List[str]:
@@ -173,7 +177,13 @@ def _leaving_lines(departures: Sequence[Departure], leaving: Optional[str]) -> L
         '# What becomes of references that lead to rows of others: "stop" the export, "skip" the row, "cut" the reference',
         '# to NULL where its column allows it, or "bring" the row that it names.',
     ]
-    lines += [line for departure in departures for line in _comment(described(departure), "")]
+    for departure in departures:
+        lines += _comment(described(departure), "")
+        if not departure.link.optional:
+            advice = (
+                'to leave such rows out: Reference(%s, leaving="skip"); or "bring" takes the others along'
+            )
+            lines += _comment("  " + advice % _reference(departure.link.key), "")
     if not departures:
         lines.append("# There was none when this was written.")
     return [*lines, "LEAVING = %s" % text(leaving or "stop")]
