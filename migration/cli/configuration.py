@@ -101,7 +101,8 @@ def settings(arguments: argparse.Namespace, config: Any, asks_postgres: bool = T
     found = _Lookup(arguments, arguments.environment, config)
     postgres, fallback = _postgres(found) if asks_postgres else ({}, None)
     require_tuple("EXCLUDED_TABLES", config.EXCLUDED_TABLES)
-    require_tuple("UNRELATED_TABLES", config.UNRELATED_TABLES)
+    unrelated = getattr(config, "UNRELATED_TABLES", None)
+    require_tuple("UNRELATED_TABLES", unrelated)
     references, leaving = getattr(config, "REFERENCES", ()), getattr(config, "LEAVING", "stop")
     require_well_formed(config.TABLES, config.ROOT, references, leaving)
     require_distinct(table.name for table in config.TABLES)
@@ -120,7 +121,8 @@ def settings(arguments: argparse.Namespace, config: Any, asks_postgres: bool = T
         references=tuple(references),
         leaving=leaving,
         excluded_tables=tuple(config.EXCLUDED_TABLES),
-        unrelated_tables=tuple(config.UNRELATED_TABLES),
+        unrelated_tables=tuple(unrelated or ()),
+        every_table=unrelated is not None,
         backup=not getattr(arguments, "no_backup", False),
         keep_backups=getattr(arguments, "keep_backups", None),
         skip_orphans=getattr(arguments, "orphans", "stop") == "skip",

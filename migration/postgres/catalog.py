@@ -134,7 +134,8 @@ def _require_one_declaration(settings: Settings) -> None:
 
 
 def _require_declarations(settings: Settings, catalog: Catalog) -> None:
-    """Every table must be migrated, excluded or unrelated.
+    """Every table must be migrated, excluded or unrelated; where config has no UNRELATED_TABLES, only those with a way to
+    the root, and those that migrated rows refer to.
 
     An inheriting table counts as its parent, unless it has extra columns.
     """
@@ -155,6 +156,9 @@ def _require_declarations(settings: Settings, catalog: Catalog) -> None:
     unknown = [name for name in sorted(catalog.relations) if name not in known | inherited]
     users = user_tables(catalog, settings)
     theirs = [name for name in unknown if name in users]
+    if not settings.every_table:
+        needed = {key.parent for key in _kept_references(settings, catalog)}
+        unknown = [name for name in unknown if name in needed]
     if theirs:
         raise UsageError(
             "users' data that config does not account for: table %s" % ", ".join(theirs),
@@ -168,14 +172,16 @@ def _require_declarations(settings: Settings, catalog: Catalog) -> None:
 
 
 def user_tables(catalog: Catalog, settings: Settings) -> Set[str]:
-    """Tables that are users' by config or by a ``user_id`` column, those with a foreign-key path to them, and their heirs."""
+    """Tables that are users' by config or by their owner column, those with a foreign-key path to them, and their heirs."""
     found = {
         table.name
         for table in settings.tables
         if any(part.way in (Way.OWNED, Way.CHILD, Way.ROOT, Way.WHERE) for part in table.ownership.parts)
     }
     found.add(settings.root.name)
-    found |= {name for name in catalog.columns if catalog.has(name, ("user_id",))}
+    owner = usual_owner(settings)
+    if owner is not None:
+        found |= {name for name in catalog.columns if _has_owner(name, owner, settings, catalog)}
     children: Dict[str, Set[str]] = {}
     for key in catalog.foreign_keys:
         children.setdefault(key.parent, set()).add(key.table)
@@ -186,6 +192,18 @@ def user_tables(catalog: Catalog, settings: Settings) -> Set[str]:
         found |= more
         waiting.extend(more)
     return found - {settings.root.name}
+
+
+def usual_owner(settings: Settings) -> Optional[str]:
+    """The column by which most tables of config belong to the root: others that have it are taken for the root's too."""
+    owners = [table.owner for table in settings.tables if table.ownership.way is Way.OWNED]
+    found = max(owners, key=owners.count, default=None)
+    return found if 1 < owners.count(found) > len(owners) // 2 else None
+
+
+def _has_owner(table: str, owner: str, settings: Settings, catalog: Catalog) -> bool:
+    """Whether a table has the usual owner column, and not as a key that rows of others would be named by."""
+    return catalog.has(table, (owner,)) and catalog.primary_keys.get(table) != (owner,)
 
 
 def _advice(table: str, settings: Settings, catalog: Catalog) -> str:
@@ -214,8 +232,10 @@ def ownership_advice(table: str, settings: Settings, catalog: Catalog) -> Option
     for key in keys:
         if key.parent == settings.root.name and key.parent_columns == (settings.root.key,):
             return 'owned_by("%s")' % key.columns[0]
-    if catalog.has(table, ("user_id",)) and not any(key.columns == ("user_id",) for key in keys):
-        return 'owned_by("user_id")'
+    owner = usual_owner(settings)
+    declared = {key.columns for key in keys}
+    if owner is not None and catalog.has(table, (owner,)) and (owner,) not in declared:
+        return 'owned_by("%s")' % owner
     users = user_tables(catalog, settings) | {settings.root.name}
     for key in sorted(keys, key=lambda key: key.parent not in declared_tables(settings)):
         if key.parent in users:
@@ -228,11 +248,22 @@ def child_advice(key: ForeignKey) -> str:
     return 'child_of("%s", %s)' % (key.parent, columns if len(key.columns) == 1 else "(%s)" % columns)
 
 
+def _kept_references(settings: Settings, catalog: Catalog) -> List[ForeignKey]:
+    """The foreign keys of migrated tables by columns that are not dropped."""
+    dropped = {table.name: set(table.dropped) for table in settings.tables}
+    return [
+        key
+        for key in catalog.foreign_keys
+        if key.table in dropped and not dropped[key.table] & set(key.columns)
+    ]
+
+
 def _require_unrelated(settings: Settings, catalog: Catalog) -> None:
     """Tables in UNRELATED_TABLES must have no foreign key to users, and no migrated table may refer to them."""
     listed = [name for name in catalog.relations if is_listed(name, settings.unrelated_tables)]
     users = user_tables(catalog, settings)
-    declared = {table.name: set(table.dropped) for table in settings.tables}
+    declared = declared_tables(settings)
+    references = _kept_references(settings, catalog)
     with_heirs = {heir: name for name in reversed(listed) for heir in (*catalog.heirs(name), name)}
     for name, named in with_heirs.items():
         if name in declared or is_listed(name, settings.excluded_tables):
@@ -245,8 +276,8 @@ def _require_unrelated(settings: Settings, catalog: Catalog) -> None:
                 % (name, named),
                 _advice(name, settings, catalog),
             )
-        for key in catalog.foreign_keys:
-            if key.parent == name and key.table in declared and not declared[key.table] & set(key.columns):
+        for key in references:
+            if key.parent == name:
                 raise UsageError(
                     "config.UNRELATED_TABLES names %s, and rows of %s refer to it by %s"
                     % (name, key.table, ", ".join(key.columns)),
