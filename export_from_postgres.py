@@ -17,7 +17,7 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Dict, List, Mapping, Optional, Sequence
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from migration.bundle.manifest import Manifest
 from migration.bundle.writing import Writer, new_bundle
@@ -27,6 +27,7 @@ from migration.postgres import connecting, parameters
 from migration.postgres.orphans import LISTED_ORPHANS, Orphans
 from migration.postgres.rows import Rows, rows_of_user
 from migration.postgres.snapshot import Snapshot
+from migration.postgres.unchanged import Taken, taken
 from migration.settings import Settings
 from migration.sqlite.schema import read_schema
 
@@ -35,10 +36,11 @@ log = logging.getLogger("migration.export")
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote, and the seconds that each table took."""
+    """What an export wrote, the seconds that each table took, and what a validation by the same process may rely on."""
 
     manifest: Manifest
     seconds: Mapping[str, float]
+    taken: Taken
 
 
 def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
@@ -51,7 +53,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
     new one is complete.
     """
     schema = read_schema(settings.schema_path)
-    started = time.perf_counter()
+    started, ends = time.perf_counter(), db is None
     with connecting.opened(settings, db) as db:
         log.debug("export: PostgreSQL %s, snapshot %s", db.server_version, db.visible())
         rows = rows_of_user(
@@ -60,7 +62,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
         rows.require_kept()
         for line in rows.suspects():
             log.warning("%s", line)
-        skipped = _orphans(rows, settings)
+        skipped, cut = _orphans(rows, settings)
         left_behind = _left_behind(rows)
         columns = sum(len(rows.catalog.columns[table.name]) for table in settings.tables)
         log.debug(
@@ -73,8 +75,10 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
         sql_ascii = db.connection.get_parameter_status("server_encoding") == "SQL_ASCII"
         with new_bundle(settings.data_dir, [table.file for table in settings.whole_tables], sql_ascii) as out:
             out.single_rows({table: rows.record(table) for table in settings.single_rows})
-            seconds = _write_tables(rows, settings, out)
+            seconds, sent = _write_tables(rows, settings, out)
             log.debug("export: %d tables read in %.2f s", len(seconds), sum(seconds.values()))
+            out.changes(rows.leaving.listed())
+            read = taken(rows, {**out.row_counts, **sent}, out.checksums, ends)
             db.require_unchanged()
             manifest = Manifest(
                 export_timestamp=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -87,6 +91,10 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
                 keys={table.name: rows.catalog.keys[table.name] for table in settings.tables},
                 orphans_skipped=skipped,
                 left_behind=left_behind,
+                orphans=rows.leaving.declared,
+                cut=cut,
+                brought=rows.leaving.brought,
+                brought_by=rows.leaving.brought_by(),
                 owners=rows.owner_texts,
                 source=parameters.masked(settings.postgres),
                 server_version=db.server_version,
@@ -102,37 +110,52 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
         time.perf_counter() - started,
     )
     log.info("bundle of user %s written to %s", manifest.user_id, settings.data_dir)
-    return Exported(manifest, seconds)
+    return Exported(manifest, seconds, read)
 
 
-def _write_tables(rows: Rows, settings: Settings, out: Writer) -> Dict[str, float]:
-    """Write each table's file; returns the seconds of each."""
+def _write_tables(rows: Rows, settings: Settings, out: Writer) -> Tuple[Dict[str, float], Dict[str, int]]:
+    """Write each table's file; returns the seconds of each, and the rows that PostgreSQL says it sent."""
     seconds: Dict[str, float] = {}
+    sent: Dict[str, int] = {}
     total = sum(map(rows.count, settings.whole_tables)) if terminal.wants_progress() else None
     with terminal.progress("export", total) as advance:
         for table in settings.whole_tables:
             started = time.perf_counter()
             with out.table(table.name, table.file, advance) as sink:
-                rows.copy(table, sink)
+                sent[table.name] = rows.copy(table, sink)
             seconds[table.name] = time.perf_counter() - started
             log.info("exported %s: %d rows in %.1f s", table.name, sink.rows, seconds[table.name])
-    return seconds
+    return seconds, sent
 
 
-def _orphans(rows: Rows, settings: Settings) -> Dict[str, int]:
-    """Stop at rows that refer to rows that are not the user's, or count what is left out, table by table."""
+def _orphans(rows: Rows, settings: Settings) -> Tuple[Dict[str, int], Dict[str, int]]:
+    """Stop at rows that refer to rows that are not the user's, or count what is left out and what is cut.
+
+    The first by table, the second by reference.
+    """
+    rows.leaving.require_no_explosion()
     found = rows.orphans()
-    if not found:
-        return {}
-    if not settings.skip_orphans:
+    stopping = [orphans for orphans in found if orphans.leaving == "stop"]
+    if stopping:
         raise SourceError(
             "rows of the user refer to rows that are not exported: "
-            + _counted(found, "leads to no exported row of"),
+            + _counted(stopping, "leads to no exported row of"),
             "correct them in PostgreSQL, or leave these rows out with --orphans skip",
         )
-    for line in _lines(found, "leads to no exported row of"):
+    for line in _lines(
+        [orphans for orphans in found if orphans.leaving == "skip"], "leads to no exported row of"
+    ):
         log.warning("left out: %s", line)
-    return dict(rows.skipped)
+    cut: Dict[str, int] = {}
+    for orphans in found:
+        if orphans.leaving == "cut":
+            rows.leaving.require_cuttable(orphans.table, orphans.columns, orphans.parent)
+            name = "%s (%s) → %s" % (orphans.table, ", ".join(orphans.columns), orphans.parent)
+            cut[name] = cut.get(name, 0) + orphans.rows
+            log.warning("cut to NULL: %s in %d rows", name, orphans.rows)
+    for table, number in rows.leaving.brought.items():
+        log.warning("brought: %d rows of %s that are not the user's", number, table)
+    return dict(rows.skipped), cut
 
 
 def _left_behind(rows: Rows) -> Dict[str, int]:

@@ -54,10 +54,11 @@ class Imported:
     equal: Optional[Equal]
 
 
-def import_(settings: Settings, validated: bool = False) -> Imported:
+def import_(settings: Settings, validated: bool = False, digested: bool = True) -> Imported:
     """Import the bundle in ``settings.data_dir`` to ``settings.sqlite_path``.
 
     ``validated``: a validation follows in this process, so compare the database while SQLite looks through it.
+    ``digested``: it may need digests of all records, as this process has not exported them.
 
     Raises MigrationError: exit 2 where the schema does not fit, 3 for a value that SQLite cannot hold,
     4 for the bundle, 5 for SQLite. In each case the old database is as it was.
@@ -76,7 +77,7 @@ def import_(settings: Settings, validated: bool = False) -> Imported:
                 filled = _load(database, export, settings, columns, schema)
                 loaded = time.perf_counter()
                 _index(database, deferred)
-                equal = _check(staged, settings, schema, export if validated else None)
+                equal = _check(staged, settings, schema, export if validated else None, digested)
                 log.info("indexes, triggers and checks: %.1f s", time.perf_counter() - loaded)
                 building.finish(database, staged, schema)
             stamp = publishing.stamp(staged)
@@ -126,7 +127,9 @@ def _index(database: sqlite3.Connection, deferred: Sequence[str]) -> None:
     log.debug("import: %d indexes and triggers made in %.2f s", len(deferred), seconds)
 
 
-def _check(staged: Path, settings: Settings, schema: Schema, export: Optional[Reader]) -> Optional[Equal]:
+def _check(
+    staged: Path, settings: Settings, schema: Schema, export: Optional[Reader], digested: bool
+) -> Optional[Equal]:
     """Refuse what is not sound. Meanwhile the file is synced, and compared with ``export`` if there is one."""
     started, equal = time.perf_counter(), None
     with integrity.looked_through(staged):
@@ -135,7 +138,7 @@ def _check(staged: Path, settings: Settings, schema: Schema, export: Optional[Re
             from migration.validation import at_import
 
             with terminal.progress("compare", sum(export.manifest.row_counts.values())) as advance:
-                equal = at_import.compare(staged, settings, schema, export, advance)
+                equal = at_import.compare(staged, settings, schema, export, digested, advance)
     seconds = time.perf_counter() - started
     log.debug("import: integrity, foreign keys%s checked in %.2f s", " and cells" if equal else "", seconds)
     return equal

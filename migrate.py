@@ -160,6 +160,7 @@ def phases_in_a_row(
     ``db``: an open snapshot to read, which stays open; None: each phase has its own. ``importing``: entered around the
     import alone. Raises MigrationError as the phases do, and before the first of them for what would stop a later one.
     """
+    exported: Optional[Exported] = None
     if Phase.EXPORT in chosen:
         from export_from_postgres import export
 
@@ -185,13 +186,14 @@ def phases_in_a_row(
         from import_to_sqlite import import_
 
         with importing or contextlib.nullcontext():
-            imported = import_(settings, validated=Phase.VALIDATION in chosen)
+            imported = import_(settings, Phase.VALIDATION in chosen, exported is None)
         stamp, equal = imported.stamp, imported.equal
         yield Done(imported=imported)
     if Phase.VALIDATION in chosen:
         from validate_migration import validate
 
-        yield Done(report=validate(settings, db, stamp, equal))
+        taken = None if exported is None else exported.taken
+        yield Done(report=validate(settings, db, stamp, equal, taken))
 
 
 def _summarize(exported: Optional[Exported], imported: Optional[Imported], settings: Settings) -> None:
@@ -216,7 +218,9 @@ def _summarize(exported: Optional[Exported], imported: Optional[Imported], setti
         )
         terminal.summary(title, ["table", "rows", "bytes", *phases], rows)
     for name, left_out in manifest.orphans_skipped.items():
-        log.warning("left out of %s by --orphans skip: %d rows that refer to rows of others", name, left_out)
+        log.warning(
+            "left out of %s by %s: %d rows that refer to rows of others", name, manifest.skipped_by, left_out
+        )
     if imported is not None and imported.backup is not None:
         log.info(
             "to go back: python migrate.py --restore %s --sqlite-path %s",

@@ -15,6 +15,7 @@ if __name__ == "__main__":  # before what may fail is imported
 
 import argparse
 import contextlib
+import dataclasses
 import logging
 import sys
 import time
@@ -25,6 +26,7 @@ from migration.bundle.folder import held
 from migration.cli import configuration, options, running, terminal
 from migration.errors import ExitCode
 from migration.postgres.snapshot import Snapshot
+from migration.postgres.unchanged import Taken
 from migration.settings import Settings
 from migration.sqlite import publishing
 from migration.sqlite.schema import read_schema
@@ -67,18 +69,20 @@ def validate(
     db: Optional[Snapshot] = None,
     sound: Optional[publishing.Stamp] = None,
     equal: Optional[Equal] = None,
+    taken: Optional[Taken] = None,
 ) -> Report:
     """Check ``settings.sqlite_path`` and write the report.
 
     ``db``: an open snapshot to compare with and to leave open; None: one of its own. ``sound``: the stamp of a
     file whose integrity and references ``import_`` has checked: in this very file they are not checked again.
     ``equal``: what comparing that file gave, which is not repeated either while nobody has written the bundle.
+    ``taken``: what this process has exported: of tables that cannot have changed since, PostgreSQL makes no digest.
 
     Raises MigrationError: exit 2 for the schema, 3 for PostgreSQL (unless ``settings.offline``), 4 for the
     bundle, 5 where there is no database. Differences are no error here: they stand in the report.
     """
     with _data_folder(settings):
-        made = _checked(settings, db, sound, equal)
+        made = _checked(settings, db, sound, equal, taken)
         for check in made.checks:
             log.debug("check %s", check)
         for message in made.errors:
@@ -102,7 +106,11 @@ def _data_folder(settings: Settings) -> Iterator[None]:
 
 
 def _checked(
-    settings: Settings, db: Optional[Snapshot], sound: Optional[publishing.Stamp], equal: Optional[Equal]
+    settings: Settings,
+    db: Optional[Snapshot],
+    sound: Optional[publishing.Stamp],
+    equal: Optional[Equal],
+    taken: Optional[Taken],
 ) -> Report:
     started, timestamp = time.perf_counter(), datetime.now().isoformat(timespec="seconds")
     schema = read_schema(settings.schema_path)
@@ -112,9 +120,12 @@ def _checked(
         context = stack.enter_context(
             inputs.context_of(file.database, settings, schema, db, fresh=sound is not None)
         )
+        if taken is not None:
+            unchanged = since_export.unchanged_tables(context, taken)
+            context = dataclasses.replace(context, digested=context.digested - unchanged)
         digests = stack.enter_context(since_export.digests(context))
         if equal is not None and is_sound and equal.holds_for(context):
-            tables = equal.tables
+            tables = comparison.with_digests(context, equal.tables)
         else:
             with terminal.progress("validate", context.expected_rows) as advance:
                 tables = comparison.compare_tables(context, advance)

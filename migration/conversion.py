@@ -344,6 +344,7 @@ class RecordDecoder:
             gc=False,
         )
         self._decoder = msgspec.json.Decoder(self._type)
+        self._list_decoder = msgspec.json.Decoder(List[self._type])  # type: ignore[name-defined]
         self._encoder = msgspec.json.Encoder()
 
     def __call__(self, text: bytes) -> Any:
@@ -371,19 +372,13 @@ class RecordDecoder:
             reject_duplicates(text)
         return record
 
-    def many(self, texts: Sequence[bytes]) -> List[Any]:
-        """As many records: at once where all of them are written as we write them, else one by one."""
-        lines = b"\n".join(texts)
+    def many(self, lines: bytes) -> Optional[List[Any]]:
+        """The records of lines with a comma between two; None if one of them is not written as we write it."""
         try:
-            records: List[Any] = self._decoder.decode_lines(lines)
-            written = self._encoder.encode_lines(records)
-            # a newline longer; a sum of the two would be a copy more of what may be large
-            if len(records) == len(texts) and len(written) == len(lines) + 1 and written.startswith(lines):
-                return records
+            records: List[Any] = self._list_decoder.decode(b"[%s]" % lines)
         except (msgspec.DecodeError, RecursionError):
-            pass
-        decode = deep(self)
-        return [decode(text) for text in texts]
+            return None
+        return records if b",\n".join(map(self._encoder.encode, records)) == lines else None
 
 
 _record_decoder = functools.lru_cache(maxsize=64)(RecordDecoder)

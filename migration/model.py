@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import hashlib
 import re
 from dataclasses import dataclass, field
@@ -163,11 +164,12 @@ def require_tuple(what: str, value: object) -> None:
 
 # Files of the bundle that no table may overwrite, and devices that Windows knows by name, whatever the extension
 _RESERVED = re.compile(
-    "user_data|manifest|validation_report|con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE
+    "user_data|manifest|validation_report|cut_and_brought|con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE
 )
 _LONGEST = 200  # bytes: file systems take 255
 
 
+@functools.lru_cache(maxsize=1024)
 def file_name(table: str) -> str:
     """The table's file in a bundle: its own name where that is plain, else what is unsafe as ``%`` and two hex digits.
 
@@ -201,6 +203,7 @@ def row_one(table: str, member: str) -> RowOne:
 
 
 USER_DATA = "user_data.json"
+CHANGES = "cut_and_brought.json"  # listed by the export: references cut, rows brought
 
 
 @dataclass(frozen=True, eq=False)  # hashed by identity: it is used as a cache key
@@ -353,7 +356,7 @@ class ForeignKey(NamedTuple):
 
     ``equalities``: of each pair of columns; none where nobody has asked PostgreSQL. ``exact``: where tables that
     inherit from the parent are read with it, of rows of which table (by its oid) rows of which one are named; rows of
-    others may name any.
+    others may name any. ``when``: SQL on alias ``t``, where the reference holds for some rows only.
     """
 
     table: str
@@ -362,3 +365,4 @@ class ForeignKey(NamedTuple):
     parent_columns: Tuple[str, ...]
     equalities: Tuple[Equality, ...] = ()
     exact: Tuple[Tuple[int, int], ...] = ()
+    when: str = ""

@@ -24,6 +24,9 @@ class Settings:
     tables: Tuple[Table, ...]  # parents before children
     excluded_tables: Tuple[str, ...]
     unrelated_tables: Tuple[str, ...] = ()
+    every_table: bool = (
+        True  # False: config has no UNRELATED_TABLES, so tables without a way to the root need no entry
+    )
     references: Tuple[Reference, ...] = ()
     leaving: str = (
         "stop"  # what becomes of references that lead out of the export, unless a Reference says it

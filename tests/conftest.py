@@ -14,6 +14,7 @@ pytest_plugins = [
     "support.fleet",
     "support.migrations",
     "support.mounts",
+    "support.cases",
     "support.ownership",
     "support.places",
     "support.runs",

@@ -160,7 +160,12 @@ def test_make_target_in_readme_is_there(target: str) -> None:
 
 def test_readme_names_each_dependency() -> None:
     development = section(README, "Development")
-    for file in ("requirements.txt", "requirements-cluster.txt", "requirements-dev.txt"):
+    for file in (
+        "requirements.txt",
+        "requirements-cluster.txt",
+        "requirements-discover.txt",
+        "requirements-dev.txt",
+    ):
         for name in re.findall(r"^([a-z][\w-]*)", (SUITE / file).read_text(encoding="utf-8"), re.M):
             assert "`%s`" % name in development, name
 

@@ -16,6 +16,7 @@ ALLOWED = {
     **{phase: {"migration"} for phase in PHASES},
     "migrate": {"migration", *PHASES},
     "migrate_all_users": {"migration"},
+    "discover": {"migration"},
 }
 
 

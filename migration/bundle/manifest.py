@@ -36,6 +36,12 @@ class Manifest:
     keys: Mapping[str, Tuple[str, ...]] = field(default_factory=dict)  # (): rows differ only as a whole
     orphans_skipped: Mapping[str, int] = field(default_factory=dict)
     left_behind: Mapping[str, int] = field(default_factory=dict)  # rows of others that refer to the user's
+    orphans: Optional[str] = None  # "skip" or "stop", where config.py says of references what becomes of them
+    cut: Mapping[str, int] = field(default_factory=dict)  # reference → rows in which it was cut to NULL
+    brought: Mapping[str, int] = field(default_factory=dict)  # table → rows of others that came along
+    brought_by: Mapping[str, Sequence[Tuple[str, Tuple[str, ...], Tuple[str, ...]]]] = field(
+        default_factory=dict
+    )  # table → the references that bring its rows: table, columns, columns of the brought row
     owners: Mapping[str, Sequence[str]] = field(
         default_factory=dict
     )  # other spellings of the user, see ``owners_of``
@@ -43,6 +49,11 @@ class Manifest:
     server_version: str = ""
     snapshot: str = ""
     lc_monetary: Optional[str] = None  # whose currency the numbers from columns of money are in
+
+    @property
+    def skipped_by(self) -> str:
+        """What had rows left out."""
+        return "config.py" if self.orphans == "stop" else "--orphans skip"
 
 
 def owners_of(manifest: Manifest, table: str) -> FrozenSet[str]:
@@ -65,7 +76,11 @@ def as_json(manifest: Manifest) -> bytes:
     in_order: Dict[str, Any] = {
         name: dict(sorted(getattr(manifest, name).items())) for name in ("row_counts", "checksums", "sizes")
     }
-    return msgspec.json.format(msgspec.json.encode(dataclasses.replace(manifest, **in_order))) + b"\n"
+    members = msgspec.to_builtins(dataclasses.replace(manifest, **in_order))
+    for name in ("orphans", "cut", "brought", "brought_by"):  # only where there is something
+        if not members[name]:
+            del members[name]
+    return msgspec.json.format(msgspec.json.encode(members)) + b"\n"
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -8,20 +8,21 @@ import hashlib
 import itertools
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, TypeVar
+from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, NamedTuple, Optional, Sized, TypeVar
 
 import msgspec
 
 from migration.bundle.damage import damaged, legible, open_file, read_file
 from migration.bundle.folder import held
 from migration.bundle.manifest import MANIFEST, REPORTS, Manifest, read_manifest
-from migration.bundle.records import DAMAGES, OtherLayout, first_damage, in_array, in_blocks, in_lines
+from migration.bundle.records import DAMAGES, Block, OtherLayout, first_damage, in_array, in_blocks, in_lines
 from migration.conversion import Decoded, deep, reject_duplicates
 from migration.errors import BundleError
 from migration.files import hash_into
-from migration.model import USER_DATA
+from migration.model import CHANGES, USER_DATA
 
 Result = TypeVar("Result")
+Counted = TypeVar("Counted", bound=Sized)
 
 
 @contextlib.contextmanager
@@ -80,7 +81,7 @@ def _require_user(
 def _opened(folder: Path, tables: Mapping[str, str]) -> Reader:
     """Check the manifest, and the names and sizes of the files. A table without a row count must have an empty file."""
     manifest = read_manifest(folder)
-    expected = {USER_DATA, *tables.values()}
+    expected = {USER_DATA, *tables.values(), *({CHANGES} & set(manifest.checksums))}
     for name in sorted(set(manifest.checksums) - expected):
         raise damaged(
             "the manifest names a file that no table in config.TABLES has: %r" % name,
@@ -164,47 +165,47 @@ class Reader:
     def records(self, file_name: str, decode: Callable[[bytes], Decoded]) -> Iterator[Decoded]:
         """Each record of a table's file, decoded. Raises as ``blocks`` does."""
         decode = deep(decode)
-        for batch in self.blocks(file_name, lambda texts: [decode(text) for text in texts], decode):
+        for batch in self.blocks(file_name, lambda block: [decode(text) for text in block.texts], decode):
             yield from batch
 
     def blocks(
-        self, file_name: str, process: Callable[[List[bytes]], Result], decode: Callable[[bytes], Any]
-    ) -> Iterator[Result]:
-        """What ``process`` makes of each block of records, given as JSON text.
+        self, file_name: str, process: Callable[[Block], Counted], decode: Callable[[bytes], Any]
+    ) -> Iterator[Counted]:
+        """What ``process`` makes of each block of records: its length is their number.
 
         Our own files hold one record a line, and are read at flat memory. ``process`` raises msgspec.DecodeError
         where a text is not JSON: from that record on the file is read as a JSON array in any layout, whole. ``decode``
         finds the record that is damaged. Raises MigrationError (exit 4), naming file and record.
         """
         digest = hashlib.sha256()
-        number, texts = 0, []  # type: int, List[bytes]
+        number, block = 0, None  # type: int, Optional[Block]
         with open_file(self.folder / file_name) as file:
             try:
                 try:
-                    for texts in _legibly(file_name, in_lines(file, digest)):
-                        made = process(texts)
-                        number += len(texts)
-                        texts = []  # a record may be large: keep no reference to it
+                    for block in _legibly(file_name, in_lines(file, digest)):
+                        made = process(block)
+                        number += len(made)
+                        block = None  # a record may be large: keep no reference to it
                         yield made
                         del made
                 except msgspec.ValidationError:
                     raise
                 except (OtherLayout, msgspec.DecodeError):
-                    texts = []
+                    block = None
                     with legible(file_name):
                         file.seek(0)
                         content = file.read()
                     digest = hashlib.sha256(content)
                     found = in_array(content.decode("utf-8", "surrogateescape"))
                     del content
-                    for texts in in_blocks(itertools.islice(found, number, None)):
-                        made = process(texts)
-                        number += len(texts)
-                        texts = []
+                    for block in in_blocks(itertools.islice(found, number, None)):
+                        made = process(block)
+                        number += len(made)
+                        block = None
                         yield made
                         del made
             except DAMAGES as error:
-                sound, damage = first_damage(texts, decode)
+                sound, damage = first_damage(() if block is None else block.texts, decode)
                 damage = damage or error
                 raise damaged(
                     "%s is damaged in record %d: %s" % (file_name, number + sound + 1, damage)

@@ -11,9 +11,43 @@ from migration.conversion import deep, value_at
 from migration.files import block_size
 
 LINES = 1 << 18  # bytes of records that are processed together
+MANY_BYTES = 16 << 20  # of a block with a large record: it is not copied to be processed as a whole
+BETWEEN = b",\n"  # two records
 
 
-def in_blocks(texts: Iterable[bytes]) -> Iterator[List[bytes]]:
+class Block:
+    """Records that are processed together, as JSON text: at least one.
+
+    ``lines``: one record a line, with a comma and a line end between two; None where a record has several lines.
+    """
+
+    def __init__(self, lines: Optional[bytes], texts: Sequence[bytes] = ()) -> None:
+        self.lines = lines
+        self._texts = texts
+
+    @classmethod
+    def of(cls, texts: Sequence[bytes]) -> Block:
+        lines = BETWEEN.join(texts)
+        return cls(lines if lines.count(b"\n") < len(texts) else None, texts)
+
+    @property
+    def texts(self) -> Sequence[bytes]:
+        """Each record's text. One that is not JSON may have been taken apart at a line end within it."""
+        return self._texts or (self.lines or b"").split(BETWEEN)
+
+    @property
+    def last(self) -> bytes:
+        if self._texts or self.lines is None:
+            return self._texts[-1]
+        start = self.lines.rfind(BETWEEN)
+        return self.lines if start < 0 else self.lines[start + len(BETWEEN) :]
+
+    def count(self) -> int:
+        """How many records these are; it takes as long as to hash them."""
+        return len(self._texts) or (self.lines or b"").count(BETWEEN) + 1
+
+
+def in_blocks(texts: Iterable[bytes]) -> Iterator[Block]:
     """Group records into blocks of about LINES bytes, to process them together."""
     found: List[bytes] = []
     size = 0
@@ -22,14 +56,14 @@ def in_blocks(texts: Iterable[bytes]) -> Iterator[List[bytes]]:
             found.append(text)
             size += len(text)
             if size > LINES:
-                yield found
+                yield Block.of(found)
                 found, size = [], 0
     except (ValueError, RecursionError):
         if found:
-            yield found  # the records before the damage are sound
+            yield Block.of(found)  # the records before the damage are sound
         raise
     if found:
-        yield found
+        yield Block.of(found)
 
 
 DAMAGES = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError)
@@ -51,7 +85,7 @@ class OtherLayout(Exception):
     """A file, or what follows its last block, does not hold one record a line as our own do."""
 
 
-def in_lines(file: BinaryIO, digest: Any) -> Iterator[List[bytes]]:
+def in_lines(file: BinaryIO, digest: Any) -> Iterator[Block]:
     """The records of a file in our own layout, block by block, at flat memory; ``digest`` is given all bytes.
 
     Raises OtherLayout, perhaps after some blocks. Whether each text is one record, only decoding it tells.
@@ -65,7 +99,7 @@ def in_lines(file: BinaryIO, digest: Any) -> Iterator[List[bytes]]:
     while True:
         # Read the last record's line to its end, and the end of the array behind it.
         parts = [file.read(size), file.readline()]
-        if (parts[0][-1:] + parts[1][-2:])[-2:] != b",\n":
+        if (parts[0][-1:] + parts[1][-2:])[-2:] != BETWEEN:
             parts.append(file.read(len(_END)))
         block = b"".join(parts)
         del parts
@@ -73,15 +107,12 @@ def in_lines(file: BinaryIO, digest: Any) -> Iterator[List[bytes]]:
         is_last = block.endswith(_END)
         if is_first and block == _END[1:]:
             is_last, block = True, b""
-        if file.read(1) if is_last else not block.endswith(b",\n"):
+        if file.read(1) if is_last else not block.endswith(BETWEEN):
             raise OtherLayout
         if not block:
             return
-        lines = block.count(b"\n")
-        found = [block[: -len(_END) if is_last else -2].split(b",\n")]
+        found = [Block(block[: -len(_END if is_last else BETWEEN)])]
         del block
-        if lines != len(found[0]) + is_last:
-            raise OtherLayout
         yield found.pop()  # and keep no reference: a record may be large
         if is_last:
             return

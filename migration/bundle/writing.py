@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ from migration.bundle.folder import OURS, locked, move_in, named_by_manifest, os
 from migration.bundle.manifest import MANIFEST, REPORTS, Manifest, as_json
 from migration.errors import SourceError
 from migration.files import BLOCK, create_private, sync
-from migration.model import USER_DATA, Table
+from migration.model import CHANGES, USER_DATA, Table
 
 
 @contextlib.contextmanager
@@ -27,7 +28,7 @@ def new_bundle(folder: Path, names: Collection[str], check_utf8: bool = False) -
     does not guarantee the encoding. Raises MigrationError (exit 4) where the folder cannot be written, is full or in use.
     """
     with os_errors(folder), locked(folder):
-        ours = {MANIFEST, USER_DATA, *REPORTS, *names, *named_by_manifest(folder)}
+        ours = {MANIFEST, USER_DATA, CHANGES, *REPORTS, *names, *named_by_manifest(folder)}
         foreign = sorted(path.name for path in folder.glob("*.json") if path.name not in ours)
         if foreign:
             raise damaged(
@@ -71,6 +72,16 @@ class Writer:
             self.row_counts[table.name] = int(record is not None)
         with self._file(USER_DATA, lambda rows: None) as sink:
             sink.put(b"{" + b",\n".join(members) + b"}\n")
+
+    def changes(self, lines: Iterator[bytes]) -> None:
+        """Write the list of what is cut and brought, where there is something."""
+        first = next(lines, None)
+        if first is None:
+            return
+        with self._file(CHANGES, lambda rows: None) as sink:
+            for line in itertools.chain([first], lines):
+                sink.write(line + b"\n")
+            sink.end()
 
     @contextlib.contextmanager
     def _file(self, name: str, advance: Callable[[int], None], table: str = "") -> Iterator[Sink]:

@@ -13,7 +13,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 
 from migration.cli.log import log
 from migration.errors import MigrationError, UsageError
-from migration.model import require_tuple
+from migration.model import require_tuple, root
 from migration.settings import Settings
 from migration.well_formed import require_distinct, require_well_formed
 
@@ -54,12 +54,12 @@ class Config:
 def find(arguments: argparse.Namespace) -> None:
     """Load the config.py that a run uses and its ``.env`` file, as ``arguments.config`` and ``arguments.environment``.
 
-    That is --config's, else MIGRATION_CONFIG's, else the suite's own. Raises UsageError.
+    That is --config's, else MIGRATION_CONFIG's (of the environment or of the suite's ``.env``), else the suite's own. Raises UsageError.
     """
     given = getattr(arguments, "config", None)
     if given == "":
         raise UsageError("--config is empty")
-    given = given or os.environ.get("MIGRATION_CONFIG")
+    given = given or environment(SUITE).get("MIGRATION_CONFIG")
     path = (expanded(given) if given else SUITE / "config.py").absolute()
     arguments.config = load(path)
     arguments.environment = environment(path.parent)
@@ -198,7 +198,8 @@ def settings(arguments: argparse.Namespace, asks_postgres: bool = True) -> Setti
     config = found.config
     postgres, fallback = _postgres(found) if asks_postgres else ({}, None)
     require_tuple("EXCLUDED_TABLES", config.EXCLUDED_TABLES)
-    require_tuple("UNRELATED_TABLES", config.UNRELATED_TABLES)
+    unrelated = config.get("UNRELATED_TABLES", None)
+    require_tuple("UNRELATED_TABLES", unrelated)
     references, leaving = config.get("REFERENCES", ()), config.get("LEAVING", "stop")
     require_well_formed(config.TABLES, config.ROOT, references, leaving)
     require_distinct(table.name for table in config.TABLES)
@@ -217,7 +218,8 @@ def settings(arguments: argparse.Namespace, asks_postgres: bool = True) -> Setti
         references=tuple(references),
         leaving=leaving,
         excluded_tables=tuple(config.EXCLUDED_TABLES),
-        unrelated_tables=tuple(config.UNRELATED_TABLES),
+        unrelated_tables=tuple(unrelated or ()),
+        every_table=unrelated is not None,
         backup=not getattr(arguments, "no_backup", False),
         keep_backups=getattr(arguments, "keep_backups", None),
         skip_orphans=getattr(arguments, "orphans", "stop") == "skip",
@@ -244,6 +246,26 @@ def _user(found: _Lookup) -> Dict[str, Optional[str]]:
 
 
 _USER = ("MIGRATION_USER_EMAIL", "MIGRATION_USER", "MIGRATION_USER_ID")
+
+
+def source_settings(arguments: argparse.Namespace) -> Settings:
+    """The settings of a run that asks PostgreSQL and knows no table yet. Raises UsageError."""
+    postgres, fallback = _postgres(_Lookup(arguments))
+    nowhere = Path()
+    return Settings(
+        postgres=postgres,
+        fallback_password=fallback,
+        postgres_schema="public",
+        user_email=None,
+        sqlite_path=nowhere,
+        schema_path=nowhere,
+        data_dir=nowhere,
+        backup_dir=nowhere,
+        root=root(""),
+        tables=(),
+        excluded_tables=(),
+    )
+
 
 # our name, libpq's parameter, libpq's variable
 _POSTGRES = (

@@ -74,10 +74,14 @@ def add_user(made: Parser) -> None:
     who = made.groups[WHO].add_mutually_exclusive_group()
     who.add_argument(
         "--user-email",
+        metavar="EMAIL",
+        help="the user to migrate (MIGRATION_USER_EMAIL; default: the bundle's user if the export is skipped, else config.DEFAULT_USER_EMAIL)",
+    )
+    who.add_argument(
         "--user",
         metavar="NAME",
-        help="the user to migrate, by the name that config.ROOT says: an e-mail address, say (MIGRATION_USER_EMAIL"
-        " or MIGRATION_USER; default: the bundle's user if the export is skipped, else config.DEFAULT_USER_EMAIL)",
+        dest="user_email",
+        help="the same, where config.ROOT names users by something else (MIGRATION_USER)",
     )
     who.add_argument("--user-id", metavar="KEY", help="the user to migrate, by their key (MIGRATION_USER_ID)")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Dict, List, Tuple
+from dataclasses import dataclass, field
+from typing import Dict, List, Mapping, Tuple
 
 from migration import conversion, disk
 from migration.cli import terminal
@@ -40,6 +40,7 @@ class Plan:
     left_behind: Tuple[Tuple[Orphans, bool], ...]
     needs: Tuple[disk.Need, ...]
     suspects: Tuple[str, ...] = ()
+    brought: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def fits(self) -> bool:
@@ -66,9 +67,11 @@ def plan(settings: Settings) -> Plan:
                     mapped.table, count, size, _conversions(mapped), ", ".join(c.name for c in mapped.dropped)
                 )
             )
+        rows.leaving.require_no_explosion()
         orphans = tuple(rows.orphans())
         left_behind = tuple((found, rows.declared_left_behind(found)) for found in rows.left_behind())
         suspects = tuple(rows.suspects())
+        brought = rows.leaving.brought
         user_id = rows.user.id
     needs = disk.needs_of_one(
         sum(table.bytes for table in tables),
@@ -76,7 +79,7 @@ def plan(settings: Settings) -> Plan:
         settings.sqlite_path,
         settings.backup_dir if settings.backup else None,
     )
-    return Plan(user_id, tuple(tables), orphans, left_behind, needs, suspects)
+    return Plan(user_id, tuple(tables), orphans, left_behind, needs, suspects, brought)
 
 
 # the same in both, so not shown
@@ -94,6 +97,13 @@ def _conversions(mapped: TableMapping) -> str:
     return ", ".join(
         "%s→%s" % change + (" ×%d" % number if number > 1 else "") for change, number in counts.items()
     )
+
+
+_WHAT_BECOMES = {
+    "stop": "will stop there, unless --orphans skip is given",
+    "skip": "leaves them out",
+    "cut": "cuts the reference to NULL",
+}
 
 
 def show(made: Plan, settings: Settings) -> None:
@@ -120,8 +130,10 @@ def show(made: Plan, settings: Settings) -> None:
             orphans.table,
             ", ".join(orphans.columns),
             orphans.parent,
-            "leaves them out" if settings.skip_orphans else "will stop there, unless --orphans skip is given",
+            _WHAT_BECOMES[orphans.leaving],
         )
+    for table, rows in made.brought.items():
+        log.warning("%d rows of %s that are not the user's will be brought, as config.py says", rows, table)
     for orphans, declared in made.left_behind:
         log.warning(
             "%d rows of %s that are not exported refer by %s to rows of the user in %s: %s",

@@ -83,10 +83,10 @@ def require_no_link(path: Path) -> None:
         )
 
 
-def made(folder: Path, checksums: Mapping[str, str]) -> Made:
-    """Of files that have just been made. ``checksums``: those of the bundle's manifest."""
+def made(folder: Path, checksums: Mapping[str, str], database: Optional[str]) -> Made:
+    """Of files that have just been made. ``checksums``: those of the bundle's manifest; ``database``: that of the database, if known."""
     files = {**checksums, MANIFEST: _sha256(folder / BUNDLE / MANIFEST)}
-    return Made(_sha256(folder / DATABASE), _of_all(files))
+    return Made(database or _sha256(folder / DATABASE), _of_all(files))
 
 
 def difference(folder: Path, was: Made) -> Optional[str]:

@@ -10,6 +10,7 @@ from typing import Mapping
 from migration import disk
 from migration.cli.log import log
 from migration.errors import TargetError
+from migration.model import Way
 from migration.postgres.digests import SharedRows
 from migration.postgres.records import select_json
 from migration.postgres.snapshot import Snapshot
@@ -48,7 +49,7 @@ def bytes_needed(
     total = max(1, int(db.value("SELECT count(*) FROM " + db.quoted(settings.root.name))))
     json = 0
     for table in settings.whole_tables:
-        is_shared = table.owner is None and table.ownership.parent is None
+        is_shared = table.ownership.way is Way.SHARED
         if table.name in exported:
             json += users * exported[table.name].size
         if not (is_shared and table.name in exported):

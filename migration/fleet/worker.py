@@ -191,7 +191,8 @@ def phases(settings: Settings, user_id: str, db: Snapshot, database: Optional[st
         report = done.report
     assert manifest is not None and report is not None
     files = (settings.sqlite_path, *(path for path in settings.data_dir.iterdir() if path.is_file()))
-    made = results.made(folder, manifest.checksums)
+    database = None if report.database.log_bytes else report.database.sha256
+    made = results.made(folder, manifest.checksums, database)
     return Outcome(
         user_id,
         int(ExitCode.DONE if report.passed else ExitCode.DIFFERENCES),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from migration.errors import SourceError, UsageError
-from migration.model import Column, ForeignKey, Table
+from migration.model import Column, ForeignKey, Way
 from migration.postgres.kinds import Type
 from migration.settings import Settings
 
@@ -114,7 +114,6 @@ def account_for_tables(settings: Settings, catalog: Catalog) -> None:
     _require_declarations(settings, catalog)
     _require_unrelated(settings, catalog)
     _require_whole_heirs(settings, catalog)
-    _check_ownership(settings, catalog)
 
 
 def declared_tables(settings: Settings) -> List[str]:
@@ -135,7 +134,8 @@ def _require_one_declaration(settings: Settings) -> None:
 
 
 def _require_declarations(settings: Settings, catalog: Catalog) -> None:
-    """Every table must be migrated, excluded or unrelated.
+    """Every table must be migrated, excluded or unrelated; where config has no UNRELATED_TABLES, only those with a way to
+    the root, and those that migrated rows refer to.
 
     An inheriting table counts as its parent, unless it has extra columns.
     """
@@ -156,6 +156,9 @@ def _require_declarations(settings: Settings, catalog: Catalog) -> None:
     unknown = [name for name in sorted(catalog.relations) if name not in known | inherited]
     users = user_tables(catalog, settings)
     theirs = [name for name in unknown if name in users]
+    if not settings.every_table:
+        needed = {key.parent for key in _kept_references(settings, catalog)}
+        unknown = [name for name in unknown if name in needed]
     if theirs:
         raise UsageError(
             "users' data that config does not account for: table %s" % ", ".join(theirs),
@@ -169,10 +172,16 @@ def _require_declarations(settings: Settings, catalog: Catalog) -> None:
 
 
 def user_tables(catalog: Catalog, settings: Settings) -> Set[str]:
-    """Tables that are users' by config or by a ``user_id`` column, those with a foreign-key path to them, and their heirs."""
-    found = {table.name for table in settings.tables if table.ownership.columns}
+    """Tables that are users' by config or by their owner column, those with a foreign-key path to them, and their heirs."""
+    found = {
+        table.name
+        for table in settings.tables
+        if any(part.way in (Way.OWNED, Way.CHILD, Way.ROOT, Way.WHERE) for part in table.ownership.parts)
+    }
     found.add(settings.root.name)
-    found |= {name for name in catalog.columns if catalog.has(name, ("user_id",))}
+    owner = usual_owner(settings)
+    if owner is not None:
+        found |= {name for name in catalog.columns if _has_owner(name, owner, settings, catalog)}
     children: Dict[str, Set[str]] = {}
     for key in catalog.foreign_keys:
         children.setdefault(key.parent, set()).add(key.table)
@@ -183,6 +192,18 @@ def user_tables(catalog: Catalog, settings: Settings) -> Set[str]:
         found |= more
         waiting.extend(more)
     return found - {settings.root.name}
+
+
+def usual_owner(settings: Settings) -> Optional[str]:
+    """The column by which most tables of config belong to the root: others that have it are taken for the root's too."""
+    owners = [table.owner for table in settings.tables if table.ownership.way is Way.OWNED]
+    found = max(owners, key=owners.count, default=None)
+    return found if 1 < owners.count(found) > len(owners) // 2 else None
+
+
+def _has_owner(table: str, owner: str, settings: Settings, catalog: Catalog) -> bool:
+    """Whether a table has the usual owner column, and not as a key that rows of others would be named by."""
+    return catalog.has(table, (owner,)) and catalog.primary_keys.get(table) != (owner,)
 
 
 def _advice(table: str, settings: Settings, catalog: Catalog) -> str:
@@ -211,8 +232,10 @@ def ownership_advice(table: str, settings: Settings, catalog: Catalog) -> Option
     for key in keys:
         if key.parent == settings.root.name and key.parent_columns == (settings.root.key,):
             return 'owned_by("%s")' % key.columns[0]
-    if catalog.has(table, ("user_id",)) and not any(key.columns == ("user_id",) for key in keys):
-        return 'owned_by("user_id")'
+    owner = usual_owner(settings)
+    declared = {key.columns for key in keys}
+    if owner is not None and catalog.has(table, (owner,)) and (owner,) not in declared:
+        return 'owned_by("%s")' % owner
     users = user_tables(catalog, settings) | {settings.root.name}
     for key in sorted(keys, key=lambda key: key.parent not in declared_tables(settings)):
         if key.parent in users:
@@ -225,11 +248,22 @@ def child_advice(key: ForeignKey) -> str:
     return 'child_of("%s", %s)' % (key.parent, columns if len(key.columns) == 1 else "(%s)" % columns)
 
 
+def _kept_references(settings: Settings, catalog: Catalog) -> List[ForeignKey]:
+    """The foreign keys of migrated tables by columns that are not dropped."""
+    dropped = {table.name: set(table.dropped) for table in settings.tables}
+    return [
+        key
+        for key in catalog.foreign_keys
+        if key.table in dropped and not dropped[key.table] & set(key.columns)
+    ]
+
+
 def _require_unrelated(settings: Settings, catalog: Catalog) -> None:
     """Tables in UNRELATED_TABLES must have no foreign key to users, and no migrated table may refer to them."""
     listed = [name for name in catalog.relations if is_listed(name, settings.unrelated_tables)]
     users = user_tables(catalog, settings)
-    declared = {table.name: set(table.dropped) for table in settings.tables}
+    declared = declared_tables(settings)
+    references = _kept_references(settings, catalog)
     with_heirs = {heir: name for name in reversed(listed) for heir in (*catalog.heirs(name), name)}
     for name, named in with_heirs.items():
         if name in declared or is_listed(name, settings.excluded_tables):
@@ -242,8 +276,8 @@ def _require_unrelated(settings: Settings, catalog: Catalog) -> None:
                 % (name, named),
                 _advice(name, settings, catalog),
             )
-        for key in catalog.foreign_keys:
-            if key.parent == name and key.table in declared and not declared[key.table] & set(key.columns):
+        for key in references:
+            if key.parent == name:
                 raise UsageError(
                     "config.UNRELATED_TABLES names %s, and rows of %s refer to it by %s"
                     % (name, key.table, ", ".join(key.columns)),
@@ -293,80 +327,3 @@ def apart_from(settings: Settings, catalog: Catalog, table: str) -> List[int]:
 def within(alias: str, apart: Collection[int]) -> str:
     """SQL condition: the row is in none of the tables of these oids."""
     return "%s.tableoid NOT IN (%s)" % (alias, ", ".join(map(str, apart))) if apart else "true"
-
-
-def _check_ownership(settings: Settings, catalog: Catalog) -> None:
-    before: List[str] = []
-    for table in settings.tables:
-        problem = _ownership_problem(table, before, settings, catalog)
-        if problem is not None:
-            raise UsageError("config.TABLES, %s: %s" % (table.name, problem[0]), problem[1])
-        before.append(table.name)
-
-
-def _ownership_problem(
-    table: Table, before: Sequence[str], settings: Settings, catalog: Catalog
-) -> Optional[Tuple[str, str]]:
-    """What is wrong with an entry, and what to write instead."""
-    rule = table.ownership
-    correct = "correct its owned_by or child_of entry"
-    advice = ownership_advice(table.name, settings, catalog)
-    if advice is not None:
-        correct += ": by its foreign keys it is %s" % advice
-    root = settings.root
-    for column in (*rule.columns, *table.left_behind, *([root.named_by] if rule.is_root else [])):
-        if not catalog.has(table.name, (column,)):
-            own = rule.is_root and column in (root.key, root.named_by)
-            return "column %s is not in PostgreSQL" % column, "correct ROOT" if own else correct
-    if rule.parent is None:
-        keys = [
-            key for key in catalog.foreign_keys if key.table == table.name and key.columns == rule.columns
-        ]
-        for key in keys:
-            if key.parent == root.name and key.parent_columns != (root.key,):
-                return (
-                    "%s refers to %s (%s), not to its key %s"
-                    % (rule.columns[0], root.name, ", ".join(key.parent_columns), root.key),
-                    "it is %s" % child_advice(key),
-                )
-        return None
-    if rule.parent not in before:
-        return (
-            "its parent %s must stand before it" % rule.parent,
-            "move its entry behind that of " + rule.parent,
-        )
-    if _declared_key(table, catalog) is None:
-        primary = catalog.primary_keys.get(rule.parent, ())
-        if len(primary) != len(rule.columns):
-            what = "no foreign key says which columns of %s are meant by %s, and it has %s" % (
-                rule.parent,
-                ", ".join(rule.columns),
-                "the primary key (%s)" % ", ".join(primary) if primary else "no primary key",
-            )
-            keys = [
-                key for key in catalog.foreign_keys if (key.table, key.parent) == (table.name, rule.parent)
-            ]
-            if keys:
-                return what, "by its foreign keys it is %s" % " or ".join(map(child_advice, keys))
-            return what, "name as many columns as the primary key has, or add a foreign key to PostgreSQL"
-    return None
-
-
-def parent_key(table: Table, catalog: Catalog) -> ForeignKey:
-    """The reference by which a ``child_of`` table belongs to its parent: a foreign key, else to the primary key."""
-    rule = table.ownership
-    assert rule.parent is not None
-    return _declared_key(table, catalog) or ForeignKey(
-        table.name, rule.columns, rule.parent, catalog.primary_keys[rule.parent]
-    )
-
-
-def _declared_key(table: Table, catalog: Catalog) -> Optional[ForeignKey]:
-    """The foreign key that a ``child_of`` entry means, in whatever order it names the columns."""
-    rule = table.ownership
-    for key in catalog.foreign_keys:
-        if (key.table, key.parent) == (table.name, rule.parent) and sorted(key.columns) == sorted(
-            rule.columns
-        ):
-            return key
-    return None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
-from typing import Callable, Dict, Iterable, List, NamedTuple, Sequence, Tuple
+from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple
 
 from migration.errors import MigrationError, SourceError
-from migration.model import ForeignKey
+from migration.model import ForeignKey, Way
 from migration.postgres.catalog import Catalog
-from migration.postgres.ownership import MANY, Owned, Sets, identity
+from migration.postgres.ownership import Owned
 from migration.postgres.references import present
-from migration.sql import literal, qualified
+from migration.postgres.sets import MANY, Sets, among, identity
+from migration.postgres.ways import Node
+from migration.sql import qualified
 
 LISTED_ORPHANS = 20
 
@@ -18,7 +20,7 @@ LISTED_ORPHANS = 20
 class Orphans(NamedTuple):
     """Rows with a reference between exported and not exported rows: how many, and the first few.
 
-    ``sample``: the key of a row, and its reference.
+    ``sample``: the key of a row, and its reference. ``leaving``: what becomes of them.
     """
 
     table: str
@@ -26,6 +28,7 @@ class Orphans(NamedTuple):
     parent: str
     rows: int
     sample: Tuple[Tuple[str, str], ...]
+    leaving: str = "stop"
 
 
 class Search:
@@ -38,19 +41,27 @@ class Search:
 
     def __init__(self, owned: Owned, skip: bool) -> None:
         self.owned = owned
-        self.sets = Sets(owned)
         self.db = owned.db
         self.catalog = owned.catalog
         self.tables = owned.tables
         self.references = owned.references
         self.skip = skip
-        self._broken = self._broken_references() if skip else []
-        left_out: Dict[str, Dict[str, None]] = {}
-        for number, row in self._broken:
-            left_out.setdefault(self.references.exported[number].table, {})[row] = None
-        self.left_out = {name: tuple(left_out[name]) for name in self.tables if name in left_out}
-        if owned.settings.root.name in self.left_out:
-            raise self._user_left_out()
+        self.all = Sets(owned, skip)
+        self._broken: List[Tuple[int, str]] = []
+        self.left_out: Dict[str, Tuple[str, ...]] = {}
+        found = self._broken_references(self.all)
+        while found:
+            self._broken += found
+            left_out: Dict[str, Dict[str, None]] = {}
+            for number, row in self._broken:
+                left_out.setdefault(self.references.exported[number].table, {})[row] = None
+            self.left_out = {name: tuple(left_out[name]) for name in self.tables if name in left_out}
+            if owned.settings.root.name in self.left_out:
+                raise self._user_left_out()
+            # Rows that only these referred to, or that belonged to the user by them alone, may leave others in turn.
+            plain = all(map(self.all.ways.is_plain, self.tables))
+            found = [] if plain else self._broken_references(Sets(owned, skip, self.left_out))
+        self.sets = Sets(owned, skip, self.left_out)
 
     def _user_left_out(self) -> MigrationError:
         keys = [self.references.exported[number] for number, _ in self._broken]
@@ -65,29 +76,36 @@ class Search:
 
     def orphans(self) -> List[Orphans]:
         """Every reference from an owned row to a row that is not exported, table by table, parents first."""
-        if self.skip:
-            rows: Dict[int, List[str]] = {}
-            for number, row in self._broken:
-                rows.setdefault(number, []).append(row)
-            sources = {
-                number: "%s t WHERE %s"
-                % (self.sets.name(self.references.exported[number].table), among(listed, "t.r"))
-                for number, listed in rows.items()
-            }
-        else:
-            sources = {
-                number: self._dangling_from(key)
-                for number, key in enumerate(self.references.exported)
-                if key != self.references.ways[key.table]
-            }
+        rows: Dict[int, List[str]] = {}
+        for number, row in self._broken:
+            rows.setdefault(number, []).append(row)
+        sources = {
+            number: "%s t WHERE %s"
+            % (self.all.exported(self.references.exported[number].table), among(listed, "t.r"))
+            for number, listed in rows.items()
+        }
+        found = self._found(self.all, sources, "skip")
+        if not self.skip:
+            for leaving in ("stop", "cut"):
+                sources = {
+                    number: self.sets.dangling_from(key)
+                    for number, key in enumerate(self.references.exported)
+                    if key != self.references.ways[key.table]
+                    and (self.references.leaving(key) == "cut") == (leaving == "cut")
+                }
+                found += self._found(self.sets, sources, leaving)
+        order = list(self.tables)
+        return sorted(found, key=lambda orphans: order.index(orphans.table))
+
+    def _found(self, sets: Sets, sources: Mapping[int, str], leaving: str) -> List[Orphans]:
+        """``sources``: number of a reference → FROM clause of the rows of a set by which it leaves the export."""
         keys = {number: self.references.exported[number] for number in sources}
-        tests = [
-            _Test(key, sources[number], self.sets.columns(key.table), "t.r") for number, key in keys.items()
-        ]
+        tests = [_Test(key, sources[number], sets.columns(key.table), "t.r") for number, key in keys.items()]
         order = list(self.tables)
         tests.sort(key=lambda test: order.index(test.key.table))
         tables = {name for test in tests for name in (test.key.table, test.key.parent)}
-        return self._found(self.sets.clause(tables, identities=self.skip), tests)
+        found = self._counted(sets.clause(tables, identities=leaving == "skip"), tests)
+        return [orphans._replace(leaving=leaving) for orphans in found]
 
     def left_behind(self) -> List[Orphans]:
         """Rows that are not exported but refer to rows of the user's own."""
@@ -97,7 +115,7 @@ class Search:
             if self._may_be_left_behind(key)
         ]
         tables = {name for test in tests for name in (test.key.table, test.key.parent)}
-        return self._found(self.sets.clause(tables), tests)
+        return self._counted(self.all.clause(tables), tests)
 
     def outside(self) -> Dict[str, int]:
         """Rows of the user by a reference to a table that config leaves behind: ``table (columns) → parent`` → rows."""
@@ -114,7 +132,7 @@ class Search:
                 number,
                 self.db.quoted(key.table),
                 present(qualified("t", name) for name in key.columns),
-                self.owned.owned(self.tables[key.table]),
+                self.all.condition(self.tables[key.table]),
             )
             for number, key in enumerate(keys)
         )
@@ -124,73 +142,73 @@ class Search:
             if rows
         }
 
-    def _broken_references(self) -> List[Tuple[int, str]]:
+    def _skips(self, key: ForeignKey) -> bool:
+        return self.skip or self.references.leaving(key) == "skip"
+
+    def _depends(self, key: ForeignKey) -> bool:
+        """Whether a row cannot be without the row that it refers to."""
+        rule = self.tables[key.table].ownership
+        return self._skips(key) or (
+            rule.way in (Way.CHILD, Way.ALL) and key in self.references.ways_of(key.table)
+        )
+
+    def _broken_references(self, sets: Sets) -> List[Tuple[int, str]]:
         """Each reference that makes a row an orphan, directly or through its parents: its number, and the row.
 
         A row is met once for each reference, so a cycle has an end.
         """
-        if not self.references.exported:
+        keys = list(enumerate(self.references.exported))
+        skipping = [(number, key) for number, key in keys if self._skips(key)]
+        if not skipping:
             return []
+        tables = {name for _, key in skipping for name in (key.table, key.parent)}
         dangling = self.db.value(
             "{}SELECT sum(n) FROM ({}) counted (n)".format(
-                self.sets.clause(self.tables),
-                " UNION ALL ".join(
-                    "SELECT count(*) FROM " + self._dangling_from(key) for key in self.references.exported
-                ),
+                sets.clause(tables),
+                " UNION ALL ".join("SELECT count(*) FROM " + sets.dangling_from(key) for _, key in skipping),
             )
         )
         if not dangling:
             return []
-        edges, starts = [], []
-        for number, key in enumerate(self.references.exported):
-            edges.append(
-                "SELECT {}, {}, unnest(a.r), {}, unnest(a.p)"
-                " FROM (SELECT array_agg(t.r), array_agg(p.r) FROM {} t JOIN {} p ON {}) a (r, p)".format(
-                    number,
-                    self.sets.number(key.table),
-                    self.sets.number(key.parent),
-                    self.sets.name(key.table),
-                    self.sets.name(key.parent),
-                    self.sets.joined(key),
-                )
+        edges = [
+            "SELECT {}, {}, unnest(a.r), {}, unnest(a.p)"
+            " FROM (SELECT array_agg(t.r), array_agg(p.r) FROM {} t JOIN {} p ON {}) a (r, p)".format(
+                number,
+                sets.number(key.table),
+                sets.number(key.parent),
+                sets.exported(key.table),
+                sets.exported(key.parent),
+                sets.joined(key),
             )
-            starts.append(
-                "SELECT {}, {}, t.r FROM {}".format(
-                    number, self.sets.number(key.table), self._dangling_from(key)
-                )
-            )
+            for number, key in keys
+            if self._depends(key)
+        ]
+        starts = [
+            "SELECT {}, {}, t.r FROM {}".format(number, sets.number(key.table), sets.dangling_from(key))
+            for number, key in skipping
+        ]
         # Make the planner expect few edges and many rows, so that it hashes the edges once.
         starts.append("SELECT 0, 0, '' FROM (SELECT json_each('{}') FROM %s) j" % MANY)
         with self.db.hashing():
             return self.db.rows(
                 "{}, edge (k, n, r, parent_n, parent_r) AS MATERIALIZED ({}), broken (k, n, r) AS (({}) UNION SELECT e.k, e.n, e.r"
                 " FROM edge e JOIN broken b ON b.n = e.parent_n AND b.r = e.parent_r) SELECT k, r FROM broken".format(
-                    self.sets.clause(self.tables, identities=True).rstrip(),
+                    sets.clause(self.tables, identities=True).rstrip(),
                     " UNION ALL ".join(edges),
                     " UNION ALL ".join(starts),
                 )
             )
 
-    def _dangling_from(self, key: ForeignKey) -> str:
-        return "{} t WHERE {} AND NOT EXISTS (SELECT FROM {} p WHERE {})".format(
-            self.sets.name(key.table),
-            present(map(self.sets.columns(key.table), key.columns)),
-            self.sets.name(key.parent),
-            self.sets.joined(key),
-        )
-
     def _left_behind_from(self, key: ForeignKey) -> str:
         """FROM clause: rows ``t`` that are not the user's and refer to one that is."""
-        return (
-            "{} t WHERE {} AND EXISTS (SELECT FROM {} p WHERE {} AND {}) AND {} AND ({}) IS NOT TRUE".format(
-                self.db.quoted(key.table),
-                present(qualified("t", name) for name in key.columns),
-                self.sets.name(key.parent),
-                self.sets.named_by(key),
-                self.sets.is_own(self.tables[key.parent], "p"),
-                self.owned.within(key.table, "t"),
-                self.sets.member(self.tables[key.table]),
-            )
+        return "{} t WHERE {} AND EXISTS (SELECT FROM {} p WHERE {} AND {}) AND {} AND {}".format(
+            self.db.quoted(key.table),
+            present(qualified("t", name) for name in key.columns),
+            self.all.name(Node(key.parent)),
+            self.all.named_by(key),
+            self.all.is_own(self.tables[key.parent], "p"),
+            self.owned.within(key.table, "t"),
+            self.all.not_exported(self.tables[key.table]),
         )
 
     def _may_be_left_behind(self, key: ForeignKey) -> bool:
@@ -198,11 +216,11 @@ class Search:
             key.table in self.tables
             and key.parent in self.tables
             and key != self.references.ways[key.table]
-            and self.references.ways[key.table] is not None
-            and self.sets.is_own(self.tables[key.parent], "p") != "false"
+            and self.tables[key.table].ownership.way is not Way.SHARED
+            and self.all.is_own(self.tables[key.parent], "p") != "false"
         )
 
-    def _found(self, sets: str, tests: Sequence[_Test]) -> List[Orphans]:
+    def _counted(self, sets: str, tests: Sequence[_Test]) -> List[Orphans]:
         """Count the rows of each test, and look at the first of them all: two queries."""
         if not tests:
             return []
@@ -248,12 +266,6 @@ class _Test(NamedTuple):
     source: str
     column: Callable[[str], str]
     row: str
-
-
-def among(rows: Sequence[str], row: str) -> str:
-    """SQL condition: an identity is one of many."""
-    listed = literal(" ".join(rows))
-    return "EXISTS (SELECT FROM unnest(string_to_array(%s, ' ')) b (r) WHERE b.r = %s)" % (listed, row)
 
 
 def row_name(catalog: Catalog, table: str, column: Callable[[str], str], row: str) -> str:

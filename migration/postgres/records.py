@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence, Tuple
+from typing import NamedTuple, Sequence, Tuple
 
 from migration.model import Column, Kind
 from migration.postgres import kinds
@@ -11,7 +11,22 @@ from migration.postgres.snapshot import Snapshot
 from migration.sql import literal, quote
 
 
-def select_json(db: Snapshot, catalog: Catalog, table: str, condition: str, ordered: bool = True) -> str:
+class Cut(NamedTuple):
+    """Columns that are NULL in the rows ``on`` a condition of a subquery, ``x`` and its number, with column ``cut``."""
+
+    columns: Sequence[str]
+    rows: str
+    on: str
+
+
+def select_json(
+    db: Snapshot,
+    catalog: Catalog,
+    table: str,
+    condition: str,
+    ordered: bool = True,
+    cuts: Sequence[Cut] = (),
+) -> str:
     """Query of one column, the rows of ``table`` as JSON objects, keys = columns.
 
     If ``ordered``, by the table's key, or by the objects' text where it has none: always the same for the same rows.
@@ -22,9 +37,11 @@ def select_json(db: Snapshot, catalog: Catalog, table: str, condition: str, orde
     chosen, order, nulls = [], [], []
     for column in columns:
         name = "t." + quote(column.name)
-        if column.name in values:
-            name = "{} AS {}".format(kinds.rendered(values[column.name], name), quote(column.name))
-        chosen.append(name)
+        value = kinds.rendered(values[column.name], name) if column.name in values else name
+        kept = ["x%d.cut IS NULL" % number for number, cut in enumerate(cuts) if column.name in cut.columns]
+        if kept:
+            value = "CASE WHEN {} THEN {} END".format(" AND ".join(kept), value)
+        chosen.append(name if value == name else "{} AS {}".format(value, quote(column.name)))
         if column.kind in (Kind.JSON, Kind.JSONB) and not column.not_null:
             nulls.append(
                 (column, "pg_catalog.{}_typeof(r.{}) = 'null'".format(column.kind, quote(column.name)))
@@ -34,7 +51,10 @@ def select_json(db: Snapshot, catalog: Catalog, table: str, condition: str, orde
         order.append(
             "t." + quote(key) + (' COLLATE "C"' if kind == Kind.TEXT and _collatable(columns, key) else "")
         )
-    inner = ROWS + "SELECT {} FROM {} t WHERE {}".format(", ".join(chosen), db.quoted(table), condition)
+    source = db.quoted(table) + " t"
+    for number, cut in enumerate(cuts):
+        source += " LEFT JOIN (%s) x%d ON %s" % (cut.rows, number, cut.on)
+    inner = ROWS + "SELECT {} FROM {} WHERE {}".format(", ".join(chosen), source, condition)
     if ordered and order:
         inner += " ORDER BY " + ", ".join(order)
     line = "pg_catalog.row_to_json(r.*)"  # r alone could be a column

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from typing import Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from migration.model import Equality, ForeignKey, Table
-from migration.postgres.catalog import parent_key, read_with
+from migration.model import Equality, ForeignKey, Ownership, Reference, Table, Way
+from migration.postgres.catalog import read_with
+from migration.postgres.declared import parent_key, undeclared_key
 from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings
 from migration.sqlite.mapping import target_of
@@ -16,7 +17,7 @@ from migration.sqlite.schema import Schema
 class References:
     """The references of the tables that config declares.
 
-    ``ways``: table → the reference by which its rows belong to a user or to a parent; None for what is shared.
+    ``ways``: table → the reference by which its rows belong to a user or to a parent; None where there is not one.
     ``source``: PostgreSQL's foreign keys, without duplicates.
     ``exported``: those of both databases and of config, between exported tables, by columns that SQLite has.
     """
@@ -30,26 +31,32 @@ class References:
         self.exported = self._exported(schema)
 
     def _way(self, table: Table) -> Optional[ForeignKey]:
-        """The reference by which rows of a table belong to a user or to a parent; None for what is shared."""
+        """The one reference by which rows of a table belong to a user or to a parent; None where there is not one."""
+        rule = table.ownership
+        return self.way(table, rule) if rule.way in (Way.ROOT, Way.OWNED, Way.CHILD) else None
+
+    def way(self, table: Table, rule: Ownership) -> ForeignKey:
+        """The reference by which rows belong to a user or to a parent, of one part of a table's ownership."""
         users = self.settings.root
-        if table.ownership.parent is not None:
-            key = parent_key(table, self.catalog)
-        elif table.owner is not None:
-            key = ForeignKey(table.name, (table.owner,), users.name, (users.key,))
+        if rule.parent is not None:
+            key = parent_key(table.name, rule, self.settings, self.catalog)
         else:
-            return None
-        return self._comparable(next((known for known in self.source if known[:4] == key[:4]), key))
+            key = ForeignKey(table.name, (rule.columns[0],), users.name, (users.key,))
+        return self._comparable(
+            next((known for known in self.source if known[:4] == key[:4] and not key.when), key)
+        )
+
+    def ways_of(self, table: str) -> List[ForeignKey]:
+        """The references to parents of all parts of a table's ownership."""
+        declared = self.tables[table]
+        return [self.way(declared, part) for part in declared.ownership.parts if part.way is Way.CHILD]
 
     def _exported(self, schema: Schema) -> List[ForeignKey]:
-        """The foreign keys of both databases and of config, between exported tables, by columns that SQLite has."""
+        """The references of both databases and of config, between exported tables, by columns that SQLite has."""
         dropped = {name: set(table.all_dropped) for name, table in self.tables.items()}
-        declared = [
-            way
-            for name, way in self.ways.items()
-            if way is not None and way.columns != (self.tables[name].owner,)
-        ]
+        declared = [way for name in self.tables for way in self.ways_of(name)]
         found: Dict[Tuple[object, ...], ForeignKey] = {}
-        for key in (*self.source, *declared, *self._target_references(schema)):
+        for key in (*self.source, *declared, *self._undeclared(), *self._target_references(schema)):
             if (
                 key.table in self.tables
                 and key.parent in self.tables
@@ -57,8 +64,33 @@ class References:
                 and self.catalog.has(key.parent, key.parent_columns)
                 and not dropped[key.table] & set(key.columns)
             ):
-                found.setdefault(key[:4], key)
-        return [self._comparable(key) for key in found.values()]
+                found.setdefault((*key[:4], key.when), key)
+        keys = list(found.values())
+        when = {
+            key[:4] for key in keys if key.when
+        }  # what SQLite or child_of says of these holds for some rows only
+        known = {key[:4] for key in self.source}
+        return [self._comparable(key) for key in keys if key.when or key[:4] in known or key[:4] not in when]
+
+    def _undeclared(self) -> Iterator[ForeignKey]:
+        """The references of config.REFERENCES that PostgreSQL does not declare."""
+        for reference in self.settings.references:
+            if not any(_is_meant(reference, key) for key in self.source):
+                yield undeclared_key(reference, self.catalog)
+
+    def is_named(self, key: ForeignKey) -> bool:
+        """Whether an entry of config.REFERENCES says what becomes of a reference."""
+        return any(
+            reference.leaving is not None and _is_meant(reference, key)
+            for reference in self.settings.references
+        )
+
+    def leaving(self, key: ForeignKey) -> str:
+        """What becomes of a reference that leads to no exported row."""
+        for reference in self.settings.references:
+            if reference.leaving is not None and _is_meant(reference, key):
+                return reference.leaving
+        return self.settings.leaving
 
     @functools.cached_property
     def _heirs(self) -> Mapping[str, str]:
@@ -118,8 +150,12 @@ def matches(
     child: Callable[[str], str],
     parent_table: str,
     child_table: str,
+    when: str = "",
 ) -> str:
-    """SQL condition: a row names another by a key. Given are names of columns of both, and of the oids of their tables."""
+    """SQL condition: a row names another by a key. Given are names of columns of both, and of the oids of their tables.
+
+    ``when``: SQL of the key's own condition on the row.
+    """
     tests = [
         equality.sql(parent(theirs), child(mine))
         for equality, theirs, mine in zip(key.equalities, key.parent_columns, key.columns)
@@ -133,9 +169,22 @@ def matches(
                 pairs=", ".join("(%d, %d)" % pair for pair in key.exact),
             )
         )
+    if key.when:
+        tests.append("(%s\n)" % (when or key.when))
     return " AND ".join(tests)
 
 
 def present(columns: Iterable[str]) -> str:
     """SQL condition: no part of a reference is NULL, so that it refers to something."""
     return " AND ".join("%s IS NOT NULL" % column for column in columns)
+
+
+def _is_meant(reference: Reference, key: ForeignKey) -> bool:
+    """Whether an entry of config.REFERENCES is about a reference."""
+    if (reference.table, reference.parent, reference.when or "") != (key.table, key.parent, key.when):
+        return False
+    if not reference.parent_names:
+        return sorted(reference.names) == sorted(key.columns)
+    return sorted(zip(reference.names, reference.parent_names)) == sorted(
+        zip(key.columns, key.parent_columns)
+    )

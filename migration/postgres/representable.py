@@ -10,6 +10,7 @@ from migration.errors import MigrationError, SourceError
 from migration.model import Column, Table
 from migration.postgres import kinds
 from migration.postgres.catalog import account_for_tables
+from migration.postgres.declared import check_ownership
 from migration.postgres.kinds import Type
 from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings
@@ -21,6 +22,7 @@ from migration.sqlite.schema import Schema
 def account_for(db: Snapshot, settings: Settings, schema: Schema) -> None:
     """Stop where a table or column is not accounted for. Raises MigrationError (exit 2 or 3)."""
     account_for_tables(settings, db.catalog)
+    check_ownership(settings, db.catalog)
     values = list(migrated_values(db, settings, schema))
     for table, column, type_ in values:
         reason = kinds.refusal(type_)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
-from typing import Dict, Generator, List, Mapping, Optional, Sequence, Tuple
+from typing import ContextManager, Dict, Generator, List, Mapping, Optional, Sequence, Tuple
 
 from migration.bundle.writing import Sink
 from migration.errors import SourceError, UsageError
-from migration.model import Table
+from migration.model import Table, Way
 from migration.postgres import orphans, representable
 from migration.postgres.digests import Digest
+from migration.postgres.leaving import Leaving
 from migration.postgres.orphans import Orphans
-from migration.postgres.ownership import Owned, identity
+from migration.postgres.ownership import Owned
 from migration.postgres.records import select_json
 from migration.postgres.references import References
 from migration.postgres.representable import account_for
+from migration.postgres.sets import identity
 from migration.postgres.shared_rows import merging
 from migration.postgres.snapshot import Snapshot
 from migration.postgres.users import User, find_user, user_of_id
@@ -60,6 +63,7 @@ class Rows:
         self.schema = schema
         self._owned = Owned(References(db, settings, schema), user)
         self._search = orphans.Search(self._owned, skip_orphans)
+        self.leaving = Leaving(self._search.sets, schema)
 
     @property
     def skipped(self) -> Mapping[str, int]:
@@ -80,7 +84,14 @@ class Rows:
 
     def declared_left_behind(self, found: Orphans) -> bool:
         """Whether config says that such rows may stay."""
-        return set(found.columns) <= set(self._search.tables[found.table].left_behind)
+        table = self._search.tables[found.table]
+        if table.ownership.way is Way.REFERENCED:
+            return True
+        if table.ownership.way is Way.ALL and any(
+            set(part.columns) == set(found.columns) for part in table.ownership.parts
+        ):
+            return True  # the other ends are not the user's
+        return set(found.columns) <= set(table.left_behind)
 
     @property
     def owner_texts(self) -> Mapping[str, Tuple[str, ...]]:
@@ -102,11 +113,11 @@ class Rows:
 
     def condition(self, table: Table) -> str:
         """SQL condition on alias ``t``: the row is to be exported."""
-        if table.name not in self._search.left_out:
-            return self._owned.owned(table)
-        return "{} AND NOT {}".format(
-            self._owned.owned(table), orphans.among(self._search.left_out[table.name], identity("t"))
-        )
+        return self._search.sets.condition(table)
+
+    def is_plain(self, table: Table) -> bool:
+        """Whether nothing but its own row and those of its parents says if a row is exported, and as what."""
+        return self._search.sets.ways.is_plain(table.name) and not self.leaving.cuts(table.name)
 
     def count(self, table: Table) -> int:
         sql = "SELECT count(*) FROM {} t WHERE {}".format(self.db.quoted(table.name), self.condition(table))
@@ -114,18 +125,26 @@ class Rows:
 
     def as_json(self, table: Table, ordered: bool = True) -> str:
         """Query of one column: each row of the user as a JSON object, in the order of ``select_json``."""
-        return select_json(self.db, self.catalog, table.name, self.condition(table), ordered)
+        cuts = self.leaving.cuts(table.name)
+        return select_json(self.db, self.catalog, table.name, self.condition(table), ordered, cuts)
 
-    def copy(self, table: Table, sink: Sink) -> None:
-        """Write the user's rows to a bundle file; take shared rows from the file that already holds them."""
+    def _hashing(self, table: Table) -> ContextManager[None]:
+        return self.db.hashing() if self._search.sets.needs_hashing(table.name) else contextlib.nullcontext()
+
+    def copy(self, table: Table, sink: Sink) -> int:
+        """Write the user's rows to a bundle file; take shared rows from the file that already holds them.
+
+        Returns how many there are by what PostgreSQL says, now or when the shared rows were read.
+        """
         shared = self.db.exported.get(table.name)
         if shared is None:
-            self.db.copy(self.as_json(table), sink, lambda: sink.taken)
-        elif table.owner is None:
+            with self._hashing(table):
+                return self.db.copy(self.as_json(table), sink, lambda: sink.taken)
+        if table.owner is None:
             sink.take(*shared[:4])
-        else:
-            with merging(shared.path, self.catalog.keys[table.name][0], sink) as merged:
-                self.db.copy(self._own(table), merged)
+            return shared.rows
+        with merging(shared.path, self.catalog.keys[table.name][0], sink) as merged:
+            return shared.rows + self.db.copy(self._own(table), merged)
 
     def _own(self, table: Table, ordered: bool = True) -> str:
         """As ``as_json``, without the rows of an ``or_shared`` table that are everybody's."""
@@ -159,7 +178,8 @@ class Rows:
                 return shared.digest
             own = self.db.digest(self._own(table, ordered=False))
             return Digest(own.rows + shared.digest.rows, own.sum + shared.digest.sum)
-        return self.db.digest(self.as_json(table, ordered=False))
+        with self._hashing(table):
+            return self.db.digest(self.as_json(table, ordered=False))
 
     def foreign_rows(self, table: Table, names: Sequence[str]) -> List[str]:
         """Those of the rows named by their key that PostgreSQL has and that are not the user's."""
@@ -172,6 +192,6 @@ class Rows:
             name=orphans.row_name(self.catalog, table.name, functools.partial(qualified, "t"), identity("t")),
             table=self.db.quoted(table.name),
             names=texts(names),
-            owned=self._owned.owned(table),
+            owned=self._search.all.condition(table),
         )
         return [name for (name,) in self.db.rows(sql)]

@@ -17,7 +17,7 @@ import msgspec
 from migration.bundle.damage import open_file
 from migration.bundle.writing import Sink
 from migration.files import create_private, sync, sync_folder
-from migration.model import Kind, Table
+from migration.model import Kind, Table, Way
 from migration.postgres.catalog import Catalog, apart_from, within
 from migration.postgres.digests import Digest, SharedRows
 from migration.postgres.records import select_json
@@ -71,10 +71,12 @@ def exported_shared(folder: Path) -> Dict[str, SharedRows]:
 def _is_reusable(table: Table, settings: Settings, catalog: Catalog, schema: Schema) -> bool:
     """Whether everybody has the same rows of it, and the user's own can be sorted in between."""
     rule = table.ownership
-    if rule.parent is not None or not (not rule.columns or rule.or_shared):
+    if rule.way is not Way.SHARED and not (rule.way is Way.OWNED and rule.or_shared):
         return False
-    if settings.skip_orphans and any(
-        key.table == table.name for key in (*catalog.foreign_keys, *schema.foreign_keys)
+    leaving = {settings.leaving, *(reference.leaving or "stop" for reference in settings.references)}
+    if (settings.skip_orphans or leaving != {"stop"}) and any(
+        table.name in (key.table for key in keys)
+        for keys in (catalog.foreign_keys, schema.foreign_keys, settings.references)
     ):
         return False  # which rows are left out depends on the user
     return not rule.columns or _key_type(table, catalog) is not None

@@ -79,8 +79,10 @@ class Snapshot:
     def value(self, sql: str, parameters: Optional[Sequence[object]] = None) -> Any:
         return self.rows(sql, parameters)[0][0]
 
-    def copy(self, query: str, sink: Any, taken: Optional[Callable[[], object]] = None) -> None:
+    def copy(self, query: str, sink: Any, taken: Optional[Callable[[], object]] = None) -> int:
         """Write each row of a one-column JSON query to ``sink.write`` as bytes that end in a newline.
+
+        Returns how many rows PostgreSQL says it sent.
 
         ``taken``: something that changes with each row, where the sink has it for nothing.
 
@@ -97,6 +99,7 @@ class Snapshot:
                 "COPY (" + query + r") TO STDOUT (FORMAT csv, QUOTE E'\x01', DELIMITER E'\x02')", sink
             )
             self.reading = None
+            return int(cursor.rowcount)
 
     def stream(self, query: str) -> Generator[bytes, None, None]:
         """Each record of a one-column JSON query, at flat memory: a thread reads it into a pipe meanwhile.

@@ -40,10 +40,15 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
         raise failed("no database at %s" % path, "run import_to_sqlite.py first, or set --sqlite-path")
     with reading(path) as connect, contextlib.closing(connect()) as connection:
-        connection.execute("PRAGMA cache_size = %d" % -CACHE)
-        connection.execute("BEGIN")
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the state of now
+        begin(connection)
         yield connection
+
+
+def begin(connection: sqlite3.Connection) -> None:
+    """From here on, the connection reads the state of now."""
+    connection.execute("PRAGMA cache_size = %d" % -CACHE)
+    connection.execute("BEGIN")
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 Connect = Callable[[], sqlite3.Connection]

@@ -56,7 +56,11 @@ def looked_through(path: Path) -> Iterator[None]:
 
     Raises MigrationError (exit 5) after the block for broken pages or indexes, and for dangling references.
     """
-    with ThreadPoolExecutor(1) as pool, connecting.opened(path) as database, connecting.opened(path) as other:
+    with ThreadPoolExecutor(1) as pool, connecting.reading(path) as connect, contextlib.closing(
+        connect()
+    ) as database, contextlib.closing(connect()) as other:
+        connecting.begin(database)
+        connecting.begin(other)
         looking = pool.submit(integrity_problems, database)
         try:
             yield

@@ -6,14 +6,16 @@ import logging
 import operator
 import sqlite3
 import time
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Collection, List, NamedTuple, Optional, Sequence
 
 import msgspec
 
 from migration import conversion
+from migration.bundle.changes import Key, key_text, read_changes
 from migration.bundle.damage import damaged
 from migration.bundle.manifest import Manifest, owners_of
 from migration.bundle.reading import Reader
+from migration.bundle.records import MANY_BYTES, Block
 from migration.errors import SourceError
 from migration.model import USER_DATA, Column, Table
 from migration.printing import brief
@@ -44,7 +46,8 @@ def fill(
     """Load a table's records. Raises MigrationError: exit 2 for the schema, 3 for a value, 4 for the bundle, 5 for SQLite."""
     started = time.perf_counter()
     mapped = mapping.map_columns(table, columns, schema)
-    rows = _load(database, export, Loader(table, columns, mapped, export.manifest), advance)
+    brought = read_changes(export).brought.get(table.name, frozenset())
+    rows = _load(database, export, Loader(table, columns, mapped, export.manifest, brought), advance)
     _require_count(table.file, rows, export.manifest.row_counts[table.name])
     _require_only(database, mapped.target, rows)
     return Filled(rows, time.perf_counter() - started)
@@ -91,8 +94,10 @@ class Loader:
         columns: Sequence[Column],
         mapped: TableMapping,
         manifest: Manifest,
+        brought: Collection[Key] = (),
     ) -> None:
         self.mapped = mapped
+        self._brought = brought
         self.file = table.file
         self.decode = conversion.record_decoder(columns)
         self._names = [pair.source.name for pair in mapped.copied]
@@ -124,6 +129,15 @@ class Loader:
     @property
     def columns(self) -> List[str]:
         return [pair.target.name for pair in self.mapped.copied]
+
+    def records(self, block: Block) -> List[Any]:
+        """Decode a block of records. Raises msgspec.DecodeError where one is damaged."""
+        together = block.lines is not None and len(block.lines) < MANY_BYTES
+        records = self.decode.many(block.lines) if together and block.lines is not None else None
+        if records is None:
+            decode = conversion.deep(self.decode)
+            records = [decode(text) for text in block.texts]
+        return records
 
     def values(self, records: Sequence[Any], before: int = 0) -> List[List[Any]]:
         """The records' values as SQLite is given them, column by column. ``before``: how many records came earlier.
@@ -173,7 +187,7 @@ class Loader:
 
     def _refuse_foreign_rows(self, records: Sequence[Any], before: int, owner: Callable[[Any], Any]) -> None:
         for number, record in enumerate(records, before + 1):
-            if not self._is_user(owner(record)):
+            if not self._is_user(owner(record)) and not self._is_brought(record):
                 raise damaged(
                     "%s: the row %s belongs to another user than the manifest's"
                     % (self.file, self.name(record, number))
@@ -187,6 +201,14 @@ class Loader:
         if value is None:
             return self._or_shared
         return str(value) in self._owners or str(value).rstrip() in self._owners  # char(n) is padded
+
+    def _is_brought(self, record: Any) -> bool:
+        """Whether another user's row is one of those that the bundle lists as brought."""
+        return (
+            bool(self._brought)
+            and self._key is not None
+            and tuple(key_text(take(record)) for take in self._key) in self._brought
+        )
 
     def name(self, record: Any, number: int) -> str:
         """``number``: the record's place in its file, from 1."""
@@ -214,7 +236,7 @@ def _load(
 ) -> int:
     """Insert all records of the loader's file. Returns how many."""
     loaded = 0
-    for records in export.blocks(loader.file, loader.decode.many, conversion.deep(loader.decode)):
+    for records in export.blocks(loader.file, loader.records, conversion.deep(loader.decode)):
         values = loader.values(records, loaded)
         if loader.columns:  # an empty file of a bundle that names no types has none
             rows = zip(*values)

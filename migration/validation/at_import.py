@@ -37,9 +37,16 @@ class Equal(NamedTuple):
 
 
 def compare(
-    staged: Path, settings: Settings, schema: Schema, export: Reader, advance: Callable[[int], None]
+    staged: Path,
+    settings: Settings,
+    schema: Schema,
+    export: Reader,
+    digested: bool,
+    advance: Callable[[int], None],
 ) -> Optional[Equal]:
     """Compare a new database with the bundle; ``advance`` is told how many records are done.
+
+    ``digested``: with digests of the records, if PostgreSQL is to be asked.
 
     None where a small file makes it no gain, and where anything differs: the validation then finds it and reports it.
     """
@@ -47,7 +54,7 @@ def compare(
         return None
     try:
         with connecting.opened(staged) as database:
-            context = inputs.of_bundle(database, settings, schema, export)
+            context = inputs.of_bundle(database, settings, schema, export, digested and not settings.offline)
             tables = comparison.compare_tables(context, advance)
     except MigrationError:
         return None

@@ -17,7 +17,7 @@ OF_THEIR_OWN = ("counts", "isolation", "source", "additions")
 class Compared(NamedTuple):
     """What comparing one table gave.
 
-    ``digest``: of the bundle's records, None without a bundle. ``findings``: of contents, isolation and counts.
+    ``digest``: of the bundle's records, None where nothing is compared with it. ``findings``: of contents, isolation and counts.
     """
 
     result: TableResult
@@ -29,7 +29,7 @@ class Evidence(NamedTuple):
     """What every check is handed.
 
     ``tables``: table → what comparing it gave; ``digests``: table → the digest that PostgreSQL makes, for the tables
-    that the bundle has too. ``sound``: the import has had SQLite look through this very file.
+    that may differ from the bundle's. ``sound``: the import has had SQLite look through this very file.
     """
 
     context: Context

@@ -6,12 +6,12 @@ import contextlib
 import logging
 import sqlite3
 import time
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from migration import conversion
 from migration.bundle.damage import damaged
 from migration.bundle.reading import Reader
-from migration.bundle.records import in_blocks
+from migration.bundle.records import Block, in_blocks
 from migration.errors import MigrationError
 from migration.model import Table
 from migration.postgres.digests import Digest, Digester
@@ -24,6 +24,7 @@ from migration.validation.inputs import Context
 from migration.validation.ordered import OrderedComparison
 from migration.validation.rendering import rendered
 from migration.validation.report import PREFIXES, Finding, Listing, TableResult
+from migration.validation.walking import ComparedBlock
 
 log = logging.getLogger("migration.validate")
 
@@ -56,6 +57,15 @@ def compare_tables(context: Context, advance: Callable[[int], None]) -> Dict[str
     return compared
 
 
+def with_digests(context: Context, tables: Mapping[str, Compared]) -> Dict[str, Compared]:
+    """What comparing gave, with the digests that it was not known to need."""
+    made = dict(tables)
+    for table in context.settings.whole_tables:
+        if table.name in context.digested and tables[table.name].digest is None:
+            made[table.name] = tables[table.name]._replace(digest=_bundle_digest(context, table))
+    return made
+
+
 def _compare(context: Context, table: Table, advance: Callable[[int], None]) -> Compared:
     started, export = time.perf_counter(), context.export
     mapped = context.mapped(table, context.compared)
@@ -67,14 +77,16 @@ def _compare(context: Context, table: Table, advance: Callable[[int], None]) -> 
         # Perhaps text that is not UTF-8, which is a difference and not the end. To read all text this way takes longer.
         context.database.text_factory = connecting.any_text
         walked = _walk_in_any_order(context, table, mapped, advance)
-    digest = walked.digest
+    held, digest = walked.rows, walked.digest
     if export is not None:
-        digest = digest if context.against == "bundle" else _bundle_digest(context, table)
-        _require_count(export, table, digest)
+        if context.against == "source":
+            digest = _bundle_digest(context, table)
+            held = digest.rows
+        _require_count(export, table, held)
     planned = mapping.map_columns(table, context.compared[table.name], context.schema)
     result = TableResult(
-        walked.digest.rows if context.against == "source" else None,
-        None if export is None else digest.rows,
+        walked.rows if context.against == "source" else None,
+        None if export is None else held,
         _count(context, mapped.target),
         None if export is None else export.stamps[table.file].size,
         walked.differences,
@@ -84,12 +96,12 @@ def _compare(context: Context, table: Table, advance: Callable[[int], None]) -> 
         since(started),
     )
     findings = [*walked.findings, *_uncompared(table, walked, result)]
-    return Compared(result, None if export is None else digest, findings)
+    return Compared(result, digest, findings)
 
 
 def _uncompared(table: Table, walked: _Walked, result: TableResult) -> Iterator[Finding]:
     """Rows too few or too many, and cells that the walk has not reached."""
-    expected = walked.digest.rows
+    expected = walked.rows
     if result.sqlite_count not in (None, expected):
         message = "%s in %s: PG=%s, SQLite=%s"
         given = PREFIXES["counts"], table.name, expected, result.sqlite_count
@@ -108,20 +120,21 @@ def _count(context: Context, table: str) -> Optional[int]:
     return int(context.database.execute("SELECT count(*) FROM " + quote(table)).fetchone()[0])
 
 
-def _require_count(export: Reader, table: Table, digest: Digest) -> None:
+def _require_count(export: Reader, table: Table, rows: int) -> None:
     counted = export.manifest.row_counts[table.name]
-    if digest.rows != counted:
+    if rows != counted:
         message = "%s has %d records; the manifest says %d"
-        raise damaged(message % (table.file, digest.rows, counted))
+        raise damaged(message % (table.file, rows, counted))
 
 
 # One walk through a table's records and rows
 
 
 class _Walked(NamedTuple):
-    """``differences``: all of them, listed among the findings or not."""
+    """``digest``: None where none is wanted; ``differences``: all of them, listed among the findings or not."""
 
-    digest: Digest
+    rows: int
+    digest: Optional[Digest]
     cells: int
     differences: int
     findings: List[Finding]
@@ -151,7 +164,11 @@ def _walk(
     differences = Listing("contents", table.name, listed)
     foreign = Listing("isolation", table.name, listed)
     owner, extra = isolation.owner_of(context, table), []  # type: Optional[isolation.Owner], List[str]
-    with _walker(context, table, mapped, ordered) as walker, _blocks(context, table, walker) as blocks:
+    with contextlib.ExitStack() as stack:
+        comparison, decode = stack.enter_context(_comparison(context, table, mapped, ordered))
+        digested = context.against == "bundle" and table.name in context.digested
+        walker = _Walker(comparison, decode, Digester() if digested else None)
+        blocks = stack.enter_context(_blocks(context, table, walker))
         walker.comparison.begin()
         for block in blocks:
             if owner is not None:
@@ -165,7 +182,8 @@ def _walk(
         for difference in walker.comparison.end():
             _list(table.name, difference, differences, extra)
     return _Walked(
-        walker.digester.digest,
+        walker.rows,
+        walker.digest,
         walker.comparison.cells,
         differences.total,
         [
@@ -185,34 +203,31 @@ def _list(table: str, difference: walking.Difference, listing: Listing, extra: L
         extra.append(difference.row)
 
 
-class _Block(NamedTuple):
-    """``records``: decoded; none where the rows are just what the records say."""
-
-    rows: int
-    records: Sequence[Any]
-    differences: Iterator[walking.Difference]
-
-
 Comparison = Union[OrderedComparison, pairing.SortedComparison, "_Uncompared"]
 
 
 class _Walker:
     """Compares and adds up block after block."""
 
-    def __init__(self, comparison: Comparison, decode: Callable[[bytes], Any]) -> None:
+    def __init__(
+        self, comparison: Comparison, decode: Callable[[bytes], Any], digester: Optional[Digester]
+    ) -> None:
         self.comparison = comparison
         self.decode = decode
-        self.digester = Digester()
+        self.rows = 0
+        self._digester = digester
 
     @property
-    def rows(self) -> int:
-        return self.digester.rows
+    def digest(self) -> Optional[Digest]:
+        return None if self._digester is None else self._digester.digest
 
-    def block(self, texts: Sequence[bytes]) -> _Block:
+    def block(self, block: Block) -> ComparedBlock:
         """Raises msgspec.DecodeError where a text is no record."""
-        found = self.comparison.block(texts)
-        self.digester.add(texts)
-        return _Block(len(texts), *(((), iter(())) if found is None else found))
+        found = self.comparison.block(block)
+        self.rows += len(block.texts)
+        if self._digester is not None:
+            self._digester.add(block.texts)
+        return found
 
 
 class _Uncompared:
@@ -226,20 +241,24 @@ class _Uncompared:
     def begin(self) -> None:
         pass
 
-    def block(self, texts: Sequence[bytes]) -> Tuple[List[Any], Iterator[walking.Difference]]:
-        return [self._decode(text) for text in texts], iter(())
+    def block(self, block: Block) -> ComparedBlock:
+        records = [self._decode(text) for text in block.texts]
+        return ComparedBlock(len(records), records, iter(()))
 
     def end(self) -> Iterator[walking.Difference]:
         return iter(())
 
 
 @contextlib.contextmanager
-def _walker(context: Context, table: Table, mapped: TableMapping, ordered: bool) -> Iterator[_Walker]:
+def _comparison(
+    context: Context, table: Table, mapped: TableMapping, ordered: bool
+) -> Iterator[Tuple[Comparison, Callable[[bytes], Any]]]:
+    """How a table is compared, and what decodes a record's text."""
     key, columns = context.key(table, mapped, context.compared), context.compared[table.name]
     decode = conversion.deep(conversion.record_decoder(columns))
     describe = showing.shortened if context.settings.show_values else context.fingerprint
     if not mapped.copied:
-        yield _Walker(_Uncompared(decode), decode)
+        yield _Uncompared(decode), decode
     elif ordered:
         # SQLite no longer knows whether a row was the user's or shared, so it cannot render the owner
         expression = None
@@ -248,10 +267,10 @@ def _walker(context: Context, table: Table, mapped: TableMapping, ordered: bool)
         comparison = OrderedComparison(
             context.database, mapped, key.columns, columns, decode, expression, describe, table.json_types
         )
-        yield _Walker(comparison, decode)
+        yield comparison, decode
     else:
         with pairing.sorting() as sorter:
-            yield _Walker(
+            yield (
                 pairing.SortedComparison(
                     context.database,
                     mapped,
@@ -268,7 +287,7 @@ def _walker(context: Context, table: Table, mapped: TableMapping, ordered: bool)
 
 
 @contextlib.contextmanager
-def _blocks(context: Context, table: Table, walker: _Walker) -> Iterator[Iterator[_Block]]:
+def _blocks(context: Context, table: Table, walker: _Walker) -> Iterator[Iterator[ComparedBlock]]:
     """What the walker finds in each block of the bundle's records, or of PostgreSQL's."""
     if context.against == "bundle":
         assert context.export is not None
@@ -283,7 +302,8 @@ def _bundle_digest(context: Context, table: Table) -> Digest:
     """The digest of a bundle's file that nothing is compared with."""
     assert context.export is not None
     decode = conversion.deep(conversion.record_decoder(context.held[table.name]))
-    walker = _Walker(_Uncompared(decode), decode)
+    digester = Digester()
+    walker = _Walker(_Uncompared(decode), decode, digester)
     for _ in context.export.blocks(table.file, walker.block, decode):
         pass
-    return walker.digester.digest
+    return digester.digest

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import sqlite3
 import time
 from dataclasses import dataclass, field
 from typing import Dict, FrozenSet, Iterator, Mapping, Optional, Tuple
 
+from migration.bundle.changes import Changes, parsed, read_changes
 from migration.bundle.manifest import MANIFEST, Manifest, as_written, files_of, owners_of, read_manifest
 from migration.bundle.reading import Reader, open_bundle
 from migration.errors import ExitCode, MigrationError
@@ -32,7 +34,9 @@ class Context:
     ``export``: the verified bundle; ``live``: the user's rows in PostgreSQL; at least one of them is there.
     ``held``: the columns of the bundle's records; ``columns``: the best that is known of the source's columns.
     ``records``: the JSON text of the user's and the preferences' record, None where there is none.
+    ``changes``: what was cut and brought, by the list of the bundle or else of PostgreSQL.
     ``fresh``: an import of this run has just made the database; nobody has worked with it.
+    ``digested``: tables of whose records in the bundle a digest is made, to compare it with PostgreSQL's.
     ``described``: the database's tables and columns, cached.
     """
 
@@ -44,7 +48,9 @@ class Context:
     held: Columns
     columns: Columns
     records: Mapping[str, Optional[bytes]]
+    changes: Changes = Changes()
     fresh: bool = False
+    digested: FrozenSet[str] = frozenset()
     bundle_seconds: float = 0.0  # that it took to verify the bundle
     fingerprint: showing.Fingerprints = field(default_factory=showing.Fingerprints)
     described: Dict[str, Dict[str, TargetColumn]] = field(default_factory=dict)
@@ -96,8 +102,22 @@ class Context:
             self.described.update(described)
         return self.described.get(table.lower(), {})
 
+    @functools.cached_property
+    def _mapped(self) -> Dict[Tuple[str, int], TableMapping]:
+        return {}
+
+    @functools.cached_property
+    def _is_utf8(self) -> bool:
+        return bool(self.database.execute("PRAGMA encoding").fetchone() == ("UTF-8",))
+
     def mapped(self, table: Table, columns: Columns) -> TableMapping:
         """The columns of ``table`` that the database has."""
+        key = table.name, id(columns)
+        if key not in self._mapped:
+            self._mapped[key] = self._map(table, columns)
+        return self._mapped[key]
+
+    def _map(self, table: Table, columns: Columns) -> TableMapping:
         made = mapping.map_columns(table, columns[table.name], self.schema)
         present = set(self.columns_in_sqlite(made.target))
         if made.generated:
@@ -114,11 +134,10 @@ class Context:
     def key(self, table: Table, mapped: TableMapping, columns: Columns) -> keys.Key:
         """How rows and records of a table are paired; a column that holds the user's key in all of them is not needed."""
         in_sqlite = self.columns_in_sqlite(mapped.target).values()
-        (encoding,) = self.database.execute("PRAGMA encoding").fetchone()
         known = self.source_key(table, columns)
         if not table.ownership.or_shared:
             known = tuple(name for name in known if name != table.owner)
-        return keys.pairing_key(in_sqlite, mapped, known, encoding == "UTF-8")
+        return keys.pairing_key(in_sqlite, mapped, known, self._is_utf8)
 
 
 @contextlib.contextmanager
@@ -143,9 +162,12 @@ def context_of(
             yield dataclasses.replace(made, fresh=fresh, bundle_seconds=seconds)
 
 
-def of_bundle(database: sqlite3.Connection, settings: Settings, expected: Schema, export: Reader) -> Context:
+def of_bundle(
+    database: sqlite3.Connection, settings: Settings, expected: Schema, export: Reader, digested: bool
+) -> Context:
     """What compares a database with an open bundle alone. Raises MigrationError (exit 4)."""
-    return _context(database, settings, expected, export, None)
+    made = _context(database, settings, expected, export, None)
+    return dataclasses.replace(made, digested=_names(settings)) if digested else made
 
 
 def is_bundle_needed(settings: Settings) -> bool:
@@ -184,7 +206,9 @@ def _live(
     email = settings.user_email or (manifest.user_email if manifest else settings.default_email)
     if manifest is not None and not email and settings.user_id is None:  # a user without a name
         settings = dataclasses.replace(settings, user_id=manifest.user_id)
-    skipped = bool(manifest.orphans_skipped) if manifest else settings.skip_orphans
+    skipped = settings.skip_orphans
+    if manifest is not None:
+        skipped = manifest.orphans == "skip" if manifest.orphans else bool(manifest.orphans_skipped)
     try:
         with connecting.opened(settings, db) as live:
             yield rows_of_user(live, settings, expected, email, skipped)
@@ -215,4 +239,17 @@ def _context(
     else:
         assert live is not None
         records = {table.name: live.record(table) for table in settings.single_rows}
-    return Context(database, settings, expected, export, live, held, {**held, **now, **typed}, records)
+    if export is not None:
+        changes = read_changes(export)
+    else:
+        assert live is not None
+        changes = parsed(list(live.leaving.listed()))
+    digested = frozenset() if export is None or live is None else _names(settings)
+    columns = {**held, **now, **typed}
+    return Context(
+        database, settings, expected, export, live, held, columns, records, changes, digested=digested
+    )
+
+
+def _names(settings: Settings) -> FrozenSet[str]:
+    return frozenset(table.name for table in settings.whole_tables)

@@ -6,9 +6,11 @@ from typing import Any, Collection, List, NamedTuple, Optional, Sequence
 
 import msgspec
 
+from migration.bundle.changes import Key, key_text
 from migration.model import Table
 from migration.printing import brief
 from migration.sqlite.mapping import TableMapping
+from migration.validation import declared_changes
 from migration.validation.checks import Evidence, Looked
 from migration.validation.inputs import Context
 from migration.validation.report import PREFIXES, Finding, Listing
@@ -17,18 +19,31 @@ LOOKED_UP = 1000  # rows that SQLite alone has, of which PostgreSQL is asked who
 
 
 def owners(evidence: Evidence) -> Looked:
-    """Every record and row is the user's: found while the contents and the source are compared."""
-    return Looked(len(evidence.tables))
+    """Every record and row is the user's: found while the contents and the source are compared.
+
+    Rows of others that came along, and references that were cut, are those that the bundle lists.
+    """
+    return Looked(len(evidence.tables), list(declared_changes.differences(evidence.context)))
 
 
 class Owner(NamedTuple):
-    """The field of a table's decoded records that names their owner, and the texts that name the user."""
+    """The field of a table's decoded records that names their owner, and the texts that name the user.
+
+    ``key``: the fields of the key, and ``brought`` the rows of others that came along.
+    """
 
     field: str
     mine: Collection[Optional[str]]
+    key: Sequence[str] = ()
+    brought: Collection[Key] = ()
 
     def is_another(self, record: Any) -> bool:
-        return text_of(getattr(record, self.field)) not in self.mine
+        if text_of(getattr(record, self.field)) in self.mine:
+            return False
+        return (
+            not self.brought
+            or tuple(key_text(getattr(record, field)) for field in self.key) not in self.brought
+        )
 
 
 def owner_of(context: Context, table: Table) -> Optional[Owner]:
@@ -37,7 +52,9 @@ def owner_of(context: Context, table: Table) -> Optional[Owner]:
     if table.owner is None or table.owner not in names:
         return None
     mine = context.owners(table.name) | ({None} if table.ownership.or_shared else set())
-    return Owner("c%d" % names.index(table.owner), mine)
+    brought = context.changes.brought.get(table.name, frozenset())
+    key = context.source_key(table, context.compared) if brought else ()
+    return Owner("c%d" % names.index(table.owner), mine, ["c%d" % names.index(name) for name in key], brought)
 
 
 def text_of(value: Any) -> Optional[str]:

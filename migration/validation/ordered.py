@@ -5,14 +5,23 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, Callable, Collection, Iterable, Iterator, List, Optional, Sequence, Tuple
 
+from migration.bundle.records import MANY_BYTES, Block
+from migration.conversion import STRUCTURED
 from migration.model import Column
 from migration.sql import quote
 from migration.sqlite.mapping import TableMapping
 from migration.validation.equality import Cells
 from migration.validation.keys import NOWHERE, KeyReader, bindable, is_before, key_reader, lacks_part
-from migration.validation.walking import EXTRA, MISSING, Describe, Difference, Row, Unordered, select
-
-MANY_BYTES = 16 << 20  # of records; for more, rendering would hold too many copies in memory
+from migration.validation.walking import (
+    EXTRA,
+    MISSING,
+    ComparedBlock,
+    Describe,
+    Difference,
+    Row,
+    Unordered,
+    select,
+)
 
 
 class OrderedComparison:
@@ -46,6 +55,8 @@ class OrderedComparison:
         self._names = [quote(pair.target.name) + " COLLATE BINARY" for pair in self._key.pairs]
         self._order = " ORDER BY " + ", ".join(self._names)
         self._row_as_record = row_as_record
+        self._least = sum(len(column.name) + len('"":0,') for column in columns)  # bytes of a record
+        self._has_json = any(column.kind in STRUCTURED for column in columns)
 
     def begin(self) -> None:
         """Raise Unordered if SQLite would have to sort the rows, or if a row has NULL in its key."""
@@ -63,24 +74,25 @@ class OrderedComparison:
         if nulls:
             raise Unordered
 
-    def block(self, texts: Sequence[bytes]) -> Optional[Tuple[List[Any], Iterator[Difference]]]:
+    def block(self, block: Block) -> ComparedBlock:
         """Compare the rows up to that of the last record.
-
-        Returns None if the block matches byte for byte, else the decoded records and their differences (possibly none).
 
         Raises msgspec.DecodeError where a text is no record.
         """
-        after, last = self._after, self._key.of_record(self._cells.take(self._decode(texts[-1])))
+        after, last = self._after, self._key.of_record(self._cells.take(self._decode(block.last)))
         if lacks_part(last) or (after is not NOWHERE and not is_before(after, last)):
             raise Unordered
         condition, limits = self._between(after, last)
         self._after = last
-        self.cells += len(texts) * len(self._cells.pairs)
-        quick = self._row_as_record is not None and sum(map(len, texts)) < MANY_BYTES
-        if quick and self._are_records(texts, condition, limits):
-            return None
-        records = [self._decode(text) for text in texts]
-        return records, self._differences(records, self._rows(condition, limits), after)
+        rows = self._equal_rows(block, condition, limits)
+        if rows:
+            compared = ComparedBlock(rows, (), iter(()))
+        else:
+            records = [self._decode(text) for text in block.texts]
+            differences = self._differences(records, self._rows(condition, limits), after)
+            compared = ComparedBlock(len(records), records, differences)
+        self.cells += compared.rows * len(self._cells.pairs)
+        return compared
 
     def end(self) -> Iterator[Difference]:
         """The rows after the last record."""
@@ -103,18 +115,22 @@ class OrderedComparison:
             "%s WHERE %s" % (select(self._table, self._cells.pairs), condition) + self._order, limits
         )
 
-    def _are_records(self, texts: Sequence[bytes], condition: str, limits: Sequence[Any]) -> bool:
-        """Whether SQLite renders the rows as exactly these records: one statement, during which other threads run."""
-        lines = "SELECT {} AS line FROM {} WHERE {}".format(
+    def _equal_rows(self, block: Block, condition: str, limits: Sequence[Any]) -> int:
+        """How many rows SQLite renders as exactly these records, all of them, in one statement; else 0."""
+        lines = block.lines
+        if self._row_as_record is None or lines is None or len(lines) >= MANY_BYTES:
+            return 0
+        select = "SELECT {} AS line FROM {} WHERE {}".format(
             self._row_as_record, quote(self._table), condition
         )
-        lines += self._order + " LIMIT %d" % (len(texts) + 1)  # one too many is enough
-        sql = "SELECT count(*), CAST(group_concat(line, char(10)) AS BLOB) FROM (%s)" % lines
+        select += self._order + " LIMIT %d" % (len(lines) // self._least + 1)  # one too many is enough
+        sql = "SELECT count(*), CAST(group_concat(line, char(44, 10)) AS BLOB) FROM (%s)" % select
         try:
             rows, text = self._database.execute(sql, limits).fetchone()
         except (sqlite3.OperationalError, sqlite3.DataError):
-            return False  # a cell that it cannot render; any other error comes again when the cells are read
-        return bool(rows == len(texts) and text == b"\n".join(texts))
+            return 0  # a cell that it cannot render; any other error comes again when the cells are read
+        # JSON alone could bring a line end of its own, and with it one row the bytes of two records
+        return rows if text == lines and not (self._has_json and rows != block.count()) else 0
 
     def _differences(self, records: Iterable[Any], rows: Iterator[Row], last: Any) -> Iterator[Difference]:
         """Merge records and rows, both in key order."""

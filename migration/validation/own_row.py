@@ -116,7 +116,10 @@ def _decoded(columns: Sequence[Column], text: bytes) -> Any:
 
 
 def _left_out(context: Context) -> Iterator[Finding]:
-    skipped = {} if context.export is None else context.export.manifest.orphans_skipped
-    for name, rows in skipped.items():
-        message = "%s %s by --orphans skip: %d rows that refer to rows of others"
-        yield Finding("orphans", message % (PREFIXES["orphans"], name, rows), name, error=False, count=rows)
+    if context.export is None:
+        return
+    manifest = context.export.manifest
+    for name, rows in manifest.orphans_skipped.items():
+        message = "%s %s by %s: %d rows that refer to rows of others"
+        message %= (PREFIXES["orphans"], name, manifest.skipped_by, rows)
+        yield Finding("orphans", message, name, error=False, count=rows)

@@ -16,6 +16,7 @@ from typing import Any, Callable, Collection, Iterable, Iterator, List, NamedTup
 
 import msgspec
 
+from migration.bundle.records import Block
 from migration.model import Column, Kind
 from migration.printing import brief
 from migration.sqlite.mapping import TableMapping
@@ -24,7 +25,7 @@ from migration.validation.equality import Cells
 from migration.validation.keys import Key
 from migration.validation.pairing_texts import Form
 from migration.validation.showing import Fingerprints
-from migration.validation.walking import EXTRA, MISSING, Difference, Row, Unordered
+from migration.validation.walking import EXTRA, MISSING, ComparedBlock, Difference, Row, Unordered
 
 ONE, OTHER = 0, 1  # sides of a sorter
 
@@ -187,15 +188,16 @@ class SortedComparison:
     def begin(self) -> None:
         """Every order will do."""
 
-    def block(self, texts: Sequence[bytes]) -> Tuple[List[Any], Iterator[Difference]]:
-        """Returns the decoded records; the differences come at the end. Raises msgspec.DecodeError where a text is no record."""
+    def block(self, block: Block) -> ComparedBlock:
+        """The differences come at the end. Raises msgspec.DecodeError where a text is no record."""
+        texts = block.texts
         records = [self._decode(text) for text in texts]
         take, make = self._compared.take, self._records.of
         self._sorter.add(
             ONE, (make(take(record), record.json_nulls, text) for record, text in zip(records, texts))
         )
         self.cells += len(records) * len(self._compared.pairs)
-        return records, iter(())
+        return ComparedBlock(len(records), records, iter(()))
 
     def end(self) -> Iterator[Difference]:
         rows = self._database.execute(walking.select(self._table, self._compared.pairs))

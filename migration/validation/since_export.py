@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Tuple
 
 from migration import conversion
 from migration.model import Table
+from migration.postgres import unchanged
 from migration.postgres.digests import Digest
 from migration.sqlite import mapping
 from migration.sqlite.mapping import TableMapping
@@ -19,16 +21,37 @@ from migration.validation.inputs import Context
 from migration.validation.isolation import rows_of_others
 from migration.validation.report import PREFIXES, Changes, Finding
 
+log = logging.getLogger("migration.validate")
+
+
+def unchanged_tables(context: Context, taken: unchanged.Taken) -> FrozenSet[str]:
+    """The tables of which PostgreSQL holds just the records of the bundle: what this process has taken from it.
+
+    The bundle may be another one by now. Each of its files is proved by the checksum in its manifest.
+    """
+    live, export = context.live, context.export
+    if live is None or export is None or context.against != "bundle":
+        return frozenset()
+    rows, checksums = export.manifest.row_counts, export.manifest.checksums
+    found = frozenset(
+        table.name
+        for table in context.settings.whole_tables
+        if checksums[table.file] == taken.checksums[table.file] and rows[table.name] == taken.sent[table.name]
+    ) & unchanged.unchanged(taken, live)
+    log.debug("rows that cannot have changed since the export: %s", ", ".join(sorted(found)) or "none")
+    return found
+
 
 @contextlib.contextmanager
 def digests(context: Context) -> "Iterator[Mapping[str, Future[Digest]]]":
     """Table → the digest of its rows, which PostgreSQL makes while the block compares cells. None without a bundle."""
     live = context.live
-    if live is None or context.export is None:
+    tables = [table for table in context.settings.whole_tables if table.name in context.digested]
+    if live is None or not tables:
         yield {}
         return
     with ThreadPoolExecutor(1) as pool:
-        asked = {table.name: pool.submit(live.digest, table) for table in context.settings.whole_tables}
+        asked = {table.name: pool.submit(live.digest, table) for table in tables}
         try:
             yield asked
         except BaseException:
@@ -39,7 +62,7 @@ def digests(context: Context) -> "Iterator[Mapping[str, Future[Digest]]]":
 
 
 def changed_tables(evidence: Evidence) -> Looked:
-    """PostgreSQL's digest of each table is the bundle's; else what the difference is."""
+    """PostgreSQL's digest of each table that may have changed is the bundle's; else what the difference is."""
     started, context = time.perf_counter(), evidence.context
     if context.live is None:
         return Looked(note="PostgreSQL was not asked")
@@ -48,6 +71,8 @@ def changed_tables(evidence: Evidence) -> Looked:
     findings: List[Finding] = []
     changes: Dict[str, Changes] = {}
     for table in context.settings.whole_tables:
+        if table.name not in context.digested:
+            continue
         if evidence.digests[table.name].result() != evidence.tables[table.name].digest:
             ordered, mapped = _mapped(context, table)
             changed = _changes_in_any_order(context, table, mapped, ordered)

@@ -58,12 +58,14 @@ def report_of(
 
 
 def _result(evidence: Evidence, table: Table) -> TableResult:
-    """PostgreSQL has counted the rows of the tables whose digest it made."""
+    """PostgreSQL has counted the rows of the tables whose digest it made; of others it has as many as the bundle."""
     result = replace(
         evidence.tables[table.name].result, proved_forms=len(file_checks.proved_forms(evidence, table))
     )
     if table.name in evidence.digests:
         return replace(result, pg_count=evidence.digests[table.name].result().rows)
+    if evidence.context.export is not None and evidence.context.live is not None:
+        return replace(result, pg_count=result.bundle_count)
     return result
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
+from dataclasses import dataclass
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 from migration.sql import quote
 from migration.sqlite.mapping import Copied
@@ -19,6 +20,18 @@ class Difference(NamedTuple):
     column: Optional[str]
     message: str
     is_extra: bool = False  # a row that SQLite alone has
+
+
+@dataclass(frozen=True)
+class ComparedBlock:
+    """A block of records after its comparison. ``records``: decoded; none where the rows are those byte for byte."""
+
+    rows: int
+    records: Sequence[Any]
+    differences: Iterator[Difference]
+
+    def __len__(self) -> int:
+        return self.rows
 
 
 class Unordered(Exception):

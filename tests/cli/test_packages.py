@@ -78,6 +78,17 @@ def test_one_missing_package_is_said_before_the_database_is_replaced(
     assert place.app.read_bytes() == old
 
 
+def test_discovery_says_that_it_needs_sqlglot(place: Place, installed: Path) -> None:
+    (installed / "sqlglot").unlink()
+    words = (SUITE / "discover.py", "--root", "users", "--output", place.folder / "made")
+    done = start(*words, env={"PYTHONPATH": str(installed)})
+    assert done.returncode == 70
+    assert done.stderr.startswith(
+        "error: sqlglot is not installed\ntry: pip install -r requirements-discover.txt"
+    )
+    assert not (place.folder / "made").exists()
+
+
 @pytest.mark.parametrize("package", packages.COMPILED)
 def test_package_of_another_system_is_said(bundle: Path, place: Place, installed: Path, package: str) -> None:
     (installed / package).unlink()

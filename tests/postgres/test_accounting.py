@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sqlite3
 from pathlib import Path
@@ -109,6 +110,27 @@ def test_table_that_is_nobodys_has_to_be_said_to_be(database: Database, place: P
     )
     assert 'add "planets" to config.UNRELATED_TABLES' in (error.hint or "")
     export(settings_of(database.url, place, unrelated_tables=("alembic_version", "planets", "jobs.*")))
+
+
+def test_without_a_list_of_nobodys_tables_only_what_has_a_way_to_the_user_counts(
+    database: Database, place: Place
+) -> None:
+    database.execute(
+        "CREATE TABLE planets (id int PRIMARY KEY); CREATE SCHEMA jobs; CREATE TABLE jobs.queue (id int, user_id uuid)"
+    )
+    settings = settings_of(database.url, place, every_table=False)
+    assert refused(settings).message == "users' data that config does not account for: table jobs.queue"
+    settings = dataclasses.replace(settings, excluded_tables=("jobs.*",))
+    database.execute("ALTER TABLE charts ADD planet int REFERENCES planets")
+    error = refused(settings)
+    assert error.message == "tables that config does not account for: planets"
+    assert 'add Table("planets", shared()) to config.TABLES' in (error.hint or "")
+    database.execute(
+        "ALTER TABLE charts DROP planet; CREATE TABLE trips (id int, chart uuid REFERENCES charts)"
+    )
+    assert 'Table("trips", child_of("charts", "chart"))' in (refused(settings).hint or "")
+    database.execute("DROP TABLE trips")
+    export(settings)
 
 
 def test_temporary_table_of_another_session_is_nobodys(database: Database, place: Place) -> None:

@@ -132,6 +132,6 @@ def _run(
 
 if __name__ == "__main__":
     sys.path.insert(0, str(SUITE))
-    for module in ("migrate", *LAZY):
+    for module in ("migrate", "discover", *LAZY):
         importlib.import_module(module)
     _serve()

@@ -56,10 +56,11 @@ def settings_with(
 
 def migrate(settings: Settings) -> None:
     """The three phases, with every check and every cell against the source."""
-    export(settings)
+    exported = export(settings)
     import_(settings)
+    strict = dataclasses.replace(settings, strict=not settings.skip_orphans)
     for against in ("bundle", "source"):
-        report = validate(dataclasses.replace(settings, against=against, strict=not settings.skip_orphans))
+        report = validate(dataclasses.replace(strict, against=against), taken=exported.taken)
         assert report.errors == []
 
 

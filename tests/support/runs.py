@@ -46,6 +46,7 @@ _OWN = {
     "export_from_postgres.py": ("--data-dir", "--schema-path"),
     "import_to_sqlite.py": ("--data-dir", "--sqlite-path", "--backup-dir", "--schema-path"),
     "validate_migration.py": ("--data-dir", "--sqlite-path", "--schema-path"),
+    "discover.py": (),
 }
 
 

@@ -138,6 +138,13 @@ def database(server: Server) -> Iterator[Database]:
         yield made
 
 
+@pytest.fixture()
+def empty(server: Server) -> Iterator[Database]:
+    """A database without a table, for another application."""
+    with server.new_database("TEMPLATE template0") as made:
+        yield made
+
+
 def connections(database: Database) -> int:
     return int(
         database.rows(

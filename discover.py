@@ -1,0 +1,153 @@
+"""Any other application: its config.py and SQLite schema, written from PostgreSQL's catalog.
+
+    python discover.py --postgres-url postgresql://user@host/database --root accounts --output accounts
+
+Reads in one REPEATABLE READ READ ONLY transaction; PostgreSQL is never changed. What the catalog leaves open stands in
+the config.py as a question.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":  # before what may fail is imported
+    from migration.cli import packages, running
+
+    running.begin((*packages.FOR_ALL, *packages.FOR_DISCOVERY))
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import List, Mapping, Optional, Sequence
+
+from migration.cli import configuration, options, running, terminal
+from migration.discovery import changes, config_file, written
+from migration.discovery.classes import Classed, Classes, Group, classify
+from migration.discovery.one_root import rows_of_one
+from migration.discovery.references import find_references
+from migration.discovery.source import Source, find_root, read_source, schema_of_root
+from migration.errors import ExitCode, UsageError
+from migration.model import LEAVING
+from migration.postgres import connecting
+from migration.settings import Settings
+
+log = logging.getLogger("migration.discover")
+
+
+def discover(settings: Settings, arguments: argparse.Namespace) -> Classes:
+    """Class the tables and write the three files to ``arguments.output``. Prints what was found.
+
+    Raises MigrationError: exit 2 where there is no such root, where nothing names its rows or where a config.py is
+    there already, 3 for what PostgreSQL refuses, 5 where the folder cannot be written.
+    """
+    folder = Path(arguments.output)
+    with written.new_folder(folder):
+        with connecting.opened(settings) as db:
+            db.schema, root_name = schema_of_root(db, arguments.root)
+            source = read_source(db)
+            root = find_root(source, root_name, arguments.named_by)
+            classes = classify(source, root, find_references(source, root.name))
+            mine: Optional[Mapping[str, int]] = None
+            if arguments.user is not None:
+                mine = rows_of_one(source, classes, settings, arguments.user)
+            texts = written.texts(source, classes, settings, arguments.references)
+        written.write(folder, texts)
+    _show(classes, source, arguments, mine)
+    return classes
+
+
+def _show(
+    classes: Classes, source: Source, arguments: argparse.Namespace, mine: Optional[Mapping[str, int]]
+) -> None:
+    head = ["table", "class", "rows", *([] if mine is None else ["of " + arguments.user])]
+    rows: List[List[object]] = [
+        [
+            table.name,
+            table.group.value,
+            _size(table, source),
+            *([] if mine is None else [mine.get(table.name)]),
+        ]
+        for group in Group
+        for table in classes.of(group)
+    ]
+    terminal.summary("Written to %s" % arguments.output, head, rows)
+    for name, what in sorted(source.no_tables.items()):
+        log.info("left out: %s %s", what, name)
+    for departure in classes.departures:
+        log.warning("leaves a root's data: %s", config_file.described(departure))
+    for table in classes.of(Group.OPEN):
+        assert table.rule is not None
+        log.warning("open question: %s: %s", table.name, table.rule.texts[0])
+    open_ = len(classes.of(Group.OPEN))
+    if open_:
+        log.warning(
+            "%s: answer %s in %s before the export",
+            "1 question is open" if open_ == 1 else "%d questions are open" % open_,
+            "it" if open_ == 1 else "them",
+            Path(arguments.output) / written.CONFIG,
+        )
+
+
+def _size(table: Classed, source: Source) -> str:
+    if table.exact:
+        return str(table.rows)
+    return "~%d" % table.rows if table.rows else "not counted"
+
+
+def check(settings: Settings, folder: Path) -> List[changes.Change]:
+    """What has changed in PostgreSQL since ``folder``'s config.py was written. Raises MigrationError."""
+    before = changes.read_written(folder / written.CONFIG)
+    with connecting.opened(settings) as db:
+        db.schema = before.schema
+        return list(changes.changes(before.tables, config_file.discovered(db.catalog)))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = options.parser(__doc__ or "", data_dir=False)
+    options.add_source(parser)
+    parser.add_argument(
+        "--root", metavar="TABLE", help="whose data it is: the table of users, accounts or workspaces"
+    )
+    parser.add_argument(
+        "--named-by",
+        metavar="COLUMN",
+        help="what the command line calls them by (default: the unique one of email, username, name, slug and the like)",
+    )
+    parser.add_argument(
+        "--references",
+        choices=LEAVING,
+        help="what becomes of references to rows of others: stop the export, skip the row, cut the reference, bring the row (default: stop)",
+    )
+    parser.add_argument("--user", metavar="NAME", help="also count the rows of this one, table by table")
+    parser.add_argument(
+        "--output", metavar="DIR", help="folder for config.py, sqlite_schema.sql and migration_mapping.md"
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; say what has changed in PostgreSQL since the config.py in DIR was written (exit 1 if something)",
+    )
+    return running.run(_main, parser.parse_args(argv))
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    for name in ("output", "root", "named_by", "user"):
+        value = getattr(arguments, name)
+        if value == "" or (value is None and (name == "output" or (name == "root" and not arguments.check))):
+            raise UsageError(
+                "--%s is %s" % (name.replace("_", "-"), "missing" if value is None else "empty"),
+                "python discover.py --postgres-url URL --root TABLE --output DIR",
+            )
+    settings = configuration.source_settings(arguments)
+    if not arguments.check:
+        discover(settings, arguments)
+        return ExitCode.DONE
+    found = check(settings, Path(arguments.output))
+    if not found:
+        log.info("nothing has changed since %s was written", Path(arguments.output) / written.CONFIG)
+        return ExitCode.DONE
+    terminal.summary("Changed in PostgreSQL", ("table", "what"), found, even_if_quiet=True, is_result=True)
+    return ExitCode.DIFFERENCES
+
+
+if __name__ == "__main__":
+    sys.exit(main())

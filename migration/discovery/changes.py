@@ -1,0 +1,99 @@
+"""What has changed in PostgreSQL since config.py was written."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Dict, Iterator, Mapping, NamedTuple, Tuple
+
+from migration.discovery.config_file import Discovered
+from migration.discovery.words import counted
+from migration.errors import UsageError
+
+
+class Written(NamedTuple):
+    """What a config.py of discover.py's says of the catalog that it was written from."""
+
+    schema: str
+    tables: Discovered
+
+
+def read_written(path: Path) -> Written:
+    """Read it without running it. Raises UsageError where it is missing, damaged or was not written by discover.py."""
+    try:
+        tree = ast.parse(path.read_bytes(), str(path))
+    except OSError as error:
+        raise UsageError(
+            "cannot read %s: %s" % (path, error.strerror),
+            "--check needs the folder that discover.py has written",
+        ) from error
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        raise UsageError(
+            "%s%s: %s" % (path, ", line %d" % line if line else "", getattr(error, "msg", error)),
+            "correct it",
+        ) from error
+    found: Dict[str, object] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            if name in ("DISCOVERED", "POSTGRES_SCHEMA"):
+                try:
+                    found[name] = ast.literal_eval(node.value)
+                except ValueError:
+                    raise UsageError(
+                        "%s, line %d: %s is not as discover.py wrote it" % (path, node.lineno, name),
+                        "write a new one to another folder, and take over what you changed",
+                    ) from None
+    tables, schema = found.get("DISCOVERED"), found.get("POSTGRES_SCHEMA", "public")
+    if not _is_sound(tables) or not isinstance(schema, str):
+        raise UsageError(
+            "%s does not say what it was written from: it has no DISCOVERED" % path,
+            "--check is for a config.py that discover.py wrote; write one to another folder, and compare",
+        )
+    return Written(schema, tables)  # type: ignore[arg-type]
+
+
+def _is_sound(tables: object) -> bool:
+    return isinstance(tables, dict) and all(
+        isinstance(table, tuple)
+        and len(table) == 2
+        and isinstance(table[0], dict)
+        and isinstance(table[1], tuple)
+        for table in tables.values()
+    )
+
+
+Change = Tuple[str, str]  # the table, and what of it
+
+
+def changes(before: Discovered, now: Discovered) -> Iterator[Change]:
+    """Each table, column and reference that is new, gone or another."""
+    for name in (*before, *(name for name in now if name not in before)):
+        if name not in now:
+            yield name, "the table is gone"
+        elif name not in before:
+            yield name, "a new table, of %s" % counted(len(now[name][0]), "column")
+        else:
+            for what in (*_columns(before[name][0], now[name][0]), *_keys(before[name][1], now[name][1])):
+                yield name, what
+
+
+def _columns(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    for name, type_ in before.items():
+        if name not in now:
+            yield "column %s is gone" % name
+        elif now[name] != type_:
+            yield "column %s is %s, it was %s" % (name, now[name], type_)
+    for name in now:
+        if name not in before:
+            yield "a new column %s, %s" % (name, now[name])
+
+
+def _keys(before: Tuple[str, ...], now: Tuple[str, ...]) -> Iterator[str]:
+    for key in before:
+        if key not in now:
+            yield "the reference %s is gone" % key
+    for key in now:
+        if key not in before:
+            yield "a new reference %s" % key

@@ -1,0 +1,458 @@
+"""Which class each table is of: whose its rows are, why, and what only the operator can say."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from dataclasses import dataclass
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+
+from migration.discovery.belonging import Belonging, Leaving, Ways
+from migration.discovery.references import Guess, Link, References
+from migration.discovery.source import Source, count_small
+from migration.discovery.words import counted, listed, written
+from migration.errors import SourceError, UsageError
+from migration.model import (
+    Ownership,
+    Root,
+    all_of,
+    any_of,
+    child_of,
+    owned_by,
+    referenced,
+    shared,
+    the_root,
+    undecided,
+)
+
+
+class Group(enum.Enum):
+    """Classes of tables, as the terminal names them."""
+
+    ROOT = "the root"
+    OWNED = "the root's"
+    OPEN = "open question"
+    REFERENCED = "referred to"
+    UNRELATED = "nobody's"
+    FOREIGN = "left behind"
+
+
+@dataclass(frozen=True)
+class Classed:
+    """A table, and what config.py will say of it. ``assumed``: of an open question the first answer.
+
+    ``rows``: as counted, or estimated; ``exact``: which of them.
+    """
+
+    name: str
+    group: Group
+    rule: Optional[Ownership]
+    assumed: Optional[Ownership]
+    reasons: Tuple[str, ...]
+    rows: int
+    exact: bool = False
+    left_behind: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Departure:
+    """A reference by which rows of a root name rows of others, or of nobody."""
+
+    link: Link
+    counts: Leaving
+
+
+@dataclass(frozen=True)
+class Classes:
+    """``tables``: parents before children, those without a place in TABLES last. ``links``: between tables of TABLES."""
+
+    root: Root
+    tables: Tuple[Classed, ...]
+    links: Tuple[Link, ...]
+    departures: Tuple[Departure, ...]
+
+    def of(self, *groups: Group) -> List[Classed]:
+        return [table for table in self.tables if table.group in groups]
+
+    @property
+    def migrated(self) -> List[Classed]:
+        return self.of(Group.ROOT, Group.OWNED, Group.OPEN, Group.REFERENCED)
+
+
+def classify(source: Source, root: Root, references: References) -> Classes:
+    """Class every table. Raises MigrationError: exit 2 for a root that owns nothing, 3 where a table may not be read."""
+    return _Classifier(source, root, references).classes()
+
+
+class _Classifier:
+    def __init__(self, source: Source, root: Root, references: References) -> None:
+        self.source = source
+        self.root = root
+        self.doubtful = [guess for guess in references.doubtful if guess.key.table not in source.foreign]
+        self.links: List[Link] = [
+            link for link in references.links if not {link.key.table, link.key.parent} & source.foreign
+        ]
+        self.uncertain: Dict[str, Guess] = {}  # tables that are a root's by a doubtful guess alone
+        self.levels = self._levels()
+        self.belonging = Belonging(source, root, self.links)
+        self.proved: Set[Link] = set()  # references that never leave a root's rows
+
+    def _levels(self) -> Dict[str, int]:
+        """How many references lead from each table to the root; only tables from which some do."""
+        while True:
+            found = {self.root.name: 0}
+            children: Dict[str, List[str]] = {}
+            for link in self.links:
+                children.setdefault(link.key.parent, []).append(link.key.table)
+            waiting = [self.root.name]
+            for name in waiting:
+                for child in children.get(name, ()):
+                    if child not in found:
+                        found[child] = found[name] + 1
+                        waiting.append(child)
+            more = [
+                guess
+                for guess in self.doubtful
+                if guess.key.table not in found
+                and guess.key.parent in found
+                and guess.key.table not in self.uncertain
+            ]
+            if not more:
+                return found
+            for guess in more:
+                if guess.key.table not in self.uncertain:
+                    self.uncertain[guess.key.table] = guess
+                    self.links.append(Link(guess.key, True, guess.why, guess.when, doubtful=True))
+
+    def classes(self) -> Classes:
+        if len(self.levels) == 1:
+            raise UsageError(
+                "no table refers to %s: it owns nothing" % self.root.name,
+                "choose another --root, the table that the others refer to by a foreign key or a column such as %s_id"
+                % self.root.name.rpartition(".")[2].rstrip("s"),
+            )
+        self._require_readable()
+        self.belonging.decide(self.root.name, the_root())
+        owned = {self.root.name: Classed(self.root.name, Group.ROOT, the_root(), the_root(), (), 0)}
+        for name in self._order():
+            owned[name] = self._owned(name)
+            assumed = owned[name].assumed
+            assert assumed is not None
+            self.belonging.decide(name, assumed)
+        departures: List[Departure] = []
+        for name in list(owned):
+            owned[name] = self._with_departures(owned[name], departures)
+        for name in list(owned):
+            owned[name] = self._with_nobodys(owned[name], departures)
+        others = list(self._counted(list(self._others(set(owned)))))
+        migrated = {*owned, *(table.name for table in others if table.group is Group.REFERENCED)}
+        return Classes(
+            self.root,
+            (*owned.values(), *others),
+            tuple(link for link in self.links if link.key.table in migrated and link.key.parent in migrated),
+            tuple(departures),
+        )
+
+    def _require_readable(self) -> None:
+        refused = [name for name in self.levels if name in self.source.catalog.unreadable]
+        if refused:
+            raise SourceError(
+                "no permission to read %s" % ", ".join(refused),
+                "as the tables' owner: GRANT SELECT ON %s TO the role;"
+                % ", ".join(self.source.db.quoted(name) for name in refused),
+            )
+
+    # Tables with a way to the root
+
+    def _order(self) -> Iterator[str]:
+        """Parents before children; in a cycle, the table that is nearest to the root first."""
+        parents: Dict[str, Set[str]] = {name: set() for name in self.levels}
+        for link in self.links:
+            if link.key.table in parents and link.key.parent in parents and link.key.table != link.key.parent:
+                parents[link.key.table].add(link.key.parent)
+        done = {self.root.name}
+        waiting = sorted((name for name in self.levels if name not in done), key=self._place)
+        while waiting:
+            ready = [name for name in waiting if parents[name] <= done]
+            if not ready:
+                ready = [next(name for name in waiting if parents[name] & done)]
+            for name in ready:
+                yield name
+                done.add(name)
+                waiting.remove(name)
+
+    def _place(self, name: str) -> Tuple[int, str]:
+        return self.levels[name], name
+
+    def _ways(self, table: str) -> Dict[Ownership, Link]:
+        """The ways by which a table's rows may belong, over tables that are decided: not null first, then direct."""
+        decided = self.belonging.decided
+        links = [
+            link
+            for link in self.links
+            if link.key.table == table and link.key.parent in decided and link.key.parent != table
+        ]
+        links.sort(
+            key=lambda link: (
+                link.optional,
+                link.key.parent != self.root.name,
+                self.levels[link.key.parent],
+            )
+        )
+        found: Dict[Ownership, Link] = {}
+        for link in links:
+            found.setdefault(self._way(link), link)
+        return found
+
+    def _way(self, link: Link) -> Ownership:
+        if link.key.parent == self.root.name and link.key.parent_columns == (self.root.key,):
+            return owned_by(link.key.columns)
+        return child_of(link.key.parent, link.key.columns)
+
+    def _owned(self, table: str) -> Classed:
+        ways = self._ways(table)
+        guess = self.uncertain.get(table)
+        if guess is not None:
+            return self._uncertain(table, guess, next(iter(ways)))
+        if self._is_join_table(table, list(ways.values())):
+            ends = [way for way, link in ways.items() if not link.optional]
+            why = "joins rows of %s: a root's where all its ends are" % listed(
+                way.parent or "" for way in ends
+            )
+            return self._classed(table, all_of(*ends), [why], None)
+        needs_look = len(ways) > 1 or any(link.optional for link in ways.values())
+        if table in self.source.empty or not needs_look:
+            way, link = next(iter(ways.items()))
+            return self._classed(table, way, [self._reason(table, link), *self._unproved(table, ways)], None)
+        found = self.belonging.compare(table, list(ways))
+        if found.differ:
+            return self._disagreeing(table, ways, found)
+        return self._agreeing(table, ways, found)
+
+    def _is_join_table(self, table: str, links: Sequence[Link]) -> bool:
+        """Whether a table connects rows of two others, neither of which is the root, and says no more."""
+        certain = [link for link in links if not link.optional]
+        if len(certain) < 2 or any(link.key.parent == self.root.name for link in links):
+            return False
+        ends = [name for link in certain for name in link.key.columns]
+        if any(self.source.is_unique(table, link.key.columns) for link in certain):
+            return False
+        columns = {column.name for column in self.source.catalog.columns[table]}
+        return self.source.is_unique(table, ends) or columns <= set(ends)
+
+    def _agreeing(self, table: str, ways: Dict[Ownership, Link], found: Ways) -> Classed:
+        """No row has two roots: take the first way that misses no row which another one gives to a root."""
+        rules = list(ways)
+        complete = [number for number, missed in enumerate(found.missed) if not missed]
+        if complete:
+            rule = rules[complete[0]]
+            self.proved |= {ways[rules[number]] for number in complete}
+            reasons = [self._reason(table, ways[rule])]
+            others = [written(way) for way in rules if way is not rule]
+            if others:
+                reasons.append("%s: the same on all %s" % (listed(others), counted(found.rows, "row")))
+        else:
+            rule = any_of(*rules)
+            reasons = ["in several ways, which agree on every row, and none of which says it for all"]
+            reasons += [
+                "%s: %s" % (written(way), counted(rows, "row")) for way, rows in zip(rules, found.found)
+            ]
+        if found.nobody:
+            reasons += self._nobodys(table, rule, found)
+        return self._classed(table, rule, reasons, found.rows)
+
+    def _nobodys(self, table: str, rule: Ownership, found: Ways) -> List[str]:
+        reasons = [
+            "%s of %d with no root: nobody's, and left behind" % (counted(found.nobody, "row"), found.rows)
+        ]
+        if rule == owned_by(rule.columns) and self.source.may_be_null(table, rule.columns):
+            reasons.append("%s would take them along, for every root" % written(_with_shared(rule)))
+        return reasons
+
+    def _disagreeing(self, table: str, ways: Dict[Ownership, Link], found: Ways) -> Classed:
+        rules = list(ways)
+        by_rule = dict(zip(ways, found.found))
+        question = "the ways to a root disagree on %s of %d: %s" % (
+            counted(found.differ, "row"),
+            found.rows,
+            "; ".join("%s says it of %d" % (written(way), by_rule[way]) for way in rules),
+        )
+        certain = [way for way in rules if not ways[way].optional]
+        every = [all_of(*certain)] if len(certain) > 1 else []
+        if every and not any(link.key.parent == self.root.name for link in ways.values()):
+            choices = [*every, *rules]  # of two parents, both: else a row shows one's data to the other
+        else:
+            choices = [*rules, *every]
+        return self._open(table, question, [*choices, any_of(*rules)], ways, found.rows)
+
+    def _uncertain(self, table: str, guess: Guess, way: Ownership) -> Classed:
+        column = ", ".join(guess.key.columns)
+        if guess.values:
+            borne = "%d of its %s lead nowhere" % (guess.astray, counted(guess.values, "value"))
+        elif table in self.source.empty:
+            borne = "the table is empty"
+        else:
+            borne = "it has no value"
+        question = (
+            "%s looks like a reference to %s, but no foreign key says so and the data do not show it: %s"
+            % (
+                column,
+                guess.key.parent,
+                borne,
+            )
+        )
+        return self._open(
+            table,
+            question
+            + "; or list the table in EXCLUDED_TABLES, or in UNRELATED_TABLES, in place of this entry",
+            [way, shared()],
+            {way: Link(guess.key, True)},
+            None,
+        )
+
+    def _open(
+        self,
+        table: str,
+        question: str,
+        choices: Sequence[Ownership],
+        ways: Mapping[Ownership, Link],
+        rows: Optional[int],
+    ) -> Classed:
+        behind = dict.fromkeys(name for link in ways.values() for name in link.key.columns)
+        made = self._classed(table, undecided(question, *map(written, choices)), [], rows)
+        return dataclasses.replace(made, group=Group.OPEN, assumed=choices[0], left_behind=tuple(behind))
+
+    def _reason(self, table: str, link: Link) -> str:
+        known = link.why if link.why else "by a foreign key"
+        what = "%s leads to %s %s" % (link.columns, link.key.parent, known)
+        if link.why:
+            what += ", and so do all its values"
+        if self.source.is_unique(table, link.key.columns):
+            what += ", at most one row each"
+        return what
+
+    def _unproved(self, table: str, ways: Mapping[Ownership, Link]) -> List[str]:
+        if len(ways) == 1:
+            return []
+        others = [written(way) for way in list(ways)[1:]]
+        return ["the table is empty: nothing shows whether %s says the same" % listed(others, "or")]
+
+    def _classed(self, table: str, rule: Ownership, reasons: Sequence[str], rows: Optional[int]) -> Classed:
+        reasons = [*reasons, *self._not_taken(table)]
+        if not self.source.catalog.keys.get(table, ()):
+            reasons.append("it has no key: rows are told apart by all their columns, equal ones are counted")
+        return Classed(
+            table,
+            Group.OWNED,
+            rule,
+            rule,
+            tuple(reasons),
+            self.source.estimated.get(table, 0) if rows is None else rows,
+            rows is not None or table in self.source.empty,
+        )
+
+    def _not_taken(self, table: str) -> Iterator[str]:
+        """Guesses that the data do not bear out, of a table that needs none of them."""
+        for guess in self.doubtful if table not in self.uncertain else ():
+            if guess.key.table == table and table not in self.source.empty:
+                borne = (
+                    "%d of %s lead nowhere" % (guess.astray, counted(guess.values, "value"))
+                    if guess.values
+                    else "it has no value"
+                )
+                yield "%s is not taken for a reference to %s: %s" % (
+                    ", ".join(guess.key.columns),
+                    guess.key.parent,
+                    borne,
+                )
+
+    # References that leave a root's data
+
+    def _with_departures(self, table: Classed, departures: List[Departure]) -> Classed:
+        """Count the references that lead from one root's rows to others', and note by which rows of others stay behind."""
+        if table.name in self.source.empty:
+            return table
+        links = [
+            link
+            for link in self.links
+            if link.key.table == table.name
+            and link.key.parent in self.levels
+            and (table.assumed != self._way(link) or link.key.parent == table.name)
+            and link not in self.proved
+        ]
+        if table.exact and not links:
+            return table
+        rows, found = self.belonging.leaving(table.name, links)
+        behind = dict.fromkeys(table.left_behind)
+        for link, counts in zip(links, found):
+            if counts.to_others or counts.to_nobody:
+                departures.append(Departure(link, counts))
+            if counts.from_others:
+                behind.update(dict.fromkeys(link.key.columns))
+        reasons = [
+            "rows of others refer by %s to a root's rows; they stay behind" % link.columns
+            for link, counts in zip(links, found)
+            if counts.from_others and table.group is not Group.OPEN
+        ]
+        return dataclasses.replace(
+            table,
+            rows=rows,
+            exact=True,
+            left_behind=tuple(behind),
+            reasons=(*table.reasons, *reasons),
+        )
+
+    def _with_nobodys(self, table: Classed, departures: Sequence[Departure]) -> Classed:
+        """Ask where rows of roots refer to rows of a table that are nobody's: are these everybody's?"""
+        rows = sum(
+            departure.counts.to_nobody
+            for departure in departures
+            if departure.link.key.parent == table.name and departure.link.key.table != table.name
+        )
+        rule = table.assumed
+        if not rows or table.group is not Group.OWNED or rule is None:
+            return table
+        choices = [any_of(rule, referenced()), rule]
+        if rule == owned_by(rule.columns) and self.source.may_be_null(table.name, rule.columns):
+            choices.insert(0, _with_shared(rule))
+        question = "%s of roots refer to rows of this table that are nobody's" % counted(rows, "row")
+        return dataclasses.replace(
+            table, group=Group.OPEN, rule=undecided(question, *map(written, choices)), assumed=rule
+        )
+
+    # Tables without a way to the root
+
+    def _others(self, owned: Set[str]) -> Iterator[Classed]:
+        needed: Dict[str, List[str]] = {}
+        waiting = list(owned)
+        for name in waiting:
+            for link in self.links:
+                if link.key.table == name and link.key.parent not in owned and link.key.parent != name:
+                    if link.key.parent not in needed:
+                        waiting.append(link.key.parent)
+                    needed.setdefault(link.key.parent, []).append(name)
+        for name in needed:
+            why = "rows of %s refer to it, and it leads to no root" % listed(dict.fromkeys(needed[name]))
+            yield dataclasses.replace(self._classed(name, referenced(), [why], None), group=Group.REFERENCED)
+        for name in self.source.tables:
+            if name not in owned and name not in needed:
+                yield self._nobodys_table(name)
+
+    def _counted(self, tables: Sequence[Classed]) -> Iterator[Classed]:
+        """The small ones with their rows counted."""
+        counts = count_small(self.source, [table.name for table in tables])
+        for table in tables:
+            rows = counts.get(table.name)
+            yield table if rows is None else dataclasses.replace(table, rows=rows, exact=True)
+
+    def _nobodys_table(self, name: str) -> Classed:
+        group, why = Group.UNRELATED, "refers to nothing of a root's, and nothing of theirs refers to it"
+        if name in self.source.foreign:
+            group, why = Group.FOREIGN, "a foreign table: its rows are another server's"
+        return dataclasses.replace(
+            self._classed(name, shared(), [why], None), group=group, rule=None, assumed=None, reasons=(why,)
+        )
+
+
+def _with_shared(rule: Ownership) -> Ownership:
+    return dataclasses.replace(rule, or_shared=True)

@@ -1,0 +1,260 @@
+"""config.py for an application: every table with its class and the reason for it."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from migration.discovery.classes import Classed, Classes, Departure, Group
+from migration.discovery.source import Source
+from migration.discovery.words import columns_text, counted, listed, names, text, written
+from migration.model import ForeignKey, Way
+from migration.postgres.catalog import Catalog
+
+_TOP = '''"""What an operator may change: where things are, who is migrated, and which tables.
+
+Written by discover.py from the catalog of the database {database}. Options and environment variables (also from a ``.env``
+file beside this one) win over what stands here. ``discover.py --check`` says what has changed in PostgreSQL since.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from migration.model import {model}
+
+BASE_DIR = Path(__file__).resolve().parent
+
+# PostgreSQL. The password stays out of this file: set POSTGRES_PASSWORD or POSTGRES_URL, or use ~/.pgpass.
+POSTGRES_HOST = {host}
+POSTGRES_PORT = {port}
+POSTGRES_DB = {database_text}
+POSTGRES_USER = {user}
+POSTGRES_PASSWORD = ""
+POSTGRES_SCHEMA = {schema}  # its tables go by their bare names, those of others by schema.table
+
+# SQLite
+SQLITE_PATH = BASE_DIR / "app.db"
+SCHEMA_PATH = BASE_DIR / "sqlite_schema.sql"
+
+# Folders
+DATA_DIR = BASE_DIR / "migration_data"
+BACKUP_DIR = BASE_DIR / "backups"
+LOG_FILE = None  # for example BASE_DIR / "logs" / "migration.log"
+LOG_LEVEL = "INFO"
+
+# Who is migrated where neither the command line nor the environment says so.
+DEFAULT_USER_EMAIL = ""
+
+# Whose data it is: a row of this table, told apart by the key and called by the name on the command line.
+ROOT = root({root}, key={key}, named_by={named_by})
+'''
+
+_WIDTH = 110
+
+
+def config_text(
+    source: Source,
+    classes: Classes,
+    postgres: Mapping[str, str],
+    leaving: Optional[str],
+    dropped: Mapping[str, Sequence[str]],
+) -> str:
+    """The whole file.
+
+    ``postgres``: libpq's parameters, of which the password is left out. ``leaving``: config.LEAVING. ``dropped``: table →
+    columns that have no place in SQLite.
+    """
+    entries = [line for table in classes.migrated for line in _entry(table, dropped.get(table.name, ()))]
+    references = list(_references(source, classes))
+    body = "\n".join(
+        [
+            "",
+            "# Every table with rows of the root, parents before children, and why it is there. Only a question,",
+            "# undecided(…), needs an answer: write one of its choices in its place.",
+            "TABLES = (",
+            *entries,
+            ")",
+            "",
+            *_reference_lines(references),
+            "",
+            *_leaving_lines(classes.departures, leaving),
+            "",
+            *_lists(source, classes),
+            "",
+            *_discovered_lines(discovered(source.catalog)),
+        ]
+    )
+    used = {"Table", "root"} | {name for name in _WORDS if any(name + "(" in line for line in entries)}
+    if references:
+        used.add("Reference")
+    info = {name: str(value) for name, value in postgres.items()}
+    top = _TOP.format(
+        database=text(info.get("dbname", ""))[1:-1],
+        database_text=text(info.get("dbname", "")),
+        model=", ".join(sorted(used, key=lambda name: (name.islower(), name))),
+        host=text(info.get("host", "")),
+        port=text(info.get("port", "")),
+        user=text(info.get("user", "")),
+        schema=text(source.db.schema),
+        root=text(classes.root.name),
+        key=text(classes.root.key),
+        named_by=text(classes.root.named_by),
+    )
+    return top + body + "\n"
+
+
+_WORDS = ("all_of", "any_of", "child_of", "owned_by", "referenced", "shared", "the_root", "undecided")
+
+
+def _comment(line: str, indent: str = "    ") -> List[str]:
+    """Of whatever names are in it, it stays a comment."""
+    plain = " ".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line.split("\n"))
+    plain = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in plain)
+    return textwrap.wrap(
+        plain,
+        _WIDTH,
+        initial_indent=indent + "# ",
+        subsequent_indent=indent + "#   ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _entry(table: Classed, dropped: Sequence[str]) -> Iterator[str]:
+    reasons = list(table.reasons)
+    if dropped:
+        reasons.append("no value of %s can be kept in SQLite: see migration_mapping.md" % listed(dropped))
+    for reason in reasons:
+        yield from _comment(reason)
+    assert table.rule is not None
+    more = [("dropped", dropped), ("left_behind", table.left_behind)]
+    options = ["%s=%s" % (option, names(columns)) for option, columns in more if columns]
+    if table.rule.way is not Way.UNDECIDED:
+        yield "    Table(%s)," % ", ".join([text(table.name), written(table.rule), *options])
+        return
+    yield "    Table("
+    yield "        %s," % text(table.name)
+    yield "        undecided("
+    for part in table.rule.texts:
+        yield "            %s," % text(part)
+    yield "        ),"
+    for option in options:
+        yield "        %s," % option
+    yield "    ),"
+
+
+def _references(source: Source, classes: Classes) -> Iterator[List[str]]:
+    for key, _, why, when, _ in classes.links:
+        if why:
+            parts = [_reference(key)]
+            if key.parent_columns != source.catalog.primary_keys.get(key.parent):
+                parts.append(columns_text(key.parent_columns))
+            if when:
+                parts.append("when=%s" % text(when))
+            yield [
+                *_comment("inferred %s; every value leads to a row" % why),
+                "    Reference(%s)," % ", ".join(parts),
+            ]
+
+
+def _reference(key: ForeignKey) -> str:
+    return ", ".join([text(key.table), columns_text(key.columns), text(key.parent)])
+
+
+def _reference_lines(references: Sequence[List[str]]) -> List[str]:
+    head = [
+        "# References that PostgreSQL does not declare, and what becomes of single ones that lead to rows of others:",
+        '# Reference("table", "column", "parent", leaving="cut").',
+    ]
+    if not references:
+        return [*head, "REFERENCES = ()"]
+    return [*head, "REFERENCES = (", *(line for lines in references for line in lines), ")"]
+
+
+def _leaving_lines(departures: Sequence[Departure], leaving: Optional[str]) -> List[str]:
+    lines = [
+        '# What becomes of references that lead to rows of others: "stop" the export, "skip" the row, "cut" the reference',
+        '# to NULL where its column allows it, or "bring" the row that it names.',
+    ]
+    for departure in departures:
+        lines += _comment(described(departure), "")
+        if not departure.link.optional:
+            advice = (
+                'to leave such rows out: Reference(%s, leaving="skip"); or "bring" takes the others along'
+            )
+            lines += _comment("  " + advice % _reference(departure.link.key), "")
+    if not departures:
+        lines.append("# There was none when this was written.")
+    return [*lines, "LEAVING = %s" % text(leaving or "stop")]
+
+
+def described(departure: Departure) -> str:
+    """One line on a reference that leaves the data of a root."""
+    key, counts = departure.link.key, departure.counts
+    to = [
+        "%s of other roots" % counted(counts.to_others, "row") if counts.to_others else "",
+        "%s of nobody" % counted(counts.to_nobody, "row") if counts.to_nobody else "",
+    ]
+    return "%s (%s) → %s: names %s%s" % (
+        key.table,
+        ", ".join(key.columns),
+        key.parent,
+        listed([part for part in to if part]),
+        "" if departure.link.optional else "; the column is NOT NULL and cannot be cut",
+    )
+
+
+def _lists(source: Source, classes: Classes) -> Iterator[str]:
+    yield "# The root's, left behind on purpose: move a table's name from TABLES to here."
+    yield from _list("EXCLUDED_TABLES", classes.of(Group.FOREIGN))
+    yield ""
+    yield "# Nobody's: tables of the database without rows of the root."
+    yield from _list("UNRELATED_TABLES", classes.of(Group.UNRELATED))
+    if source.no_tables:
+        yield ""
+        yield "# Left out, as their rows are those of tables:"
+        for name, what in sorted(source.no_tables.items()):
+            yield from _comment("%s %s" % (what, name), "")
+
+
+def _list(name: str, tables: Sequence[Classed]) -> List[str]:
+    if not tables:
+        return [name + " = ()"]
+    lines = [name + " = ("]
+    for table in tables:
+        lines += [line for reason in table.reasons for line in _comment(reason)]
+        lines.append("    %s," % text(table.name))
+    return [*lines, ")"]
+
+
+# What --check compares with
+
+Discovered = Dict[str, Tuple[Dict[str, str], Tuple[str, ...]]]
+
+
+def discovered(catalog: Catalog) -> Discovered:
+    """Each table's columns with their types, and its foreign keys, as PostgreSQL has them."""
+    found: Discovered = {}
+    keys: Dict[str, List[str]] = {}
+    for key in catalog.foreign_keys:
+        keys.setdefault(key.table, []).append(
+            "(%s) → %s (%s)" % (", ".join(key.columns), key.parent, ", ".join(key.parent_columns))
+        )
+    for name, relation in catalog.relations.items():
+        if not relation.extension:
+            columns = {
+                column.name: column.type + (" not null" if column.not_null else "")
+                for column in catalog.columns.get(name, ())
+            }
+            found[name] = columns, tuple(sorted(set(keys.get(name, ()))))
+    return found
+
+
+def _discovered_lines(found: Discovered) -> Iterator[str]:
+    yield "# What PostgreSQL had when this was written, for discover.py --check."
+    yield "DISCOVERED = {"
+    for name, (columns, keys) in found.items():
+        listed_ = ", ".join("%s: %s" % (text(column), text(type_)) for column, type_ in columns.items())
+        yield "    %s: ({%s}, %s)," % (text(name), listed_, names(keys) if keys else "()")
+    yield "}"

@@ -1,0 +1,37 @@
+"""How many rows of each table are one root's: counted by the queries of the export."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Dict
+
+from migration.discovery.classes import Classes, Group
+from migration.discovery.source import Source
+from migration.model import Reference, Table
+from migration.postgres.rows import Rows
+from migration.postgres.users import find_user
+from migration.settings import Settings
+from migration.sqlite.schema import Schema
+
+_NO_SCHEMA = Schema(Path(), "", {}, {}, (), {}, {}, {})  # what SQLite says of references, PostgreSQL says too
+
+
+def rows_of_one(source: Source, classes: Classes, settings: Settings, name: str) -> Dict[str, int]:
+    """Rows of the root of this name, by table; of an open question by its first answer. Raises SourceError if there is none."""
+    known = dataclasses.replace(
+        settings,
+        postgres_schema=source.db.schema,
+        root=classes.root,
+        tables=tuple(Table(table.name, table.assumed) for table in classes.migrated if table.assumed),
+        excluded_tables=tuple(table.name for table in classes.of(Group.FOREIGN)),
+        unrelated_tables=tuple(table.name for table in classes.of(Group.UNRELATED)),
+        references=tuple(
+            Reference(key.table, key.columns, key.parent, key.parent_columns, when or None)
+            for key, _, why, when, _ in classes.links
+            if why
+        ),
+    )
+    user = find_user(source.db, known, name)
+    rows = Rows(source.db, known, user, _NO_SCHEMA)
+    return {table.name: rows.count(table) for table in known.tables}

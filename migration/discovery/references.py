@@ -1,0 +1,241 @@
+"""References between tables: those that PostgreSQL declares, and those that names suggest and the data bear out."""
+
+from __future__ import annotations
+
+import re
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple
+
+from migration.discovery.source import Source
+from migration.discovery.words import singular, stem, words_of
+from migration.model import Column, Equality, ForeignKey, Kind
+from migration.postgres.operators import are_written_alike
+from migration.sql import literal, qualified
+
+
+class Link(NamedTuple):
+    """A reference. ``why``: what speaks for it where no foreign key declares it, else ''.
+
+    ``when``: SQL on alias ``t``, of the rows for which it holds; '' for all. ``doubtful``: the data do not bear it out.
+    """
+
+    key: ForeignKey
+    optional: bool
+    why: str = ""
+    when: str = ""
+    doubtful: bool = False
+
+    @property
+    def columns(self) -> str:
+        return ", ".join(self.key.columns)
+
+
+class Guess(NamedTuple):
+    """A reference that a column's name suggests: of how many values there are, how many lead nowhere."""
+
+    key: ForeignKey
+    why: str
+    values: int
+    astray: int
+    when: str = ""
+
+    @property
+    def holds(self) -> bool:
+        return self.values > 0 and self.astray == 0
+
+
+class _Candidate(NamedTuple):
+    key: ForeignKey
+    why: str
+    when: str = ""
+
+
+class References(NamedTuple):
+    """``links``: declared ones and guesses that hold. ``doubtful``: guesses that the data do not bear out."""
+
+    links: Tuple[Link, ...]
+    doubtful: Tuple[Guess, ...]
+
+
+def find_references(source: Source, root: str) -> References:
+    """All references between tables that may be read. Asks the data about each guess, a query a table."""
+    links = _declared(source)
+    covered = {(link.key.table, name) for link in links.values() for name in link.key.columns}
+    named = _by_stem(source, root)
+    mixed = list(_mixed(source, covered, named))
+    covered |= {(one.key.table, one.key.columns[0]) for one in mixed}
+    by_table: Dict[str, List[_Candidate]] = {}
+    for one in (*mixed, *_guesses(source, covered, named, [link.key for link in links.values()])):
+        by_table.setdefault(one.key.table, []).append(one)
+    guessed = [guess for table, some in by_table.items() for guess in _asked(source, table, some)]
+    for guess in guessed:
+        if guess.holds:
+            optional = bool(guess.when) or source.may_be_null(guess.key.table, guess.key.columns)
+            links.setdefault((*guess.key[:4], guess.when), Link(guess.key, optional, guess.why, guess.when))
+    return References(tuple(links.values()), tuple(guess for guess in guessed if not guess.holds))
+
+
+def _declared(source: Source) -> Dict[Tuple[object, ...], Link]:
+    """Foreign keys; those of a table that is read with its parent count as the parent's."""
+    found: Dict[Tuple[object, ...], Link] = {}
+    tables = set(source.tables)
+    for key in source.catalog.foreign_keys:
+        table, parent = (source.heirs.get(name, name) for name in (key.table, key.parent))
+        if table in tables and parent in tables:
+            ours = key._replace(table=table, parent=parent)
+            found.setdefault(ours[:4], Link(ours, source.may_be_null(table, key.columns)))
+    for link in list(found.values()):  # PostgreSQL does not hand foreign keys down
+        for heir in sorted(source.catalog.heirs(link.key.table)):
+            if heir in tables and source.catalog.has(heir, link.key.columns):
+                ours = link.key._replace(table=heir)
+                found.setdefault(
+                    ours[:4], Link(ours, link.optional, "%s inherits from %s" % (heir, link.key.table))
+                )
+    return found
+
+
+# Guesses
+
+_IDS = re.compile(r"_?(id|uuid|uid|guid|key|ref|fk)$")
+
+
+def _guesses(
+    source: Source, covered: Set[Tuple[str, str]], named: _Named, keys: Sequence[ForeignKey]
+) -> Iterator[_Candidate]:
+    """References that names suggest, the likeliest of each column."""
+    by_key = _by_key_name(source)
+    leads_on = {(key.table, key.columns[0]): key for key in keys if len(key.columns) == 1}
+    for table in source.tables:
+        if table in source.foreign or table in source.catalog.unreadable:
+            continue
+        for column in source.catalog.columns.get(table, ()):
+            if (table, column.name) in covered:
+                continue
+            for parent in _parents(table, column.name, named, by_key):
+                key = source.single_key(parent)
+                if key is None or (parent == table and key.name == column.name):
+                    continue
+                # A key that is itself a reference stands for what it refers to: one row a user, for example.
+                onward = leads_on.get((parent, key.name))
+                if onward is not None:
+                    parent, key = (
+                        onward.parent,
+                        source.catalog.column(onward.parent, onward.parent_columns[0]),
+                    )
+                if (parent, key.name) == (table, column.name) or not are_written_alike(key, column):
+                    continue
+                yield _Candidate(_plain_key(table, column.name, parent, key.name), "by its name")
+                break
+
+
+def _plain_key(table: str, column: str, parent: str, key: str) -> ForeignKey:
+    return ForeignKey(table, (column,), parent, (key,), (Equality("pg_catalog.="),))
+
+
+_TYPES = ("type", "kind", "table", "class", "model")
+_MOST_TYPES = 50
+
+
+def _mixed(source: Source, covered: Set[Tuple[str, str]], named: _Named) -> Iterator[_Candidate]:
+    """References to several tables by one column, with another one that says to which: subject_type and subject_id."""
+    for table in source.tables:
+        if table in source.foreign or table in source.empty or table in source.catalog.unreadable:
+            continue
+        columns = source.catalog.columns.get(table, ())
+        ids = {
+            tuple(words_of(column.name)[:-1]): column
+            for column in columns
+            if _IDS.fullmatch(words_of(column.name)[-1]) and (table, column.name) not in covered
+        }
+        for column in columns:
+            words = words_of(column.name)
+            id_ = ids.get(tuple(words[:-1])) if len(words) > 1 and words[-1] in _TYPES else None
+            if id_ is not None and column.kind is Kind.TEXT:
+                yield from _by_value(source, table, column, id_, named)
+
+
+def _by_value(source: Source, table: str, type_: Column, id_: Column, named: _Named) -> Iterator[_Candidate]:
+    name = qualified("t", type_.name)
+    values = source.db.rows(
+        "SELECT {0}::text FROM {1} t WHERE {0} IS NOT NULL GROUP BY 1 ORDER BY 1 LIMIT {2}".format(
+            name, source.db.quoted(table), _MOST_TYPES + 1
+        )
+    )
+    for (value,) in values if len(values) <= _MOST_TYPES else ():
+        words = words_of(re.split(r"[\\\\/.:]", value)[-1])
+        for parent in named.get((*words[:-1], singular(words[-1])), ())[:1] if words else ():
+            key = source.single_key(parent)
+            if key is not None and are_written_alike(key, id_):
+                yield _Candidate(
+                    _plain_key(table, id_.name, parent, key.name),
+                    "by the names in %s" % type_.name,
+                    "%s = %s"
+                    % (name, literal(value).strip() if "\\" in value else "'%s'" % value.replace("'", "''")),
+                )
+
+
+_Named = Dict[Tuple[str, ...], List[str]]
+
+
+def _by_stem(source: Source, root: str) -> _Named:
+    """Tables by what a reference to them would be called; the root first, then those of the usual schema."""
+    found: Dict[Tuple[str, ...], List[str]] = {}
+    usual = source.db.schema
+    order = sorted(
+        source.tables, key=lambda name: (name != root, source.catalog.relations[name].schema != usual)
+    )
+    for name in order:
+        if name not in source.foreign:
+            words = stem(source.catalog.relations[name].name)
+            for start in range(len(words)):  # auth_user is called user, too
+                found.setdefault(words[start:], []).append(name)
+    for words, names in found.items():
+        exact = [name for name in names if stem(source.catalog.relations[name].name) == words]
+        found[words] = exact or (names if len(names) == 1 or names[0] == root else [])
+    return found
+
+
+def _by_key_name(source: Source) -> Dict[str, List[str]]:
+    """Tables by the name of their key, where that says more than ``id`` and is no other table's."""
+    found: Dict[str, List[str]] = {}
+    for name in source.tables:
+        key = source.single_key(name)
+        if key is not None and len(words_of(key.name)) > 1 and name not in source.foreign:
+            found.setdefault(key.name, []).append(name)
+    return {column: names for column, names in found.items() if len(names) == 1}
+
+
+def _parents(table: str, column: str, named: _Named, by_key: Dict[str, List[str]]) -> Iterator[str]:
+    words = words_of(column)
+    bare = tuple(words[:-1]) if words and _IDS.fullmatch(words[-1]) else tuple(words)
+    if bare == ("parent",) and bare != tuple(words):
+        yield table
+    for start in range(len(bare)):  # created_by_user_id is a user's
+        if start and bare == tuple(words):
+            break  # without an id at the end, the whole name has to be the table's
+        yield from named.get((*bare[start:-1], singular(bare[-1])), ())[:1]
+    yield from by_key.get(column, ())
+
+
+def _asked(source: Source, table: str, candidates: Sequence[_Candidate]) -> List[Guess]:
+    """Count the values of each guess, and those that lead nowhere, in one query of the table."""
+    if table in source.empty or any(one.key.parent in source.catalog.unreadable for one in candidates):
+        return [Guess(one.key, one.why, 0, 0, one.when) for one in candidates]
+    counts, joins = [], []
+    for number, (key, _, when) in enumerate(candidates):
+        mine, theirs = qualified("t", key.columns[0]), qualified("p%d" % number, key.parent_columns[0])
+        there = "%s AND %s IS NOT NULL" % (when or "true", mine)
+        counts += [
+            "count(*) FILTER (WHERE %s)" % there,
+            "count(*) FILTER (WHERE %s AND %s IS NULL)" % (there, theirs),
+        ]
+        joins.append(
+            "LEFT JOIN {} p{} ON {}".format(
+                source.db.quoted(key.parent), number, key.equalities[0].sql(theirs, mine)
+            )
+        )
+    sql = "SELECT {} FROM {} t {}".format(", ".join(counts), source.db.quoted(table), " ".join(joins))
+    row = source.db.rows(sql)[0]
+    return [
+        Guess(one.key, one.why, row[2 * number], row[2 * number + 1], one.when)
+        for number, one in enumerate(candidates)
+    ]

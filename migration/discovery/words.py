@@ -1,0 +1,85 @@
+"""Ownership and names as config.py writes them, counts in words, and the words in names."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Iterable, List, Sequence, Tuple
+
+from migration.model import Ownership, Way, assert_never
+
+
+def text(value: str) -> str:
+    """A string of Python's, in single quotes where it holds double ones."""
+    if value.isprintable() and '"' in value and "'" not in value and "\\" not in value:
+        return "'%s'" % value
+    return json.dumps(value, ensure_ascii=not value.isprintable())
+
+
+def names(values: Sequence[str]) -> str:
+    """A tuple of strings."""
+    return "(%s)" % (", ".join(map(text, values)) + ("," if len(values) == 1 else ""))
+
+
+def columns_text(columns: Sequence[str]) -> str:
+    """One name, or a tuple of several."""
+    return text(columns[0]) if len(columns) == 1 else names(columns)
+
+
+def written(rule: Ownership) -> str:
+    """An ownership as config.py says it."""
+    way = rule.way
+    if way is Way.ROOT:
+        return "the_root()"
+    if way is Way.OWNED:
+        return "owned_by(%s%s)" % (columns_text(rule.columns), ", or_shared=True" if rule.or_shared else "")
+    if way is Way.CHILD:
+        return "child_of(%s, %s)" % (text(rule.parent or ""), columns_text(rule.columns))
+    if way is Way.SHARED:
+        return "shared()"
+    if way is Way.REFERENCED:
+        return "referenced()"
+    if way is Way.ANY or way is Way.ALL:
+        return "%s(%s)" % ("any_of" if way is Way.ANY else "all_of", ", ".join(map(written, rule.ways)))
+    if way is Way.WHERE:
+        return "where(%s)" % text(rule.texts[0])
+    if way is Way.UNDECIDED:
+        return "undecided(%s)" % ", ".join(map(text, rule.texts))
+    assert_never(way)
+
+
+def counted(number: int, what: str) -> str:
+    return "%d %s%s" % (number, what, "" if number == 1 else "s")
+
+
+def listed(values: Iterable[str], last: str = "and") -> str:
+    """In a sentence: a, b and c."""
+    all_ = list(values)
+    return all_[0] if len(all_) == 1 else "%s %s %s" % (", ".join(all_[:-1]), last, all_[-1])
+
+
+# Names of tables and columns
+
+
+def words_of(name: str) -> List[str]:
+    """The words of a name: of ``ownerId``, ``owner_id`` and ``OwnerID`` the same."""
+    name = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)
+    return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
+
+
+_IRREGULAR = {"people": "person", "children": "child", "men": "man", "women": "woman", "data": "datum"}
+
+
+def singular(word: str) -> str:
+    if word in _IRREGULAR:
+        return _IRREGULAR[word]
+    for ending, instead in (("ies", "y"), ("sses", "ss"), ("xes", "x"), ("ches", "ch"), ("shes", "sh")):
+        if word.endswith(ending) and len(word) > len(ending) + 1:
+            return word[: -len(ending)] + instead
+    return word[:-1] if word.endswith("s") and not word.endswith("ss") and len(word) > 2 else word
+
+
+def stem(name: str) -> Tuple[str, ...]:
+    """What a reference to a table of this name would be called: the words of it, the last in the singular."""
+    words = words_of(name)
+    return (*words[:-1], singular(words[-1])) if words else ()

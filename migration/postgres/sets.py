@@ -1,0 +1,427 @@
+"""The user's rows as sets: keys and references of the rows of each table, made once for a whole query.
+
+A query is one chain of WITH clauses over the tables that it needs, parents first. Tables that depend on each other in
+a cycle are found together by recursion; temporary tables would not go with read-only transactions.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Callable, Collection, Dict, List, Mapping, Sequence, Tuple
+
+from migration.model import Equality, ForeignKey, Table, Way
+from migration.postgres.ownership import Owned, conjunction
+from migration.postgres.references import matches, present
+from migration.postgres.ways import Link, Node, Ways
+from migration.sql import literal, qualified
+
+MANY = "json_each('{}')"  # no rows, of which the planner expects a hundred
+
+
+class Sets:
+    """WITH clauses for one user's rows.
+
+    ``skip``: no row is brought, as every reference that leaves the export leaves its row out. ``left_out``: table →
+    rows (``identity``) that are left out.
+    """
+
+    def __init__(self, owned: Owned, skip: bool = False, left_out: Mapping[str, Sequence[str]] = {}) -> None:
+        self.owned = owned
+        self.references = owned.references
+        self.catalog = owned.catalog
+        self.tables = owned.tables
+        self.left_out = left_out
+        self.ways = Ways(owned, skip)
+        self._ways = owned.references.ways
+        self._numbers = {name: number for number, name in enumerate(self.tables)}
+        self._equalities: Dict[Tuple[str, str], Equality] = {}
+        self._whens = [key for key in self.references.exported if key.when]
+
+    # Conditions on a row ``t`` of a table
+
+    def condition(self, table: Table) -> str:
+        """SQL condition on alias ``t``: the row is exported."""
+        if not self.ways.is_plain(table.name):
+            return "%s AND %s" % (self.owned.within(table.name, "t"), self._contains(table.name))
+        owned = self.owned.owned(table)
+        if table.name not in self.left_out:
+            return owned
+        return "%s AND NOT %s" % (owned, among(self.left_out[table.name], identity("t")))
+
+    def needs_hashing(self, table: str) -> bool:
+        """Whether the table's query looks for a cycle of several references, which hash joins alone find in linear time."""
+        needed = self.ways.needed([table])
+        return any(
+            set(nodes) & needed and self.ways.is_cycle(nodes) and not self.ways.recursive_branch(nodes)
+            for nodes in self.ways.order
+        )
+
+    def _contains(self, name: str) -> str:
+        """The planner makes a semi-join of it, as it stands for itself among conditions that are all to hold."""
+        return "EXISTS (SELECT FROM (%sSELECT * FROM %s) m WHERE %s)" % (
+            self.clause([name]),
+            self.exported(name),
+            self.is_same(name, "m", "t"),
+        )
+
+    def is_same(self, name: str, member: str, row: str) -> str:
+        """SQL condition: a row of a set is the row of the table."""
+        key = self.catalog.keys[name]
+        if not key:
+            return "%s.r = %s" % (member, identity(row))
+        return " AND ".join(
+            self._key_equality(name, column).sql(
+                "%s.%s" % (member, self.place(name, column)), qualified(row, column)
+            )
+            for column in key
+        )
+
+    def is_same_member(self, name: str, member: str, row: str) -> str:
+        """SQL condition: rows of two sets of a table that has a key are one."""
+        return " AND ".join(
+            self._key_equality(name, column).sql(
+                "%s.%s" % (member, self.place(name, column)), "%s.%s" % (row, self.place(name, column))
+            )
+            for column in self.catalog.keys[name]
+        )
+
+    def dangling_from(self, key: ForeignKey) -> str:
+        """FROM clause: rows ``t`` of a set whose reference leads to no exported row."""
+        return "{} t WHERE {} AND NOT EXISTS (SELECT FROM {} p WHERE {})".format(
+            self.exported(key.table), self.refers(key), self.exported(key.parent), self.joined(key)
+        )
+
+    def _key_equality(self, name: str, column: str) -> Equality:
+        if (name, column) not in self._equalities:
+            known = self.catalog.column(name, column)
+            self._equalities[name, column] = self.owned.db.equality(known, known)
+        return self._equalities[name, column]
+
+    def not_exported(self, table: Table) -> str:
+        """SQL condition on alias ``t``, within a clause of the table's set."""
+        if self.ways.is_plain(table.name):
+            return "(%s) IS NOT TRUE" % self._member(table)
+        return "NOT EXISTS (SELECT FROM %s m WHERE %s)" % (
+            self.exported(table.name),
+            self.is_same(table.name, "m", "t"),
+        )
+
+    def _member(self, table: Table) -> str:
+        """As ``owned``, on alias ``t``, by the set of the table's parent."""
+        if table.ownership.way is not Way.CHILD:
+            return self.owned.by_itself(table, table.ownership)
+        return self._from_parent(self._way(table.name))
+
+    def _from_parent(self, way: ForeignKey) -> str:
+        return "EXISTS (SELECT FROM {} p WHERE {})".format(self.name(Node(way.parent)), self.named_by(way))
+
+    def _way(self, name: str) -> ForeignKey:
+        way = self._ways[name]
+        assert way is not None
+        return way
+
+    # Clauses
+
+    def clause(self, tables: Collection[str], identities: bool = False) -> str:
+        """WITH clause of the sets of these tables and of those that they belong to.
+
+        The planner is made to expect some rows in each: of one row, which it may expect where a user is newer than
+        its statistics, it would look through the others once for each that is there.
+        ``identities``: with column ``r`` in all of them. Reading it takes SELECT on the whole table, not on its columns.
+        """
+        needed, made = self.ways.needed(tables), []
+        for nodes in self.ways.order:
+            wanted = [node for node in nodes if node in needed]
+            if not wanted:
+                continue
+            if not self.ways.is_cycle(nodes):
+                (node,) = nodes
+                made.append(self._set(node, identities))
+            elif self.ways.recursive_branch(nodes):
+                made.append(self._tree(nodes[0], identities))
+            else:
+                made += self._cycle(nodes, identities)
+            made += [
+                "%s AS (SELECT * FROM %s UNION SELECT * FROM %s)"
+                % (self.exported(node.table), self.name(Node(node.table)), self.name(node))
+                for node in nodes
+                if node.brought
+            ]
+        return "WITH RECURSIVE %s " % ", ".join(made)
+
+    def _set(self, node: Node, identities: bool) -> str:
+        if not node.brought and self.owned.is_plain(node.table):
+            conditions = [self._member(self.tables[node.table])]
+            rows = [self._select(node, identities, conditions)]
+        else:
+            rows = [
+                self._select(
+                    node,
+                    identities,
+                    [*branch.conditions, *map(self._exists, branch.links), *self._apart(node)],
+                )
+                for branch in self.ways.nodes[node]
+            ]
+        return "%s AS (%s%s)" % (
+            self.name(node),
+            "".join(" UNION ".join(rows) + " UNION ALL " if rows else ""),
+            self._nothing(node, identities),
+        )
+
+    def _apart(self, node: Node) -> List[str]:
+        """A row that is the user's is not brought."""
+        if not node.brought or any({node, Node(node.table)} <= set(nodes) for nodes in self.ways.order):
+            return []
+        mine = self.name(Node(node.table))
+        return ["NOT EXISTS (SELECT FROM %s m WHERE %s)" % (mine, self.is_same(node.table, "m", "t"))]
+
+    def _select(self, node: Node, identities: bool, conditions: Sequence[str], source: str = "") -> str:
+        table = node.table
+        columns = [expression + " AS " + name for name, expression in self._columns_of(table, identities)]
+        return "SELECT %s FROM %s%s t WHERE %s" % (
+            ", ".join(columns) or "1",
+            source,
+            self.owned.db.quoted(table),
+            conjunction([self.owned.within(table, "t"), *conditions, *self._kept_in(node)]),
+        )
+
+    def _kept_in(self, node: Node) -> List[str]:
+        rows = self.left_out.get(node.table)
+        return ["NOT " + among(rows, identity("t"))] if rows else []
+
+    def _nothing(self, node: Node, identities: bool) -> str:
+        names = [name for name, _ in self._columns_of(node.table, identities)]
+        return "SELECT %s FROM %s" % (", ".join(["NULL"] * len(names)) or "1", MANY)
+
+    def _columns_of(self, table: str, identities: bool) -> List[Tuple[str, str]]:
+        """The columns of a set, and what they are made of."""
+        columns = [(self.place(table, name), qualified("t", name)) for name in self._kept[table]]
+        columns += [
+            ("w%d" % number, "(%s\n)" % key.when)
+            for number, key in enumerate(self._whens)
+            if key.table == table
+        ]
+        if identities or not self.catalog.keys[table]:
+            columns.append(("r", identity("t")))
+        if table in self._families:
+            columns.append(("o", "t.tableoid"))
+        return columns
+
+    @functools.cached_property
+    def _families(self) -> Collection[str]:
+        return {name for key in self.references.source if key.exact for name in (key.table, key.parent)}
+
+    def _exists(self, link: Link) -> str:
+        return "EXISTS (SELECT FROM %s p WHERE %s)" % (self.name(link.node), self._linked(link))
+
+    def _linked(self, link: Link) -> str:
+        """SQL condition: row ``t`` of a table is linked with row ``p`` of a set."""
+        if link.down:
+            return self.named_by(link.key)
+        return self._names(link.key)
+
+    # Cycles
+
+    def _tree(self, node: Node, identities: bool) -> str:
+        """Rows under, or above, rows of the same table: found level by level, by an index where there is one."""
+        (inner,) = self.ways.recursive_branch([node])
+        ((link,), others) = (
+            self.ways.inner([node], inner),
+            [link for link in inner.links if link.node != node],
+        )
+        first = [
+            self._select(
+                node, identities, [*branch.conditions, *map(self._exists, branch.links), *self._apart(node)]
+            )
+            for branch in self.ways.nodes[node]
+            if branch != inner
+        ]
+        conditions = [self._linked(link), *inner.conditions, *map(self._exists, others), *self._apart(node)]
+        return "%s AS ((%s) UNION %s)" % (
+            self.name(node),
+            " UNION ALL ".join(
+                [" UNION ".join(first), self._nothing(node, identities)]
+                if first
+                else [self._nothing(node, identities)]
+            ),
+            self._select(node, identities, conditions, source="%s p, " % self.name(node)),
+        )
+
+    def _cycle(self, nodes: Sequence[Node], identities: bool) -> List[str]:
+        """Rows of several tables that lead to each other, by their places: each joined with each once, then followed."""
+        starts, edges = [], []
+        for number, node in enumerate(nodes):
+            for branch in self.ways.nodes[node]:
+                inner = self.ways.inner(nodes, branch)
+                conditions = [
+                    self.owned.within(node.table, "t"),
+                    *branch.conditions,
+                    *(self._exists(link) for link in branch.links if link not in inner),
+                    *self._apart(node),
+                    *self._kept_in(node),
+                ]
+                if not inner:
+                    starts.append(
+                        "SELECT %d, %s FROM %s t WHERE %s"
+                        % (number, identity("t"), self.owned.db.quoted(node.table), conjunction(conditions))
+                    )
+                for link in inner:
+                    edges.append(
+                        "SELECT %d, unnest(a.r), %d, unnest(a.p) FROM (SELECT array_agg(%s), array_agg(%s)"
+                        " FROM %s t JOIN %s p ON %s WHERE %s) a (r, p)"
+                        % (
+                            number,
+                            nodes.index(link.node),
+                            identity("t"),
+                            identity("p"),
+                            self.owned.db.quoted(node.table),
+                            self.owned.db.quoted(link.node.table),
+                            self._joins(link),
+                            conjunction([*conditions, self.owned.within(link.node.table, "p")]),
+                        )
+                    )
+        # Make the planner expect few edges and many rows, so that it hashes the edges once.
+        starts.append("SELECT 0, '' FROM (SELECT json_each('{}') FROM %s) j" % MANY)
+        first = self.name(nodes[0])
+        return [
+            "%s_e (n, r, parent_n, parent_r) AS MATERIALIZED (%s)" % (first, " UNION ALL ".join(edges)),
+            "%s_g (n, r) AS ((%s) UNION SELECT e.n, e.r FROM %s_e e JOIN %s_g g ON g.n = e.parent_n AND g.r = e.parent_r)"
+            % (first, " UNION ALL ".join(starts), first, first),
+            *(
+                "%s AS (%s UNION ALL %s)"
+                % (
+                    self.name(node),
+                    self._select(
+                        node,
+                        identities,
+                        ["%s IN (SELECT g.r FROM %s_g g WHERE g.n = %d)" % (identity("t"), first, number)],
+                    ),
+                    self._nothing(node, identities),
+                )
+                for number, node in enumerate(nodes)
+            ),
+        ]
+
+    def _joins(self, link: Link) -> str:
+        """SQL condition: rows ``t`` and ``p`` of two tables are linked."""
+        parent, child = ("p", "t") if link.down else ("t", "p")
+        key = link.key
+        when = key.when if child == "t" else "EXISTS (SELECT FROM (SELECT p.*) t WHERE (%s\n))" % key.when
+        return matches(
+            key,
+            functools.partial(qualified, parent),
+            functools.partial(qualified, child),
+            parent + ".tableoid",
+            child + ".tableoid",
+            when,
+        )
+
+    # Names
+
+    def number(self, table: str) -> int:
+        return self._numbers[table]
+
+    def name(self, node: Node) -> str:
+        return "%s%d" % ("b" if node.brought else "s", self.number(node.table))
+
+    def exported(self, table: str) -> str:
+        """The name of the set of all rows of a table that are exported."""
+        return ("x%d" if Node(table, True) in self.ways.nodes else "s%d") % self.number(table)
+
+    def place(self, table: str, column: str) -> str:
+        """A column's name in a set: none that a table's column could have beside it."""
+        return "c%d" % [known.name for known in self.catalog.columns[table]].index(column)
+
+    def columns(self, table: str) -> Callable[[str], str]:
+        return lambda column: "t." + self.place(table, column)
+
+    @functools.cached_property
+    def _kept(self) -> Mapping[str, List[str]]:
+        """The columns that each set has: those of keys and references."""
+        keys = [
+            *self.references.exported,
+            *self.references.source,
+            *(way for way in self._ways.values() if way is not None),
+            *(way for name in self.tables for way in self.references.ways_of(name)),
+        ]
+        kept = {name: set(self.catalog.keys[name]) for name in self.tables}
+        for key in keys:
+            kept.get(key.table, set()).update(key.columns)
+            kept.get(key.parent, set()).update(key.parent_columns)
+        return {
+            name: [column.name for column in self.catalog.columns[name] if column.name in kept[name]]
+            for name in self.tables
+        }
+
+    def joined(self, key: ForeignKey, parent: str = "p", child: str = "t") -> str:
+        """SQL condition: a row of a set is referred to by a row of another."""
+        return matches(
+            key,
+            lambda column: "%s.%s" % (parent, self.place(key.parent, column)),
+            lambda column: "%s.%s" % (child, self.place(key.table, column)),
+            parent + ".o",
+            child + ".o",
+            self._when(key, child),
+        )
+
+    def refers(self, key: ForeignKey, child: str = "t") -> str:
+        """SQL condition: a row of a set refers to something by a key."""
+        return conjunction(
+            [
+                present("%s.%s" % (child, self.place(key.table, name)) for name in key.columns),
+                self._when(key, child) or "true",
+            ]
+        )
+
+    def _when(self, key: ForeignKey, alias: str) -> str:
+        return "%s.w%d" % (alias, self._whens.index(key)) if key.when else ""
+
+    def named_by(self, key: ForeignKey) -> str:
+        """SQL condition: row ``p`` of a set is referred to by row ``t`` of a table."""
+        return matches(
+            key,
+            lambda column: "p." + self.place(key.parent, column),
+            functools.partial(qualified, "t"),
+            "p.o",
+            "t.tableoid",
+        )
+
+    def _names(self, key: ForeignKey) -> str:
+        """SQL condition: row ``p`` of a set refers to row ``t`` of a table."""
+        return matches(
+            key,
+            functools.partial(qualified, "t"),
+            lambda column: "p." + self.place(key.table, column),
+            "t.tableoid",
+            "p.o",
+            self._when(key, "p"),
+        )
+
+    def is_own(self, table: Table, alias: str) -> str:
+        """SQL condition on a row of a set: it is the user's own, and not shared with others."""
+        rule = table.ownership
+        if rule.way is Way.SHARED or any(part.way is Way.REFERENCED for part in rule.parts):
+            return "false"
+        way = self._ways[table.name]
+        if rule.or_shared and way is not None:
+            return "%s.%s IS NOT NULL" % (alias, self.place(table.name, way.columns[0]))
+        if rule.way is not Way.CHILD or not self.owned.is_plain(table.name) or way is None:
+            return "true"
+        parent = "%s%d" % (alias[0], int(alias[1:] or 0) + 1)
+        own = self.is_own(self.tables[way.parent], parent)
+        if own in ("true", "false"):
+            return own
+        return "EXISTS (SELECT FROM {} {} WHERE {} AND {})".format(
+            self.name(Node(way.parent)), parent, self.joined(way, parent, alias), own
+        )
+
+
+def among(rows: Sequence[str], row: str) -> str:
+    """SQL condition: an identity is one of many."""
+    listed = literal(" ".join(rows))
+    return "EXISTS (SELECT FROM unnest(string_to_array(%s, ' ')) b (r) WHERE b.r = %s)" % (listed, row)
+
+
+def identity(alias: str) -> str:
+    """SQL expression: what tells a row apart from all others under a snapshot, in partitions too."""
+    return "concat({0}.tableoid, {0}.ctid)".format(alias)

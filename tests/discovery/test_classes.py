@@ -1,0 +1,313 @@
+"""Of which class each table is, by its keys, its names and its data."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, Tuple
+
+import pytest
+
+import config
+from migration.discovery.classes import Classes, classify
+from migration.discovery.one_root import rows_of_one
+from migration.discovery.references import find_references
+from migration.discovery.source import Source, find_root, read_source, schema_of_root
+from migration.discovery.words import written
+from migration.errors import MigrationError
+from migration.model import Way
+from migration.postgres import connecting
+from support.applications import GARDENS, LENDING
+from support.migrations import settings_of
+from support.places import Place
+from support.servers import Database
+
+PEOPLE = (
+    "CREATE TABLE people (id int PRIMARY KEY, email text UNIQUE);"
+    "INSERT INTO people VALUES (1, 'a'), (2, 'b'), (3, 'c');"
+)
+
+
+@contextmanager
+def opened(database: Database, place: Place, root: str) -> Iterator[Tuple[Source, Classes]]:
+    with connecting.opened(settings_of(database.url, place, tables=())) as db:
+        db.schema, name = schema_of_root(db, root)
+        source = read_source(db)
+        found = find_root(source, name, None)
+        yield source, classify(source, found, find_references(source, found.name))
+
+
+def classes_of(database: Database, place: Place, root: str = "people") -> Dict[str, Any]:
+    """What config.py would say of each table; of an open question the choices; the group where it says nothing."""
+    with opened(database, place, root) as (_, classes):
+        return {
+            table.name: table.group.value
+            if table.rule is None
+            else table.rule.texts[1:]
+            if table.rule.way is Way.UNDECIDED
+            else written(table.rule)
+            for table in classes.tables
+        }
+
+
+def test_application_of_serial_ids(empty: Database, place: Place) -> None:
+    empty.execute(LENDING)
+    assert classes_of(empty, place, "members") == {
+        "members": "the_root()",
+        "lists": 'owned_by("member_id")',
+        "books": 'owned_by("member_id")',
+        "book_covers": 'child_of("books", "book_id")',
+        "covers": "referenced()",
+        "notes": 'owned_by("member_id")',
+        "preferences": 'owned_by("member_id")',
+        "visits": 'owned_by("member_id")',
+        "settings_of_all": "nobody's",
+    }
+
+
+def test_application_of_quoted_names_and_rows_that_others_share(empty: Database, place: Place) -> None:
+    empty.execute(GARDENS)
+    found = classes_of(empty, place, "Gardener")
+    assert found == {
+        "Gardener": "the_root()",
+        "Plan": 'owned_by("gardenerId")',
+        "Plot": (
+            'owned_by("ownerId")',
+            'owned_by("madeById")',
+            'any_of(owned_by("ownerId"), owned_by("madeById"))',
+        ),
+        "PlotHelper": (
+            'owned_by("gardenerId")',
+            'child_of("Plot", "plotId")',
+            'all_of(owned_by("gardenerId"), child_of("Plot", "plotId"))',
+            'any_of(owned_by("gardenerId"), child_of("Plot", "plotId"))',
+        ),
+        "Plant": 'child_of("Plot", "plotId")',
+        "Label": 'owned_by("ownerId")',
+        "_LabelToPlant": 'all_of(child_of("Label", "A"), child_of("Plant", "B"))',
+        "Season": 'child_of("Plant", "plantId")',
+        "Harvest": 'child_of("Season", ("plantId", "year"))',
+        "_migrations": "nobody's",
+    }
+    assert list(found).index("Plot") < list(found).index("Plant") < list(found).index("Season")
+
+
+def test_shipped_configuration_is_what_the_catalog_says(sample_database: Database, place: Place) -> None:
+    """But for what no catalog says: that rows of nobody are everybody's, and that a cache is worth taking along."""
+    found = classes_of(sample_database, place, "users")
+    assert found.pop("location_cache") == "nobody's"
+    shipped = {table.name: written(table.ownership) for table in config.TABLES}
+    assert shipped.pop("location_cache") == "shared()"
+    shipped["interpretations"] = shipped["interpretations"].replace(", or_shared=True", "")
+    assert found == shipped
+
+
+A = "CREATE TABLE a (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people); INSERT INTO a VALUES (1, 1), (2, 2);"
+# A schema, and what its table t is found to be
+SHAPES = {
+    "agree: the way that is never NULL": (
+        A
+        + "CREATE TABLE t (id int PRIMARY KEY, person_id int REFERENCES people, a_id int NOT NULL REFERENCES a);"
+        "INSERT INTO t VALUES (1, 1, 1), (2, NULL, 2)",
+        'child_of("a", "a_id")',
+    ),
+    "agree, and each way says it of some rows": (
+        A + "CREATE TABLE t (person_id int REFERENCES people, a_id int REFERENCES a);"
+        "INSERT INTO t VALUES (1, NULL), (NULL, 2)",
+        'any_of(owned_by("person_id"), child_of("a", "a_id"))',
+    ),
+    "two parents that disagree: both must be mine": (
+        A
+        + "CREATE TABLE t (id int PRIMARY KEY, a_id int NOT NULL REFERENCES a, b_id int NOT NULL REFERENCES a);"
+        "INSERT INTO t VALUES (1, 1, 2), (2, 2, 2)",
+        (
+            'all_of(child_of("a", "a_id"), child_of("a", "b_id"))',
+            'child_of("a", "a_id")',
+            'child_of("a", "b_id")',
+            'any_of(child_of("a", "a_id"), child_of("a", "b_id"))',
+        ),
+    ),
+    "rows of nobody that rows of somebody name": (
+        "CREATE TABLE t (id int PRIMARY KEY, person_id int REFERENCES people); INSERT INTO t VALUES (1, 1), (2, NULL);"
+        "CREATE TABLE a (person_id int NOT NULL REFERENCES people, t_id int REFERENCES t);"
+        "INSERT INTO a VALUES (1, 1), (2, 2)",
+        (
+            'owned_by("person_id", or_shared=True)',
+            'any_of(owned_by("person_id"), referenced())',
+            'owned_by("person_id")',
+        ),
+    ),
+    "undeclared, by its name": (
+        "CREATE TABLE t (person_id int); INSERT INTO t VALUES (1), (NULL)",
+        'owned_by("person_id")',
+    ),
+    "undeclared, by the end of its name": (
+        'CREATE TABLE t ("madeByPersonId" int); INSERT INTO t VALUES (2)',
+        'owned_by("madeByPersonId")',
+    ),
+    "undeclared, by a parent's name": (
+        "CREATE TABLE boxes (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people);"
+        "CREATE TABLE t (box_id int); INSERT INTO boxes VALUES (7, 1); INSERT INTO t VALUES (7)",
+        'child_of("boxes", "box_id")',
+    ),
+    "undeclared, by the name of a parent's key": (
+        "CREATE TABLE things (box_no int PRIMARY KEY, person_id int NOT NULL REFERENCES people);"
+        "CREATE TABLE t (box_no int); INSERT INTO things VALUES (7, 1); INSERT INTO t VALUES (7)",
+        'child_of("things", "box_no")',
+    ),
+    "a key that is itself a reference to the root": (
+        "CREATE TABLE badges (holder_no int PRIMARY KEY REFERENCES people); INSERT INTO badges VALUES (1), (2);"
+        "CREATE TABLE t (holder_no int); INSERT INTO t VALUES (1), (2)",
+        'owned_by("holder_no")',
+    ),
+    "undeclared, and a value leads nowhere": (
+        "CREATE TABLE t (person_id int); INSERT INTO t VALUES (1), (9)",
+        ('owned_by("person_id")', "shared()"),
+    ),
+    "undeclared, and no value": (
+        "CREATE TABLE t (person_id int)",
+        ('owned_by("person_id")', "shared()"),
+    ),
+    "a name of another type": ("CREATE TABLE t (person_id uuid)", "nobody's"),
+    "referred to, over a chain": (
+        "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, t_id int REFERENCES t);"
+        "CREATE TABLE a (person_id int NOT NULL REFERENCES people, b_id int REFERENCES b)",
+        "referenced()",
+    ),
+    "referred to by the root alone": (
+        "CREATE TABLE t (id int PRIMARY KEY); ALTER TABLE people ADD t_id int REFERENCES t",
+        "referenced()",
+    ),
+    "a tree": (
+        "CREATE TABLE t (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people, parent_id int REFERENCES t);"
+        "INSERT INTO t VALUES (1, 1, NULL), (2, 1, 1)",
+        'owned_by("person_id")',
+    ),
+    "a cycle": (
+        "CREATE TABLE t (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people, last_id int);"
+        "CREATE TABLE a (id int PRIMARY KEY, t_id int NOT NULL REFERENCES t);"
+        "ALTER TABLE t ADD FOREIGN KEY (last_id) REFERENCES a",
+        'owned_by("person_id")',
+    ),
+    "the root by another unique column": (
+        "CREATE TABLE t (email text REFERENCES people (email)); INSERT INTO t VALUES ('a')",
+        'child_of("people", "email")',
+    ),
+    "partitions are one with their table": (
+        "CREATE TABLE t (id int, person_id int NOT NULL REFERENCES people) PARTITION BY LIST (person_id);"
+        "CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1, 2); INSERT INTO t VALUES (1, 2)",
+        'owned_by("person_id")',
+    ),
+    "a foreign table": (
+        "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;"
+        "CREATE FOREIGN TABLE t (person_id int) SERVER s",
+        "left behind",
+    ),
+    "reserved words, and a table of another schema": (
+        'CREATE SCHEMA "Other"; CREATE TABLE "Other"."T-1" (id int PRIMARY KEY, person_id int REFERENCES people);'
+        'CREATE TABLE t ("select" int NOT NULL REFERENCES "Other"."T-1")',
+        'child_of("Other.T-1", "select")',
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_table_is_classed(shape: str, empty: Database, place: Place) -> None:
+    sql, expected = SHAPES[shape]
+    empty.execute(PEOPLE + "CREATE TABLE anything (person_id int REFERENCES people);" + sql)
+    assert classes_of(empty, place)["t"] == expected
+
+
+def test_one_column_names_rows_of_several_tables(empty: Database, place: Place) -> None:
+    empty.execute(
+        PEOPLE
+        + """
+        CREATE TABLE tasks (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people);
+        CREATE TABLE photos (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people);
+        CREATE TABLE remarks (id int PRIMARY KEY, subject_type text, subject_id int);
+        INSERT INTO tasks VALUES (1, 1), (2, 2); INSERT INTO photos VALUES (1, 2);
+        INSERT INTO remarks VALUES (1, 'App::Task', 1), (2, 'photo', 1), (3, NULL, NULL);
+        """
+    )
+    with opened(empty, place, "people") as (_, classes):
+        table = next(table for table in classes.tables if table.name == "remarks")
+        assert table.rule is not None
+        assert (
+            written(table.rule) == 'any_of(child_of("tasks", "subject_id"), child_of("photos", "subject_id"))'
+        )
+        assert {(link.key.parent, link.when) for link in classes.links if link.when} == {
+            ("tasks", """t."subject_type" = 'App::Task'"""),
+            ("photos", """t."subject_type" = 'photo'"""),
+        }
+
+
+def test_references_to_rows_of_others_are_counted(empty: Database, place: Place) -> None:
+    empty.execute(GARDENS)
+    expected = empty.rows(
+        """
+        SELECT 'Plot', count(*) FROM "Plot" WHERE "madeById" <> "ownerId"
+        UNION ALL SELECT 'PlotHelper', count(*) FROM "PlotHelper" h JOIN "Plot" p ON p.id = h."plotId"
+                  WHERE p."ownerId" <> h."gardenerId"
+        """
+    )
+    with opened(empty, place, "Gardener") as (_, classes):
+        found = [(one.link.key.table, one.counts.to_others) for one in classes.departures]
+    assert sorted(found) == sorted(expected)
+
+
+# Rows of a root's, by hand
+BY_HAND = {
+    "members": "members WHERE id = {0}",
+    "book_covers": "book_covers c JOIN books b ON b.id = c.book_id WHERE b.member_id = {0}",
+    "covers": "covers WHERE id IN (SELECT cover_id FROM book_covers c JOIN books b ON b.id = c.book_id WHERE b.member_id = {0})",
+}
+
+
+def test_rows_of_one_root_are_what_plain_sql_counts(empty: Database, place: Place) -> None:
+    empty.execute(LENDING)
+    with opened(empty, place, "members") as (source, classes):
+        for key, name in enumerate(("mia", "noa", "oda"), start=1):
+            counts = rows_of_one(source, classes, settings_of(empty.url, place, tables=()), name)
+            assert len(counts) == 8
+            for table, rows in counts.items():
+                sql = BY_HAND.get(table, table + " WHERE member_id = {0}").format(key)
+                assert [(rows,)] == empty.rows("SELECT count(*) FROM " + sql), table
+
+
+ROOTS = {
+    "no such table": ("persons", "no table persons in the database", "similar: people"),
+    "nothing refers to it": ("alone", "no table refers to alone", "--root"),
+    "no name": ("nameless", "no text column", "--named-by"),
+    "no key of one column": ("keyless", "no key of one column", "--root"),
+}
+
+
+@pytest.mark.parametrize("case", ROOTS)
+def test_root_that_cannot_be_one_is_refused(case: str, empty: Database, place: Place) -> None:
+    empty.execute(
+        PEOPLE
+        + "CREATE TABLE alone (id int PRIMARY KEY, name text UNIQUE); CREATE TABLE nameless (id int PRIMARY KEY, age int);"
+        + "CREATE TABLE keyless (a int, b int, name text UNIQUE, PRIMARY KEY (a, b));"
+    )
+    root, message, hint = ROOTS[case]
+    with pytest.raises(MigrationError) as caught:
+        classes_of(empty, place, root)
+    assert caught.value.exit_code == 2
+    assert message in caught.value.message and hint in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "columns, name",
+    [
+        ("email text UNIQUE, username text UNIQUE", "email"),
+        ("email text, username text UNIQUE", "email"),  # no two of the rows have the same
+        ('age int UNIQUE, "Name" varchar(9) UNIQUE', "Name"),
+        ("code text UNIQUE", "code"),
+    ],
+)
+def test_column_that_names_the_root(columns: str, name: str, empty: Database, place: Place) -> None:
+    empty.execute(
+        "CREATE TABLE people (id int PRIMARY KEY, %s); CREATE TABLE t (person_id int REFERENCES people)"
+        % columns
+    )
+    with opened(empty, place, "people") as (_, classes):
+        assert (classes.root.key, classes.root.named_by) == ("id", name)

@@ -1,0 +1,130 @@
+"""An application is discovered and migrated for each of its roots; plain SQL says which rows that are."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sqlite3
+from pathlib import Path
+from typing import Any, Dict, Set, Tuple
+
+from export_from_postgres import export
+from import_to_sqlite import import_
+from migration.discovery.written import loaded
+from migration.settings import Settings
+from support.applications import GARDENS, LENDING
+from support.migrations import settings_of
+from support.places import Place
+from support.runs import Run
+from support.servers import Database
+from validate_migration import validate
+
+_OPEN = re.compile(r"undecided\(\n\s+.*\n\s+'(.*)',\n(?:\s+'.*',\n)*\s+\)")
+
+
+def first_answers(text: str) -> str:
+    """A config.py with each open question answered by its first choice."""
+    return _OPEN.sub(lambda match: match[1], text)
+
+
+def discovered(database: Database, place: Place, run: Run, root: str, *options: str) -> Dict[str, Any]:
+    made = place.folder / "made"
+    done = run("discover.py", "--postgres-url", database.url, "--root", root, "--output", made, *options)
+    assert done.code == 0, done.err
+    return dict(loaded(first_answers((made / "config.py").read_text(encoding="utf-8"))))
+
+
+def settings_for(database: Database, folder: Path, config: Dict[str, Any], name: str) -> Settings:
+    mine = Place(folder / name)
+    mine.folder.mkdir()
+    return settings_of(
+        database.url,
+        mine,
+        user_email=name,
+        root=config["ROOT"],
+        tables=config["TABLES"],
+        references=config["REFERENCES"],
+        leaving=config["LEAVING"],
+        excluded_tables=config["EXCLUDED_TABLES"],
+        unrelated_tables=config["UNRELATED_TABLES"],
+        schema_path=folder / "made" / "sqlite_schema.sql",
+    )
+
+
+def migrated(settings: Settings) -> Dict[str, Set[Tuple[Any, ...]]]:
+    """Export, import, validate against both; the keys of every table, or its rows where it has none."""
+    export(settings)
+    import_(settings)
+    for against in ("bundle", "source"):
+        report = validate(dataclasses.replace(settings, against=against, strict=True))
+        assert report.errors == []
+    with sqlite3.connect(str(settings.sqlite_path)) as database:
+        assert database.execute("PRAGMA foreign_key_check").fetchall() == []
+        return {
+            table.name: sorted(
+                database.execute('SELECT %s FROM "%s"' % (KEYS.get(table.name, '"id"'), table.name))
+            )
+            for table in settings.tables
+        }
+
+
+KEYS = {
+    "book_covers": "book_id, cover_id",
+    "preferences": "member_id",
+    "visits": "member_id, at, what",
+    "PlotHelper": '"gardenerId", "plotId"',
+    "_LabelToPlant": '"A", "B"',
+    "Season": '"plantId", year',
+    "Harvest": '"plantId", year, part',
+}
+
+# Table → its rows that are a root's
+BOOKS = "SELECT id FROM books WHERE member_id = {0}"
+LENT = {
+    "members": "id = {0}",
+    "book_covers": "book_id IN (%s)" % BOOKS,
+    "covers": "id IN (SELECT cover_id FROM book_covers WHERE book_id IN (%s))" % BOOKS,
+    **dict.fromkeys(("lists", "books", "notes", "preferences", "visits"), "member_id = {0}"),
+}
+PLOTS = """SELECT id FROM "Plot" WHERE "ownerId" = '{0}'"""
+PLANTS = 'SELECT id FROM "Plant" WHERE "plotId" IN (%s)' % PLOTS
+GARDENED = {
+    "Gardener": "id = '{0}'",
+    "Plan": "\"gardenerId\" = '{0}'",
+    "Plot": "\"ownerId\" = '{0}'",
+    "Plant": '"plotId" IN (%s)' % PLOTS,
+    "Label": "\"ownerId\" = '{0}'",
+    "_LabelToPlant": '"B" IN (%s) AND "A" IN (SELECT id FROM "Label" WHERE "ownerId" = \'{0}\')' % PLANTS,
+    "Season": '"plantId" IN (%s)' % PLANTS,
+    "Harvest": '"plantId" IN (%s)' % PLANTS,
+}
+
+
+def by_hand(database: Database, conditions: Dict[str, str], key: str) -> Dict[str, Set[Tuple[Any, ...]]]:
+    return {
+        table: sorted(
+            tuple(value.isoformat() if hasattr(value, "isoformat") else value for value in row)
+            for row in database.rows(
+                'SELECT %s FROM "%s" WHERE %s' % (KEYS.get(table, '"id"'), table, condition.format(key))
+            )
+        )
+        for table, condition in conditions.items()
+    }
+
+
+def test_each_member_of_a_lending_library(empty: Database, place: Place, run: Run) -> None:
+    empty.execute(LENDING)
+    config = discovered(empty, place, run, "members")
+    for key, name in enumerate(("mia", "noa", "oda"), start=1):
+        found = migrated(settings_for(empty, place.folder, config, name))
+        assert found == by_hand(empty, LENT, str(key)), name
+
+
+def test_each_gardener_with_references_to_others_cut(empty: Database, place: Place, run: Run) -> None:
+    empty.execute(GARDENS)
+    empty.execute('DELETE FROM "PlotHelper"')  # of plots of others, by columns that cannot be NULL
+    config = discovered(empty, place, run, "Gardener", "--references", "cut")
+    for key, name in (("g1", "pia"), ("g2", "rob"), ("g3", "sam")):
+        found = migrated(settings_for(empty, place.folder, config, name + "@example.com"))
+        assert found.pop("PlotHelper") == []
+        assert found == by_hand(empty, GARDENED, key), name

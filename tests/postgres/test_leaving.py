@@ -1,0 +1,323 @@
+"""References that lead out of the export: stopped, skipped, cut or brought; listed, and checked by the validation."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+
+import pytest
+
+from export_from_postgres import export
+from import_to_sqlite import import_
+from migration.errors import ExitCode, MigrationError
+from migration.model import CHANGES, Reference, Table, all_of, child_of, owned_by, referenced, shared
+from migration.settings import Settings
+from support.bundles import edit_manifest, rewrite
+from support.cases import Case, settings_for
+from support.places import Place
+from support.servers import Database
+from support.sqlite_files import rows_of
+from validate_migration import validate
+
+# p1 owns teams 1 and 4, p2 team 2, p3 team 3. Notes of a team name authors, who have a plan, and a note that they answer.
+DDL = """
+CREATE TABLE people (id int PRIMARY KEY, name text);
+INSERT INTO people SELECT g, 'p' || g FROM generate_series(1, 3) g;
+CREATE TABLE plans (id int PRIMARY KEY, title text); INSERT INTO plans SELECT g, 't' FROM generate_series(1, 5) g;
+CREATE TABLE authors (id int PRIMARY KEY, person int NOT NULL, plan int REFERENCES plans, boss int REFERENCES authors);
+INSERT INTO authors SELECT g, 1 + g % 3, nullif(g % 5, 0), nullif(g / 2, 0) FROM generate_series(1, 12) g;
+CREATE TABLE teams (id int PRIMARY KEY, owner int REFERENCES people); INSERT INTO teams VALUES (1, 1), (2, 2), (3, 3), (4, 1);
+CREATE TABLE notes (id bigint PRIMARY KEY, team int NOT NULL REFERENCES teams, author int REFERENCES authors, answers bigint REFERENCES notes);
+INSERT INTO notes SELECT g, 1 + g % 4, nullif(g % 13, 0), CASE WHEN g % 3 = 0 THEN g - 1 END FROM generate_series(1, 40) g;
+CREATE TABLE pages (note bigint REFERENCES notes, n int); INSERT INTO pages SELECT g, n FROM generate_series(1, 40) g, generate_series(1, 2) n;
+"""
+WAYS = (
+    Table("plans", referenced()),
+    Table("authors", owned_by("person"), left_behind=("boss",)),
+    Table("teams", owned_by("owner")),
+    Table("notes", child_of("teams", "team"), left_behind=("author", "answers")),
+    Table("pages", child_of("notes", "note")),
+)
+MINE = "SELECT n.* FROM notes n JOIN teams t ON t.id = n.team WHERE t.owner = 1"
+AUTHORS = "SELECT id FROM authors WHERE person = 1"
+
+
+def leaving(author: str = "cut", answers: str = "cut", boss: str = "cut") -> Tuple[Reference, ...]:
+    return (
+        Reference("notes", "author", "authors", leaving=author),
+        Reference("notes", "answers", "notes", leaving=answers),
+        Reference("authors", "boss", "authors", leaving=boss),
+    )
+
+
+def settings_of_case(
+    database: Database, place: Place, references: Sequence[Reference] = (), **changes: Any
+) -> Settings:
+    database.execute(DDL)
+    return settings_for(database, place, Case("", WAYS, {}, references), **changes)
+
+
+def migrate(settings: Settings) -> Any:
+    """The three phases; returns the bundle's manifest."""
+    export(settings)
+    import_(settings)
+    for against in ("bundle", "source"):
+        assert validate(dataclasses.replace(settings, against=against)).errors == []
+    return json.loads((settings.data_dir / "manifest.json").read_text())
+
+
+def listed(settings: Settings) -> List[Dict[str, Any]]:
+    path = settings.data_dir / CHANGES
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def ids(database: Database, query: str) -> List[str]:
+    return sorted(str(row[0]) for row in database.rows(query))
+
+
+def ids_in(place: Place, query: str) -> List[str]:
+    return sorted(str(row[0]) for row in rows_of(place.app, query))
+
+
+def test_reference_that_is_cut_is_null_listed_and_counted(empty: Database, place: Place) -> None:
+    settings = settings_of_case(empty, place, leaving())
+    manifest = migrate(settings)
+    assert ids_in(place, "SELECT id FROM notes") == ids(empty, "SELECT id FROM (%s) n" % MINE)
+    for column, kept in (("author", AUTHORS), ("answers", "SELECT id FROM (%s) m" % MINE)):
+        still = "SELECT id FROM (%s) n WHERE %s IN (%s)" % (MINE, column, kept)
+        cut = "SELECT id FROM (%s) n WHERE %s NOT IN (%s)" % (MINE, column, kept)
+        assert ids_in(place, "SELECT id FROM notes WHERE %s IS NOT NULL" % column) == ids(empty, still)
+        told = sorted(entry["key"][0] for entry in listed(settings) if entry["columns"] == [column])
+        assert told == ids(empty, cut) != []
+        parent = "authors" if column == "author" else "notes"
+        assert manifest["cut"]["notes (%s) → %s" % (column, parent)] == len(told)
+
+
+def test_rows_that_are_brought_are_those_that_are_named_and_what_these_need(
+    empty: Database, place: Place
+) -> None:
+    settings = settings_of_case(empty, place, leaving(author="bring", boss="stop"))
+    manifest = migrate(settings)
+    chain = (
+        "WITH RECURSIVE a AS (SELECT id, boss FROM authors WHERE person = 1 OR id IN (SELECT author FROM (%s) n)"
+        " UNION SELECT b.id, b.boss FROM a JOIN authors b ON b.id = a.boss) " % MINE
+    )
+    expected = ids(empty, chain + "SELECT id FROM a")
+    assert ids_in(place, "SELECT id FROM authors") == expected
+    brought = sorted(entry["key"][0] for entry in listed(settings) if entry["change"] == "brought")
+    assert brought == ids(empty, chain + "SELECT id FROM a WHERE id NOT IN (%s)" % AUTHORS) != []
+    assert manifest["brought"] == {"authors": len(brought)}
+    # plans are the rows that exported rows refer to, brought ones among them; boxes of others' notes stay
+    plans = chain + "SELECT DISTINCT plan FROM authors JOIN a USING (id) WHERE plan IS NOT NULL"
+    assert ids_in(place, "SELECT id FROM plans") == ids(empty, plans)
+    assert ids_in(place, "SELECT id FROM notes") == ids(empty, "SELECT id FROM (%s) n" % MINE)
+
+
+def test_row_is_skipped_with_what_hangs_on_it_and_what_only_it_refers_to(
+    empty: Database, place: Place
+) -> None:
+    settings = settings_of_case(empty, place, leaving(author="cut", answers="skip", boss="skip"))
+    manifest = migrate(settings)
+    kept = (
+        "WITH RECURSIVE gone AS (SELECT id FROM (%s) n WHERE answers NOT IN (SELECT id FROM (%s) m)"
+        " UNION SELECT n.id FROM notes n JOIN gone ON n.answers = gone.id), kept AS"
+        " (SELECT * FROM (%s) n WHERE id NOT IN (SELECT id FROM gone)) " % (MINE, MINE, MINE)
+    )
+    assert ids_in(place, "SELECT id FROM notes") == ids(empty, kept + "SELECT id FROM kept")
+    pages = kept + "SELECT note || '/' || n FROM pages WHERE note IN (SELECT id FROM kept)"
+    assert ids_in(place, "SELECT note || '/' || n FROM pages") == ids(empty, pages)
+    total = len(ids(empty, "SELECT id FROM (%s) n" % MINE))
+    assert manifest["orphans_skipped"]["notes"] == total - len(ids_in(place, "SELECT id FROM notes"))
+    boss = (
+        "WITH RECURSIVE gone AS (SELECT id FROM authors WHERE person = 1 AND boss NOT IN (%s) UNION SELECT a.id FROM"
+        % AUTHORS
+    )
+    authors = (
+        boss + " authors a JOIN gone ON a.boss = gone.id) %s AND id NOT IN (SELECT id FROM gone)" % AUTHORS
+    )
+    assert ids_in(place, "SELECT id FROM authors") == ids(empty, authors)
+    plans = authors.replace(") SELECT id FROM", ") SELECT DISTINCT plan FROM") + " AND plan IS NOT NULL"
+    assert ids_in(place, "SELECT id FROM plans") == ids(empty, plans)
+
+
+def test_orphans_skip_on_the_command_line_wins(empty: Database, place: Place) -> None:
+    settings = settings_of_case(empty, place, leaving(author="bring"), skip_orphans=True)
+    manifest = migrate(settings)
+    assert listed(settings) == [] and "brought" not in manifest and manifest["orphans"] == "skip"
+    outside = "SELECT id FROM notes WHERE author NOT IN (SELECT id FROM authors)"
+    assert rows_of(place.app, outside) == []
+
+
+def refused(settings: Settings) -> MigrationError:
+    with pytest.raises(MigrationError) as caught:
+        export(settings)
+    assert not (settings.data_dir / "manifest.json").exists()
+    return caught.value
+
+
+def test_reference_that_says_nothing_stops(empty: Database, place: Place) -> None:
+    error = refused(settings_of_case(empty, place, leaving(author="stop")))
+    assert error.exit_code == ExitCode.SOURCE
+    assert "author leads to no exported row of authors" in error.message
+    assert "answers" not in error.message
+
+
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_reference_that_may_not_be_null_cannot_be_cut(
+    empty: Database, place: Place, all_of_them: bool
+) -> None:
+    empty.execute(
+        DDL + "UPDATE notes SET author = 1 WHERE author IS NULL; ALTER TABLE notes ALTER author SET NOT NULL"
+    )
+    references = () if all_of_them else leaving()
+    case = Case("", WAYS, {}, references)
+    error = refused(settings_for(empty, place, case, leaving="cut" if all_of_them else "stop"))
+    assert error.exit_code == ExitCode.USAGE
+    assert error.message.startswith("notes (author) → authors cannot be cut")
+
+
+def test_rows_of_every_other_user_are_not_brought(empty: Database, place: Place) -> None:
+    """A row that is everybody's names each person: with it, each export would hold them all."""
+    empty.execute(
+        DDL + "CREATE TABLE news (id int PRIMARY KEY, person int REFERENCES people);"
+        "INSERT INTO news SELECT g, 1 + g % 3 FROM generate_series(1, 9) g"
+    )
+    case = Case("", [*WAYS, Table("news", shared())], {}, leaving())
+    error = refused(settings_for(empty, place, case, leaving="bring"))
+    assert error.exit_code == ExitCode.USAGE
+    assert error.message == "2 rows of people would be brought, of 2 of the 2 other rows of people"
+    assert "news (person) → people" in str(error.hint)
+
+
+def rewrite_list(settings: Settings, entries: Sequence[Dict[str, Any]], **counts: Any) -> None:
+    """Replace the bundle's list, with a manifest that agrees."""
+    lines = ",\n".join(map(json.dumps, entries))
+    rewrite(settings.data_dir, CHANGES, "[\n%s\n]\n" % lines)
+    edit_manifest(settings.data_dir, lambda manifest: manifest.update(counts))
+
+
+class Damage(NamedTuple):
+    """``sql``: in SQLite. ``found``: what an error of the validation says."""
+
+    sql: str
+    found: str
+
+
+@pytest.mark.parametrize(
+    ("references", "damage"),
+    [
+        (
+            leaving(),
+            Damage(
+                "UPDATE notes SET author = 2 WHERE id = 8", "notes 8: author is listed as cut and is not NULL"
+            ),
+        ),
+        (
+            leaving(author="bring"),
+            Damage("UPDATE notes SET author = NULL", "was brought and no row needs it"),
+        ),
+        (
+            leaving(),
+            Damage(
+                "INSERT INTO authors VALUES (7, 2, NULL, NULL)",
+                "Isolation: authors 7 is a row of another user",
+            ),
+        ),
+    ],
+    ids=["cut, not NULL", "brought, not needed", "of another, not listed"],
+)
+def test_database_that_is_not_as_listed_fails(
+    empty: Database, place: Place, references: Sequence[Reference], damage: Damage
+) -> None:
+    settings = settings_of_case(empty, place, references)
+    migrate(settings)
+    with sqlite3.connect(str(place.app)) as connection:
+        connection.execute(damage.sql)
+    connection.close()
+    assert any(damage.found in error for error in validate(settings).errors)
+
+
+def test_cut_that_is_not_listed_is_a_difference(empty: Database, place: Place) -> None:
+    settings = settings_of_case(empty, place, leaving())
+    manifest = migrate(settings)
+    first, *others = listed(settings)
+    name = "%s (%s) → %s" % (first["table"], first["columns"][0], first["parent"])
+    rewrite_list(settings, others, cut={**manifest["cut"], name: manifest["cut"][name] - 1})
+    (error,) = validate(settings).errors
+    assert "row %s would be cut now and is not listed" % first["key"][0] in error
+
+
+def test_brought_row_that_is_not_listed_is_anothers(empty: Database, place: Place) -> None:
+    settings = settings_of_case(empty, place, leaving(author="bring"))
+    manifest = migrate(settings)
+    entries = listed(settings)
+    gone = next(entry for entry in entries if entry["change"] == "brought")
+    entries.remove(gone)
+    rewrite_list(settings, entries, brought={"authors": manifest["brought"]["authors"] - 1})
+    row = "authors %s belongs to another user" % gone["key"][0]
+    assert any(row in error for error in validate(settings).errors)
+    with pytest.raises(MigrationError, match="belongs to another user") as caught:
+        import_(settings)
+    assert caught.value.exit_code == ExitCode.BUNDLE
+    rewrite_list(settings, entries)
+    edit_manifest(settings.data_dir, lambda told: told.update(brought=manifest["brought"]))
+    with pytest.raises(MigrationError, match="does not list what the manifest counts"):
+        import_(settings)
+
+
+def test_table_without_a_key_and_composite_references_are_cut(empty: Database, place: Place) -> None:
+    """The part of a composite reference that may not be NULL stays, as it is part of another too."""
+    empty.execute(
+        """
+        CREATE TABLE people (id int PRIMARY KEY, name text); INSERT INTO people VALUES (1, 'p1'), (2, 'p2');
+        CREATE TABLE rooms (person int REFERENCES people, n int, PRIMARY KEY (person, n)); INSERT INTO rooms VALUES (1, 1), (2, 1), (2, 2);
+        CREATE TABLE keys (owner int REFERENCES people, person int NOT NULL, n int, FOREIGN KEY (person, n) REFERENCES rooms);
+        INSERT INTO keys VALUES (1, 1, 1), (1, 2, 1), (1, 2, 1), (1, 2, NULL), (2, 2, 2);
+        """
+    )
+    ways = [Table("rooms", owned_by("person")), Table("keys", owned_by("owner"))]
+    case = Case("", ways, {}, [Reference("keys", ("person", "n"), "rooms", leaving="cut")])
+    settings = settings_for(empty, place, case)
+    manifest = migrate(settings)
+    rows = rows_of(place.app, "SELECT owner, person, n FROM keys ORDER BY 2, 3")
+    assert rows == [(1, 1, 1), *[(1, 2, None)] * 3]
+    assert manifest["cut"] == {"keys (person, n) → rooms": 2}
+    assert [entry["key"] for entry in listed(settings)] == [[], []]
+
+
+def test_undeclared_and_polymorphic_references_leave_as_declared(empty: Database, place: Place) -> None:
+    empty.execute(
+        DDL + "CREATE TABLE likes (id int PRIMARY KEY, owner int, kind text, subject int);"
+        "INSERT INTO likes SELECT g, 1, (ARRAY['note', 'author'])[1 + g % 2], g FROM generate_series(1, 12) g"
+    )
+    references = [
+        *leaving(),
+        Reference("likes", "subject", "notes", when="t.kind = 'note'", leaving="cut"),
+        Reference("likes", "subject", "authors", when="t.kind = 'author'", leaving="bring"),
+    ]
+    case = Case("", [*WAYS, Table("likes", owned_by("owner"))], {}, references)
+    settings = settings_for(empty, place, case)
+    migrate(settings)
+    kept = "SELECT id FROM likes WHERE kind = 'author' OR subject IN (SELECT id FROM (%s) n)" % MINE
+    assert ids_in(place, "SELECT id FROM likes WHERE subject IS NOT NULL") == ids(empty, kept)
+    named = "SELECT subject FROM likes WHERE kind = 'author' UNION %s" % AUTHORS
+    assert set(ids(empty, named)) <= set(ids_in(place, "SELECT id FROM authors"))
+
+
+def test_row_of_a_join_table_with_one_end_of_anothers_stays(empty: Database, place: Place) -> None:
+    """It is left behind without being declared: all_of says so."""
+    empty.execute(
+        DDL
+        + "CREATE TABLE stars (note bigint REFERENCES notes, author int REFERENCES authors, PRIMARY KEY (note, author));"
+        "INSERT INTO stars SELECT n, a FROM generate_series(1, 40) n, generate_series(1, 12) a WHERE (n + a) % 5 = 0"
+    )
+    both = all_of(child_of("notes", "note"), child_of("authors", "author"))
+    case = Case("", [*WAYS, Table("stars", both)], {}, leaving())
+    settings = settings_for(empty, place, case)
+    migrate(settings)
+    expected = (
+        "SELECT note || '/' || author FROM stars WHERE note IN (SELECT id FROM (%s) n) AND author IN (%s)"
+    )
+    assert ids_in(place, "SELECT note || '/' || author FROM stars") == ids(empty, expected % (MINE, AUTHORS))

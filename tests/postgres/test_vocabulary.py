@@ -1,0 +1,303 @@
+"""The vocabulary of ownership and references: which rows are a root's, by plain SQL written by hand for each shape.
+
+``{r}`` in an answer is the root's key as a literal. Each case is asked for every root of its data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Set, Tuple
+
+import pytest
+
+from migration.model import Reference, Table, all_of, any_of, child_of, owned_by, referenced, shared, where
+from migration.postgres import connecting
+from migration.postgres.rows import rows_of_user
+from migration.settings import Settings
+from migration.sql import quote
+from migration.sqlite.schema import read_schema
+from support.cases import Case, settings_for
+from support.places import Place
+from support.servers import Database
+
+ROOTS = "INSERT INTO people SELECT g, 'p' || g FROM generate_series(1, 3) g;"
+
+DOCS = """
+CREATE TABLE docs (id int PRIMARY KEY, owner int REFERENCES people);
+INSERT INTO docs SELECT g, 1 + g % 3 FROM generate_series(1, 30) g;
+"""
+DOCS_WAY = Table("docs", owned_by("owner"))
+DOCS_ARE = "SELECT id FROM docs WHERE owner = {r}"
+
+CASES = {
+    "join table whose both ends are mine": Case(
+        DOCS
+        + """
+        CREATE TABLE tags (id int PRIMARY KEY, owner int REFERENCES people);
+        INSERT INTO tags SELECT g, 1 + g % 3 FROM generate_series(1, 9) g;
+        CREATE TABLE doc_tags (doc int REFERENCES docs, tag int REFERENCES tags);
+        INSERT INTO doc_tags SELECT d, t FROM generate_series(1, 30) d, generate_series(1, 9) t WHERE (d + t) % 2 = 0;
+        INSERT INTO doc_tags SELECT * FROM doc_tags WHERE doc < 5;
+        """,
+        [
+            DOCS_WAY,
+            Table("tags", owned_by("owner")),
+            Table("doc_tags", all_of(child_of("docs", "doc"), child_of("tags", "tag"))),
+        ],
+        {
+            "docs": DOCS_ARE,
+            "doc_tags": "SELECT (j.tableoid, j.ctid) FROM doc_tags j JOIN docs d ON d.id = j.doc JOIN tags t ON t.id = j.tag"
+            " WHERE d.owner = {r} AND t.owner = {r}",
+        },
+    ),
+    "several ways, two by columns": Case(
+        """
+        CREATE TABLE messages (id int PRIMARY KEY, sender int, receiver int);
+        INSERT INTO messages SELECT g, 1 + g % 3, 1 + g % 2 FROM generate_series(1, 24) g;
+        """,
+        [Table("messages", any_of(owned_by("sender"), owned_by("receiver")))],
+        {"messages": "SELECT id FROM messages WHERE {r} IN (sender, receiver)"},
+    ),
+    "several ways, of parents and columns": Case(
+        DOCS
+        + """
+        CREATE TABLE notes (id int PRIMARY KEY, doc int, author int);
+        INSERT INTO notes SELECT g, nullif(g % 31, 0), nullif(g % 5, 0) FROM generate_series(1, 100) g;
+        CREATE TABLE likes (note int, n int);
+        INSERT INTO likes SELECT 1 + g % 100, g % 2 FROM generate_series(1, 400) g;
+        """,
+        [
+            DOCS_WAY,
+            Table("notes", any_of(child_of("docs", "doc"), owned_by("author"))),
+            Table("likes", child_of("notes", "note")),
+        ],
+        {
+            "notes": "SELECT id FROM notes WHERE author = {r} OR doc IN (SELECT id FROM docs WHERE owner = {r})",
+            "likes": "SELECT (tableoid, ctid) FROM likes WHERE note IN (SELECT id FROM notes WHERE author = {r} OR doc IN (SELECT"
+            " id FROM docs WHERE owner = {r}))",
+        },
+    ),
+    "where, with the root's key": Case(
+        "CREATE TYPE public.level AS ENUM ('low', 'high'); CREATE TABLE jobs (id int PRIMARY KEY, who text, at level);"
+        "INSERT INTO jobs SELECT g, 'p-' || 1 + g % 3, (ARRAY['low', 'high']::level[])[1 + g % 2] FROM generate_series(1, 12) g;",
+        [Table("jobs", where("t.who = 'p-' || {root} AND t.at = 'high' -- the rest is noise"))],
+        {"jobs": "SELECT id FROM jobs WHERE who = 'p-' || {r} AND at = 'high'"},
+    ),
+    "where above a child, and children of where": Case(
+        "CREATE TABLE jobs (id int PRIMARY KEY, who int[]); INSERT INTO jobs SELECT g, ARRAY[g % 3, g % 4] FROM generate_series(1, 12) g;"
+        "CREATE TABLE steps (id int PRIMARY KEY, job int); INSERT INTO steps SELECT g, g % 14 FROM generate_series(1, 40) g;",
+        [Table("jobs", where("{root} = ANY (t.who)")), Table("steps", child_of("jobs", "job"))],
+        {
+            "jobs": "SELECT id FROM jobs WHERE {r} = ANY (who)",
+            "steps": "SELECT s.id FROM steps s JOIN jobs j ON j.id = job WHERE {r} = ANY (who)",
+        },
+    ),
+    "referenced, over a chain": Case(
+        DOCS
+        + """
+        CREATE TABLE makers (id int PRIMARY KEY); CREATE TABLE formats (id int PRIMARY KEY, maker int REFERENCES makers);
+        CREATE TABLE icons (id int PRIMARY KEY, format int REFERENCES formats);
+        INSERT INTO makers SELECT generate_series(1, 5); INSERT INTO formats SELECT g, nullif(g, 6) FROM generate_series(1, 6) g;
+        INSERT INTO icons SELECT g, nullif(g % 7, 0) FROM generate_series(1, 20) g;
+        ALTER TABLE docs ADD icon int REFERENCES icons; UPDATE docs SET icon = id / 2 WHERE id BETWEEN 4 AND 20;
+        """,
+        [
+            DOCS_WAY,
+            Table("makers", referenced()),
+            Table("formats", referenced()),
+            Table("icons", referenced()),
+        ],
+        {
+            "icons": "SELECT DISTINCT icon FROM docs WHERE owner = {r} AND icon IS NOT NULL",
+            "formats": "SELECT DISTINCT i.format FROM docs JOIN icons i ON i.id = icon WHERE owner = {r} AND i.format IS NOT NULL",
+            "makers": "SELECT DISTINCT f.maker FROM docs JOIN icons i ON i.id = icon JOIN formats f ON f.id = i.format"
+            " WHERE owner = {r} AND f.maker IS NOT NULL",
+        },
+    ),
+    "referenced, over a chain in itself": Case(
+        DOCS
+        + """
+        CREATE TABLE kinds (id int PRIMARY KEY, up int REFERENCES kinds);
+        INSERT INTO kinds SELECT g, CASE WHEN g % 10 = 1 THEN NULL ELSE g - 1 END FROM generate_series(1, 40) g;
+        UPDATE kinds SET up = 10 WHERE id = 1;
+        ALTER TABLE docs ADD kind int REFERENCES kinds; UPDATE docs SET kind = id + 4 WHERE id % 4 = 0;
+        """,
+        [DOCS_WAY, Table("kinds", referenced())],
+        {
+            "kinds": "WITH RECURSIVE k AS (SELECT kind AS id FROM docs WHERE owner = {r} AND kind IS NOT NULL UNION"
+            " SELECT up FROM k JOIN kinds USING (id) WHERE up IS NOT NULL) SELECT id FROM k",
+        },
+    ),
+    "referenced, in a cycle of two tables, and their parts": Case(
+        DOCS
+        + """
+        CREATE TABLE a (id int PRIMARY KEY, b int); CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a);
+        INSERT INTO a SELECT g, nullif(g % 10, 0) FROM generate_series(1, 40) g;
+        INSERT INTO b SELECT g, 10 + 2 * g FROM generate_series(1, 10) g;
+        ALTER TABLE a ADD FOREIGN KEY (b) REFERENCES b DEFERRABLE INITIALLY DEFERRED;
+        CREATE TABLE parts (id int PRIMARY KEY, a int NOT NULL); INSERT INTO parts SELECT g, 1 + g % 40 FROM generate_series(1, 120) g;
+        ALTER TABLE docs ADD a int REFERENCES a; UPDATE docs SET a = 30 + id % 10 WHERE id % 5 = 0;
+        """,
+        [
+            DOCS_WAY,
+            Table("a", referenced()),
+            Table("b", referenced()),
+            Table("parts", child_of("a", "a")),
+        ],
+        {
+            name: "WITH RECURSIVE g AS (SELECT 'a' AS n, a AS id FROM docs WHERE owner = {r} AND a IS NOT NULL UNION SELECT e.* FROM g,"
+            " LATERAL (SELECT 'b', b FROM a WHERE a.id = g.id AND g.n = 'a' AND b IS NOT NULL UNION ALL"
+            " SELECT 'a', a FROM b WHERE b.id = g.id AND g.n = 'b') e) " + query
+            for name, query in {
+                "a": "SELECT id FROM g WHERE n = 'a'",
+                "b": "SELECT id FROM g WHERE n = 'b'",
+                "parts": "SELECT id FROM parts WHERE a IN (SELECT id FROM g WHERE n = 'a')",
+            }.items()
+        },
+    ),
+    "tree under a row of mine": Case(
+        """
+        CREATE TABLE folders (id int PRIMARY KEY, owner int, up int REFERENCES folders);
+        INSERT INTO folders SELECT g, CASE WHEN g <= 6 THEN 1 + g % 3 END, nullif(g / 3, 0) FROM generate_series(1, 60) g;
+        UPDATE folders SET owner = 3 WHERE id = 20; UPDATE folders SET up = 58 WHERE id = 59; UPDATE folders SET up = 59 WHERE id = 58;
+        """,
+        [Table("folders", any_of(owned_by("owner"), child_of("folders", "up")))],
+        {
+            "folders": "WITH RECURSIVE f AS (SELECT id FROM folders WHERE owner = {r} UNION SELECT c.id FROM folders c"
+            " JOIN f ON f.id = c.up) SELECT id FROM f"
+        },
+    ),
+    "cycle of ownership between two tables": Case(
+        """
+        CREATE TABLE folders (id int PRIMARY KEY, owner int, file int);
+        CREATE TABLE files (id int PRIMARY KEY, folder int REFERENCES folders);
+        INSERT INTO folders SELECT g, CASE WHEN g <= 4 THEN g END, CASE WHEN g > 4 THEN g - 4 END FROM generate_series(1, 30) g;
+        INSERT INTO files SELECT g, g FROM generate_series(1, 30) g;
+        """,
+        [
+            Table("folders", any_of(owned_by("owner"), child_of("files", "file"))),
+            Table("files", child_of("folders", "folder")),
+        ],
+        {
+            name: "SELECT id FROM %s WHERE (id - {r}) %% 4 = 0 AND {r} <= 4" % name
+            for name in ("folders", "files")
+        },
+    ),
+    "composite keys, named in another order": Case(
+        """
+        CREATE TABLE books (shelf text, place int, owner int, PRIMARY KEY (shelf, place));
+        INSERT INTO books SELECT chr(65 + g % 4), g, 1 + g % 3 FROM generate_series(1, 24) g;
+        CREATE TABLE pages (id int PRIMARY KEY, place int, shelf text, FOREIGN KEY (place, shelf) REFERENCES books (place, shelf));
+        INSERT INTO pages SELECT row_number() OVER (), place, shelf FROM books, generate_series(1, 3);
+        CREATE TABLE marks (id int PRIMARY KEY, place int, shelf text); INSERT INTO marks SELECT * FROM pages;
+        """.replace("PRIMARY KEY (shelf, place));", "PRIMARY KEY (shelf, place), UNIQUE (place, shelf));"),
+        [
+            Table("books", owned_by("owner")),
+            Table("pages", child_of("books", ("shelf", "place"))),
+            Table("marks", any_of(child_of("books", ("shelf", "place")), owned_by("place"))),
+        ],
+        {
+            "books": "SELECT (shelf, place) FROM books WHERE owner = {r}",
+            "pages": "SELECT id FROM pages WHERE (shelf, place) IN (SELECT shelf, place FROM books WHERE owner = {r})",
+            "marks": "SELECT id FROM marks WHERE place = {r} OR (shelf, place) IN (SELECT shelf, place FROM books WHERE owner = {r})",
+        },
+    ),
+    "polymorphic references": Case(
+        DOCS
+        + """
+        CREATE TABLE tasks (id int PRIMARY KEY, owner int); INSERT INTO tasks SELECT g, 1 + (g / 2) % 3 FROM generate_series(1, 30) g;
+        CREATE TABLE comments (id int PRIMARY KEY, kind text, subject int, sticker int);
+        INSERT INTO comments SELECT g, (ARRAY['doc', 'task', 'gone'])[1 + g % 3], 1 + g % 30, 1 + g % 40 FROM generate_series(1, 90) g;
+        CREATE TABLE stickers (id int PRIMARY KEY); INSERT INTO stickers SELECT generate_series(1, 45);
+        """,
+        [
+            DOCS_WAY,
+            Table("tasks", owned_by("owner")),
+            Table("stickers", referenced()),
+            Table("comments", any_of(child_of("docs", "subject"), child_of("tasks", "subject"))),
+        ],
+        {
+            "comments": "SELECT c.id FROM comments c LEFT JOIN docs d ON d.id = subject AND kind = 'doc'"
+            " LEFT JOIN tasks t ON t.id = subject AND kind = 'task' WHERE {r} IN (d.owner, t.owner)",
+            "stickers": "SELECT DISTINCT sticker FROM comments c LEFT JOIN docs d ON d.id = subject AND kind = 'doc'"
+            " LEFT JOIN tasks t ON t.id = subject AND kind = 'task' WHERE {r} IN (d.owner, t.owner) AND kind = 'task'",
+        },
+        [
+            Reference("comments", "subject", "docs", when="t.kind = 'doc'"),
+            Reference("comments", "subject", "tasks", when="t.kind = 'task'"),
+            Reference("comments", "sticker", "stickers", when="t.kind = 'task'"),
+        ],
+    ),
+    "referenced beside a way of its own": Case(
+        DOCS
+        + """
+        CREATE TABLE media (id int PRIMARY KEY, owner int, thumb int REFERENCES media);
+        INSERT INTO media SELECT g, nullif(g % 5, 0), CASE WHEN g > 20 THEN g - 20 END FROM generate_series(1, 40) g;
+        ALTER TABLE docs ADD cover int REFERENCES media; UPDATE docs SET cover = id + 5;
+        """,
+        [DOCS_WAY, Table("media", any_of(owned_by("owner"), referenced()))],
+        {
+            "media": "WITH RECURSIVE m AS (SELECT id FROM media WHERE owner = {r} OR id IN (SELECT cover FROM docs WHERE owner = {r})"
+            " UNION SELECT thumb FROM m JOIN media USING (id) WHERE thumb IS NOT NULL) SELECT id FROM m"
+        },
+    ),
+    "chain below several ways, partitions": Case(
+        DOCS
+        + """
+        CREATE TABLE events (id int, doc int, day date NOT NULL) PARTITION BY RANGE (day);
+        CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
+        CREATE TABLE events_2 PARTITION OF events DEFAULT;
+        INSERT INTO events SELECT g, g % 30, '2026-01-01'::date + g FROM generate_series(0, 70) g;
+        """,
+        [DOCS_WAY, Table("events", all_of(child_of("docs", "doc"), where("t.id > 10")))],
+        {
+            "events": "SELECT (tableoid, ctid) FROM events WHERE id > 10 AND doc IN (SELECT id FROM docs WHERE owner = {r})"
+        },
+    ),
+    "everybody's rows refer too": Case(
+        """
+        CREATE TABLE colors (id int PRIMARY KEY); INSERT INTO colors SELECT generate_series(1, 9);
+        CREATE TABLE themes (id int PRIMARY KEY, color int REFERENCES colors); INSERT INTO themes VALUES (1, 2), (2, 4), (3, NULL);
+        CREATE TABLE pens (id int PRIMARY KEY, owner int, color int REFERENCES colors); INSERT INTO pens VALUES (1, 1, 9), (2, NULL, 8), (3, 2, 7);
+        """,
+        [
+            Table("colors", referenced()),
+            Table("themes", shared()),
+            Table("pens", owned_by("owner", or_shared=True)),
+        ],
+        {
+            "colors": "SELECT unnest('{{2,4,8}}'::int[]) UNION SELECT color FROM pens WHERE owner = {r}",
+            "pens": "SELECT id FROM pens WHERE coalesce(owner, {r}) = {r}",
+        },
+    ),
+}
+
+
+def keys_of(settings: Settings, name: str, user: str) -> Set[Tuple[Any, ...]]:
+    """The keys of a root's rows of a table; their places where it has no key."""
+    settings = dataclasses.replace(settings, user_email=None, user_id=user)
+    with connecting.opened(settings) as db:
+        rows = rows_of_user(db, settings, read_schema(settings.schema_path), None, False)
+        table = next(table for table in settings.tables if table.name == name)
+        keys = db.catalog.keys[name] or ("tableoid", "ctid")
+        sql = "SELECT (%s)::text FROM %s t WHERE %s" % (
+            ", ".join("t." + quote(key) for key in keys),
+            db.quoted(name),
+            rows.condition(table),
+        )
+        found = [row for (row,) in db.rows(sql)]
+        assert len(set(found)) == len(found)
+        return set(found)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rows_are_those_that_plain_sql_finds(empty: Database, place: Place, name: str) -> None:
+    case = CASES[name]
+    empty.execute("CREATE TABLE people (id int PRIMARY KEY, name text);" + ROOTS + case.ddl)
+    settings = settings_for(empty, place, case)
+    for table, query in case.answers.items():
+        for user in ("1", "2", "3"):
+            answer = empty.rows("SELECT (x)::text FROM (%s) q (x)" % query.format(r=user))
+            expected = {row for (row,) in answer}
+            assert keys_of(settings, table, user) == expected, (table, user)
+            assert len(expected) == len(answer)
