@@ -10,7 +10,8 @@ from migration.model import ForeignKey, Way
 from migration.postgres.catalog import Catalog
 from migration.postgres.ownership import Owned
 from migration.postgres.references import present
-from migration.postgres.sets import MANY, Sets, among, identity
+from migration.postgres.set_columns import identity
+from migration.postgres.sets import MANY, Sets, among
 from migration.postgres.ways import Node
 from migration.sql import qualified
 
@@ -84,28 +85,25 @@ class Search:
             % (self.all.exported(self.references.exported[number].table), among(listed, "t.r"))
             for number, listed in rows.items()
         }
-        found = self._found(self.all, sources, "skip")
+        found = self._found(self.all, sources)
         if not self.skip:
-            for leaving in ("stop", "cut"):
-                sources = {
-                    number: self.sets.dangling_from(key)
-                    for number, key in enumerate(self.references.exported)
-                    if key != self.references.ways[key.table]
-                    and (self.references.leaving(key) == "cut") == (leaving == "cut")
-                }
-                found += self._found(self.sets, sources, leaving)
+            sources = {
+                number: self.sets.dangling_from(key)
+                for number, key in enumerate(self.references.exported)
+                if key != self.references.ways[key.table] and not self._skips(key)
+            }
+            found += self._found(self.sets, sources)
         order = list(self.tables)
         return sorted(found, key=lambda orphans: order.index(orphans.table))
 
-    def _found(self, sets: Sets, sources: Mapping[int, str], leaving: str) -> List[Orphans]:
+    def _found(self, sets: Sets, sources: Mapping[int, str]) -> List[Orphans]:
         """``sources``: number of a reference → FROM clause of the rows of a set by which it leaves the export."""
         keys = {number: self.references.exported[number] for number in sources}
         tests = [_Test(key, sources[number], sets.columns(key.table), "t.r") for number, key in keys.items()]
         order = list(self.tables)
         tests.sort(key=lambda test: order.index(test.key.table))
         tables = {name for test in tests for name in (test.key.table, test.key.parent)}
-        found = self._counted(sets.clause(tables, identities=leaving == "skip"), tests)
-        return [orphans._replace(leaving=leaving) for orphans in found]
+        return self._counted(sets.clause(tables, identities=sets is self.all), tests)
 
     def left_behind(self) -> List[Orphans]:
         """Rows that are not exported but refer to rows of the user's own."""
@@ -142,15 +140,19 @@ class Search:
             if rows
         }
 
+    def _leaving(self, key: ForeignKey) -> str:
+        """What becomes of a reference that leads to no exported row; what was not to be brought stops the export."""
+        leaving = "skip" if self._skips(key) else self.references.leaving(key)
+        return "stop" if leaving == "bring" else leaving
+
     def _skips(self, key: ForeignKey) -> bool:
         return self.skip or self.references.leaving(key) == "skip"
 
     def _depends(self, key: ForeignKey) -> bool:
-        """Whether a row cannot be without the row that it refers to."""
+        """Whether a row cannot be without the row that it refers to; where it may be brought all the same, it can."""
         rule = self.tables[key.table].ownership
-        return self._skips(key) or (
-            rule.way in (Way.CHILD, Way.ALL) and key in self.references.ways_of(key.table)
-        )
+        is_way = rule.way in (Way.CHILD, Way.ALL) and key in self.references.ways_of(key.table)
+        return self._skips(key) or (is_way and Node(key.table, True) not in self.all.ways.nodes)
 
     def _broken_references(self, sets: Sets) -> List[Tuple[int, str]]:
         """Each reference that makes a row an orphan, directly or through its parents: its number, and the row.
@@ -250,7 +252,9 @@ class Search:
         for number, row, reference in self.db.rows(sets + " UNION ALL ".join(listed)) if listed else ():
             samples.setdefault(number, []).append((row, reference))
         return [
-            Orphans(key.table, key.columns, key.parent, rows, tuple(samples.get(number, ())))
+            Orphans(
+                key.table, key.columns, key.parent, rows, tuple(samples.get(number, ())), self._leaving(key)
+            )
             for number, rows in counts
             for key in [tests[number].key]
         ]

@@ -18,7 +18,7 @@ from migration.postgres.ownership import Owned
 from migration.postgres.records import select_json
 from migration.postgres.references import References
 from migration.postgres.representable import account_for
-from migration.postgres.sets import identity
+from migration.postgres.set_columns import identity
 from migration.postgres.shared_rows import merging
 from migration.postgres.snapshot import Snapshot
 from migration.postgres.users import User, find_user, user_of_id

@@ -7,18 +7,19 @@ a cycle are found together by recursion; temporary tables would not go with read
 from __future__ import annotations
 
 import functools
-from typing import Callable, Collection, Dict, List, Mapping, Sequence, Tuple
+from typing import Collection, List, Mapping, Sequence, Tuple
 
-from migration.model import Equality, ForeignKey, Table, Way
+from migration.model import ForeignKey, Table, Way
 from migration.postgres.ownership import Owned, conjunction
-from migration.postgres.references import matches, present
-from migration.postgres.ways import Link, Node, Ways
+from migration.postgres.references import matches
+from migration.postgres.set_columns import SetColumns, identity
+from migration.postgres.ways import Link, Node
 from migration.sql import literal, qualified
 
 MANY = "json_each('{}')"  # no rows, of which the planner expects a hundred
 
 
-class Sets:
+class Sets(SetColumns):
     """WITH clauses for one user's rows.
 
     ``skip``: no row is brought, as every reference that leaves the export leaves its row out. ``left_out``: table →
@@ -26,16 +27,8 @@ class Sets:
     """
 
     def __init__(self, owned: Owned, skip: bool = False, left_out: Mapping[str, Sequence[str]] = {}) -> None:
-        self.owned = owned
-        self.references = owned.references
-        self.catalog = owned.catalog
-        self.tables = owned.tables
+        super().__init__(owned, skip)
         self.left_out = left_out
-        self.ways = Ways(owned, skip)
-        self._ways = owned.references.ways
-        self._numbers = {name: number for number, name in enumerate(self.tables)}
-        self._equalities: Dict[Tuple[str, str], Equality] = {}
-        self._whens = [key for key in self.references.exported if key.when]
 
     # Conditions on a row ``t`` of a table
 
@@ -64,38 +57,11 @@ class Sets:
             self.is_same(name, "m", "t"),
         )
 
-    def is_same(self, name: str, member: str, row: str) -> str:
-        """SQL condition: a row of a set is the row of the table."""
-        key = self.catalog.keys[name]
-        if not key:
-            return "%s.r = %s" % (member, identity(row))
-        return " AND ".join(
-            self._key_equality(name, column).sql(
-                "%s.%s" % (member, self.place(name, column)), qualified(row, column)
-            )
-            for column in key
-        )
-
-    def is_same_member(self, name: str, member: str, row: str) -> str:
-        """SQL condition: rows of two sets of a table that has a key are one."""
-        return " AND ".join(
-            self._key_equality(name, column).sql(
-                "%s.%s" % (member, self.place(name, column)), "%s.%s" % (row, self.place(name, column))
-            )
-            for column in self.catalog.keys[name]
-        )
-
     def dangling_from(self, key: ForeignKey) -> str:
         """FROM clause: rows ``t`` of a set whose reference leads to no exported row."""
         return "{} t WHERE {} AND NOT EXISTS (SELECT FROM {} p WHERE {})".format(
             self.exported(key.table), self.refers(key), self.exported(key.parent), self.joined(key)
         )
-
-    def _key_equality(self, name: str, column: str) -> Equality:
-        if (name, column) not in self._equalities:
-            known = self.catalog.column(name, column)
-            self._equalities[name, column] = self.owned.db.equality(known, known)
-        return self._equalities[name, column]
 
     def not_exported(self, table: Table) -> str:
         """SQL condition on alias ``t``, within a clause of the table's set."""
@@ -162,11 +128,13 @@ class Sets:
                 )
                 for branch in self.ways.nodes[node]
             ]
-        return "%s AS (%s%s)" % (
-            self.name(node),
-            "".join(" UNION ".join(rows) + " UNION ALL " if rows else ""),
-            self._nothing(node, identities),
-        )
+        return "%s AS (%s)" % (self.name(node), self._union(node, identities, rows))
+
+    def _union(self, node: Node, identities: bool, rows: Sequence[str]) -> str:
+        """Queries as one, of which the planner expects some rows."""
+        if not rows:
+            return self._select(node, identities, ["false"])
+        return "%s UNION ALL %s" % (" UNION ".join(rows), self._nothing(node, identities))
 
     def _apart(self, node: Node) -> List[str]:
         """A row that is the user's is not brought."""
@@ -195,10 +163,10 @@ class Sets:
 
     def _columns_of(self, table: str, identities: bool) -> List[Tuple[str, str]]:
         """The columns of a set, and what they are made of."""
-        columns = [(self.place(table, name), qualified("t", name)) for name in self._kept[table]]
+        columns = [(self.place(table, name), qualified("t", name)) for name in self.kept[table]]
         columns += [
             ("w%d" % number, "(%s\n)" % key.when)
-            for number, key in enumerate(self._whens)
+            for number, key in enumerate(self.whens)
             if key.table == table
         ]
         if identities or not self.catalog.keys[table]:
@@ -218,7 +186,7 @@ class Sets:
         """SQL condition: row ``t`` of a table is linked with row ``p`` of a set."""
         if link.down:
             return self.named_by(link.key)
-        return self._names(link.key)
+        return self.names(link.key)
 
     # Cycles
 
@@ -239,11 +207,7 @@ class Sets:
         conditions = [self._linked(link), *inner.conditions, *map(self._exists, others), *self._apart(node)]
         return "%s AS ((%s) UNION %s)" % (
             self.name(node),
-            " UNION ALL ".join(
-                [" UNION ".join(first), self._nothing(node, identities)]
-                if first
-                else [self._nothing(node, identities)]
-            ),
+            self._union(node, identities, first),
             self._select(node, identities, conditions, source="%s p, " % self.name(node)),
         )
 
@@ -283,20 +247,16 @@ class Sets:
         # Make the planner expect few edges and many rows, so that it hashes the edges once.
         starts.append("SELECT 0, '' FROM (SELECT json_each('{}') FROM %s) j" % MANY)
         first = self.name(nodes[0])
+        place = "%s IN (SELECT g.r FROM %s_g g WHERE g.n = %%d)" % (identity("t"), first)
         return [
             "%s_e (n, r, parent_n, parent_r) AS MATERIALIZED (%s)" % (first, " UNION ALL ".join(edges)),
             "%s_g (n, r) AS ((%s) UNION SELECT e.n, e.r FROM %s_e e JOIN %s_g g ON g.n = e.parent_n AND g.r = e.parent_r)"
             % (first, " UNION ALL ".join(starts), first, first),
             *(
-                "%s AS (%s UNION ALL %s)"
+                "%s AS (%s)"
                 % (
                     self.name(node),
-                    self._select(
-                        node,
-                        identities,
-                        ["%s IN (SELECT g.r FROM %s_g g WHERE g.n = %d)" % (identity("t"), first, number)],
-                    ),
-                    self._nothing(node, identities),
+                    self._union(node, identities, [self._select(node, identities, [place % number])]),
                 )
                 for number, node in enumerate(nodes)
             ),
@@ -314,87 +274,6 @@ class Sets:
             parent + ".tableoid",
             child + ".tableoid",
             when,
-        )
-
-    # Names
-
-    def number(self, table: str) -> int:
-        return self._numbers[table]
-
-    def name(self, node: Node) -> str:
-        return "%s%d" % ("b" if node.brought else "s", self.number(node.table))
-
-    def exported(self, table: str) -> str:
-        """The name of the set of all rows of a table that are exported."""
-        return ("x%d" if Node(table, True) in self.ways.nodes else "s%d") % self.number(table)
-
-    def place(self, table: str, column: str) -> str:
-        """A column's name in a set: none that a table's column could have beside it."""
-        return "c%d" % [known.name for known in self.catalog.columns[table]].index(column)
-
-    def columns(self, table: str) -> Callable[[str], str]:
-        return lambda column: "t." + self.place(table, column)
-
-    @functools.cached_property
-    def _kept(self) -> Mapping[str, List[str]]:
-        """The columns that each set has: those of keys and references."""
-        keys = [
-            *self.references.exported,
-            *self.references.source,
-            *(way for way in self._ways.values() if way is not None),
-            *(way for name in self.tables for way in self.references.ways_of(name)),
-        ]
-        kept = {name: set(self.catalog.keys[name]) for name in self.tables}
-        for key in keys:
-            kept.get(key.table, set()).update(key.columns)
-            kept.get(key.parent, set()).update(key.parent_columns)
-        return {
-            name: [column.name for column in self.catalog.columns[name] if column.name in kept[name]]
-            for name in self.tables
-        }
-
-    def joined(self, key: ForeignKey, parent: str = "p", child: str = "t") -> str:
-        """SQL condition: a row of a set is referred to by a row of another."""
-        return matches(
-            key,
-            lambda column: "%s.%s" % (parent, self.place(key.parent, column)),
-            lambda column: "%s.%s" % (child, self.place(key.table, column)),
-            parent + ".o",
-            child + ".o",
-            self._when(key, child),
-        )
-
-    def refers(self, key: ForeignKey, child: str = "t") -> str:
-        """SQL condition: a row of a set refers to something by a key."""
-        return conjunction(
-            [
-                present("%s.%s" % (child, self.place(key.table, name)) for name in key.columns),
-                self._when(key, child) or "true",
-            ]
-        )
-
-    def _when(self, key: ForeignKey, alias: str) -> str:
-        return "%s.w%d" % (alias, self._whens.index(key)) if key.when else ""
-
-    def named_by(self, key: ForeignKey) -> str:
-        """SQL condition: row ``p`` of a set is referred to by row ``t`` of a table."""
-        return matches(
-            key,
-            lambda column: "p." + self.place(key.parent, column),
-            functools.partial(qualified, "t"),
-            "p.o",
-            "t.tableoid",
-        )
-
-    def _names(self, key: ForeignKey) -> str:
-        """SQL condition: row ``p`` of a set refers to row ``t`` of a table."""
-        return matches(
-            key,
-            functools.partial(qualified, "t"),
-            lambda column: "p." + self.place(key.table, column),
-            "t.tableoid",
-            "p.o",
-            self._when(key, "p"),
         )
 
     def is_own(self, table: Table, alias: str) -> str:
@@ -420,8 +299,3 @@ def among(rows: Sequence[str], row: str) -> str:
     """SQL condition: an identity is one of many."""
     listed = literal(" ".join(rows))
     return "EXISTS (SELECT FROM unnest(string_to_array(%s, ' ')) b (r) WHERE b.r = %s)" % (listed, row)
-
-
-def identity(alias: str) -> str:
-    """SQL expression: what tells a row apart from all others under a snapshot, in partitions too."""
-    return "concat({0}.tableoid, {0}.ctid)".format(alias)

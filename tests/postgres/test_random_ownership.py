@@ -1,0 +1,207 @@
+"""Random applications: rows of a root by the suite's SQL are those that a plain loop over all rows finds."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+import pytest
+
+from migration.bundle.changes import parsed
+from migration.errors import UsageError
+from migration.model import (
+    Ownership,
+    Reference,
+    Table,
+    Way,
+    all_of,
+    any_of,
+    child_of,
+    owned_by,
+    referenced,
+    where,
+)
+from migration.postgres import connecting
+from migration.postgres.cycles import components
+from migration.postgres.rows import rows_of_user
+from migration.sqlite.schema import read_schema
+from support.cases import Case, settings_for
+from support.places import Place
+from support.servers import Database
+
+Row = Dict[str, Optional[int]]
+ROOT = 1
+
+
+class Application(NamedTuple):
+    """``references``: table and column → the table that it names; ``leaving`` says what becomes of each."""
+
+    rows: Dict[str, List[Row]]
+    references: Dict[Tuple[str, str], str]
+    ways: Dict[str, Ownership]
+    leaving: Dict[Tuple[str, str], str]
+
+
+def random_application(rng: random.Random) -> Application:
+    names = ["t%d" % number for number in range(rng.randint(2, 4))]
+    references = {
+        (name, "r%d" % number): rng.choice(names) for name in names for number in range(rng.randint(1, 3))
+    }
+    rows: Dict[str, List[Row]] = {}
+    sizes = {name: rng.randint(3, 25) for name in names}
+    for name in names:
+        rows[name] = []
+        for key in range(1, sizes[name] + 1):
+            row: Row = {"id": key, "owner": rng.choice([None, 1, 2, 3])}
+            for (table, column), parent in references.items():
+                if table == name:
+                    row[column] = rng.choice([None, *[rng.randint(1, sizes[parent])] * 3])
+            rows[name].append(row)
+    ways = {name: random_ownership(rng, name, references) for name in names}
+    leaving = {reference: rng.choice(["cut", "cut", "bring", "skip"]) for reference in references}
+    return Application(rows, references, ways, leaving)
+
+
+def random_ownership(rng: random.Random, name: str, references: Dict[Tuple[str, str], str]) -> Ownership:
+    mine = [(column, parent) for (table, column), parent in references.items() if table == name]
+
+    def part() -> Ownership:
+        chosen = rng.random()
+        if chosen < 0.3:
+            return owned_by("owner")
+        if chosen < 0.4:
+            return where("t.owner = {root} AND t.id > 4")
+        column, parent = rng.choice(mine)
+        return child_of(parent, column)
+
+    shape = rng.random()
+    if shape < 0.25:
+        return referenced()
+    if shape < 0.45:
+        return part()
+    if shape < 0.65:
+        return all_of(part(), part())
+    more = [referenced()] if rng.random() < 0.4 else [all_of(part(), part())]
+    return any_of(part(), part(), *more)
+
+
+# The answer, by looking at every row again until nothing changes
+
+
+class Sets(NamedTuple):
+    mine: Dict[str, Set[int]]
+    brought: Dict[str, Set[int]]
+
+    def exported(self, table: str) -> Set[int]:
+        return self.mine[table] | self.brought[table]
+
+
+def is_mine(rule: Ownership, table: str, row: Row, app: Application, sets: Sets) -> bool:
+    if rule.way is Way.OWNED:
+        return row["owner"] == ROOT
+    if rule.way is Way.WHERE:
+        return row["owner"] == ROOT and int(row["id"] or 0) > 4
+    if rule.way is Way.CHILD:
+        return row[rule.columns[0]] in sets.mine[str(rule.parent)]
+    if rule.way is Way.REFERENCED:
+        return is_named(table, row, app, sets, ["cut", "bring", "skip"])
+    tests = [is_mine(part, table, row, app, sets) for part in rule.ways]
+    return any(tests) if rule.way is Way.ANY else all(tests)
+
+
+def is_named(table: str, row: Row, app: Application, sets: Sets, leaving: Sequence[str]) -> bool:
+    return any(
+        other[column] == row["id"]
+        for (child, column), parent in app.references.items()
+        if parent == table and app.leaving[child, column] in leaving
+        for other in app.rows[child]
+        if other["id"] in sets.exported(child)
+    )
+
+
+def answer(app: Application) -> Tuple[Dict[str, Set[int]], Dict[Tuple[str, str], Set[int]]]:
+    """The rows that are exported, and by reference those that are cut."""
+    left_out: Dict[str, Set[Any]] = {name: set() for name in app.rows}
+    while True:
+        sets = Sets({name: set() for name in app.rows}, {name: set() for name in app.rows})
+        before = None
+        while before != repr(sets):
+            before = repr(sets)
+            for name, rows in app.rows.items():
+                for row in rows:
+                    if row["id"] in left_out[name]:
+                        continue
+                    if is_mine(app.ways[name], name, row, app, sets):
+                        sets.mine[name].add(int(row["id"] or 0))
+                    if is_named(name, row, app, sets, ["bring"]):
+                        sets.brought[name].add(int(row["id"] or 0))
+        dangling = {
+            (name, column): {
+                int(row["id"] or 0)
+                for row in app.rows[name]
+                if row["id"] in sets.exported(name)
+                and row[column] is not None
+                and row[column] not in sets.exported(parent)
+            }
+            for (name, column), parent in app.references.items()
+        }
+        skipped = {key: rows for key, rows in dangling.items() if app.leaving[key] == "skip" and rows}
+        if not skipped:
+            exported = {name: sets.exported(name) for name in app.rows}
+            return exported, {
+                key: rows for key, rows in dangling.items() if app.leaving[key] == "cut" and rows
+            }
+        for (name, _), rows in skipped.items():
+            left_out[name] |= rows
+
+
+def create(database: Database, app: Application, rng: random.Random) -> List[Reference]:
+    """Make the tables; half of the references are declared there, all of them in config."""
+    sql = "CREATE TABLE people (id int PRIMARY KEY, name text); INSERT INTO people VALUES (1, 'p1'), (2, 'p2'), (3, 'p3');"
+    for name, rows in app.rows.items():
+        columns = list(rows[0])
+        sql += "CREATE TABLE %s (%s, PRIMARY KEY (id));" % (
+            name,
+            ", ".join(column + " int" for column in columns),
+        )
+        for row in rows:
+            values = ("NULL" if row[column] is None else str(row[column]) for column in columns)
+            sql += "INSERT INTO %s VALUES (%s);" % (name, ", ".join(values))
+    for (name, column), parent in app.references.items():
+        if rng.random() < 0.5:
+            sql += "ALTER TABLE %s ADD FOREIGN KEY (%s) REFERENCES %s DEFERRABLE;" % (name, column, parent)
+    database.execute(sql)
+    return [
+        Reference(name, column, parent, leaving=app.leaving[name, column])
+        for (name, column), parent in app.references.items()
+    ]
+
+
+@pytest.mark.parametrize("seed", [*range(20), 118, 181, 193])
+def test_rows_are_those_that_a_plain_loop_finds(empty: Database, place: Place, seed: int) -> None:
+    rng = random.Random(seed)
+    app = random_application(rng)
+    references = create(empty, app, rng)
+    parents = {
+        name: [str(part.parent) for part in way.parts if part.parent] for name, way in app.ways.items()
+    }
+    order = list(itertools.chain(*components(parents)))
+    tables = [Table(name, app.ways[name]) for name in order]
+    settings = settings_for(empty, place, Case("", tables, {}, references))
+    exported, cut = answer(app)
+    try:
+        with connecting.opened(settings) as db:
+            rows = rows_of_user(db, settings, read_schema(settings.schema_path), "p1", False)
+            for table in tables:
+                sql = "SELECT t.id FROM %s t WHERE %s" % (db.quoted(table.name), rows.condition(table))
+                found = [key for (key,) in db.rows(sql)]
+                assert sorted(found) == sorted(exported[table.name]), (table, seed)
+                assert rows.count(table) == len(found) == rows.digest(table).rows
+            listed = parsed(list(rows.leaving.listed())).cut
+            expected = {
+                (name, (column,)): sorted((str(key),) for key in keys) for (name, column), keys in cut.items()
+            }
+            assert {key: sorted(found) for key, found in listed.items()} == expected
+    except UsageError as error:
+        assert "all_of has two ways that depend on each other's rows" in error.message
