@@ -85,7 +85,7 @@ class Search:
             % (self.all.exported(self.references.exported[number].table), among(listed, "t.r"))
             for number, listed in rows.items()
         }
-        found = self._found(self.all, sources)
+        found = [orphans._replace(leaving="skip") for orphans in self._found(self.all, sources)]
         if not self.skip:
             sources = {
                 number: self.sets.dangling_from(key)
@@ -142,7 +142,7 @@ class Search:
 
     def _leaving(self, key: ForeignKey) -> str:
         """What becomes of a reference that leads to no exported row; what was not to be brought stops the export."""
-        leaving = "skip" if self._skips(key) else self.references.leaving(key)
+        leaving = self.references.leaving(key)
         return "stop" if leaving == "bring" else leaving
 
     def _skips(self, key: ForeignKey) -> bool:
