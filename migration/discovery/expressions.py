@@ -21,26 +21,49 @@ from migration.discovery.functions import called, require_known, same_sort
 from migration.discovery.sqlite_types import Sort
 from migration.discovery.values import NUMBERS, Names, Untranslatable, Value, number, text
 
+# What sqlglot raises for SQL that it does not understand; some of it in its older versions alone
+_NOT_UNDERSTOOD = (
+    SqlglotError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
-@functools.lru_cache(maxsize=4096)  # many columns and rules are alike
-def parse(sql: str) -> exp.Expression:
-    """PostgreSQL's SQL as sqlglot reads it. Raises Untranslatable."""
+
+def parse_query(sql: str) -> exp.Expression:
+    """PostgreSQL's SELECT as sqlglot reads it. Raises Untranslatable."""
     try:
         found = sqlglot.parse_one(sql, read="postgres")
-    except (SqlglotError, RecursionError):
+    except _NOT_UNDERSTOOD:
         raise Untranslatable("it is not understood") from None
     assert isinstance(found, exp.Expression)
     return found
 
 
+@functools.lru_cache(maxsize=4096)  # many columns and rules are alike
+def parse(sql: str) -> exp.Expression:
+    """PostgreSQL's expression as sqlglot reads it. Raises Untranslatable.
+
+    As the one column of a SELECT: by itself, a column called ``comment`` or ``lock`` would begin a statement.
+    """
+    found = parse_query("SELECT " + sql)
+    given = [part for part, value in found.args.items() if value not in (None, False, [])]
+    if not isinstance(found, exp.Select) or given != ["expressions"] or len(found.expressions) != 1:
+        raise Untranslatable("it is not understood")
+    return bare(found.expressions[0])
+
+
 def translate(sql: str, names: Names) -> Value:
     """The same in SQLite, for every value of the columns. Raises Untranslatable."""
-    return translated(bare(parse(sql)), names)
+    return translated(parse(sql), names)
 
 
 def condition(sql: str, names: Names) -> str:
     """SQL of a condition: true, false or NULL where PostgreSQL's is. Raises Untranslatable."""
-    return truth(bare(parse(sql)), names)
+    return truth(parse(sql), names)
 
 
 def bare(node: exp.Expression) -> exp.Expression:

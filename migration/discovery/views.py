@@ -11,7 +11,7 @@ from sqlglot import exp
 
 from migration.discovery.comparisons import compared
 from migration.discovery.definitions import View
-from migration.discovery.expressions import bare, parse, translated, truth
+from migration.discovery.expressions import bare, parse_query, translated, truth
 from migration.discovery.sqlite_names import name
 from migration.discovery.sqlite_types import Sort
 from migration.discovery.values import Names, Untranslatable, Value
@@ -39,7 +39,7 @@ Columns = Dict[Tuple[str, ...], Value]
 def translate_view(view: View, sources: Sources, names: Names) -> Translated:
     """``sources``: by schema and name; ``names``: the types of the database. Raises Untranslatable."""
     query = _Query(sources, names, {})
-    values = query.read(parse(view.definition.rstrip().rstrip(";")))
+    values = query.read(parse_query(view.definition.rstrip().rstrip(";")))
     columns = {
         column: value._replace(sql=name(column), constant=None) for column, value in zip(view.columns, values)
     }

@@ -147,6 +147,38 @@ LEFT_OUT: Sequence[Tuple[str, str, Sequence[str]]] = (
 CASES = [(*case, True) for case in KEPT] + [(*case, False) for case in LEFT_OUT]
 
 
+# Names that begin a statement, or are words of another kind, to sqlglot; PostgreSQL quotes none of them
+WORDS_OF_SQL = [
+    "show",
+    "call",
+    "execute",
+    "load",
+    "lock",
+    "analyze",
+    "comment",
+    "begin",
+    "commit",
+    "explain",
+    "cache",
+    "copy",
+    "grant",
+    "revoke",
+    "alter",
+    "date",
+    "text",
+]
+
+
+def test_names_that_are_words_of_sql(server: Server) -> None:
+    with server.new_database("TEMPLATE template0") as made:
+        columns = ", ".join("%s bool CHECK (%s)" % (word, word) for word in WORDS_OF_SQL)
+        made.execute("CREATE TABLE t (%s)" % columns)
+        with reading(Database(made.url)) as db:
+            schema = schema_of(db, ["t"])
+    kept = schema.text.count("CONSTRAINT")
+    assert kept > 10 and kept + len(schema.tables["t"].notes) == len(WORDS_OF_SQL)
+
+
 class Judged(NamedTuple):
     schema: SqliteSchema
     columns: Dict[str, Tuple[Column, ...]]
