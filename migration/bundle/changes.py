@@ -67,7 +67,7 @@ def key_text(value: Any) -> Optional[str]:
     """A decoded value of a key as the list has it."""
     if isinstance(value, msgspec.Raw):
         text = bytes(value)
-        value = msgspec.json.decode(text) if text[:1] in (b'"', b"n") else text.decode("ascii")
+        value = msgspec.json.decode(text) if text[:1] in (b'"', b"n") else text.decode("utf-8", "replace")
     if isinstance(value, bytes):
         return "\\x" + value.hex()
     return None if value is None else str(value)

@@ -49,7 +49,7 @@ def snapshot(
         with waits.listening():
             connection = _connect(settings, waits.CONNECTING)
             watched = Guard(connection, masked(settings.postgres), waits.OPENING)
-            db = Snapshot(connection, watched, settings.postgres_schema, exported)
+            db = Snapshot(connection, watched, settings.postgres_schema, exported, settings.tables)
             connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
             _begin(db, settings, shared)
             watched.opened()

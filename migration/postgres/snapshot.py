@@ -17,10 +17,11 @@ import psycopg2.extensions
 from psycopg2 import errors as pg
 
 from migration.errors import MigrationError, SourceError
-from migration.model import Column, Equality
+from migration.model import Column, Equality, Table
 from migration.postgres import table_locks
 from migration.postgres.catalog import Catalog
 from migration.postgres.catalog_queries import read_catalog
+from migration.postgres.declared_keys import with_declared_keys
 from migration.postgres.digests import Digest, SharedRows
 from migration.postgres.operators import EQUALITY, are_written_alike
 from migration.postgres.waits import Guard
@@ -35,7 +36,8 @@ _HASHING = {"enable_nestloop": "off", "enable_mergejoin": "off", "work_mem": "25
 class Snapshot:
     """An open connection in one ``REPEATABLE READ READ ONLY`` transaction, and the schema it reads.
 
-    ``exported``: tables whose rows for everybody have been read under this very snapshot before.
+    ``exported``: tables whose rows for everybody have been read under this very snapshot before. ``tables``: config's, for
+    the keys that they declare.
     """
 
     def __init__(
@@ -44,10 +46,12 @@ class Snapshot:
         guard: Guard,
         schema: str,
         exported: Optional[Mapping[str, SharedRows]] = None,
+        tables: Sequence[Table] = (),
     ) -> None:
         self.connection = connection
         self.guard = guard
         self.schema = schema
+        self.tables = tables
         self.exported: Mapping[str, SharedRows] = exported or {}
         # what is explained where it fails: the last SQL, and the query of records in it
         self.asked = ""
@@ -57,8 +61,8 @@ class Snapshot:
 
     @functools.cached_property
     def catalog(self) -> Catalog:
-        """What the server says of its tables: the same as long as the snapshot lasts."""
-        return read_catalog(self.rows, self.schema)
+        """What the server says of its tables: the same as long as the snapshot lasts. Config's keys are part of it."""
+        return with_declared_keys(read_catalog(self.rows, self.schema), self.tables, self.rows)
 
     def rows(self, sql: str, parameters: Optional[Sequence[object]] = None) -> List[Tuple[Any, ...]]:
         """``parameters``: only for SQL without names, as a name may hold the % of a placeholder."""

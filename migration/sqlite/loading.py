@@ -196,11 +196,10 @@ class Loader:
     def _is_user(self, owner: Any) -> bool:
         if isinstance(owner, str) and owner in self._owners:
             return True
-        # undeclared, or a number
-        value = msgspec.json.decode(owner) if isinstance(owner, msgspec.Raw) else owner
-        if value is None:
+        text = key_text(owner)
+        if text is None:
             return self._or_shared
-        return str(value) in self._owners or str(value).rstrip() in self._owners  # char(n) is padded
+        return text in self._owners or text.rstrip() in self._owners  # char(n) is padded
 
     def _is_brought(self, record: Any) -> bool:
         """Whether another user's row is one of those that the bundle lists as brought."""

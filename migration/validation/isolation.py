@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Collection, List, NamedTuple, Optional, Sequence
 
-import msgspec
-
 from migration.bundle.changes import Key, key_text
 from migration.model import Table
 from migration.printing import brief
@@ -58,9 +56,9 @@ def owner_of(context: Context, table: Table) -> Optional[Owner]:
 
 
 def text_of(value: Any) -> Optional[str]:
-    """A key's value as text, without the padding of ``char(n)``."""
-    plain = msgspec.json.decode(bytes(value)) if isinstance(value, msgspec.Raw) else value
-    return None if plain is None else str(plain).rstrip()
+    """A key's value as text, without the padding of ``char(n)``; a number with all its digits."""
+    text = key_text(value)
+    return None if text is None else text.rstrip()
 
 
 def foreign_record(context: Context, table: Table, record: Any, number: int) -> Finding:
