@@ -59,12 +59,14 @@ class References(NamedTuple):
 def find_references(source: Source, root: str) -> References:
     """All references between tables that may be read. Asks the data about each guess, a query a table."""
     links = _declared(source)
-    covered = {(link.key.table, name) for link in links.values() for name in link.key.columns}
+    inherited = list(_inherited(source, list(links.values())))
+    keys = [*(link.key for link in links.values()), *(one.key for one in inherited)]
+    covered = {(key.table, name) for key in keys for name in key.columns}
     named = _by_stem(source, root)
     mixed = list(_mixed(source, covered, named))
     covered |= {(one.key.table, one.key.columns[0]) for one in mixed}
     by_table: Dict[str, List[_Candidate]] = {}
-    for one in (*mixed, *_guesses(source, covered, named, [link.key for link in links.values()])):
+    for one in (*inherited, *mixed, *_guesses(source, covered, named, [link.key for link in links.values()])):
         by_table.setdefault(one.key.table, []).append(one)
     guessed = [guess for table, some in by_table.items() for guess in _asked(source, table, some)]
     for guess in guessed:
@@ -83,17 +85,22 @@ def _declared(source: Source) -> Dict[Tuple[object, ...], Link]:
         if table in tables and parent in tables:
             ours = key._replace(table=table, parent=parent)
             found.setdefault(ours[:4], Link(ours, source.may_be_null(table, key.columns)))
-    for link in list(found.values()):  # PostgreSQL does not hand foreign keys down
-        for heir in sorted(source.catalog.heirs(link.key.table)):
-            if heir in tables and source.catalog.has(heir, link.key.columns):
-                ours = link.key._replace(table=heir)
-                found.setdefault(
-                    ours[:4], Link(ours, link.optional, "%s inherits from %s" % (heir, link.key.table))
-                )
     return found
 
 
 # Guesses
+
+
+def _inherited(source: Source, links: Sequence[Link]) -> Iterator[_Candidate]:
+    """What a table with columns of its own refers to as the table that it inherits from: PostgreSQL hands no key down."""
+    known = {link.key[:4] for link in links}
+    tables = set(source.tables)
+    for link in links:
+        for heir in sorted(source.catalog.heirs(link.key.table)):
+            key = link.key._replace(table=heir)
+            if heir in tables and heir not in source.catalog.unreadable and key[:4] not in known:
+                yield _Candidate(key, "as of %s, from which it inherits" % link.key.table)
+
 
 _IDS = re.compile(r"_?(id|uuid|uid|guid|key|ref|fk)$")
 
@@ -222,17 +229,19 @@ def _asked(source: Source, table: str, candidates: Sequence[_Candidate]) -> List
         return [Guess(one.key, one.why, 0, 0, one.when) for one in candidates]
     counts, joins = [], []
     for number, (key, _, when) in enumerate(candidates):
-        mine, theirs = qualified("t", key.columns[0]), qualified("p%d" % number, key.parent_columns[0])
-        there = "%s AND %s IS NOT NULL" % (when or "true", mine)
+        parent = "p%d" % number
+        there = " AND ".join(
+            [when or "true", *("%s IS NOT NULL" % qualified("t", name) for name in key.columns)]
+        )
         counts += [
             "count(*) FILTER (WHERE %s)" % there,
-            "count(*) FILTER (WHERE %s AND %s IS NULL)" % (there, theirs),
+            "count(*) FILTER (WHERE %s AND %s IS NULL)" % (there, qualified(parent, key.parent_columns[0])),
         ]
-        joins.append(
-            "LEFT JOIN {} p{} ON {}".format(
-                source.db.quoted(key.parent), number, key.equalities[0].sql(theirs, mine)
-            )
-        )
+        same = [
+            equality.sql(qualified(parent, theirs), qualified("t", mine))
+            for equality, theirs, mine in zip(key.equalities, key.parent_columns, key.columns)
+        ]
+        joins.append("LEFT JOIN %s %s ON %s" % (source.db.quoted(key.parent), parent, " AND ".join(same)))
     sql = "SELECT {} FROM {} t {}".format(", ".join(counts), source.db.quoted(table), " ".join(joins))
     row = source.db.rows(sql)[0]
     return [

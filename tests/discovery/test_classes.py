@@ -197,6 +197,16 @@ SHAPES = {
         "CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1, 2); INSERT INTO t VALUES (1, 2)",
         'owned_by("person_id")',
     ),
+    "inheritance: columns of its own make a table of its own": (
+        "CREATE TABLE p (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people, a int);"
+        "CREATE TABLE t (more text) INHERITS (p); INSERT INTO p VALUES (1, 1); INSERT INTO t VALUES (2, 2)",
+        'owned_by("person_id")',
+    ),
+    "inheritance: where a value leads nowhere": (
+        "CREATE TABLE p (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people, a int);"
+        "CREATE TABLE t (more text) INHERITS (p); INSERT INTO t VALUES (2, 9)",
+        ('owned_by("person_id")', "shared()"),
+    ),
     "a foreign table": (
         "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;"
         "CREATE FOREIGN TABLE t (person_id int) SERVER s",
