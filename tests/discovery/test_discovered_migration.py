@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import sqlite3
-from pathlib import Path
 from typing import Any, Dict, Set, Tuple
 
-from export_from_postgres import export
-from import_to_sqlite import import_
 from migration.discovery.written import loaded
 from migration.settings import Settings
 from support.applications import GARDENS, LENDING
-from support.migrations import settings_of
 from support.places import Place
 from support.runs import Run
 from support.servers import Database
-from validate_migration import validate
+from support.whole_runs import migrate_strictly, settings_for
 
 _OPEN = re.compile(r"undecided\(\n\s+.*\n\s+'(.*)',\n(?:\s+'.*',\n)*\s+\)")
 
@@ -34,32 +29,10 @@ def discovered(database: Database, place: Place, run: Run, root: str, *options: 
     return dict(loaded(first_answers((made / "config.py").read_text(encoding="utf-8"))))
 
 
-def settings_for(database: Database, folder: Path, config: Dict[str, Any], name: str) -> Settings:
-    mine = Place(folder / name)
-    mine.folder.mkdir()
-    return settings_of(
-        database.url,
-        mine,
-        user_email=name,
-        root=config["ROOT"],
-        tables=config["TABLES"],
-        references=config["REFERENCES"],
-        leaving=config["LEAVING"],
-        excluded_tables=config["EXCLUDED_TABLES"],
-        unrelated_tables=config["UNRELATED_TABLES"],
-        schema_path=folder / "made" / "sqlite_schema.sql",
-    )
-
-
 def migrated(settings: Settings) -> Dict[str, Set[Tuple[Any, ...]]]:
     """Export, import, validate against both; the keys of every table, or its rows where it has none."""
-    export(settings)
-    import_(settings)
-    for against in ("bundle", "source"):
-        report = validate(dataclasses.replace(settings, against=against, strict=True))
-        assert report.errors == []
+    migrate_strictly(settings)
     with sqlite3.connect(str(settings.sqlite_path)) as database:
-        assert database.execute("PRAGMA foreign_key_check").fetchall() == []
         return {
             table.name: sorted(
                 database.execute('SELECT %s FROM "%s"' % (KEYS.get(table.name, '"id"'), table.name))
