@@ -204,11 +204,12 @@ def _run(peer: Peer, place: Place, rows: Dict[str, int]) -> measure.Usage:
 
 
 def _environment() -> Dict[str, str]:
-    """This process's environment less what would configure libpq or the suite."""
+    """This process's environment less what would configure libpq or the suite, and with Python's bytecode kept."""
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in CONFIGURATION and not name.startswith(CONFIGURATION_PREFIXES)
+        if name not in (*CONFIGURATION, "PYTHONDONTWRITEBYTECODE")
+        and not name.startswith(CONFIGURATION_PREFIXES)
     }
     return {**kept, "LOG_LEVEL": "INFO"}  # set, because .env would fill what is missing
 

@@ -52,7 +52,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Peer:
-    """Something to measure.
+    """Something to measure. ``what`` it does, and what it ``lacks`` of the suite's duties.
 
     ``command`` is given the place and the peer's own empty folder. ``needs`` names the peers whose results it reads.
     ``fills`` says that it leaves the user's rows in `SQLITE_FILE`.
@@ -61,6 +61,7 @@ class Peer:
     name: str
     kind: str
     what: str
+    lacks: str
     command: Callable[[Place, Path], List[str]]
     version: Callable[[], Optional[str]]
     needs: Tuple[str, ...] = ()
@@ -207,40 +208,77 @@ def _sqlite() -> str:
 
 # Without a scale.
 SMALL = (
-    Peer("help", OURS, "`migrate.py --help`", _help, _python),
-    Peer("sample", OURS, "`migrate.py` on the demo's sample user", _migrate_sample, _python),
+    Peer("help", OURS, "`migrate.py --help`", "", _help, _python),
+    Peer("sample", OURS, "`migrate.py` on the demo's sample user", "", _migrate_sample, _python),
 )
 
 # At every scale, in this order: what one needs stands before it.
 PEERS = (
-    Peer("export", OURS, "PostgreSQL to bundle", _export, _python),
-    Peer("import", OURS, "bundle to SQLite", _import, _python, needs=("export",), fills=True),
+    Peer("export", OURS, "PostgreSQL to bundle", "", _export, _python),
+    Peer("import", OURS, "bundle to SQLite", "", _import, _python, needs=("export",), fills=True),
     Peer(
-        "validate",
-        OURS,
-        "PostgreSQL, bundle and SQLite compared",
-        _validate,
-        _python,
+        *("validate", OURS, "PostgreSQL, bundle and SQLite compared", "", _validate, _python),
         needs=("export", "import"),
     ),
-    Peer("migrate", OURS, "the three in one run", _migrate, _python, fills=True),
+    Peer("migrate", OURS, "the three in one run", "", _migrate, _python, fills=True),
     Peer(
         "duckdb-same",
         OTHERS,
-        "the suite's duties, every cell compared",
+        "the suite's duties by DuckDB: JSON with SHA256, the declared schema, every cell compared both ways",
+        "backup, locks, publishing whole or not at all, a report, types that our schema lacks",
         _duckdb_same,
         _duckdb_version,
         fills=True,
     ),
-    Peer("duckdb", OTHERS, "keys and indexes added afterwards", _duckdb, _duckdb_version, fills=True),
-    Peer("ogr2ogr", OTHERS, "unique ids, no index", _ogr2ogr, _ogr2ogr_version, fills=True),
-    Peer("db-to-sqlite", OTHERS, "keys, their indexes", _db_to_sqlite, _db_to_sqlite_version, fills=True),
-    Peer("sequel", OTHERS, "keys, PostgreSQL's indexes", _sequel, _sequel_version, fills=True),
-    Peer("copy", FLOOR, "`COPY` of the same rows as JSON to nowhere", _copy_floor, _psycopg2),
+    Peer(
+        "duckdb",
+        OTHERS,
+        "`CREATE TABLE … AS` through its extensions, on all cores; then keys and indexes",
+        "exact types (numbers become text), NOT NULL, foreign keys, triggers, views, any check",
+        _duckdb,
+        _duckdb_version,
+        fills=True,
+    ),
+    Peer(
+        "ogr2ogr",
+        OTHERS,
+        "tables with a unique `id`, in one transaction",
+        "indexes, foreign keys, microseconds (cut to milliseconds), any check",
+        _ogr2ogr,
+        _ogr2ogr_version,
+        fills=True,
+    ),
+    Peer(
+        "db-to-sqlite",
+        OTHERS,
+        "tables with primary and foreign keys, and their indexes",
+        "NOT NULL, defaults, other indexes, JSON as it was written, any check",
+        _db_to_sqlite,
+        _db_to_sqlite_version,
+        fills=True,
+    ),
+    Peer(
+        "sequel",
+        OTHERS,
+        "`sequel -C`: tables with keys, NOT NULL and PostgreSQL's indexes",
+        "our indexes, dates and times as they were (no `T`, more zeros), any check",
+        _sequel,
+        _sequel_version,
+        fills=True,
+    ),
+    Peer(
+        "copy",
+        FLOOR,
+        "least of an export: `COPY` of the user's rows as JSON, thrown away",
+        "order, checks, checksums, files",
+        _copy_floor,
+        _psycopg2,
+    ),
     Peer(
         "insert",
         FLOOR,
-        "`INSERT … SELECT` from the finished database, `CREATE INDEX`",
+        "least of an import: `INSERT … SELECT` from the finished database, then indexes",
+        "reading JSON, checks",
         _insert_floor,
         _sqlite,
         needs=("export", "import"),

@@ -158,11 +158,11 @@ def _held(target: Target, value: float) -> str:
 def _table(scales: Sequence[Scale]) -> Iterator[str]:
     rows = [sum(scale.rows.values()) for scale in scales]
     heads = [f"{scale.title}{f': {count:,} rows' if count else ''}" for scale, count in zip(scales, rows)]
-    yield f"| | | {' | '.join(heads)} |"
-    yield f"|---|---|{'---:|' * len(scales)}"
+    yield f"| | what it does | what it does not | {' | '.join(heads)} |"
+    yield f"|---|---|---|{'---:|' * len(scales)}"
     peers = {result.peer.name: result.peer for scale in scales for result in scale.results}
     for name, peer in peers.items():
-        yield f"| {name} | {peer.what} | {' | '.join(_cell(scale, name) for scale in scales)} |"
+        yield f"| {name} | {peer.what} | {peer.lacks} | {' | '.join(_cell(scale, name) for scale in scales)} |"
 
 
 def _cell(scale: Scale, name: str) -> str:
