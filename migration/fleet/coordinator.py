@@ -12,17 +12,15 @@ import shutil
 import sqlite3
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from migration.cli import configuration, terminal
 from migration.cli.log import log
-from migration.errors import ExitCode, MigrationError, ResourceError, SourceError, UsageError, error_of
-from migration.fleet import cluster, ledger, origin, results, room, selection, summary
+from migration.errors import ExitCode, MigrationError, ResourceError, SourceError, error_of
+from migration.fleet import choosing, cluster, origin, results, room, selection, summary
 from migration.fleet.cluster import Lost, Workers
 from migration.fleet.ledger import Ledger, Outcome, Pending
-from migration.fleet.origin import Origin
 from migration.fleet.results import folder_of
 from migration.fleet.worker import Task, close_connections, fingerprint, migrate_users
 from migration.postgres import connecting, parameters, shared_rows
@@ -37,7 +35,6 @@ COMMON = ".shared"  # in the output folder, while a run lasts: what all users sh
 TICK = 1.0  # seconds between two looks at PostgreSQL and the cluster
 LINE_SECONDS = 10.0  # between two lines of progress
 LISTED = 50  # failed users on the terminal; all are in the summary
-FEW = 5  # users in a line of the log
 WITHOUT_WORKERS = 60.0  # seconds
 IN_VAIN = 300.0  # seconds beyond the time limit of a task, until nothing is expected of its worker
 TASK_SECONDS = 0.5  # a task of several users takes about so long
@@ -55,7 +52,7 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
         users = selection.users(db, settings, arguments.users_from, arguments.where_active)
         of = origin.origin_of(db, settings, schema)
         where = parameters.masked(settings.postgres)
-        _require_same_origin(book, of, where, output, arguments.resume)
+        choosing.require_same_origin(book, of, where, output, arguments.resume)
         snapshot = None if arguments.no_shared_snapshot else db.share()
         run = book.begin(
             db.visible() if snapshot else None,
@@ -65,7 +62,8 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
             of,
         )
         try:
-            total = _choose(book, run, users, arguments, settings, output)
+            what = "active users" if arguments.where_active else "users"
+            total = choosing.choose(book, run, users, what, arguments.resume, settings, output)
             if total:
                 log.info("run %d: %d users to migrate", run, total)
                 with results.errors(common):
@@ -105,39 +103,6 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
     return code
 
 
-def _require_same_origin(book: Ledger, now: Origin, where: str, output: Path, resume: bool) -> None:
-    """Raises MigrationError (exit 2) where the folder's users are not of this database, or not to be resumed.
-
-    Without ``--resume`` another schema or configuration replaces what is there; another database never does.
-    """
-    for before in book.before():
-        if before.origin is not None and not before.origin.database.is_same(now.database):
-            raise UsageError(
-                "%s holds users of another database: run %d read %s, this one would read %s"
-                % (output, before.run, before.source, where)
-                + (", which is not the same database any more" if before.source == where else ""),
-                "choose another --output-dir, or name the database of that run with --postgres-url",
-            )
-    for before in book.origins_of_done() if resume else ():
-        changed = [
-            what
-            for what, is_changed in (
-                ("SQLite schema", before.origin is not None and before.origin.schema != now.schema),
-                (
-                    "configuration (config.py)",
-                    before.origin is not None and before.origin.config != now.config,
-                ),
-            )
-            if is_changed
-        ]
-        if changed:
-            raise UsageError(
-                "users in %s were done with another %s, by run %d"
-                % (output, " and ".join(changed), before.run),
-                "leave --resume away to migrate everybody again, or choose another --output-dir, or take the old one back",
-            )
-
-
 def _relative(user: str) -> str:
     return folder_of(Path(), user).name
 
@@ -149,75 +114,6 @@ def _reason(error: BaseException) -> Tuple[Optional[int], str]:
     if isinstance(error, KeyboardInterrupt):
         return int(ExitCode.INTERRUPTED), "interrupted"
     return None, "internal error: " + type(error).__name__
-
-
-def _choose(
-    book: Ledger,
-    run: int,
-    users: Iterable[str],
-    arguments: argparse.Namespace,
-    settings: Settings,
-    output: Path,
-) -> int:
-    """Enter the users in the ledger; returns how many are to be migrated. Raises MigrationError (exit 3) for none."""
-    if not book.want(users, run, arguments.resume):
-        raise SourceError(
-            "no %susers in table %s of %s"
-            % (
-                "active " if arguments.where_active else "",
-                settings.root.name,
-                parameters.masked(settings.postgres),
-            ),
-            "check the database and its schema: --postgres-url, and POSTGRES_SCHEMA in config.py",
-        )
-    alike = book.alike(run) if results.ignores_case(output) else []
-    if alike:
-        raise UsageError(
-            "users whose ids differ in capitals alone would share a folder in %s: %s"
-            % (output, ", ".join(alike[:LISTED])),
-            "choose an --output-dir on a file system that tells capitals apart",
-        )
-    if arguments.resume:
-        _look_through(book, run, settings, output)
-    total = book.count(run, "pending")
-    if not total:
-        log.info("all %d users were done before; their files were verified", book.done_before(run).users)
-    return total
-
-
-def _look_through(book: Ledger, run: int, settings: Settings, output: Path) -> None:
-    """Have those done again whose files are not as they were made, or of whom more is asked now."""
-    again: Dict[str, List[str]] = {}  # reason → users
-    done = book.users(run, "done")
-    with terminal.progress("verify", book.count(run, "done"), "users") as advance, ThreadPoolExecutor(
-        cluster.cores()
-    ) as pool:
-        while True:
-            page = list(itertools.islice(done, ledger.PAGE))
-            if not page:
-                break
-            reasons = pool.map(lambda user: _reason_to_repeat(user, settings, output), page)
-            for user, reason in zip(page, reasons):
-                if reason is not None:
-                    again.setdefault(reason, []).append(user["user_id"])
-            advance(len(page))
-    for reason, users in sorted(again.items()):
-        book.again(users)
-        more = ", …" if len(users) > FEW else ""
-        if reason == results.CHANGED:
-            reason += ", and what is there now is kept in %s of their folders" % results.BACKUPS
-        log.warning("%d users are done again, as %s: %s%s", len(users), reason, ", ".join(users[:FEW]), more)
-
-
-def _reason_to_repeat(user: Mapping[str, Any], settings: Settings, output: Path) -> Optional[str]:
-    made = ledger.made_of(user)
-    if made is None:
-        return "an earlier version of the suite did not note what was made"
-    if user["left_out"] and not settings.skip_orphans:
-        return "rows were left out by --orphans skip"
-    if user["warnings"] and settings.strict:
-        return "the validation had warnings, which --strict makes errors"
-    return results.difference(folder_of(output, user["user_id"]), made)
 
 
 def _require_all_ended(book: Ledger, run: int) -> None:
