@@ -203,13 +203,10 @@ def test_migration_fits_into_the_schema(made: SqliteSchema, library: Database, t
         expected = [
             json.loads(row) for (row,) in library.rows("SELECT row_to_json(v)::text FROM %s v" % view)
         ]
-        database.row_factory = sqlite3.Row
-        found = [
-            {name: plain(row[name]) for name in row.keys()}
-            for row in database.execute("SELECT * FROM " + view)
-        ]  # noqa: SIM118
+        cursor = database.execute("SELECT * FROM " + view)
+        names = [description[0] for description in cursor.description]
+        found = [dict(zip(names, map(plain, row))) for row in cursor]
         assert sorted(found, key=str) == sorted(expected, key=str) != [], view
-    database.row_factory = None
     assert database.execute("SELECT short FROM books ORDER BY id").fetchall() == [
         ("Äpfel…",),
         ("äpfel…",),
