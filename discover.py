@@ -71,7 +71,7 @@ def _show(
     ]
     terminal.summary("Written to %s" % arguments.output, head, rows)
     for name, what in sorted(source.no_tables.items()):
-        log.info("left out: %s %s", what, name)
+        log.info("not exported, as its rows are those of tables: %s %s", what, name)
     for departure in classes.departures:
         log.warning("leaves a root's data: %s", config_file.described(departure))
     for table in classes.of(Group.OPEN):

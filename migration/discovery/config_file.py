@@ -213,7 +213,7 @@ def _lists(source: Source, classes: Classes) -> Iterator[str]:
     yield from _list("UNRELATED_TABLES", classes.of(Group.UNRELATED))
     if source.no_tables:
         yield ""
-        yield "# Left out, as their rows are those of tables:"
+        yield "# Not exported, as their rows are those of tables; migration_mapping.md says which views SQLite has:"
         for name, what in sorted(source.no_tables.items()):
             yield from _comment("%s %s" % (what, name), "")
 
