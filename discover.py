@@ -71,20 +71,23 @@ def _show(
     ]
     terminal.summary("Written to %s" % arguments.output, head, rows)
     for name, what in sorted(source.no_tables.items()):
-        log.info("left out: %s %s", what, name)
+        log.info("not exported, as its rows are those of tables: %s %s", what, name)
     for departure in classes.departures:
         log.warning("leaves a root's data: %s", config_file.described(departure))
     for table in classes.of(Group.OPEN):
         assert table.rule is not None
         log.warning("open question: %s: %s", table.name, table.rule.texts[0])
     open_ = len(classes.of(Group.OPEN))
+    path = Path(arguments.output) / written.CONFIG
     if open_:
         log.warning(
             "%s: answer %s in %s before the export",
             "1 question is open" if open_ == 1 else "%d questions are open" % open_,
             "it" if open_ == 1 else "them",
-            Path(arguments.output) / written.CONFIG,
+            path,
         )
+    else:
+        log.info("next: python migrate.py --config %s --user NAME", path)
 
 
 def _size(table: Classed, source: Source) -> str:
@@ -126,7 +129,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         action="store_true",
         help="write nothing; say what has changed in PostgreSQL since the config.py in DIR was written (exit 1 if something)",
     )
-    return running.run(_main, parser.parse_args(argv))
+    arguments = parser.parse_args(argv)
+    if arguments.check and arguments.config is None and arguments.output:
+        made = Path(arguments.output) / written.CONFIG
+        arguments.config = str(made) if made.is_file() else None  # it knows the server
+    return running.run(_main, arguments)
 
 
 def _main(arguments: argparse.Namespace) -> int:

@@ -40,7 +40,7 @@ The validation report, a page for the browser: {output}/migration_data/validatio
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo and return migrate.py's exit code."""
     options = _parser().parse_args(argv)
-    _forget_configuration()
+    forget_configuration()
     (ROOT / OUTPUT / "logs").mkdir(parents=True, exist_ok=True)
     with temp_postgres() as url:
         _fill(url)
@@ -90,7 +90,8 @@ def _migrate(url: str, email: str) -> int:
     return subprocess.run([sys.executable, "migrate.py", *arguments], cwd=str(ROOT), check=False).returncode
 
 
-def _forget_configuration() -> None:
+def forget_configuration() -> None:
+    """Take out of the environment what would configure libpq or the scripts."""
     for name in list(os.environ):
         if name != KEPT and (name in CONFIGURATION or name.startswith(CONFIGURATION_PREFIXES)):
             del os.environ[name]

@@ -50,6 +50,11 @@ class Settings:
         object.__setattr__(self, "tables", of_root(self.tables, self.root))
 
     @property
+    def skips(self) -> bool:
+        """Whether config.py has rows left out whose references leave the export."""
+        return "skip" in (self.leaving, *(reference.leaving for reference in self.references))
+
+    @property
     def whole_tables(self) -> Tuple[Table, ...]:
         """The tables that become tables."""
         return tuple(table for table in self.tables if table.becomes is None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import os
@@ -12,16 +13,17 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 from urllib.parse import quote
 
 import pytest
 
 import config
-from migration import lock
+from migration import lock, model
 from migration.bundle.manifest import MANIFEST, Manifest
 from migration.cli.options import EXIT_CODES
 from migration.errors import BundleError, ExitCode
+from migration.well_formed import require_well_formed
 from support.places import ANNA, BRUNO, SCHEMA, SUITE, Place
 from support.runs import Result, Run
 from support.servers import Database, Guarded, Server
@@ -37,10 +39,12 @@ DOCUMENTS = (
     "CLUSTER.md",
     "CHANGELOG.md",
     "docs/decisions.md",
+    "docs/other-applications.md",
     "docs/troubleshooting.md",
     "schema_design/migration_mapping.md",
 )
 SCRIPTS = (
+    "discover.py",  # first: its --user is another
     "migrate.py",
     "migrate_all_users.py",
     "export_from_postgres.py",
@@ -181,6 +185,38 @@ def test_each_file_that_the_architecture_names_is_there() -> None:
     named = re.findall(r"`([\w./-]+(?:\.\w+|/))`", ARCHITECTURE)
     assert len(named) > 20
     assert [name for name in named if not (SUITE / name).exists()] == []
+
+
+# Other applications
+
+
+def test_output_of_another_application_in_readme_is_the_demo_s() -> None:
+    shown = re.search(r"```console\n(.*?)```", section(README, "Your own application"), re.S)
+    assert shown
+    done = subprocess.run(
+        [sys.executable, "-m", "demo.reader"], cwd=str(SUITE), stdout=subprocess.PIPE, check=False
+    )
+    output = done.stdout.decode("utf-8")
+    assert done.returncode == 0, output
+    assert [line for line in shown[1].splitlines() if line not in output.splitlines()] == []
+
+
+def test_vocabulary_in_the_documentation_is_well_formed() -> None:
+    text = (SUITE / "docs" / "other-applications.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {**vars(model)}
+    tables: list[Any] = []
+    for block in re.findall(r"```python\n(.*?)```", text, re.S):
+        for statement in ast.parse(block).body:
+            if isinstance(statement, ast.Expr):
+                tables.append(eval(compile(ast.Expression(statement.value), "", "eval"), names))
+            else:
+                exec(compile(ast.Module([statement], []), "", "exec"), names)
+    assert {part.way for table in tables for part in table.ownership.parts} == set(model.Way)
+    root = next(table for table in tables if table.ownership.is_root)
+    for table in tables:
+        if table is not root and table.ownership.way is not model.Way.UNDECIDED:
+            require_well_formed((root, table), names["ROOT"])
+    assert {reference.leaving for reference in names["REFERENCES"]} == {None, "cut"}
 
 
 # Exit codes and files

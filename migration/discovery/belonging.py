@@ -33,11 +33,12 @@ class Ways(NamedTuple):
 
 
 class Leaving(NamedTuple):
-    """Of one reference: rows of a root that name another's row or nobody's, and rows of others that name a root's."""
+    """Of one reference: rows of a root that name another's row or nobody's, and rows of others or of nobody that name a root's."""
 
     to_others: int
     to_nobody: int
     from_others: int
+    from_nobody: int
 
 
 class Belonging:
@@ -185,7 +186,8 @@ class Belonging:
                 for condition in (
                     differ,
                     "%s IS NOT NULL AND %s IS NULL AND %s" % (mine, theirs, present),
-                    "%s IS NOT NULL AND (%s IS NULL OR %s)" % (theirs, mine, differ),
+                    differ,
+                    "%s IS NOT NULL AND %s IS NULL" % (theirs, mine),
                 )
             ]
         row = self.source.db.rows(
@@ -195,7 +197,7 @@ class Belonging:
             if used
             else "SELECT count(*) FROM %s" % self._from(table)
         )[0]
-        return row[0], [Leaving(*row[start : start + 3]) for start in range(1, len(row), 3)]
+        return row[0], [Leaving(*row[start : start + 4]) for start in range(1, len(row), 4)]
 
 
 def _matches(link: Link, parent: str) -> str:

@@ -149,7 +149,11 @@ class _Classifier:
         return Classes(
             self.root,
             (*owned.values(), *others),
-            tuple(link for link in self.links if link.key.table in migrated and link.key.parent in migrated),
+            tuple(
+                link
+                for link in self.links
+                if link.key.table in migrated and link.key.parent in migrated and not link.doubtful
+            ),
             tuple(departures),
         )
 
@@ -387,12 +391,16 @@ class _Classifier:
         for link, counts in zip(links, found):
             if counts.to_others or counts.to_nobody:
                 departures.append(Departure(link, counts))
-            if counts.from_others:
+            if counts.from_others or counts.from_nobody:
                 behind.update(dict.fromkeys(link.key.columns))
+        for link, counts in zip(links, found):
+            if link.key.parent == table.name and counts.from_nobody and table.group is Group.OWNED:
+                table = self._tree(table, link, counts.from_nobody)
         reasons = [
-            "rows of others refer by %s to a root's rows; they stay behind" % link.columns
+            "%s of others or of nobody name a root's rows by %s, and stay behind"
+            % (counted(counts.from_others + counts.from_nobody, "row"), link.columns)
             for link, counts in zip(links, found)
-            if counts.from_others and table.group is not Group.OPEN
+            if counts.from_others + counts.from_nobody and table.group is not Group.OPEN
         ]
         return dataclasses.replace(
             table,
@@ -400,6 +408,18 @@ class _Classifier:
             exact=True,
             left_behind=tuple(behind),
             reasons=(*table.reasons, *reasons),
+        )
+
+    def _tree(self, table: Classed, link: Link, rows: int) -> Classed:
+        """Ask where rows that are nobody's hang on rows of a root in the same table."""
+        assert table.assumed is not None
+        question = "%s with no root of their own hang on rows of a root by %s" % (
+            counted(rows, "row"),
+            link.columns,
+        )
+        choices = [any_of(table.assumed, child_of(table.name, link.key.columns)), table.assumed]
+        return dataclasses.replace(
+            table, group=Group.OPEN, rule=undecided(question, *map(written, choices)), assumed=choices[0]
         )
 
     def _with_nobodys(self, table: Classed, departures: Sequence[Departure]) -> Classed:
@@ -415,7 +435,7 @@ class _Classifier:
         choices = [any_of(rule, referenced()), rule]
         if rule == owned_by(rule.columns) and self.source.may_be_null(table.name, rule.columns):
             choices.insert(0, _with_shared(rule))
-        question = "%s of roots refer to rows of this table that are nobody's" % counted(rows, "row")
+        question = "rows of this table that are nobody's are named by %s of roots" % counted(rows, "row")
         return dataclasses.replace(
             table, group=Group.OPEN, rule=undecided(question, *map(written, choices)), assumed=rule
         )

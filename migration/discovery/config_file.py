@@ -21,7 +21,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from migration.model import {model}
+from migration.model import (  # noqa: F401  what TABLES and REFERENCES are written with
+    Reference,
+    Table,
+    all_of,
+    any_of,
+    child_of,
+    owned_by,
+    referenced,
+    root,
+    row_one,
+    shared,
+    the_root,
+    undecided,
+    where,
+)
 
 BASE_DIR = Path(__file__).resolve().parent
 
@@ -85,14 +99,10 @@ def config_text(
             *_discovered_lines(discovered(source.catalog)),
         ]
     )
-    used = {"Table", "root"} | {name for name in _WORDS if any(name + "(" in line for line in entries)}
-    if references:
-        used.add("Reference")
     info = {name: str(value) for name, value in postgres.items()}
     top = _TOP.format(
         database=text(info.get("dbname", ""))[1:-1],
         database_text=text(info.get("dbname", "")),
-        model=", ".join(sorted(used, key=lambda name: (name.islower(), name))),
         host=text(info.get("host", "")),
         port=text(info.get("port", "")),
         user=text(info.get("user", "")),
@@ -102,9 +112,6 @@ def config_text(
         named_by=text(classes.root.named_by),
     )
     return top + body + "\n"
-
-
-_WORDS = ("all_of", "any_of", "child_of", "owned_by", "referenced", "shared", "the_root", "undecided")
 
 
 def _comment(line: str, indent: str = "    ") -> List[str]:
@@ -213,7 +220,7 @@ def _lists(source: Source, classes: Classes) -> Iterator[str]:
     yield from _list("UNRELATED_TABLES", classes.of(Group.UNRELATED))
     if source.no_tables:
         yield ""
-        yield "# Left out, as their rows are those of tables:"
+        yield "# Not exported, as their rows are those of tables; migration_mapping.md says which views SQLite has:"
         for name, what in sorted(source.no_tables.items()):
             yield from _comment("%s %s" % (what, name), "")
 

@@ -20,7 +20,7 @@ class Domain(NamedTuple):
 
 
 class ColumnDefinition(NamedTuple):
-    """``base``: the type under all domains, with its modifier. ``default``: also of a generated column its expression.
+    """``base``: the type under all domains, with its modifier. ``default``: its own, else that of a domain; of a generated column its expression.
 
     ``generated``: '' or how it is kept, ``s`` (stored) or ``v`` (virtual). ``labels``: an enum's, in their order.
     """
@@ -131,7 +131,7 @@ SELECT c.relation::bigint, a.attname::text, format_type(c.type, c.modifier), t.t
        t.typnotnull,
        ARRAY(SELECT pg_get_constraintdef(k.oid) FROM pg_constraint k
              WHERE k.contypid = t.oid AND k.contype = 'c' AND k.convalidated ORDER BY k.conname),
-       pg_get_expr(d.adbin, d.adrelid), a.attgenerated::text, a.attidentity::text, col_description(c.relation, c.place::int)
+       CASE WHEN c.depth = 0 THEN pg_get_expr(d.adbin, d.adrelid) END, pg_get_expr(t.typdefaultbin, 0), a.attgenerated::text, a.attidentity::text, col_description(c.relation, c.place::int)
 FROM chain c
 JOIN pg_type t ON t.oid = c.type
 JOIN pg_attribute a ON a.attrelid = c.relation AND a.attnum = c.place
@@ -219,9 +219,22 @@ def read_definitions(db: Snapshot, tables: Sequence[str]) -> Definitions:
     oids = [db.catalog.relations[table].oid for table in tables]
     columns: Dict[int, Dict[str, ColumnDefinition]] = {oid: {} for oid in oids}
     domains: List[Domain] = []
-    for oid, name, shown, form, labels, not_null, checks, default, generated, identity, comment in db.rows(
-        _COLUMNS, (oids,)
-    ):
+    default: Optional[str] = None
+    for (
+        oid,
+        name,
+        shown,
+        form,
+        labels,
+        not_null,
+        checks,
+        own,
+        of_type,
+        generated,
+        identity,
+        comment,
+    ) in db.rows(_COLUMNS, (oids,)):
+        default = default or own or (None if generated else of_type)
         if form == "d":
             domains.append(Domain(shown, not_null, tuple(checks)))
             continue
@@ -236,7 +249,7 @@ def read_definitions(db: Snapshot, tables: Sequence[str]) -> Definitions:
             identity != "",
             comment,
         )
-        domains = []
+        domains, default = [], None
     rules: Dict[int, List[Rule]] = {oid: [] for oid in oids}
     for oid, kind, name, definition, mine, parent, theirs, *others in db.rows(_RULES, (oids,)):
         rules[oid].append(Rule(kind, name, definition, tuple(mine), parent, tuple(theirs), *others))

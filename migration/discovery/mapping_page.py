@@ -24,6 +24,7 @@ _EVERYWHERE = """
 - A CHECK on each boolean and each enum keeps other values out. SQLite does not check lengths, digits or the ranges of integers.
 - Times, intervals, arrays and numbers of many digits are text, which SQLite compares by its bytes. PostgreSQL orders text
   by its collation, SQLite by its bytes.
+- An enum is its label, and sorts as text does, not in the order of the type.
 - NULLs come first in an index of SQLite's, wherever PostgreSQL has them.
 - Functions, triggers, rules, policies and privileges stay in PostgreSQL. SQLite checks foreign keys only under
   `PRAGMA foreign_keys = ON`, which the application sets on each connection.

@@ -46,6 +46,10 @@ class Columns:
         self._defaults = defaults_of(db, side.table, wanted)
         key = table_rules.primary_key(side)
         for column in columns:
+            collation = db.catalog.collation(side.table, column.name)
+            if collation is not None and not collation.deterministic:
+                what = "column `%s` compares by its bytes: PostgreSQL's collation %s takes different texts for equal"
+                self.notes.append(what % (column.name, collation.name))
             self._add(column, side.definition.columns[column.name], key)
 
     def _add(self, column: Column, made: ColumnDefinition, key: Tuple[str, ...]) -> None:

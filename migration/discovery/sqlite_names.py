@@ -52,7 +52,7 @@ def table_names(tables: Sequence[str], relations: Mapping[str, str]) -> Dict[str
             )
             raise UsageError(
                 "SQLite does not tell table %s from %s" % (table, other),
-                "rename one of them in PostgreSQL, or leave it behind with EXCLUDED_TABLES",
+                "rename one of them in PostgreSQL",
             )
         found[table] = chosen
         taken.add(chosen.lower())

@@ -5,10 +5,10 @@ What is not known to mean the same in SQLite is left out with a note: never wron
 
 from __future__ import annotations
 
-from typing import Dict, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 from migration.discovery import table_rules
-from migration.discovery.definitions import Definitions, read_definitions
+from migration.discovery.definitions import Definitions, View, read_definitions
 from migration.discovery.sqlite_columns import Columns, Field
 from migration.discovery.sqlite_names import Names as Given
 from migration.discovery.sqlite_names import table_names
@@ -124,12 +124,10 @@ def _side(catalog: Catalog, table: str, target: str, definitions: Definitions, f
 def _add_views(
     definitions: Definitions, sources: Dict[Tuple[str, str], Source], given: Given, script: Script
 ) -> Tuple[str, ...]:
-    """Each view that reads migrated tables alone and is translated. Returns notes on the others. The views that one
-    reads come before it, as PostgreSQL numbers them.
-    """
+    """Each view that reads migrated tables alone and is translated. Returns notes on the others."""
     names = Names({}, definitions.types, definitions.encoding == "UTF8")
     notes: List[str] = []
-    for view in definitions.views:
+    for view in _in_order(definitions.views):
         shown = "view `%s.%s`" % (view.schema, view.name)
         if view.materialized:
             notes.append("materialized %s is left out: SQLite has none such" % shown)
@@ -149,3 +147,18 @@ def _add_views(
         notes.extend("%s: %s" % (shown, note) for note in made.notes)
         sources[(view.schema, view.name)] = Source(chosen, made.columns)
     return tuple(notes)
+
+
+def _in_order(views: Sequence[View]) -> Iterator[View]:
+    """Views behind those that they read, else as they were made. PostgreSQL allows no cycle."""
+    waiting = {view.oid: view for view in views}
+
+    def take(view: View) -> Iterator[View]:
+        for oid in view.uses:
+            if oid in waiting:
+                yield from take(waiting.pop(oid))
+        yield view
+
+    for oid in list(waiting):
+        if oid in waiting:
+            yield from take(waiting.pop(oid))

@@ -17,7 +17,6 @@ from migration.discovery.sqlite_schema import SqliteSchema, schema_of
 from migration.errors import TargetError, UsageError
 from migration.lock import held
 from migration.settings import Settings
-from migration.well_formed import require_distinct
 
 CONFIG, SCHEMA, MAPPING = "config.py", "sqlite_schema.sql", "migration_mapping.md"
 _LOCK = ".lock"
@@ -51,7 +50,6 @@ def new_folder(folder: Path) -> Iterator[None]:
 
 def texts(source: Source, classes: Classes, settings: Settings, leaving: Optional[str]) -> Dict[str, str]:
     """The text of each file. The config.py is run once, so that it is known to load."""
-    require_distinct(table.name for table in classes.migrated)
     info = source.db.connection.info
     known = {"host": info.host, "port": info.port, "dbname": info.dbname, "user": info.user}
     schema = schema_of(source.db, [table.name for table in classes.migrated])

@@ -117,7 +117,7 @@ def _reason_to_repeat(user: Mapping[str, Any], settings: Settings, output: Path)
     made = ledger.made_of(user)
     if made is None:
         return "an earlier version of the suite did not note what was made"
-    if user["left_out"] and not settings.skip_orphans:
+    if user["left_out"] and not (settings.skip_orphans or settings.skips):
         return "rows were left out by --orphans skip"
     if user["warnings"] and settings.strict:
         return "the validation had warnings, which --strict makes errors"

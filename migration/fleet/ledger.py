@@ -56,15 +56,24 @@ CREATE TABLE IF NOT EXISTS users (
     error TEXT,
     database_sha256 TEXT,         -- of app.db as it was made; NULL: never, or by a version that did not note it
     bundle_sha256 TEXT,           -- of the list of the bundle's files with their own
-    left_out INTEGER,             -- rows, by --orphans skip
-    warnings INTEGER              -- of the validation
+    left_out INTEGER,             -- rows, by --orphans skip or config.py
+    warnings INTEGER,             -- of the validation
+    cut INTEGER,                  -- references that left the export; NULL where none was cut
+    brought INTEGER               -- rows of others; NULL where none was brought
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS users_by_state ON users (wanted, state);
 """
 # What ledgers of earlier versions lack: table → columns
 ADDED = {
     "runs": ("database TEXT", "schema_sha256 TEXT", "config_sha256 TEXT"),
-    "users": ("database_sha256 TEXT", "bundle_sha256 TEXT", "left_out INTEGER", "warnings INTEGER"),
+    "users": (
+        "database_sha256 TEXT",
+        "bundle_sha256 TEXT",
+        "left_out INTEGER",
+        "warnings INTEGER",
+        "cut INTEGER",
+        "brought INTEGER",
+    ),
 }
 INTERRUPTED = ""  # in the place of a digest: the files are of an attempt whose end was not heard
 
@@ -90,6 +99,8 @@ class Outcome(NamedTuple):
     bundle_sha256: Optional[str] = None
     left_out: Optional[int] = None
     warnings: Optional[int] = None
+    cut: Optional[int] = None
+    brought: Optional[int] = None
 
     @property
     def words(self) -> Optional[str]:
@@ -307,7 +318,7 @@ class Ledger:
 
 
 # What says which files of a user are there
-_OF_FILES = ("run", "snapshot", "database_sha256", "bundle_sha256", "left_out", "warnings")
+_OF_FILES = ("run", "snapshot", "database_sha256", "bundle_sha256", "left_out", "warnings", "cut", "brought")
 
 
 def _before(row: Mapping[str, Any]) -> Before:

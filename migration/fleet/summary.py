@@ -54,6 +54,9 @@ def _about(book: Ledger) -> Dict[str, Any]:
 def _users(book: Ledger, folder_of: Callable[[str], str], **of: Any) -> Iterator[Dict[str, Any]]:
     for user in book.users(**of):
         del user["wanted"]
+        for name in ("cut", "brought"):  # only where config.py asks for it
+            if user[name] is None:
+                del user[name]
         user["folder"] = folder_of(user["user_id"])
         yield user
 

@@ -207,6 +207,8 @@ def phases(settings: Settings, user_id: str, db: Snapshot, database: Optional[st
         bundle_sha256=made.bundle,
         left_out=sum(manifest.orphans_skipped.values()),
         warnings=len(report.warnings),
+        cut=sum(manifest.cut.values()) or None,
+        brought=sum(manifest.brought.values()) or None,
     )
 
 

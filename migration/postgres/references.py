@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 from typing import Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
+import psycopg2
+
+from migration.errors import UsageError
 from migration.model import Equality, ForeignKey, Ownership, Reference, Table, Way
 from migration.postgres.catalog import read_with
 from migration.postgres.declared import parent_key, undeclared_key
@@ -91,6 +94,32 @@ class References:
             if reference.leaving is not None and _is_meant(reference, key):
                 return reference.leaving
         return self.settings.leaving
+
+    def require_sql(self, root_key: str) -> None:
+        """Have PostgreSQL read the conditions of config. Raises MigrationError (exit 2) for one that it refuses."""
+        conditions = [
+            ("config.TABLES, %s: where" % name, name, part.texts[0])
+            for name, table in self.tables.items()
+            for part in table.ownership.parts
+            if part.way is Way.WHERE
+        ]
+        conditions += [
+            ("config.REFERENCES, %s: when" % reference, reference.table, reference.when)
+            for reference in self.settings.references
+            if reference.when is not None
+        ]
+        for what, table, condition in conditions:
+            sql = "SELECT FROM %s t WHERE (%s\n) IS TRUE LIMIT 0"
+            try:
+                self.db.rows(sql % (self.db.quoted(table), condition.replace("{root}", root_key)))
+            except psycopg2.errors.InsufficientPrivilege:
+                raise
+            except (psycopg2.ProgrammingError, psycopg2.DataError) as error:
+                raise UsageError(
+                    "%s is refused by PostgreSQL: %s" % (what, str(error).partition("\n")[0]),
+                    "the row is t, {root} the root's key; tables, types and functions need their schema, as in"
+                    " public.members",
+                ) from error
 
     @functools.cached_property
     def _heirs(self) -> Mapping[str, str]:

@@ -62,6 +62,7 @@ class Rows:
         self.settings = settings
         self.schema = schema
         self._owned = Owned(References(db, settings, schema), user)
+        self._owned.references.require_sql(self._owned.root_key)
         self._search = orphans.Search(self._owned, skip_orphans)
         self.leaving = Leaving(self._search.sets, schema)
 

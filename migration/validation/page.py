@@ -211,7 +211,7 @@ def _verdict(report: Mapping[str, Any], groups: Sequence[Group]) -> Verdict:
     if warnings:
         return Verdict("note", "No differences found, " + several(warnings, "warning"))
     matched = all(table["match"] for table in report["validation_results"].values())
-    if groups or report["orphans_skipped"] or _not_compared(report) or not matched:
+    if groups or report["orphans_skipped"] or report.get("cut") or _not_compared(report) or not matched:
         return Verdict("note", "No differences found")
     return Verdict("pass", "Everything arrived")
 

@@ -213,6 +213,8 @@ class Report:
     compared_with: List[str] = field(default_factory=list)
     export_timestamp: Optional[str] = None
     orphans_skipped: Dict[str, int] = field(default_factory=dict)
+    cut: Dict[str, int] = field(default_factory=dict)
+    brought: Dict[str, int] = field(default_factory=dict)
     bundle: Optional[Dict[str, Dict[str, Any]]] = None
     validation_results: Dict[str, TableResult] = field(default_factory=dict)
     findings: List[Finding] = field(default_factory=list)
@@ -289,6 +291,7 @@ class Report:
             "values_shown": self.values_shown,
             "export_timestamp": self.export_timestamp,
             "orphans_skipped": self.orphans_skipped,
+            **{name: rows for name, rows in (("cut", self.cut), ("brought", self.brought)) if rows},
             "findings": [
                 {
                     "check": finding.check,

@@ -43,6 +43,8 @@ def report_of(
         compared_with=["bundle"] * (export is not None) + ["source"] * (live is not None),
         export_timestamp=None if manifest is None else manifest.export_timestamp,
         orphans_skipped={} if manifest is None else dict(manifest.orphans_skipped),
+        cut={} if manifest is None else dict(manifest.cut),
+        brought={} if manifest is None else dict(manifest.brought),
         bundle=None
         if export is None
         else {

@@ -182,6 +182,11 @@ SHAPES = {
         "INSERT INTO t VALUES (1, 1, NULL), (2, 1, 1)",
         'owned_by("person_id")',
     ),
+    "a tree of which the root alone names its owner": (
+        "CREATE TABLE t (id int PRIMARY KEY, person_id int REFERENCES people, parent_id int REFERENCES t);"
+        "INSERT INTO t VALUES (1, 1, NULL), (2, NULL, 1), (3, NULL, 2)",
+        ('any_of(owned_by("person_id"), child_of("t", "parent_id"))', 'owned_by("person_id")'),
+    ),
     "a cycle": (
         "CREATE TABLE t (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people, last_id int);"
         "CREATE TABLE a (id int PRIMARY KEY, t_id int NOT NULL REFERENCES t);"
@@ -225,6 +230,12 @@ def test_table_is_classed(shape: str, empty: Database, place: Place) -> None:
     sql, expected = SHAPES[shape]
     empty.execute(PEOPLE + "CREATE TABLE anything (person_id int REFERENCES people);" + sql)
     assert classes_of(empty, place)["t"] == expected
+
+
+def test_reference_that_the_data_do_not_bear_out_is_none(empty: Database, place: Place) -> None:
+    empty.execute(PEOPLE + "CREATE TABLE a (person_id int REFERENCES people); CREATE TABLE t (person_id int)")
+    with opened(empty, place, "people") as (_, classes):
+        assert [link.key.table for link in classes.links] == ["a"]
 
 
 def test_one_column_names_rows_of_several_tables(empty: Database, place: Place) -> None:

@@ -85,6 +85,7 @@ def test_check_says_what_has_changed(lending: Database, place: Place, run: Run) 
     done = run("discover.py", *where, "--check")
     assert (done.code, done.out) == (0, "")
     assert "nothing has changed" in done.err
+    assert run("discover.py", "--output", place.folder, "--check").code == 0  # config.py says which server
     lending.execute(CHANGES)
     done = run("discover.py", *where, "--check", "--quiet")
     assert done.code == 1
@@ -181,7 +182,7 @@ def test_what_cannot_be_done_is_said(case: str, lending: Database, place: Place,
 def test_config_of_other_hands_is_not_checked(
     config: str, message: str, lending: Database, place: Place, run: Run
 ) -> None:
-    (place.folder / "config.py").write_text(config)
+    (place.folder / "config.py").write_text("LOG_LEVEL, LOG_FILE = 'INFO', None; " + config)
     done = run("discover.py", "--check", "--postgres-url", lending.url, "--output", place.folder)
     assert done.code == 2
     assert message in done.err

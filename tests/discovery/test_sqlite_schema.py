@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sqlite3
 from pathlib import Path
 from typing import Iterator
@@ -27,7 +28,7 @@ LIBRARY = """
 CREATE EXTENSION citext; CREATE EXTENSION hstore; CREATE SCHEMA archive;
 CREATE TYPE shelf AS ENUM ('floor', 'attic', 'it''s lent');
 CREATE DOMAIN isbn AS varchar(13) CHECK (length(VALUE) IN (10, 13)) CHECK (VALUE ~ '^[0-9X]+$');
-CREATE DOMAIN stars AS smallint NOT NULL CHECK (VALUE BETWEEN 1 AND 5);
+CREATE DOMAIN stars AS smallint DEFAULT 3 NOT NULL CHECK (VALUE BETWEEN 1 AND 5);
 CREATE TYPE size AS (width int, height int);
 CREATE TABLE readers (
     id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, nick citext NOT NULL UNIQUE, joined timestamp NOT NULL DEFAULT now(),
@@ -78,6 +79,8 @@ CREATE VIEW attic AS SELECT DISTINCT place, (SELECT count(*) FROM reviews v WHER
 CREATE VIEW both_ways AS SELECT book, given, title FROM reviews JOIN (SELECT id AS book, title FROM books) x USING (book);
 CREATE VIEW using_key AS SELECT reader, n.body, v.given FROM reviews v JOIN notes n USING (reader, book);
 CREATE VIEW again AS SELECT c.id, c.books, CASE WHEN c.lent THEN 'some' ELSE 'none' END AS any_lent, coalesce(c.pages, 0) AS pages FROM counted c WHERE c.books > 1;
+CREATE VIEW early AS SELECT 1 AS id; CREATE VIEW late AS SELECT id, nick FROM readers;
+CREATE OR REPLACE VIEW early AS SELECT id FROM late;
 CREATE VIEW foreign_view AS SELECT o.id FROM outside o;
 CREATE VIEW average AS SELECT avg(pages) AS pages FROM books;
 CREATE MATERIALIZED VIEW kept AS SELECT 1 AS one;
@@ -138,7 +141,7 @@ NOTES = {
     "Order": ("default `('O''Neil'::text || ''::text)` of `Übung` is left out",),
     "log": (),
 }
-VIEWS = ("owned", "counted", "attic", "using_key", "again")
+VIEWS = ("owned", "counted", "attic", "using_key", "again", "early")
 
 
 @pytest.fixture(scope="module")
@@ -197,19 +200,23 @@ def test_migration_fits_into_the_schema(made: SqliteSchema, library: Database, t
     migrate(settings)
     database = sqlite3.connect(str(place.app))
     for view in VIEWS:
-        expected = library.rows("SELECT to_json(v)::text FROM %s v" % view)
-        assert len(database.execute("SELECT * FROM %s" % view).fetchall()) == len(expected) > 0, view
-    assert database.execute("SELECT * FROM counted").fetchall() == [
-        (1, 2, 120, 120, "2024-01-01T10:00:00", 0, 2)
-    ]
-    assert database.execute("SELECT * FROM again").fetchall() == [(1, 2, "none", 120)]
-    assert database.execute("SELECT * FROM using_key ORDER BY 2").fetchall() == [(1, None, 2), (1, "x", 5)]
-    assert sorted(database.execute("SELECT place, reviews FROM attic")) == [("floor", 1)]
+        expected = [
+            json.loads(row) for (row,) in library.rows("SELECT row_to_json(v)::text FROM %s v" % view)
+        ]
+        cursor = database.execute("SELECT * FROM " + view)
+        names = [description[0] for description in cursor.description]
+        found = [dict(zip(names, map(plain, row))) for row in cursor]
+        assert sorted(found, key=str) == sorted(expected, key=str) != [], view
     assert database.execute("SELECT short FROM books ORDER BY id").fetchall() == [
         ("Äpfel…",),
         ("äpfel…",),
         ("ab…",),
     ]
+
+
+def plain(value: object) -> object:
+    """JSON as what it says; a truth is a number there too."""
+    return json.loads(value) if isinstance(value, str) and value.startswith("{") else value
 
 
 def migrate(settings: object) -> None:
@@ -242,6 +249,8 @@ def test_defaults_are_what_postgres_would_have_written(made: SqliteSchema) -> No
             "abcde…",
         ),
     )
+    database.execute("INSERT INTO reviews (reader, book) VALUES (1, 1)")
+    assert database.execute("SELECT given FROM reviews").fetchone() == (3,)
     joined, seen = database.execute("SELECT joined, seen FROM readers").fetchone()
     assert seen == joined + "+00:00" and joined[10] == "T"
 

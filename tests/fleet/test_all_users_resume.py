@@ -293,7 +293,7 @@ def test_database_is_known_by_a_role_that_may_ask_little(server: Server, place: 
 
 def test_ledger_of_an_earlier_version_is_brought_up_to_date_and_its_users_done_again(done: Done) -> None:
     columns = {"runs": ("database", "schema_sha256", "config_sha256"),
-               "users": ("database_sha256", "bundle_sha256", "left_out", "warnings")}  # fmt: skip
+               "users": ("database_sha256", "bundle_sha256", "left_out", "warnings", "cut", "brought")}  # fmt: skip
     path = done.output.folder / "ledger.db"
     with contextlib.closing(sqlite3.connect(str(path))) as new:
         kept = {

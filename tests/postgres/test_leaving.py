@@ -68,6 +68,10 @@ def migrate(settings: Settings) -> Any:
     return json.loads((settings.data_dir / "manifest.json").read_text())
 
 
+def report_of(settings: Settings) -> Any:
+    return json.loads((settings.data_dir / "validation_report.json").read_text())
+
+
 def listed(settings: Settings) -> List[Dict[str, Any]]:
     path = settings.data_dir / CHANGES
     return json.loads(path.read_text()) if path.exists() else []
@@ -93,6 +97,9 @@ def test_reference_that_is_cut_is_null_listed_and_counted(empty: Database, place
         assert told == ids(empty, cut) != []
         parent = "authors" if column == "author" else "notes"
         assert manifest["cut"]["notes (%s) → %s" % (column, parent)] == len(told)
+    assert report_of(settings)["cut"] == manifest["cut"]
+    page = (settings.data_dir / "validation_report.html").read_text()
+    assert "were cut to NULL" in page and "Everything arrived" not in page
 
 
 def test_rows_that_are_brought_are_those_that_are_named_and_what_these_need(
@@ -108,7 +115,7 @@ def test_rows_that_are_brought_are_those_that_are_named_and_what_these_need(
     assert ids_in(place, "SELECT id FROM authors") == expected
     brought = sorted(entry["key"][0] for entry in listed(settings) if entry["change"] == "brought")
     assert brought == ids(empty, chain + "SELECT id FROM a WHERE id NOT IN (%s)" % AUTHORS) != []
-    assert manifest["brought"] == {"authors": len(brought)}
+    assert manifest["brought"] == report_of(settings)["brought"] == {"authors": len(brought)}
     # plans are the rows that exported rows refer to, brought ones among them; boxes of others' notes stay
     plans = chain + "SELECT DISTINCT plan FROM authors JOIN a USING (id) WHERE plan IS NOT NULL"
     assert ids_in(place, "SELECT id FROM plans") == ids(empty, plans)

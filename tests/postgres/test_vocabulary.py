@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Set, Tuple
+from typing import Any, Sequence, Set, Tuple
 
 import pytest
 
+from migration.errors import UsageError
 from migration.model import Reference, Table, all_of, any_of, child_of, owned_by, referenced, shared, where
 from migration.postgres import connecting
 from migration.postgres.rows import rows_of_user
@@ -301,3 +302,65 @@ def test_rows_are_those_that_plain_sql_finds(empty: Database, place: Place, name
             expected = {row for (row,) in answer}
             assert keys_of(settings, table, user) == expected, (table, user)
             assert len(expected) == len(answer)
+
+
+@pytest.mark.parametrize(
+    ("ways", "references", "message"),
+    [
+        (
+            [Table("docs", where("t.gone = {root}"))],
+            (),
+            "config.TABLES, docs: where is refused by PostgreSQL: column t.gone",
+        ),
+        (
+            [Table("docs", where("t.owner = "))],
+            (),
+            "config.TABLES, docs: where is refused by PostgreSQL: syntax error",
+        ),
+        (
+            [Table("docs", where("t.owner + {root}"))],
+            (),
+            "config.TABLES, docs: where is refused by PostgreSQL: argument of IS",
+        ),
+        (
+            [DOCS_WAY],
+            (Reference("docs", "id", "docs", when="t.kind = 'x'"),),
+            "config.REFERENCES, docs (id) → docs: when is refused by PostgreSQL: column t.kind",
+        ),
+        (
+            [DOCS_WAY],
+            (Reference("docs", "gone", "docs"),),
+            "config.REFERENCES, docs (gone) → docs: column gone of docs is not in PostgreSQL",
+        ),
+        (
+            [DOCS_WAY, Table("people_docs", owned_by("owner"))],
+            (Reference("docs", "id", "people_docs"),),
+            "config.REFERENCES, docs (id) → people_docs: people_docs has no key that says what is meant",
+        ),
+        (
+            [
+                Table(
+                    "docs",
+                    any_of(owned_by("owner"), all_of(child_of("docs", "id"), child_of("docs", "owner"))),
+                )
+            ],
+            (),
+            "config.TABLES, docs: all_of has two ways that depend on each other's rows",
+        ),
+    ],
+)
+def test_config_that_postgresql_refuses_is_named(
+    empty: Database, place: Place, ways: Sequence[Table], references: Sequence[Reference], message: str
+) -> None:
+    empty.execute(
+        "CREATE TABLE people (id int PRIMARY KEY, name text);"
+        + ROOTS
+        + DOCS
+        + "CREATE TABLE people_docs (owner int)"
+    )
+    excluded = {"docs", "people_docs"} - {table.name for table in ways}
+    settings = settings_for(empty, place, Case("", ways, {}, references), excluded_tables=tuple(excluded))
+    with pytest.raises(UsageError) as caught:
+        keys_of(settings, ways[0].name, "1")
+    assert caught.value.message.startswith(message)
+    assert caught.value.hint
