@@ -5,6 +5,7 @@ The validation that follows in the same process takes the result over if neither
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Callable, Mapping, NamedTuple, Optional
 
@@ -56,7 +57,7 @@ def compare(
         with connecting.opened(staged) as database:
             context = inputs.of_bundle(database, settings, schema, export, digested and not settings.offline)
             tables = comparison.compare_tables(context, advance)
-    except MigrationError:
+    except (MigrationError, sqlite3.Error):
         return None
     if any(found.findings or not found.result.match for found in tables.values()):
         return None

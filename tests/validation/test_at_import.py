@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any, Callable, Dict
 
 import pytest
 
 from import_to_sqlite import Imported, import_
-from migration.errors import ExitCode, MigrationError
+from migration.errors import BundleError, ExitCode, MigrationError
 from migration.settings import Settings
 from migration.sqlite import building
 from migration.validation import at_import, comparison
@@ -87,3 +88,20 @@ def test_cell_that_the_import_gets_wrong_is_found_and_nothing_hides_it(
     assert imported.equal is None
     report, compared = validated(settings, imported, monkeypatch)
     assert compared and {finding.check for finding in report.findings} == {"contents"}
+
+
+@pytest.mark.parametrize(
+    "error", [sqlite3.DatabaseError("x"), BundleError("x")], ids=lambda error: type(error).__name__
+)
+def test_comparison_that_fails_is_left_to_the_validation(
+    error: Exception, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comparison, "compare_tables", failing)
+        imported = import_(settings, validated=True)
+    assert imported.equal is None
+    report, compared = validated(settings, imported, monkeypatch)
+    assert report.passed and compared
