@@ -113,6 +113,14 @@ def _number(name: str, modifier: Tuple[int, ...]) -> Form:
     return Form(Sort.DIGITS, "TEXT", "its digits as text, as a double does not hold them all")
 
 
+def fixed_places(base: str) -> Optional[str]:
+    """How many digits behind the point all values of a number's type have, so that equal ones are equal as text."""
+    name, modifier = _parts(base)
+    if name == "money":
+        return name
+    return str(modifier[1] if len(modifier) > 1 else 0) if modifier else None
+
+
 _SHOWN = re.compile(r"(.*?)(?:\((-?\d+(?:,-?\d+)*)\))?( with(?:out)? time zone)?", re.DOTALL)
 
 

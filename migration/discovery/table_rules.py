@@ -8,7 +8,7 @@ from migration.discovery.definitions import Definition, Index, IndexPart, Rule
 from migration.discovery.expressions import condition, translate
 from migration.discovery.sqlite_names import Names as Given
 from migration.discovery.sqlite_names import listed, name
-from migration.discovery.sqlite_types import Form, Sort
+from migration.discovery.sqlite_types import Form, Sort, fixed_places
 from migration.discovery.values import Names, Untranslatable
 
 
@@ -104,10 +104,12 @@ _SAME_VALUES = {
 
 
 def _weaker(side: Side, columns: Sequence[Optional[str]], shown: str) -> Iterator[str]:
-    for column in columns:
-        why = None if column is None else _SAME_VALUES.get(side.forms[column].sort)
-        if why is not None:
-            yield "%s is weaker here: %s" % (shown, why)
+    for column in filter(None, columns):
+        sort = side.forms[column].sort
+        if sort is Sort.DIGITS and fixed_places(side.bases[column]) is not None:
+            continue
+        if sort in _SAME_VALUES:
+            yield "%s is weaker here: %s" % (shown, _SAME_VALUES[sort])
 
 
 def _shown(rule: Rule) -> str:
@@ -195,6 +197,8 @@ def _equal_alike(side: Side, mine: str, parent: Side, theirs: str) -> bool:
     sorts = {side.forms[mine].sort, parent.forms[theirs].sort}
     if sorts == {Sort.PADDED}:
         return side.bases[mine] == parent.bases[theirs]
+    if sorts == {Sort.DIGITS}:
+        return fixed_places(side.bases[mine]) == fixed_places(parent.bases[theirs]) is not None
     return (len(sorts) == 1 and sorts <= set(_SAME)) or sorts == {Sort.INTEGER, Sort.DECIMAL}
 
 
