@@ -216,6 +216,7 @@ FROM pg_database d WHERE datname = current_database()
 
 def read_definitions(db: Snapshot, tables: Sequence[str]) -> Definitions:
     """Definitions of these tables, and all views of the database. Reading the catalog takes no privilege."""
+    db.rows("SELECT pg_catalog.set_config('standard_conforming_strings', 'on', true)")  # a backslash is one
     oids = [db.catalog.relations[table].oid for table in tables]
     columns: Dict[int, Dict[str, ColumnDefinition]] = {oid: {} for oid in oids}
     domains: List[Domain] = []

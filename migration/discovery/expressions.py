@@ -58,12 +58,18 @@ def parse(sql: str) -> exp.Expression:
 
 def translate(sql: str, names: Names) -> Value:
     """The same in SQLite, for every value of the columns. Raises Untranslatable."""
-    return translated(parse(sql), names)
+    try:
+        return translated(parse(sql), names)
+    except RecursionError:
+        raise Untranslatable("it is nested too deep") from None
 
 
 def condition(sql: str, names: Names) -> str:
     """SQL of a condition: true, false or NULL where PostgreSQL's is. Raises Untranslatable."""
-    return truth(parse(sql), names)
+    value = translate(sql, names)
+    if value.sort is not Sort.BOOLEAN:
+        raise Untranslatable("it is no condition")
+    return value.sql
 
 
 def bare(node: exp.Expression) -> exp.Expression:

@@ -46,6 +46,16 @@ class SqliteSchema(NamedTuple):
 
 # In Turkish, Azeri and Lithuanian, lower('I') is no i: texts differ that SQLite's NOCASE and lower() take for one.
 _OWN_CASE = ("tr", "az", "lt")
+_KNOWN_COLLATIONS = ("default", "C", "POSIX", "ucs_basic")
+
+
+def _folds(catalog: Catalog, table: str, ctype: str) -> bool:
+    """Whether PostgreSQL surely takes texts for one that differ in the case of ASCII letters alone, once in lower case."""
+    names = {
+        collation.name.partition(".")[2].strip('"')
+        for collation in catalog.collations.get(table, {}).values()
+    }
+    return not ctype.startswith(_OWN_CASE) and names <= set(_KNOWN_COLLATIONS)
 
 
 def schema_of(db: Snapshot, tables: Sequence[str]) -> SqliteSchema:
@@ -53,10 +63,8 @@ def schema_of(db: Snapshot, tables: Sequence[str]) -> SqliteSchema:
     catalog = db.catalog
     definitions = read_definitions(db, tables)
     targets = table_names(tables, {table: catalog.relations[table].name for table in tables})
-    folds = not definitions.ctype.startswith(_OWN_CASE)
     sides = {
-        catalog.relations[table].oid: _side(catalog, table, targets[table], definitions, folds)
-        for table in tables
+        catalog.relations[table].oid: _side(catalog, table, targets[table], definitions) for table in tables
     }
     uniques = {oid: table_rules.unique_keys(side) for oid, side in sides.items()}
     relations = {relation.oid: table for table, relation in catalog.relations.items()}
@@ -70,7 +78,7 @@ def schema_of(db: Snapshot, tables: Sequence[str]) -> SqliteSchema:
         made = Columns(db, side, definitions, catalog.columns[table])
         foreign = table_rules.foreign_keys(side, sides, uniques, relations)
         keys, checks = table_rules.keys(side), table_rules.checks(side, made.names)
-        indexes = table_rules.indexes(side, made.names, given, folds)
+        indexes = table_rules.indexes(side, made.names, given)
         rules = [Part(sql) for sql in (*keys.sql, *foreign.sql)]
         refusals = script.add_table(
             side.target, side.definition.comment, [*made.parts, *rules], list(map(Part, checks.sql))
@@ -92,7 +100,8 @@ def schema_of(db: Snapshot, tables: Sequence[str]) -> SqliteSchema:
     return SqliteSchema(script.text(), described, refused, others)
 
 
-def _side(catalog: Catalog, table: str, target: str, definitions: Definitions, folds: bool) -> Side:
+def _side(catalog: Catalog, table: str, target: str, definitions: Definitions) -> Side:
+    folds = _folds(catalog, table, definitions.ctype)
     definition = definitions.tables[catalog.relations[table].oid]
     forms: Dict[str, Form] = {}
     for column in catalog.columns[table]:
@@ -118,7 +127,7 @@ def _side(catalog: Catalog, table: str, target: str, definitions: Definitions, f
             "rename one of them in PostgreSQL",
         )
     bases = {column: made.base for column, made in definition.columns.items()}
-    return Side(table, target, forms, bases, definition, bool(catalog.heirs(table)))
+    return Side(table, target, forms, bases, definition, bool(catalog.heirs(table)), folds)
 
 
 def _add_views(

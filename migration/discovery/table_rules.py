@@ -15,7 +15,8 @@ from migration.discovery.values import Names, Untranslatable
 class Side(NamedTuple):
     """What a table becomes, as far as others refer to it. ``bases``: the PostgreSQL types under all domains.
 
-    ``inherited``: other tables' rows are read with it, for which its keys do not hold.
+    ``folds``: texts that differ in the case of ASCII letters alone are one to PostgreSQL's lower(), as in all languages but a
+    few. ``inherited``: other tables' rows are read with it, for which its keys do not hold.
     """
 
     table: str
@@ -24,6 +25,7 @@ class Side(NamedTuple):
     bases: Mapping[str, str]
     definition: Definition
     inherited: bool
+    folds: bool
 
 
 class Found(NamedTuple):
@@ -236,10 +238,8 @@ def _is_kept(index: Index) -> bool:
     return index.method == "btree" and index.valid
 
 
-def indexes(side: Side, names: Names, given: Given, folds: bool) -> Found:
-    """CREATE INDEX of each index that is no constraint's. ``folds``: texts that differ in the case of ASCII letters alone
-    are one to PostgreSQL's lower(), as in all languages but a few.
-    """
+def indexes(side: Side, names: Names, given: Given) -> Found:
+    """CREATE INDEX of each index that is no constraint's."""
     sql: List[str] = []
     notes: List[str] = []
     for index in side.definition.indexes:
@@ -261,7 +261,7 @@ def indexes(side: Side, names: Names, given: Given, folds: bool) -> Found:
             unique = False
             notes.append("%s is not unique: its operator class has an equality of its own" % shown)
         try:
-            statement = _index(index, unique, side, names, folds)
+            statement = _index(index, unique, side, names)
         except Untranslatable as why:
             if unique:
                 notes.append("%s is left out, and with it that its columns are unique: %s" % (shown, why))
@@ -282,7 +282,7 @@ def indexes(side: Side, names: Names, given: Given, folds: bool) -> Found:
     return Found(tuple(sql), tuple(notes))
 
 
-def _index(index: Index, unique: bool, side: Side, names: Names, folds: bool) -> str:
+def _index(index: Index, unique: bool, side: Side, names: Names) -> str:
     """``(parts) WHERE condition``. Raises Untranslatable."""
     lax = names._replace(lax=True)
     parts = []
@@ -292,7 +292,7 @@ def _index(index: Index, unique: bool, side: Side, names: Names, folds: bool) ->
                 raise Untranslatable("column %s is not migrated" % part.column)
             sql = name(part.column)
         else:
-            sql = _expression(part, names if unique and not (folds and _is_lowered(part)) else lax)
+            sql = _expression(part, names if unique and not (side.folds and _is_lowered(part)) else lax)
         parts.append(sql + (" DESC" if part.descending else ""))
     where = ""
     if index.predicate is not None:

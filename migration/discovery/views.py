@@ -39,7 +39,10 @@ Columns = Dict[Tuple[str, ...], Value]
 def translate_view(view: View, sources: Sources, names: Names) -> Translated:
     """``sources``: by schema and name; ``names``: the types of the database. Raises Untranslatable."""
     query = _Query(sources, names, {})
-    values = query.read(parse_query(view.definition.rstrip().rstrip(";")))
+    try:
+        values = query.read(parse_query(view.definition.rstrip().rstrip(";")))
+    except RecursionError:
+        raise Untranslatable("it is nested too deep") from None
     columns = {
         column: value._replace(sql=name(column), constant=None) for column, value in zip(view.columns, values)
     }

@@ -319,6 +319,38 @@ def test_foreign_key_stays_where_equal_values_are_written_alike(
     assert any("is left out: SQLite would not take" in note for note in schema.tables["b"].notes) is not kept
 
 
+def test_lower_is_not_unique_under_a_collation_that_is_not_known(server: Server) -> None:
+    """In Turkish, ``I`` and ``i`` are two letters, of which SQLite would refuse the second."""
+    with server.new_database("TEMPLATE template0") as made:
+        made.execute(
+            """CREATE COLLATION turkish FROM "C"; CREATE TABLE a (x text COLLATE turkish); CREATE TABLE b (x text);
+            CREATE UNIQUE INDEX a_x ON a (lower(x)); CREATE UNIQUE INDEX b_x ON b (lower(x))"""
+        )
+        with reading(made) as db:
+            schema = schema_of(db, ["a", "b"])
+    assert "a_x" not in schema.text and "UNIQUE INDEX b_x" in schema.text
+    assert "with it that its columns are unique" in schema.tables["a"].notes[0]
+
+
+def test_strings_and_long_conditions(server: Server) -> None:
+    """Backslashes are themselves, whatever the server's setting; a condition of a thousand parts is left out, or right."""
+    parts = " OR ".join("x = %d" % number for number in range(1000))
+    with server.new_database("TEMPLATE template0") as made:
+        made.execute(
+            "CREATE TABLE t (x int CHECK (%s), s text DEFAULT E'a\\\\b''c' CHECK (s <> E'\\\\d'));"
+            "ALTER DATABASE %s SET standard_conforming_strings = off"
+            % (parts, made.url.rpartition("/")[2].partition("?")[0])
+        )
+        with reading(made) as db:
+            schema = schema_of(db, ["t"])
+    database = sqlite3.connect(":memory:")
+    database.executescript(schema.text)
+    database.execute("INSERT INTO t (x) VALUES (7)")
+    assert database.execute("SELECT s FROM t").fetchone() == ("a\\b'c",)
+    with pytest.raises(sqlite3.IntegrityError):
+        database.execute("INSERT INTO t VALUES (1, ?)", ["\\d"])
+
+
 @pytest.mark.parametrize(
     ("sql", "said"),
     [
