@@ -21,6 +21,7 @@ _NOW = r"(?:now\(\)|(?:transaction|statement|clock)_timestamp\(\)|CURRENT_TIMEST
 _LOCAL = r"(?:{0}|\({0}\)::timestamp without time zone|LOCALTIMESTAMP(?:\(\d\))?)".format(_NOW)
 _UTC = r"(?:\({0} AT TIME ZONE '(?i:utc)'::text\)|timezone\('(?i:utc)'::text, {0}\))".format(_NOW)
 _TODAY = r"(?:CURRENT_DATE|\({0}\)::date|\('now'::text\)::date)".format(_NOW)
+_RANDOM = r"(?:\w+\.)?(?:gen_random_uuid|uuid_generate_v4)\(\)"
 _SECONDS = "strftime('%Y-%m-%dT%H:%M:%S{}', 'now')"
 _UUID = (
     "lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' || substr(hex(randomblob(2)), 2) || '-'"
@@ -37,7 +38,8 @@ _FUNCTIONS: Tuple[Tuple[Sort, str, str, Optional[str]], ...] = (
         "strftime('%Y-%m-%d', 'now')",
         "it is the day in UTC, not that of the session's zone",
     ),
-    (Sort.UUID, r"(?:\w+\.)?(?:gen_random_uuid|uuid_generate_v4)\(\)", _UUID, None),
+    (Sort.UUID, _RANDOM, _UUID, None),
+    (Sort.TEXT, r"\({0}\)::(?:text|character varying)".format(_RANDOM), _UUID, None),
 )
 _WORDS = (
     "now",
@@ -131,7 +133,7 @@ def _is_constant(one: Wanted) -> bool:
 def _constant(node: exp.Expression, sort: Sort) -> bool:
     if isinstance(node, exp.Literal):
         return sort not in MOMENTS or node.name.strip().lower() not in _WORDS
-    if isinstance(node, (exp.ByteString, exp.Null, exp.Boolean)):
+    if isinstance(node, (exp.ByteString, exp.BitString, exp.Null, exp.Boolean)):
         return True
     if isinstance(node, (exp.Paren, exp.Cast, exp.Neg)):
         return _constant(node.this, sort)

@@ -79,12 +79,6 @@ def bare(node: exp.Expression) -> exp.Expression:
     return node
 
 
-def check_condition(definition: str) -> str:
-    """The condition in ``CHECK (…)``, as pg_get_constraintdef() writes it."""
-    found = re.fullmatch(r"CHECK \((.*)\)(?: NO INHERIT)?(?: NOT VALID)?", definition, re.DOTALL)
-    return found[1] if found else definition
-
-
 def translated(node: exp.Expression, names: Names) -> Value:
     """As ``translate``, of what sqlglot has read."""
     rule = _RULES.get(type(node))

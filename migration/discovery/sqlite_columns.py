@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from migration.discovery import table_rules
 from migration.discovery.defaults import Default, Wanted, defaults_of
 from migration.discovery.definitions import ColumnDefinition, Definitions
-from migration.discovery.expressions import check_condition, condition, translate
+from migration.discovery.expressions import condition, translate
 from migration.discovery.sqlite_names import name
 from migration.discovery.sqlite_script import Part
 from migration.discovery.sqlite_types import Form, Sort
@@ -126,7 +127,7 @@ class Columns:
                 )
             for check in domain.checks:
                 try:
-                    yield "CHECK (%s)" % condition(check_condition(check), names)
+                    yield "CHECK (%s)" % condition(_in_check(check), names)
                 except Untranslatable as why:
                     self.notes.append(
                         "`%s` of domain %s is left out for column `%s`: %s"
@@ -144,3 +145,9 @@ def _names(catalog: Catalog, side: Side, definitions: Definitions) -> Names:
             name(column), found.sort, None, by_bytes, made.base if made.is_enum else ""
         )
     return Names(columns, definitions.types, definitions.encoding == "UTF8")
+
+
+def _in_check(definition: str) -> str:
+    """The condition in ``CHECK (…)``, as pg_get_constraintdef() writes it."""
+    found = re.fullmatch(r"CHECK \((.*)\)(?: NO INHERIT)?(?: NOT VALID)?", definition, re.DOTALL)
+    return found[1] if found else definition
