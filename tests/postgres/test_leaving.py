@@ -328,3 +328,58 @@ def test_row_of_a_join_table_with_one_end_of_anothers_stays(empty: Database, pla
         "SELECT note || '/' || author FROM stars WHERE note IN (SELECT id FROM (%s) n) AND author IN (%s)"
     )
     assert ids_in(place, "SELECT note || '/' || author FROM stars") == ids(empty, expected % (MINE, AUTHORS))
+
+
+KEYS = {
+    "bigint": "{}",
+    "text": "'key ' || {}",
+    "char(8)": "'k' || {}",
+    "uuid": "lpad(({})::text, 32, '0')::uuid",
+    "bytea": "decode(lpad(({})::text, 8, '0'), 'hex')",
+    "date": "'2026-01-01'::date + {}",
+}
+
+
+@pytest.mark.parametrize("leaves", ["cut", "bring", "skip"])
+@pytest.mark.parametrize("key", KEYS)
+def test_keys_of_any_type_are_matched_listed_and_checked(
+    empty: Database, place: Place, key: str, leaves: str
+) -> None:
+    """Docs in a tree, icons that refer to each other's boxes in a cycle; the answer does not depend on the type."""
+    made = KEYS[key].format
+    empty.execute(
+        f"""
+        CREATE TABLE people (id {key} PRIMARY KEY, name text); INSERT INTO people SELECT {made("g")}, 'p' || g FROM generate_series(1, 3) g;
+        CREATE TABLE icons (n int, id {key} PRIMARY KEY, box {key}); CREATE TABLE boxes (n int, id {key} PRIMARY KEY, icon {key} REFERENCES icons);
+        INSERT INTO icons SELECT g, {made("g")}, CASE WHEN g % 2 = 0 THEN {made("g / 2")} END FROM generate_series(1, 20) g;
+        INSERT INTO boxes SELECT g, {made("g")}, {made("g + 10")} FROM generate_series(1, 10) g;
+        ALTER TABLE icons ADD FOREIGN KEY (box) REFERENCES boxes;
+        CREATE TABLE docs (n int, id {key} PRIMARY KEY, owner {key} REFERENCES people, icon {key} REFERENCES icons, up {key} REFERENCES docs);
+        INSERT INTO docs SELECT g, {made("g")}, {made("1 + g % 3")}, {made("g")}, CASE WHEN g > 4 THEN {made("g - 4")} END FROM generate_series(1, 20) g;
+        """
+    )
+    ways = [
+        Table("boxes", referenced()),
+        Table("icons", referenced()),
+        Table("docs", owned_by("owner"), left_behind=("up",)),
+    ]
+    settings = settings_for(
+        empty, place, Case("", ways, {}, [Reference("docs", "up", "docs", leaving=leaves)])
+    )
+    manifest = migrate(settings)
+    mine = {n for n in range(1, 21) if n % 3 == 0}
+    if leaves == "bring":
+        for n in sorted(mine, reverse=True):
+            mine.update(range(n, 0, -4))
+        assert manifest["brought"] == {"docs": len(mine) - 6}
+    if leaves == "skip":
+        mine = {3}
+    icons, boxes = set(mine), set()
+    for _ in range(5):
+        boxes |= {n // 2 for n in icons if n % 2 == 0}
+        icons |= {n + 10 for n in boxes}
+    for table, numbers in (("docs", mine), ("icons", icons), ("boxes", boxes)):
+        assert {n for (n,) in rows_of(place.app, "SELECT n FROM %s" % table)} == numbers, table
+    if leaves == "cut":
+        assert manifest["cut"] == {"docs (up) → docs": 5}
+        assert rows_of(place.app, "SELECT count(*) FROM docs WHERE up IS NOT NULL") == [(0,)]
