@@ -90,7 +90,8 @@ class Search:
             sources = {
                 number: self.sets.dangling_from(key)
                 for number, key in enumerate(self.references.exported)
-                if key != self.references.ways[key.table] and not self._skips(key)
+                if not self._skips(key)
+                and (key != self.references.ways[key.table] or Node(key.table, True) in self.sets.ways.nodes)
             }
             found += self._found(self.sets, sources)
         order = list(self.tables)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 import psycopg2
 
@@ -13,7 +13,7 @@ from migration.postgres.catalog import read_with
 from migration.postgres.declared import parent_key, undeclared_key
 from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings
-from migration.sqlite.mapping import target_of
+from migration.sqlite.mapping import map_columns, target_of
 from migration.sqlite.schema import Schema
 
 
@@ -56,7 +56,7 @@ class References:
 
     def _exported(self, schema: Schema) -> List[ForeignKey]:
         """The references of both databases and of config, between exported tables, by columns that SQLite has."""
-        dropped = {name: set(table.all_dropped) for name, table in self.tables.items()}
+        dropped = {name: self._dropped(table, schema) for name, table in self.tables.items()}
         declared = [way for name in self.tables for way in self.ways_of(name)]
         found: Dict[Tuple[object, ...], ForeignKey] = {}
         for key in (*self.source, *declared, *self._undeclared(), *self._target_references(schema)):
@@ -74,6 +74,15 @@ class References:
         }  # what SQLite or child_of says of these holds for some rows only
         known = {key[:4] for key in self.source}
         return [self._comparable(key) for key in keys if key.when or key[:4] in known or key[:4] not in when]
+
+    def _dropped(self, table: Table, schema: Schema) -> Set[str]:
+        """The columns whose references SQLite has no use for: the owner's too, unless it has that and a table of users."""
+        dropped = set(table.all_dropped)
+        if table.owner is not None and self.tables[self.settings.root.name].becomes is None:
+            copied = map_columns(table, self.catalog.columns[table.name], schema).copied
+            if table.owner not in table.dropped and table.owner in {pair.source.name for pair in copied}:
+                dropped.remove(table.owner)
+        return dropped
 
     def _undeclared(self) -> Iterator[ForeignKey]:
         """The references of config.REFERENCES that PostgreSQL does not declare."""

@@ -122,6 +122,23 @@ def test_rows_that_are_brought_are_those_that_are_named_and_what_these_need(
     assert ids_in(place, "SELECT id FROM notes") == ids(empty, "SELECT id FROM (%s) n" % MINE)
 
 
+def test_row_that_is_brought_brings_its_owner_where_sqlite_refers_to_that(
+    empty: Database, place: Place
+) -> None:
+    settings = settings_of_case(empty, place, leaving(author="bring", boss="stop"))
+    empty.execute("ALTER TABLE authors ADD FOREIGN KEY (person) REFERENCES people")
+    schema = settings.schema_path.read_text()
+    settings.schema_path.write_text(
+        schema.replace('"person"', '"person" REFERENCES people').replace(
+            '"people" ("id"', '"people" ("id" INTEGER PRIMARY KEY'
+        )
+    )
+    manifest = migrate(settings)
+    assert sorted(rows_of(place.app, "SELECT id FROM people")) == [(1,), (2,), (3,)]
+    assert manifest["brought"]["people"] == 2
+    assert rows_of(place.app, "PRAGMA foreign_key_check") == []
+
+
 def test_row_is_skipped_with_what_hangs_on_it_and_what_only_it_refers_to(
     empty: Database, place: Place
 ) -> None:
@@ -371,7 +388,7 @@ def test_keys_of_any_type_are_matched_listed_and_checked(
     if leaves == "bring":
         for n in sorted(mine, reverse=True):
             mine.update(range(n, 0, -4))
-        assert manifest["brought"] == {"docs": len(mine) - 6}
+        assert manifest["brought"] == {"docs": len(mine) - 6, "people": 2}
     if leaves == "skip":
         mine = {3}
     icons, boxes = set(mine), set()
