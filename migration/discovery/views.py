@@ -9,7 +9,7 @@ from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Sequen
 
 from sqlglot import exp
 
-from migration.discovery.comparisons import compared
+from migration.discovery.comparisons import alike, compared
 from migration.discovery.definitions import View
 from migration.discovery.expressions import bare, parse_query, translated, truth
 from migration.discovery.sqlite_names import name
@@ -207,13 +207,23 @@ class _Query:
             inner.read(node.this)
             return Value("EXISTS (%s)" % inner.sql(), Sort.BOOLEAN)
         if isinstance(node, exp.Subquery):
-            _require_only(node, ("this",))
-            inner = self._inner()
-            (value, *others) = inner.read(node.this)
-            if others:
-                raise Untranslatable("its subquery has several columns")
-            return value._replace(sql="(%s)" % inner.sql(), constant=None)
+            return self._column_of(node)
+        if isinstance(node, exp.In):
+            _require_only(node, ("this", "query"))
+            left, right = alike(translated(node.this, self._names), self._column_of(node.args["query"]))
+            if left.sort is Sort.PADDED:
+                raise Untranslatable("its text is padded")
+            return Value("%s IN %s" % (left.sql, right.sql), Sort.BOOLEAN)
         return None
+
+    def _column_of(self, node: exp.Expression) -> Value:
+        """A subquery of one column, in brackets."""
+        _require_only(node, ("this",))
+        inner = self._inner()
+        (value, *others) = inner.read(node.this)
+        if others:
+            raise Untranslatable("its subquery has several columns")
+        return value._replace(sql="(%s)" % inner.sql(), constant=None)
 
     def _inner(self) -> _Query:
         return _Query(self._sources, self._given, dict(self._names.columns))
@@ -259,4 +269,6 @@ def _unnamed(node: exp.Expression) -> exp.Expression:
 def _require_only(node: exp.Expression, allowed: Collection[str]) -> None:
     for part, value in node.args.items():
         if value not in (None, False, []) and part not in allowed:
-            raise Untranslatable("its %s has a part (%s) that is not understood" % (node.key.upper(), part))
+            raise Untranslatable(
+                "its %s has a part (%s) that is not understood" % (node.key.upper(), part.rstrip("_"))
+            )
