@@ -26,6 +26,9 @@ SCHEMA_PATH = BASE_DIR.parent / "schema_design" / "sqlite_schema.sql"
 if not SCHEMA_PATH.exists():  # the suite stands alone, outside the application's tree
     SCHEMA_PATH = BASE_DIR / "schema_design" / "sqlite_schema.sql"
 
+# The application's name, with which the names of its backups begin
+APPLICATION = "theprogram"
+
 # Folders
 DATA_DIR = BASE_DIR / "migration_data"
 BACKUP_DIR = BASE_DIR / "backups"

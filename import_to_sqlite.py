@@ -65,12 +65,12 @@ def import_(settings: Settings, validated: bool = False, digested: bool = True) 
     """
     schema = read_schema(settings.schema_path)
     mapping.require_own_targets(settings, schema)
-    backup_dir = settings.backup_dir if settings.backup else None
+    to = settings.wanted_backups
     tables = files_of(settings.whole_tables)
     with open_bundle(settings.data_dir, tables, settings.user_email, settings.user_id) as export:
         log.debug("import: bundle of %s, %d files", export.manifest.export_timestamp, len(export.stamps))
         columns = mapping.columns_of(export, settings, schema)
-        with publishing.replacing(settings.sqlite_path, backup_dir) as staged:
+        with publishing.replacing(settings.sqlite_path, to) as staged:
             with building.building(staged, schema, settings.sqlite_path) as database:
                 log.debug("import: %d objects made from %s", len(schema.objects), schema.path)
                 deferred = building.defer_indexes(database)
@@ -82,10 +82,10 @@ def import_(settings: Settings, validated: bool = False, digested: bool = True) 
                 building.finish(database, staged, schema)
             stamp = publishing.stamp(staged)
             _withdraw_report(settings.data_dir)
-            backup = publishing.publish(staged, settings.sqlite_path, backup_dir)
+            backup = publishing.publish(staged, settings.sqlite_path, to)
     if backup is not None:
         log.info("old database backed up to %s", backup)
-        backups.prune(settings.backup_dir, settings.keep_backups, settings.sqlite_path, backup)
+        backups.prune(settings.backups, settings.keep_backups, settings.sqlite_path, backup)
     log.info("database of user %s published as %s", export.manifest.user_id, settings.sqlite_path)
     rows = {table: done.rows for table, done in filled.items()}
     seconds = {table: done.seconds for table, done in filled.items()}

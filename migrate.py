@@ -170,7 +170,7 @@ def phases_in_a_row(
 
             # What would stop the import stops us before the export.
             read_schema(settings.schema_path)
-            with publishing.replacing(settings.sqlite_path, settings.backup_dir if settings.backup else None):
+            with publishing.replacing(settings.sqlite_path, settings.wanted_backups):
                 pass
         exported = export(settings, db)
         yield Done(exported=exported)
@@ -233,15 +233,15 @@ def _restore(name: str, settings: Settings) -> int:
     from migration.sqlite import backups, restoring
 
     backup = (
-        backups.newest_backup(settings.backup_dir, settings.sqlite_path)
+        backups.newest_backup(settings.backups, settings.sqlite_path)
         if name == NEWEST
         else configuration.expanded(name)
     )
-    saved = restoring.restore(backup, settings.sqlite_path, settings.backup_dir if settings.backup else None)
+    saved = restoring.restore(backup, settings.sqlite_path, settings.wanted_backups)
     log.info("%s restored from %s", settings.sqlite_path, backup)
     if saved is not None:
         log.info("what was there is backed up to %s", saved)
-        backups.prune(settings.backup_dir, settings.keep_backups, settings.sqlite_path, saved)
+        backups.prune(settings.backups, settings.keep_backups, settings.sqlite_path, saved)
     return ExitCode.DONE
 
 

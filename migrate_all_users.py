@@ -47,7 +47,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         "--users-from", metavar="FILE", help="who: an e-mail address or user id a line; # begins a comment"
     )
     chosen.add_argument(
-        "--where-active", action="store_true", help="only users that are active (users.is_active)"
+        "--where-active", action="store_true", help="only users that are active (their column is_active)"
     )
     workers = parser.add_argument_group("workers")
     where = workers.add_mutually_exclusive_group()

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Mapping, Optional, Tuple
+from typing import Mapping, NamedTuple, Optional, Tuple
 
 from migration.model import Reference, Root, Table, of_root
+
+
+class Backups(NamedTuple):
+    """A folder of backups, and the name of the application with which theirs begin."""
+
+    folder: Path
+    application: str
+
+    def pattern(self, what: str) -> str:
+        """The names of its files, for strftime in local time: ``what`` is "backup", for example."""
+        return "%s_%s_%%Y%%m%%d_%%H%%M%%S.db" % (self.application.replace("%", "%%"), what)
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,7 @@ class Settings:
     leaving: str = (
         "stop"  # what becomes of references that lead out of the export, unless a Reference says it
     )
+    application: str = "app"  # its name, of backups and of the connection
     backup: bool = True
     keep_backups: Optional[int] = None
     skip_orphans: bool = False
@@ -53,6 +65,15 @@ class Settings:
     def skips(self) -> bool:
         """Whether config.py has rows left out whose references leave the export."""
         return "skip" in (self.leaving, *(reference.leaving for reference in self.references))
+
+    @property
+    def backups(self) -> Backups:
+        return Backups(self.backup_dir, self.application)
+
+    @property
+    def wanted_backups(self) -> Optional[Backups]:
+        """Where the old database is backed up; None with --no-backup."""
+        return self.backups if self.backup else None
 
     @property
     def whole_tables(self) -> Tuple[Table, ...]:

@@ -213,6 +213,7 @@ def settings(arguments: argparse.Namespace, asks_postgres: bool = True) -> Setti
         schema_path=found.path("schema_path", "SCHEMA_PATH", "SCHEMA_PATH"),
         data_dir=found.path("data_dir", "MIGRATION_DATA_DIR", "DATA_DIR"),
         backup_dir=found.path("backup_dir", "BACKUP_DIR", "BACKUP_DIR"),
+        application=_application(config),
         root=config.ROOT,
         tables=tuple(config.TABLES),
         references=tuple(references),
@@ -230,6 +231,16 @@ def settings(arguments: argparse.Namespace, asks_postgres: bool = True) -> Setti
         show_values=getattr(arguments, "show_values", False),
         json=getattr(arguments, "json", False),
     )
+
+
+def _application(config: Config) -> str:
+    name = config.get("APPLICATION", Settings.application)
+    if not isinstance(name, str) or not re.fullmatch("[A-Za-z0-9_-]{1,63}", name):
+        raise UsageError(
+            "config.APPLICATION is %r" % (name,),
+            "write letters, digits, _ and -: backups are called after it",
+        )
+    return name
 
 
 def _user(found: _Lookup) -> Dict[str, Optional[str]]:

@@ -104,7 +104,7 @@ def add_schema(made: Parser) -> None:
 
 def add_target(made: Parser) -> None:
     made.groups[TARGET].add_argument(
-        "--sqlite-path", metavar="FILE", help="SQLite database (SQLITE_PATH; default: ../app.db)"
+        "--sqlite-path", metavar="FILE", help="SQLite database (SQLITE_PATH; default: in config.py)"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
@@ -50,6 +51,9 @@ POSTGRES_SCHEMA = {schema}  # its tables go by their bare names, those of others
 # SQLite
 SQLITE_PATH = BASE_DIR / "app.db"
 SCHEMA_PATH = BASE_DIR / "sqlite_schema.sql"
+
+# The application's name, with which the names of its backups begin
+APPLICATION = {application}
 
 # Folders
 DATA_DIR = BASE_DIR / "migration_data"
@@ -102,6 +106,7 @@ def config_text(
     info = {name: str(value) for name, value in postgres.items()}
     top = _TOP.format(
         database=text(info.get("dbname", ""))[1:-1],
+        application=text(re.sub("[^A-Za-z0-9_-]", "_", info.get("dbname", ""))[:63] or "app"),
         database_text=text(info.get("dbname", "")),
         host=text(info.get("host", "")),
         port=text(info.get("port", "")),

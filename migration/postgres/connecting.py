@@ -25,7 +25,6 @@ from migration.settings import Settings
 
 log = logging.getLogger("migration.postgres")
 
-APPLICATION = "theprogram_migration"
 CONNECT_SECONDS = "10"
 GIVING_WAY_AFTER = 5.0  # seconds that nobody minds
 
@@ -118,7 +117,7 @@ def _connect(settings: Settings, limit: float) -> Any:
     """
     given: Dict[str, Any] = dict(settings.postgres)
     given["client_encoding"] = "UTF8"
-    given["fallback_application_name"] = APPLICATION
+    given["fallback_application_name"] = settings.application + "_migration"
     os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_SECONDS)  # a parameter would win over a service file
 
     def connect() -> Any:

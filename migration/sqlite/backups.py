@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import List, Optional
 
 from migration.files import create_private, make_folder, sync_folder, sync_path
+from migration.settings import Backups
 from migration.sqlite import old_files
 from migration.sqlite.connecting import resolved
 from migration.sqlite.errors import errors, failed
@@ -19,11 +20,12 @@ from migration.sqlite.integrity import problems_of_old
 
 log = logging.getLogger("migration.sqlite")
 
-_BACKUP_NAME = "theprogram_backup_%Y%m%d_%H%M%S.db"  # local time
+_BACKUP = "backup"
 
 
-def back_up(database: sqlite3.Connection, of: Path, folder: Path) -> Path:
+def back_up(database: sqlite3.Connection, of: Path, to: Backups) -> Path:
     """Copy the database ``of`` with SQLite's backup API, write-ahead log included, verify the copy and return its path."""
+    folder = to.folder
     with errors(folder, "--backup-dir", source=of):
         make_folder(folder)
         # One fixed name per database, whose lock we hold: the next run removes what a killed run left.
@@ -32,7 +34,7 @@ def back_up(database: sqlite3.Connection, of: Path, folder: Path) -> Path:
         try:
             create_private(partial, exclusive=True).close()
             copy(database, partial, "the old database")
-            name = _name_backup(partial, folder)
+            name = _name_backup(partial, to)
         finally:
             old_files.remove(partial)
         _note_owner(name, of)
@@ -87,36 +89,39 @@ def copy(database: sqlite3.Connection, path: Path, what: str) -> None:
     sync_path(path)
 
 
-def _name_backup(partial: Path, folder: Path) -> Path:
+def _name_backup(partial: Path, to: Backups) -> Path:
     """Give a finished copy a name that sorts after all other backups, in one step: two runs may do so at once."""
-    when = datetime.now()
-    for newest in backups(folder)[-1:]:  # clocks may have gone back
+    when, pattern = datetime.now(), to.pattern(_BACKUP)
+    for newest in backups(to)[-1:]:  # clocks may have gone back
         with contextlib.suppress(OverflowError):  # beyond year 9999
-            when = max(when, datetime.strptime(newest.name, _BACKUP_NAME) + timedelta(seconds=1))
-    return old_files.take_name(folder, _BACKUP_NAME, when, functools.partial(old_files.link, partial))
+            when = max(when, datetime.strptime(newest.name, pattern) + timedelta(seconds=1))
+    return old_files.take_name(to.folder, pattern, when, functools.partial(old_files.link, partial))
 
 
-def backups(folder: Path) -> List[Path]:
-    """The backups in a folder, oldest first."""
-    if not folder.is_dir():
+def backups(of: Backups) -> List[Path]:
+    """The application's backups in a folder, oldest first."""
+    if not of.folder.is_dir():
         return []
-    return sorted(path for path in folder.glob("*.db") if _is_backup(path.name) and path.is_file())
+    pattern = of.pattern(_BACKUP)
+    return sorted(
+        path for path in of.folder.glob("*.db") if _is_backup(path.name, pattern) and path.is_file()
+    )
 
 
-def _is_backup(name: str) -> bool:
+def _is_backup(name: str, pattern: str) -> bool:
     try:
-        return datetime.strptime(name, _BACKUP_NAME).strftime(_BACKUP_NAME) == name
+        return datetime.strptime(name, pattern).strftime(pattern) == name
     except ValueError:
         return False
 
 
-def prune(folder: Path, keep: Optional[int], path: Path, made: Path) -> None:
+def prune(of: Backups, keep: Optional[int], path: Path, made: Path) -> None:
     """Remove all but the ``keep`` newest backups of the database at ``path``; None keeps all.
 
     The backup just ``made``, backups of other databases and those of an unknown database stay.
     The new database is in place by now, so a backup that cannot be removed is only a warning.
     """
-    older = [backup for backup in backups(folder) if is_backup_of(backup, path) and backup != made]
+    older = [backup for backup in backups(of) if is_backup_of(backup, path) and backup != made]
     for backup in older[: max(0, len(older) - keep + 1)] if keep else ():
         try:
             backup.unlink()
@@ -126,14 +131,14 @@ def prune(folder: Path, keep: Optional[int], path: Path, made: Path) -> None:
             log.info("removed the backup %s", backup)
 
 
-def newest_backup(folder: Path, path: Path) -> Path:
+def newest_backup(of: Backups, path: Path) -> Path:
     """The newest backup of the database at ``path``; if it has none, the newest whose database is unknown.
 
     Raises MigrationError (exit 5) if there is neither.
     """
-    found = backups(folder)
+    found = backups(of)
     if not found:
-        raise failed("no backup in %s" % folder, "name a file: --restore FILE, or set --backup-dir")
+        raise failed("no backup in %s" % of.folder, "name a file: --restore FILE, or set --backup-dir")
     whose = {backup: is_backup_of(backup, path) for backup in found}
     own = [backup for backup in found if whose[backup]]
     if own:
@@ -141,7 +146,7 @@ def newest_backup(folder: Path, path: Path) -> Path:
     unknown = [backup for backup in found if whose[backup] is None]
     if not unknown:
         raise failed(
-            "no backup of %s in %s: the %d there are of other databases" % (path, folder, len(found)),
+            "no backup of %s in %s: the %d there are of other databases" % (path, of.folder, len(found)),
             "name a file: --restore FILE, or set --backup-dir or --sqlite-path",
         )
     log.warning("nothing says which database %s is of", unknown[-1])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import struct
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, Callable, Iterator, List, Optional, Tuple
 
 from migration.files import create_private, make_folder, sync_folder, sync_path
+from migration.settings import Backups
 from migration.sqlite.errors import errors, in_use
 
 try:
@@ -26,7 +28,7 @@ except ImportError:  # Windows
 
 COMPANIONS = ("-wal", "-shm", "-journal")
 _LOGS = ("-wal", "-journal")
-_ASIDE_NAME = "theprogram_damaged_%Y%m%d_%H%M%S.db"
+_ASIDE = "damaged"
 _HEADER = b"SQLite format 3\0"
 
 
@@ -226,18 +228,21 @@ def _state(path: Path) -> List[Tuple[int, int, int]]:
     return [(file.st_ino, file.st_size, file.st_mtime_ns) for file in found]
 
 
-def set_aside(path: Path, folder: Path) -> Path:
+def set_aside(path: Path, to: Backups) -> Path:
     """Copy a database's files that would lose something when SQLite opens them. Returns the copy's path."""
+    folder = to.folder
     with errors(folder, "--backup-dir"):
         make_folder(folder)
-        clear(path, folder)
+        clear(path, to)
         partial = _partial(path, folder)
         try:
             copy(path, partial)
             first, *others = _existing(partial)
             for each in (first, *others):
                 sync_path(each)
-            name = take_name(folder, _ASIDE_NAME, datetime.now(), lambda name: _give(partial, first, name))
+            name = take_name(
+                folder, to.pattern(_ASIDE), datetime.now(), lambda name: _give(partial, first, name)
+            )
         except BaseException:
             remove(partial)
             raise
@@ -249,12 +254,12 @@ def set_aside(path: Path, folder: Path) -> Path:
         return name
 
 
-def clear(path: Path, folder: Path) -> None:
+def clear(path: Path, of: Backups) -> None:
     """Remove the unfinished copies of a killed ``set_aside``; the files that it copied are still in their place."""
-    partial = _partial(path, folder)
+    partial = _partial(path, of.folder)
     for first in _existing(partial)[:1]:
         end = _end(first, partial)
-        for each in folder.glob("theprogram_damaged_*.db" + end):
+        for each in of.folder.glob("%s_%s_*.db%s" % (glob.escape(of.application), _ASIDE, end)):
             if each.samefile(first):
                 remove(Path(str(each)[: len(str(each)) - len(end)]))
     remove(partial)

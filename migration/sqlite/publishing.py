@@ -13,6 +13,7 @@ from typing import Iterator, NamedTuple, Optional
 from migration import lock
 from migration.errors import TargetError
 from migration.files import sync_folder
+from migration.settings import Backups
 from migration.sqlite import old_files
 from migration.sqlite.backups import back_up
 from migration.sqlite.connecting import LOST, exclusive, resolved
@@ -23,12 +24,12 @@ log = logging.getLogger("migration.sqlite")
 
 
 @contextlib.contextmanager
-def replacing(path: Path, backup_dir: Optional[Path] = None, probe: bool = True) -> Iterator[Path]:
+def replacing(path: Path, backups: Optional[Backups] = None, probe: bool = True) -> Iterator[Path]:
     """Hold the target's lock; the block builds the file that is yielded and then calls ``publish``.
 
     If the block does not publish the file, it is removed and the old database stays as it was.
     Raises MigrationError (exit 5) before any work is done if the target cannot be replaced.
-    ``backup_dir``: keeps a copy of the old files if SQLite cannot read all that is in them.
+    ``backups``: keeps a copy of the old files if SQLite cannot read all that is in them.
     ``probe``: False if the block checks the old database itself.
     """
     with errors(path):
@@ -41,11 +42,11 @@ def replacing(path: Path, backup_dir: Optional[Path] = None, probe: bool = True)
         with lock.held(_ours(target, ".lock"), str(path), TargetError):
             for left in ours:
                 old_files.remove(left)
-            if backup_dir is not None and backup_dir.is_dir():
-                with errors(backup_dir, "--backup-dir"):
-                    old_files.clear(target, backup_dir)
+            if backups is not None and backups.folder.is_dir():
+                with errors(backups.folder, "--backup-dir"):
+                    old_files.clear(target, backups)
             if probe:
-                _probe(target, looked_at(staged), backup_dir)
+                _probe(target, looked_at(staged), backups)
             try:
                 yield staged
             finally:
@@ -96,7 +97,7 @@ def looked_at(staged: Path) -> Path:
     return staged.with_name(staged.name + "-o")
 
 
-def _probe(target: Path, copied: Path, backup_dir: Optional[Path]) -> None:
+def _probe(target: Path, copied: Path, backups: Optional[Backups]) -> None:
     """Refuse now what ``publish`` would refuse after all the work."""
     logs = old_files.logs_of(target)
     if logs and not target.exists():
@@ -108,14 +109,14 @@ def _probe(target: Path, copied: Path, backup_dir: Optional[Path]) -> None:
         problems = problems_in(target, copied)
         if problems:
             raise unsound(target, problems[0])
-    make_way(target, backup_dir)
+    make_way(target, backups)
 
 
-def make_way(target: Path, backup_dir: Optional[Path]) -> None:
+def make_way(target: Path, backups: Optional[Backups]) -> None:
     """Make sure that nobody has the database open, and have SQLite write its logs into it."""
     if target.exists():
         _require_writable(target)
-        _keep_what_sqlite_leaves(target, backup_dir)
+        _keep_what_sqlite_leaves(target, backups)
         exclusive(target).close()
 
 
@@ -127,15 +128,15 @@ def _require_writable(target: Path) -> None:
         )
 
 
-def _keep_what_sqlite_leaves(target: Path, backup_dir: Optional[Path]) -> None:
+def _keep_what_sqlite_leaves(target: Path, backups: Optional[Backups]) -> None:
     """Keep a copy of the files of a sound database if SQLite is going to discard a part of its logs."""
     trouble = old_files.trouble(target)
     if trouble is None:
         return
-    if backup_dir is None:
+    if backups is None:
         log.warning("%s: changes to the old database may be lost", trouble)
     else:
-        aside = old_files.set_aside(target, backup_dir)
+        aside = old_files.set_aside(target, backups)
         log.warning("%s: the old database's files are kept as they were as %s", trouble, aside)
 
 
@@ -161,7 +162,7 @@ def stamp(path: Path) -> Optional[Stamp]:
     return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, logged)
 
 
-def publish(staged: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Path]:
+def publish(staged: Path, path: Path, backups: Optional[Backups]) -> Optional[Path]:
     """Put the staged file in the target's place, after a backup of what was there; return the backup.
 
     The old database is held exclusively from the backup to the rename, so nobody can change it in between.
@@ -174,7 +175,7 @@ def publish(staged: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Pa
         sync_folder(target.parent)
         return None
     with errors(path), contextlib.closing(exclusive(target)) as old:
-        saved = None if backup_dir is None else back_up(old, target, backup_dir)
+        saved = None if backups is None else back_up(old, target, backups)
         mode = old.execute("PRAGMA journal_mode").fetchone()[0]
         version = old.execute("PRAGMA data_version").fetchone()
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Iterator, Optional
 
 from migration.files import create_private, sync_folder
+from migration.settings import Backups
 from migration.sqlite import old_files
 from migration.sqlite.backups import copy
 from migration.sqlite.connecting import reading, resolved
@@ -20,7 +21,7 @@ from migration.sqlite.publishing import keep_owner, looked_at, make_way, publish
 log = logging.getLogger("migration.sqlite")
 
 
-def restore(backup: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Path]:
+def restore(backup: Path, path: Path, backups: Optional[Backups]) -> Optional[Path]:
     """Put a backup in the target's place as safely as an import; return the backup of what was there.
 
     If the target is no sound database any more, its files are first set aside whole, before SQLite opens them. Raises MigrationError (exit 5) for a backup that is missing or damaged.
@@ -30,24 +31,24 @@ def restore(backup: Path, path: Path, backup_dir: Optional[Path]) -> Optional[Pa
     if not there:
         raise failed(
             "%s is no file" % backup if backup.exists() else "backup not found: %s" % backup,
-            "ls %s" % (backup_dir or backup.parent),
+            "ls %s" % (backup.parent if backups is None else backups.folder),
         )
     if backup.resolve() == path.resolve():
         raise failed(
             "%s is the database itself, not a backup of it" % backup, "name a file from the backup folder"
         )
     target = resolved(path)
-    with _open_backup(backup) as source, replacing(path, backup_dir, probe=False) as staged:
+    with _open_backup(backup) as source, replacing(path, backups, probe=False) as staged:
         problems = problems_in(target, looked_at(staged))
         if not problems:
-            make_way(target, backup_dir)
+            make_way(target, backups)
         create_private(staged, exclusive=True).close()
         with errors(path, source=backup):
             copy(source, staged, "the backup %s" % backup)
         if not problems:
-            return publish(staged, path, backup_dir)
-        if backup_dir is not None:
-            aside = old_files.set_aside(target, backup_dir)
+            return publish(staged, path, backups)
+        if backups is not None:
+            aside = old_files.set_aside(target, backups)
             log.warning("%s is no sound database: its files are set aside as %s", target, aside)
         for companion in list(old_files.all_of(target))[1:]:  # they belong to the unsound database
             with contextlib.suppress(FileNotFoundError):

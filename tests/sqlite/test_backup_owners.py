@@ -14,6 +14,7 @@ import pytest
 import import_to_sqlite
 from migration import files
 from migration.bundle.folder import held
+from migration.settings import Backups
 from migration.sqlite import backups
 from support.migrations import settings_of
 from support.places import Place
@@ -31,7 +32,7 @@ def test_list_that_was_cut_off_takes_the_next_backup(place: Place) -> None:
     backups._note_owner(backup, place.app)
     assert backups.is_backup_of(backup, place.app)
     assert backups.is_backup_of(place.backups / "theprogram_backup_20240101_000000.db", place.app) is False
-    assert backups.newest_backup(place.backups, place.app) == backup
+    assert backups.newest_backup(Backups(place.backups, "theprogram"), place.app) == backup
 
 
 def test_databases_whose_paths_look_alike_are_told_apart(place: Place) -> None:
@@ -183,3 +184,11 @@ def test_folder_of_a_bundle_lasts_through_a_power_cut(
         pass
     assert {place.folder, place.folder / "a"} <= set(synced)
     shutil.rmtree(str(folder))
+
+
+def test_backups_are_those_of_the_application_that_config_names(place: Place) -> None:
+    place.backups.mkdir()
+    for name in ("theprogram", "my-reader"):
+        (place.backups / ("%s_backup_20250101_000000.db" % name)).write_bytes(b"")
+    (found,) = backups.backups(Backups(place.backups, "my-reader"))
+    assert found.name == "my-reader_backup_20250101_000000.db"

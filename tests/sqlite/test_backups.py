@@ -16,6 +16,7 @@ import pytest
 
 from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
+from migration.settings import Backups
 from migration.sqlite import backups, restoring
 from support.migrations import settings_of
 from support.places import Place, tree
@@ -81,7 +82,7 @@ def test_backups_of_two_databases_in_one_second_do_not_meet(place: Place) -> Non
     def back_up(path: Path) -> None:
         connection = sqlite3.connect(str(path))
         start.wait()
-        made.append(backups.back_up(connection, path, place.backups))
+        made.append(backups.back_up(connection, path, Backups(place.backups, "theprogram")))
         connection.close()
 
     threads = [threading.Thread(target=back_up, args=(path,)) for path in places]

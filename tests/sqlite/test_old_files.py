@@ -264,6 +264,7 @@ def test_what_a_killed_run_has_set_aside_by_half_is_cleared_by_the_next(
     code = """
 import os, signal, sys
 from pathlib import Path
+from migration.settings import Backups
 from migration.sqlite import old_files
 real = getattr(os, sys.argv[3])
 def kill(*words):
@@ -272,7 +273,7 @@ def kill(*words):
     real(*words)
     os.kill(os.getpid(), signal.SIGKILL)
 setattr(os, sys.argv[3], kill)
-old_files.set_aside(Path(sys.argv[1]), Path(sys.argv[2]))
+old_files.set_aside(Path(sys.argv[1]), Backups(Path(sys.argv[2]), "theprogram"))
 """
     killed = subprocess.run([sys.executable, "-c", code, str(place.app), str(place.backups), after])
     assert killed.returncode == -9

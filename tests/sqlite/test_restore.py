@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from migration.errors import MigrationError
+from migration.settings import Backups
 from migration.sqlite import restoring
 from support.places import Place
 from support.runs import Run
@@ -172,7 +173,7 @@ def test_restore_refuses_while_another_program_writes(place: Place, impatient: N
         application.execute("BEGIN IMMEDIATE")
         application.execute("INSERT INTO old VALUES ('being written')")
         with pytest.raises(MigrationError, match="%s is open in another program" % place.app) as caught:
-            restoring.restore(backup, place.app, place.backups)
+            restoring.restore(backup, place.app, Backups(place.backups, "theprogram"))
         assert caught.value.exit_code == 5
         application.execute("COMMIT")
     finally:

@@ -46,6 +46,7 @@ def settings_of(
         "schema_path": extended_schema(place.folder, lite) if lite else Path(SCHEMA),
         "data_dir": place.data,
         "backup_dir": place.backups,
+        "application": config.APPLICATION,
         "root": config.ROOT,
         "tables": (*config.TABLES, *more),
         "excluded_tables": (),
