@@ -52,22 +52,29 @@ def named(key: ForeignKey) -> str:
 
 
 class Leaving:
-    """What is cut and brought of one user's rows. Raises MigrationError (exit 2) for a Reference that cannot be cut."""
+    """What is cut and brought of one user's rows.
+
+    Raises MigrationError (exit 2) where an entry of config.REFERENCES cuts what cannot be.
+    """
 
     def __init__(self, sets: Sets, schema: Schema) -> None:
         self.sets = sets
         self.db = sets.owned.db
         self.catalog = sets.catalog
         self.tables = sets.tables
-        self._cut: Dict[ForeignKey, Tuple[str, ...]] = {}
-        for key in sets.references.exported:
-            if sets.ways.leaving(key) == "cut":
-                columns = cut_columns(sets.references, schema, key)
-                if columns:
-                    self._cut[key] = columns
-                elif sets.references.is_named(key):
-                    raise cannot_cut(key)
+        self._schema = schema
         self._brought = [node.table for node in sets.ways.nodes if node.brought]
+
+    @functools.cached_property
+    def _cut(self) -> Dict[ForeignKey, Tuple[str, ...]]:
+        """The references that can be cut, and the columns that become NULL."""
+        references = self.sets.references
+        keys = [key for key in references.exported if self.sets.ways.leaving(key) == "cut"]
+        columns = {key: cut_columns(references, self._schema, key) for key in keys}
+        for key in keys:
+            if not columns[key] and references.is_named(key):
+                raise cannot_cut(key)
+        return {key: names for key, names in columns.items() if names}
 
     def require_cuttable(self, table: str, columns: Sequence[str], parent: str) -> None:
         """Raises MigrationError (exit 2) where rows have to be cut by a reference that cannot be."""

@@ -13,7 +13,7 @@ from migration.postgres.catalog import read_with
 from migration.postgres.declared import parent_key, undeclared_key
 from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings
-from migration.sqlite.mapping import map_columns, target_of
+from migration.sqlite.mapping import target_of
 from migration.sqlite.schema import Schema
 
 
@@ -78,10 +78,10 @@ class References:
     def _dropped(self, table: Table, schema: Schema) -> Set[str]:
         """The columns whose references SQLite has no use for: the owner's too, unless it has that and a table of users."""
         dropped = set(table.all_dropped)
-        if table.owner is not None and self.tables[self.settings.root.name].becomes is None:
-            copied = map_columns(table, self.catalog.columns[table.name], schema).copied
-            if table.owner not in table.dropped and table.owner in {pair.source.name for pair in copied}:
-                dropped.remove(table.owner)
+        root = self.tables[self.settings.root.name]
+        held = schema.columns.get(target_of(table, schema), {})
+        if table.owner is not None and table.owner not in table.dropped and root.becomes is None:
+            dropped -= {table.owner} if table.owner.lower() in held else set()
         return dropped
 
     def _undeclared(self) -> Iterator[ForeignKey]:
