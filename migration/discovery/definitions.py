@@ -98,7 +98,8 @@ class View(NamedTuple):
 
 
 class Definition(NamedTuple):
-    """What the catalog says of one table. ``others``: what SQLite has none of or in another language, such as triggers."""
+    """What the catalog says of one table. ``others``: what SQLite has none of or in another language, such as triggers, or
+    for some of its partitions alone."""
 
     columns: Mapping[str, ColumnDefinition]
     rules: Tuple[Rule, ...]
@@ -204,6 +205,14 @@ SELECT u.oid, obj_description(u.oid::oid, 'pg_class'),
        ARRAY(SELECT 'trigger `' || t.tgname || '`' FROM pg_trigger t WHERE t.tgrelid = u.oid AND NOT t.tgisinternal
              UNION ALL SELECT 'rule `' || r.rulename || '`' FROM pg_rewrite r WHERE r.ev_class = u.oid
              UNION ALL SELECT 'policy `' || p.polname || '`' FROM pg_policy p WHERE p.polrelid = u.oid
+             UNION ALL
+             SELECT format('index `%%s` of partition `%%s`', x.relname, c.relname)
+             FROM pg_partition_tree(u.oid::regclass) t JOIN pg_class c ON c.oid = t.relid JOIN pg_index i ON i.indrelid = c.oid
+             JOIN pg_class x ON x.oid = i.indexrelid WHERE t.level > 0 AND NOT x.relispartition
+             UNION ALL
+             SELECT format('`%%s` (%%s) of partition `%%s`', pg_get_constraintdef(k.oid), k.conname, c.relname)
+             FROM pg_partition_tree(u.oid::regclass) t JOIN pg_class c ON c.oid = t.relid JOIN pg_constraint k ON k.conrelid = c.oid
+             WHERE t.level > 0 AND k.contype IN ('c', 'f') AND k.conparentid = 0 AND k.coninhcount = 0
              ORDER BY 1)
 FROM unnest(%s::bigint[]) u (oid)
 """

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sqlite3
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, List
 
 import pytest
 
@@ -14,9 +14,11 @@ import config
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.discovery.mapping_page import mapping_page
+from migration.discovery.sqlite_names import table_names
 from migration.discovery.sqlite_schema import SqliteSchema, schema_of
 from migration.errors import UsageError
-from migration.model import Table, child_of, owned_by, root, the_root
+from migration.model import Table, child_of, owned_by, root, shared, the_root
+from migration.sqlite.mapping import target_of
 from migration.sqlite.schema import read_schema
 from support.discovery import reading
 from support.migrations import settings_of
@@ -68,7 +70,7 @@ CREATE TABLE outside (id int PRIMARY KEY, book bigint REFERENCES books);
 ALTER TABLE books ADD lent_to int REFERENCES outside;
 CREATE TABLE log (reader int REFERENCES readers, at timestamptz NOT NULL, what text) PARTITION BY RANGE (at);
 CREATE TABLE log_1 PARTITION OF log FOR VALUES FROM ('2020-01-01') TO ('2030-01-01');
-CREATE INDEX log_at ON log (at);
+CREATE INDEX log_at ON log (at); CREATE INDEX log_1_what ON log_1 (what); ALTER TABLE log_1 ADD CHECK (what <> 'out'); ALTER TABLE log ADD CHECK (what <> '');
 CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 CREATE TRIGGER stamped BEFORE UPDATE ON books FOR EACH ROW EXECUTE FUNCTION stamp();
 CREATE VIEW owned AS SELECT r.nick, b.title AS book, b.place, b.price, b.format FROM readers r JOIN books b ON b.reader = r.id WHERE NOT b.lent;
@@ -140,7 +142,10 @@ NOTES = {
         "domain public.isbn is left out for column `code`",
     ),
     "Order": ("default `('O''Neil'::text || ''::text)` of `Übung` is left out",),
-    "log": (),
+    "log": (
+        "index `log_1_what` of partition `log_1` is left out",
+        "(log_1_what_check) of partition `log_1` is left out",
+    ),
 }
 VIEWS = ("owned", "counted", "attic", "using_key", "again", "early", "reviewed")
 
@@ -331,6 +336,26 @@ def test_lower_is_not_unique_under_a_collation_that_is_not_known(server: Server)
             schema = schema_of(db, ["a", "b"])
     assert "a_x" not in schema.text and "UNIQUE INDEX b_x" in schema.text
     assert "with it that its columns are unique" in schema.tables["a"].notes[0]
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        ["auth.people"],
+        ["people", "auth.people"],
+        ["auth.people", "crm.people"],
+        ["people", "auth.people", "auth_people"],
+        ["auth.people", "auth_people"],
+        ["a.b_c", "a_b.c", "a_b_c", "c"],
+        ["Order", "auth.order"],
+    ],
+)
+def test_import_finds_each_table_by_its_name(tables: List[str], tmp_path: Path) -> None:
+    names = table_names(tables, {table: table.rpartition(".")[2] for table in tables})
+    schema = tmp_path / "schema.sql"
+    schema.write_text("".join('CREATE TABLE "%s" (x);' % name for name in names.values()), encoding="utf-8")
+    found = [target_of(Table(table, shared()), read_schema(schema)) for table in tables]
+    assert found == [names[table] for table in tables] and len(set(found)) == len(tables)
 
 
 def test_strings_and_long_conditions(server: Server) -> None:
