@@ -145,7 +145,10 @@ class _Classifier:
         for name in list(owned):
             owned[name] = self._with_nobodys(owned[name], departures)
         others = list(self._counted(list(self._others(set(owned)))))
-        migrated = {*owned, *(table.name for table in others if table.group is Group.REFERENCED)}
+        migrated = {
+            *owned,
+            *(table.name for table in others if table.group in (Group.REFERENCED, Group.OPEN)),
+        }
         return Classes(
             self.root,
             (*owned.values(), *others),
@@ -454,9 +457,35 @@ class _Classifier:
         for name in needed:
             why = "rows of %s refer to it, and it leads to no root" % listed(dict.fromkeys(needed[name]))
             yield dataclasses.replace(self._classed(name, referenced(), [why], None), group=Group.REFERENCED)
+        hanging: Dict[str, List[Ownership]] = {}
+        waiting = list(needed)
+        for name in waiting:
+            for link in self.links:
+                key = link.key
+                if key.parent == name and key.table not in owned and key.table not in needed:
+                    if link.doubtful or link.when:
+                        continue
+                    if key.table not in hanging:
+                        waiting.append(key.table)
+                    hanging.setdefault(key.table, []).append(child_of(name, key.columns))
+        for name, ways in hanging.items():
+            yield self._hanging(name, ways)
         for name in self.source.tables:
-            if name not in owned and name not in needed:
+            if name not in owned and name not in needed and name not in hanging:
                 yield self._nobodys_table(name)
+
+    def _hanging(self, name: str, ways: Sequence[Ownership]) -> Classed:
+        """Ask of a table whose rows hang on rows that come along: it may be everybody's, or what members share."""
+        question = "its rows hang on %s, of which rows come along; nothing says whether these do" % listed(
+            dict.fromkeys(str(way.parent) for way in ways)
+        )
+        nobodys = 'no entry here, and "%s" in UNRELATED_TABLES' % name
+        choices = [*ways, *([any_of(*ways)] if len(ways) > 1 else ())]
+        return dataclasses.replace(
+            self._classed(name, ways[0], (), None),
+            group=Group.OPEN,
+            rule=undecided(question, *map(written, choices), nobodys),
+        )
 
     def _counted(self, tables: Sequence[Classed]) -> Iterator[Classed]:
         """The small ones with their rows counted."""

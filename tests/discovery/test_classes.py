@@ -104,6 +104,13 @@ def test_shipped_configuration_is_what_the_catalog_says(sample_database: Databas
 A = "CREATE TABLE a (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people); INSERT INTO a VALUES (1, 1), (2, 2);"
 # A schema, and what its table t is found to be
 SHAPES = {
+    "hangs on what hangs on rows that others refer to": (
+        "CREATE TABLE teams (id int PRIMARY KEY); INSERT INTO teams VALUES (1);"
+        "CREATE TABLE members (team_id int REFERENCES teams, person_id int REFERENCES people);"
+        "CREATE TABLE pages (id int PRIMARY KEY, team_id int NOT NULL REFERENCES teams);"
+        "CREATE TABLE t (page_id int NOT NULL REFERENCES pages); INSERT INTO members VALUES (1, 1)",
+        ('child_of("pages", "page_id")', 'no entry here, and "t" in UNRELATED_TABLES'),
+    ),
     "agree: the way that is never NULL": (
         A
         + "CREATE TABLE t (id int PRIMARY KEY, person_id int REFERENCES people, a_id int NOT NULL REFERENCES a);"
