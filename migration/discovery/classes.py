@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
-from dataclasses import dataclass
 from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
-from migration.discovery.belonging import Belonging, Leaving, Ways
+from migration.discovery.belonging import Belonging, Ways
+from migration.discovery.classed import Classed, Classes, Departure, Group
 from migration.discovery.references import Guess, Link, References
 from migration.discovery.source import Source, count_small
 from migration.discovery.words import counted, listed, written
@@ -15,6 +14,7 @@ from migration.errors import SourceError, UsageError
 from migration.model import (
     Ownership,
     Root,
+    Way,
     all_of,
     any_of,
     child_of,
@@ -26,62 +26,12 @@ from migration.model import (
 )
 
 
-class Group(enum.Enum):
-    """Classes of tables, as the terminal names them."""
-
-    ROOT = "the root"
-    OWNED = "the root's"
-    OPEN = "open question"
-    REFERENCED = "referred to"
-    UNRELATED = "nobody's"
-    FOREIGN = "left behind"
-
-
-@dataclass(frozen=True)
-class Classed:
-    """A table, and what config.py will say of it. ``assumed``: of an open question the first answer.
-
-    ``rows``: as counted, or estimated; ``exact``: which of them.
-    """
-
-    name: str
-    group: Group
-    rule: Optional[Ownership]
-    assumed: Optional[Ownership]
-    reasons: Tuple[str, ...]
-    rows: int
-    exact: bool = False
-    left_behind: Tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Departure:
-    """A reference by which rows of a root name rows of others, or of nobody."""
-
-    link: Link
-    counts: Leaving
-
-
-@dataclass(frozen=True)
-class Classes:
-    """``tables``: parents before children, those without a place in TABLES last. ``links``: between tables of TABLES."""
-
-    root: Root
-    tables: Tuple[Classed, ...]
-    links: Tuple[Link, ...]
-    departures: Tuple[Departure, ...]
-
-    def of(self, *groups: Group) -> List[Classed]:
-        return [table for table in self.tables if table.group in groups]
-
-    @property
-    def migrated(self) -> List[Classed]:
-        return self.of(Group.ROOT, Group.OWNED, Group.OPEN, Group.REFERENCED)
-
-
 def classify(source: Source, root: Root, references: References) -> Classes:
     """Class every table. Raises MigrationError: exit 2 for a root that owns nothing, 3 where a table may not be read."""
     return _Classifier(source, root, references).classes()
+
+
+_OR_ELSEWHERE = "; or list the table in EXCLUDED_TABLES, or in UNRELATED_TABLES, in place of this entry"
 
 
 class _Classifier:
@@ -307,8 +257,7 @@ class _Classifier:
         )
         return self._open(
             table,
-            question
-            + "; or list the table in EXCLUDED_TABLES, or in UNRELATED_TABLES, in place of this entry",
+            question + _OR_ELSEWHERE,
             [way, shared()],
             {way: Link(guess.key, True)},
             None,
@@ -456,7 +405,7 @@ class _Classifier:
             yield dataclasses.replace(self._classed(name, referenced(), [why], None), group=Group.REFERENCED)
         for name in self.source.tables:
             if name not in owned and name not in needed:
-                yield self._nobodys_table(name)
+                yield self._with_usual_owner(name) or self._nobodys_table(name)
 
     def _counted(self, tables: Sequence[Classed]) -> Iterator[Classed]:
         """The small ones with their rows counted."""
@@ -464,6 +413,26 @@ class _Classifier:
         for table in tables:
             rows = counts.get(table.name)
             yield table if rows is None else dataclasses.replace(table, rows=rows, exact=True)
+
+    def _with_usual_owner(self, name: str) -> Optional[Classed]:
+        """A question where a table has the column by which most others belong to a root, and of another type."""
+        rules = [self.belonging.rule(table) for table in self.belonging.decided]
+        columns = [rule.columns[0] for rule in rules if rule.way is Way.OWNED]
+        usual = max(columns, key=columns.count, default="")
+        if (
+            not 1 < columns.count(usual) > len(columns) // 2
+            or not self.source.catalog.has(name, (usual,))
+            or self.source.catalog.primary_keys.get(name) == (usual,)
+            or any(link.key.table == name and usual in link.key.columns for link in self.links)
+            or name in self.source.foreign
+        ):
+            return None
+        question = "%s is how most tables belong to %s, but here it is of type %s" % (
+            usual,
+            self.root.name,
+            self.source.catalog.column(name, usual).type,
+        )
+        return self._open(name, question + _OR_ELSEWHERE, [owned_by(usual), shared()], {}, None)
 
     def _nobodys_table(self, name: str) -> Classed:
         group, why = Group.UNRELATED, "refers to nothing of a root's, and nothing of theirs refers to it"
