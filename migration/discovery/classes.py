@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set
 
 from migration.discovery.belonging import Belonging, Ways
 from migration.discovery.classed import Classed, Classes, Departure, Group
+from migration.discovery.levels import doubtful_link, levels, parents_first
 from migration.discovery.references import Guess, Link, References
 from migration.discovery.source import Source, count_small
 from migration.discovery.words import counted, listed, written
@@ -39,40 +40,11 @@ class _Classifier:
         self.source = source
         self.root = root
         self.doubtful = [guess for guess in references.doubtful if guess.key.table not in source.foreign]
-        self.links: List[Link] = [
-            link for link in references.links if not {link.key.table, link.key.parent} & source.foreign
-        ]
-        self.uncertain: Dict[str, Guess] = {}  # tables that are a root's by a doubtful guess alone
-        self.levels = self._levels()
+        links = [link for link in references.links if not {link.key.table, link.key.parent} & source.foreign]
+        self.levels, self.uncertain = levels(root.name, links, self.doubtful)
+        self.links = [*links, *(doubtful_link(guess) for guess in self.uncertain.values())]
         self.belonging = Belonging(source, root, self.links)
         self.proved: Set[Link] = set()  # references that never leave a root's rows
-
-    def _levels(self) -> Dict[str, int]:
-        """How many references lead from each table to the root; only tables from which some do."""
-        while True:
-            found = {self.root.name: 0}
-            children: Dict[str, List[str]] = {}
-            for link in self.links:
-                children.setdefault(link.key.parent, []).append(link.key.table)
-            waiting = [self.root.name]
-            for name in waiting:
-                for child in children.get(name, ()):
-                    if child not in found:
-                        found[child] = found[name] + 1
-                        waiting.append(child)
-            more = [
-                guess
-                for guess in self.doubtful
-                if guess.key.table not in found
-                and guess.key.parent in found
-                and guess.key.table not in self.uncertain
-            ]
-            if not more:
-                return found
-            for guess in more:
-                if guess.key.table not in self.uncertain:
-                    self.uncertain[guess.key.table] = guess
-                    self.links.append(Link(guess.key, True, guess.why, guess.when, doubtful=True))
 
     def classes(self) -> Classes:
         if len(self.levels) == 1:
@@ -84,7 +56,7 @@ class _Classifier:
         self._require_readable()
         self.belonging.decide(self.root.name, the_root())
         owned = {self.root.name: Classed(self.root.name, Group.ROOT, the_root(), the_root(), (), 0)}
-        for name in self._order():
+        for name in parents_first(self.levels, self.links, self.root.name):
             owned[name] = self._owned(name)
             assumed = owned[name].assumed
             assert assumed is not None
@@ -117,26 +89,6 @@ class _Classifier:
             )
 
     # Tables with a way to the root
-
-    def _order(self) -> Iterator[str]:
-        """Parents before children; in a cycle, the table that is nearest to the root first."""
-        parents: Dict[str, Set[str]] = {name: set() for name in self.levels}
-        for link in self.links:
-            if link.key.table in parents and link.key.parent in parents and link.key.table != link.key.parent:
-                parents[link.key.table].add(link.key.parent)
-        done = {self.root.name}
-        waiting = sorted((name for name in self.levels if name not in done), key=self._place)
-        while waiting:
-            ready = [name for name in waiting if parents[name] <= done]
-            if not ready:
-                ready = [next(name for name in waiting if parents[name] & done)]
-            for name in ready:
-                yield name
-                done.add(name)
-                waiting.remove(name)
-
-    def _place(self, name: str) -> Tuple[int, str]:
-        return self.levels[name], name
 
     def _ways(self, table: str) -> Dict[Ownership, Link]:
         """The ways by which a table's rows may belong, over tables that are decided: not null first, then direct."""
