@@ -21,7 +21,8 @@ from typing import List, Mapping, Optional, Sequence
 
 from migration.cli import configuration, options, running, terminal
 from migration.discovery import changes, config_file, written
-from migration.discovery.classes import Classed, Classes, Group, classify
+from migration.discovery.classed import Classed, Classes, Group
+from migration.discovery.classes import classify
 from migration.discovery.one_root import rows_of_one
 from migration.discovery.references import find_references
 from migration.discovery.source import Source, find_root, read_source, schema_of_root

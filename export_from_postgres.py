@@ -23,6 +23,7 @@ from migration.bundle.manifest import Manifest
 from migration.bundle.writing import Writer, new_bundle
 from migration.cli import configuration, options, running, terminal
 from migration.errors import ExitCode, SourceError
+from migration.model import Table, Way
 from migration.postgres import connecting, parameters
 from migration.postgres.orphans import LISTED_ORPHANS, Orphans
 from migration.postgres.rows import Rows, rows_of_user
@@ -74,7 +75,8 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
         )
         sql_ascii = db.connection.get_parameter_status("server_encoding") == "SQL_ASCII"
         with new_bundle(settings.data_dir, [table.file for table in settings.whole_tables], sql_ascii) as out:
-            out.single_rows({table: rows.record(table) for table in settings.single_rows})
+            records = {table: rows.record(table) for table in settings.single_rows}
+            out.single_rows(records)
             seconds, sent = _write_tables(rows, settings, out)
             log.debug("export: %d tables read in %.2f s", len(seconds), sum(seconds.values()))
             out.changes(rows.leaving.listed())
@@ -109,8 +111,19 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
         sum(manifest.sizes.values()),
         time.perf_counter() - started,
     )
+    if not _owns_rows(settings, records, manifest):
+        log.warning("user %s owns no rows: only their own row and shared ones are exported", manifest.user_id)
     log.info("bundle of user %s written to %s", manifest.user_id, settings.data_dir)
     return Exported(manifest, seconds, read)
+
+
+def _owns_rows(settings: Settings, records: Mapping[Table, Optional[bytes]], manifest: Manifest) -> bool:
+    """Whether the user has a row beside their own, by what owns rows for itself."""
+    return any(
+        manifest.row_counts[table.name] if table.becomes is None else records[table] is not None
+        for table in settings.tables
+        if table.ownership.way not in (Way.ROOT, Way.SHARED) and not table.ownership.or_shared
+    )
 
 
 def _write_tables(rows: Rows, settings: Settings, out: Writer) -> Tuple[Dict[str, float], Dict[str, int]]:

@@ -56,6 +56,9 @@ class Belonging:
             self._needed.setdefault(key.parent, {}).update(dict.fromkeys(key.parent_columns))
         self._needed.setdefault(root.name, {})[root.key] = None
 
+    def rule(self, table: str) -> Ownership:
+        return self._rules[table]
+
     @property
     def decided(self) -> Collection[str]:
         return self._rules.keys()

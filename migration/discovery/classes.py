@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
-from dataclasses import dataclass
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set
 
-from migration.discovery.belonging import Belonging, Leaving, Ways
+from migration.discovery.belonging import Belonging, Ways
+from migration.discovery.classed import Classed, Classes, Departure, Group
+from migration.discovery.levels import doubtful_link, levels, parents_first
 from migration.discovery.references import Guess, Link, References
 from migration.discovery.source import Source, count_small
 from migration.discovery.words import counted, listed, written
@@ -15,6 +15,7 @@ from migration.errors import SourceError, UsageError
 from migration.model import (
     Ownership,
     Root,
+    Way,
     all_of,
     any_of,
     child_of,
@@ -26,62 +27,12 @@ from migration.model import (
 )
 
 
-class Group(enum.Enum):
-    """Classes of tables, as the terminal names them."""
-
-    ROOT = "the root"
-    OWNED = "the root's"
-    OPEN = "open question"
-    REFERENCED = "referred to"
-    UNRELATED = "nobody's"
-    FOREIGN = "left behind"
-
-
-@dataclass(frozen=True)
-class Classed:
-    """A table, and what config.py will say of it. ``assumed``: of an open question the first answer.
-
-    ``rows``: as counted, or estimated; ``exact``: which of them.
-    """
-
-    name: str
-    group: Group
-    rule: Optional[Ownership]
-    assumed: Optional[Ownership]
-    reasons: Tuple[str, ...]
-    rows: int
-    exact: bool = False
-    left_behind: Tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Departure:
-    """A reference by which rows of a root name rows of others, or of nobody."""
-
-    link: Link
-    counts: Leaving
-
-
-@dataclass(frozen=True)
-class Classes:
-    """``tables``: parents before children, those without a place in TABLES last. ``links``: between tables of TABLES."""
-
-    root: Root
-    tables: Tuple[Classed, ...]
-    links: Tuple[Link, ...]
-    departures: Tuple[Departure, ...]
-
-    def of(self, *groups: Group) -> List[Classed]:
-        return [table for table in self.tables if table.group in groups]
-
-    @property
-    def migrated(self) -> List[Classed]:
-        return self.of(Group.ROOT, Group.OWNED, Group.OPEN, Group.REFERENCED)
-
-
 def classify(source: Source, root: Root, references: References) -> Classes:
     """Class every table. Raises MigrationError: exit 2 for a root that owns nothing, 3 where a table may not be read."""
     return _Classifier(source, root, references).classes()
+
+
+_OR_ELSEWHERE = "; or list the table in EXCLUDED_TABLES, or in UNRELATED_TABLES, in place of this entry"
 
 
 class _Classifier:
@@ -89,40 +40,11 @@ class _Classifier:
         self.source = source
         self.root = root
         self.doubtful = [guess for guess in references.doubtful if guess.key.table not in source.foreign]
-        self.links: List[Link] = [
-            link for link in references.links if not {link.key.table, link.key.parent} & source.foreign
-        ]
-        self.uncertain: Dict[str, Guess] = {}  # tables that are a root's by a doubtful guess alone
-        self.levels = self._levels()
+        links = [link for link in references.links if not {link.key.table, link.key.parent} & source.foreign]
+        self.levels, self.uncertain = levels(root.name, links, self.doubtful)
+        self.links = [*links, *(doubtful_link(guess) for guess in self.uncertain.values())]
         self.belonging = Belonging(source, root, self.links)
         self.proved: Set[Link] = set()  # references that never leave a root's rows
-
-    def _levels(self) -> Dict[str, int]:
-        """How many references lead from each table to the root; only tables from which some do."""
-        while True:
-            found = {self.root.name: 0}
-            children: Dict[str, List[str]] = {}
-            for link in self.links:
-                children.setdefault(link.key.parent, []).append(link.key.table)
-            waiting = [self.root.name]
-            for name in waiting:
-                for child in children.get(name, ()):
-                    if child not in found:
-                        found[child] = found[name] + 1
-                        waiting.append(child)
-            more = [
-                guess
-                for guess in self.doubtful
-                if guess.key.table not in found
-                and guess.key.parent in found
-                and guess.key.table not in self.uncertain
-            ]
-            if not more:
-                return found
-            for guess in more:
-                if guess.key.table not in self.uncertain:
-                    self.uncertain[guess.key.table] = guess
-                    self.links.append(Link(guess.key, True, guess.why, guess.when, doubtful=True))
 
     def classes(self) -> Classes:
         if len(self.levels) == 1:
@@ -134,7 +56,7 @@ class _Classifier:
         self._require_readable()
         self.belonging.decide(self.root.name, the_root())
         owned = {self.root.name: Classed(self.root.name, Group.ROOT, the_root(), the_root(), (), 0)}
-        for name in self._order():
+        for name in parents_first(self.levels, self.links, self.root.name):
             owned[name] = self._owned(name)
             assumed = owned[name].assumed
             assert assumed is not None
@@ -170,26 +92,6 @@ class _Classifier:
             )
 
     # Tables with a way to the root
-
-    def _order(self) -> Iterator[str]:
-        """Parents before children; in a cycle, the table that is nearest to the root first."""
-        parents: Dict[str, Set[str]] = {name: set() for name in self.levels}
-        for link in self.links:
-            if link.key.table in parents and link.key.parent in parents and link.key.table != link.key.parent:
-                parents[link.key.table].add(link.key.parent)
-        done = {self.root.name}
-        waiting = sorted((name for name in self.levels if name not in done), key=self._place)
-        while waiting:
-            ready = [name for name in waiting if parents[name] <= done]
-            if not ready:
-                ready = [next(name for name in waiting if parents[name] & done)]
-            for name in ready:
-                yield name
-                done.add(name)
-                waiting.remove(name)
-
-    def _place(self, name: str) -> Tuple[int, str]:
-        return self.levels[name], name
 
     def _ways(self, table: str) -> Dict[Ownership, Link]:
         """The ways by which a table's rows may belong, over tables that are decided: not null first, then direct."""
@@ -310,8 +212,7 @@ class _Classifier:
         )
         return self._open(
             table,
-            question
-            + "; or list the table in EXCLUDED_TABLES, or in UNRELATED_TABLES, in place of this entry",
+            question + _OR_ELSEWHERE,
             [way, shared()],
             {way: Link(guess.key, True)},
             None,
@@ -472,7 +373,7 @@ class _Classifier:
             yield self._hanging(name, ways)
         for name in self.source.tables:
             if name not in owned and name not in needed and name not in hanging:
-                yield self._nobodys_table(name)
+                yield self._with_usual_owner(name) or self._nobodys_table(name)
 
     def _hanging(self, name: str, ways: Sequence[Ownership]) -> Classed:
         """Ask of a table whose rows hang on rows that come along: it may be everybody's, or what members share."""
@@ -493,6 +394,26 @@ class _Classifier:
         for table in tables:
             rows = counts.get(table.name)
             yield table if rows is None else dataclasses.replace(table, rows=rows, exact=True)
+
+    def _with_usual_owner(self, name: str) -> Optional[Classed]:
+        """A question where a table has the column by which most others belong to a root, and of another type."""
+        rules = [self.belonging.rule(table) for table in self.belonging.decided]
+        columns = [rule.columns[0] for rule in rules if rule.way is Way.OWNED]
+        usual = max(columns, key=columns.count, default="")
+        if (
+            not 1 < columns.count(usual) > len(columns) // 2
+            or not self.source.catalog.has(name, (usual,))
+            or self.source.catalog.primary_keys.get(name) == (usual,)
+            or any(link.key.table == name and usual in link.key.columns for link in self.links)
+            or name in self.source.foreign
+        ):
+            return None
+        question = "%s is how most tables belong to %s, but here it is of type %s" % (
+            usual,
+            self.root.name,
+            self.source.catalog.column(name, usual).type,
+        )
+        return self._open(name, question + _OR_ELSEWHERE, [owned_by(usual), shared()], {}, None)
 
     def _nobodys_table(self, name: str) -> Classed:
         group, why = Group.UNRELATED, "refers to nothing of a root's, and nothing of theirs refers to it"

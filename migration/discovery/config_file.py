@@ -6,7 +6,7 @@ import re
 import textwrap
 from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from migration.discovery.classes import Classed, Classes, Departure, Group
+from migration.discovery.classed import Classed, Classes, Departure, Group
 from migration.discovery.source import Source
 from migration.discovery.words import columns_text, counted, listed, names, text, written
 from migration.model import ForeignKey, Way

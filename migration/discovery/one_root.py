@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Dict
 
-from migration.discovery.classes import Classes, Group
+from migration.discovery.classed import Classes, Group
 from migration.discovery.source import Source
 from migration.model import Reference, Table
 from migration.postgres.rows import Rows

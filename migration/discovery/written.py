@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, Mapping, Optional
 
 from migration import files
 from migration.discovery import words
-from migration.discovery.classes import Classes
+from migration.discovery.classed import Classes
 from migration.discovery.config_file import config_text
 from migration.discovery.mapping_page import mapping_page
 from migration.discovery.source import Source

@@ -202,8 +202,12 @@ def usual_owner(settings: Settings) -> Optional[str]:
 
 
 def _has_owner(table: str, owner: str, settings: Settings, catalog: Catalog) -> bool:
-    """Whether a table has the usual owner column, and not as a key that rows of others would be named by."""
-    return catalog.has(table, (owner,)) and catalog.primary_keys.get(table) != (owner,)
+    """Whether a table has the usual owner column, and neither as its key nor as a reference, which leads where it leads."""
+    return (
+        catalog.has(table, (owner,))
+        and catalog.primary_keys.get(table) != (owner,)
+        and not any(key.table == table and owner in key.columns for key in catalog.foreign_keys)
+    )
 
 
 def _advice(table: str, settings: Settings, catalog: Catalog) -> str:

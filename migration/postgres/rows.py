@@ -9,7 +9,7 @@ from typing import ContextManager, Dict, Generator, List, Mapping, Optional, Seq
 
 from migration.bundle.writing import Sink
 from migration.errors import SourceError, UsageError
-from migration.model import Table, Way
+from migration.model import Table, Way, root
 from migration.postgres import orphans, representable
 from migration.postgres.digests import Digest
 from migration.postgres.leaving import Leaving
@@ -21,7 +21,7 @@ from migration.postgres.representable import account_for
 from migration.postgres.set_columns import identity
 from migration.postgres.shared_rows import merging
 from migration.postgres.snapshot import Snapshot
-from migration.postgres.users import User, find_user, user_of_id
+from migration.postgres.users import User, find_user, require_one, user_of_id
 from migration.settings import Settings
 from migration.sql import qualified, texts
 from migration.sqlite.schema import Schema
@@ -38,15 +38,19 @@ def rows_of_user(
     or column; 3 for what PostgreSQL lacks or refuses.
     """
     if settings.user_id is None and email is None:
+        by_email = settings.root.named_by == root("").named_by
         raise UsageError(
-            "no e-mail address is given: whose data?",
-            "--user-email you@example.com, MIGRATION_USER_EMAIL or config.DEFAULT_USER_EMAIL",
+            "no %s is given: whose data?" % ("e-mail address" if by_email else settings.root.named_by),
+            "--user-email you@example.com, MIGRATION_USER_EMAIL or config.DEFAULT_USER_EMAIL"
+            if by_email
+            else "--user NAME or --user-id KEY, MIGRATION_USER or MIGRATION_USER_ID",
         )
     account_for(db, settings, schema)
     if settings.user_id is not None:
         user = user_of_id(db, settings, settings.user_id)
     else:
         user = find_user(db, settings, str(email))
+    require_one(db, settings, user)
     return Rows(db, settings, user, schema, skip_orphans)
 
 

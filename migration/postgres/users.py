@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional
 
-from migration.errors import MigrationError, SourceError
+import psycopg2
+
+from migration.errors import MigrationError, SourceError, UsageError
 from migration.postgres.catalog import apart_from, within
 from migration.postgres.snapshot import Snapshot
 from migration.printing import printable
@@ -36,22 +38,47 @@ class User(NamedTuple):
 
 
 def user_of_id(db: Snapshot, settings: Settings, user_id: str) -> User:
-    """The user of this id. Raises MigrationError (exit 3) where there is none."""
+    """The user of this id. Raises MigrationError: exit 3 where there is none, 2 for what cannot be one."""
     users = settings.root
     key = db.catalog.column(users.name, users.key)
-    rows = db.rows(
-        "SELECT {id}::text, {name}::text FROM {users} WHERE {is_it}".format(
-            id=qualified("t", users.key),
-            name=qualified("t", users.named_by),
-            users=everybody(db, settings),
-            is_it=db.equality(key, key).sql(
-                qualified("t", users.key), "{}::{}".format(literal(user_id), key.type)
-            ),
+    wanted = literal(user_id) if db.can_be_told(user_id) else "NULL"
+    try:
+        rows = db.rows(
+            "SELECT {id}::text, {name}::text FROM {users} WHERE {is_it}".format(
+                id=qualified("t", users.key),
+                name=qualified("t", users.named_by),
+                users=everybody(db, settings),
+                is_it=db.equality(key, key).sql(qualified("t", users.key), "{}::{}".format(wanted, key.type)),
+            )
         )
-    )
+    except psycopg2.DataError as error:
+        raise UsageError(
+            "%s is no key of table %s: its %s is of type %s"
+            % (printable(user_id), users.name, users.key, key.type),
+            "write it as PostgreSQL does, or name the user with --user",
+        ) from error
     if not rows:
         raise SourceError("user not found: " + user_id)
     return User(*rows[0])
+
+
+def require_one(db: Snapshot, settings: Settings, user: User) -> None:
+    """Refuse a key that several users have, where PostgreSQL lets them. Raises MigrationError (exit 3)."""
+    users = settings.root
+    if db.catalog.keys[users.name] == (users.key,):
+        return
+    key = db.catalog.column(users.name, users.key)
+    found = db.value(
+        "SELECT count(*) FROM {} WHERE {}".format(
+            everybody(db, settings),
+            db.equality(key, key).sql(qualified("t", users.key), "{}::{}".format(literal(user.id), key.type)),
+        )
+    )
+    if found > 1:
+        raise SourceError(
+            "the user has %d rows in %s; there can be one" % (found, users.name),
+            "remove all but the one that holds",
+        )
 
 
 def find_user(db: Snapshot, settings: Settings, email: str) -> User:
@@ -69,10 +96,12 @@ def find_user(db: Snapshot, settings: Settings, email: str) -> User:
             raise without_key(settings)
         return User(*rows[0])
     if rows:
+        keys = sorted(str(key) for key, _ in rows)
+        shown = ", ".join(keys[:LISTED_USERS]) + (", …" if len(keys) > LISTED_USERS else "")
         raise SourceError(
-            "%d users have the e-mail address %s" % (len(rows), email),
-            "make the addresses in table %s unique" % users.name,
-            logged="%d users have the same e-mail address" % len(rows),
+            "%d users are called %s: those whose %s is %s" % (len(rows), email, users.key, shown),
+            "say which: --user-id KEY",
+            logged="%d users have the same name: those whose %s is %s" % (len(rows), users.key, shown),
         )
     total = db.value("SELECT count(*) FROM " + source)
     listed = db.rows(

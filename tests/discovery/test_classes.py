@@ -8,7 +8,8 @@ from typing import Any, Dict, Iterator, Tuple
 import pytest
 
 import config
-from migration.discovery.classes import Classes, classify
+from migration.discovery.classed import Classes
+from migration.discovery.classes import classify
 from migration.discovery.one_root import rows_of_one
 from migration.discovery.references import find_references
 from migration.discovery.source import Source, find_root, read_source, schema_of_root
@@ -133,6 +134,11 @@ SHAPES = {
             'any_of(child_of("a", "a_id"), child_of("a", "b_id"))',
         ),
     ),
+    "one row each of one parent, with another one": (
+        A + "CREATE TABLE t (a_id int PRIMARY KEY REFERENCES a, b_id int NOT NULL REFERENCES a, note text);"
+        "INSERT INTO t VALUES (1, 1), (2, 2)",
+        'child_of("a", "a_id")',
+    ),
     "rows of nobody that rows of somebody name": (
         "CREATE TABLE t (id int PRIMARY KEY, person_id int REFERENCES people); INSERT INTO t VALUES (1, 1), (2, NULL);"
         "CREATE TABLE a (person_id int NOT NULL REFERENCES people, t_id int REFERENCES t);"
@@ -173,6 +179,15 @@ SHAPES = {
     "undeclared, and no value": (
         "CREATE TABLE t (person_id int)",
         ('owned_by("person_id")', "shared()"),
+    ),
+    "the owner of most tables, of another type": (
+        "CREATE TABLE a (person_id int REFERENCES people); CREATE TABLE t (person_id uuid)",
+        ('owned_by("person_id")', "shared()"),
+    ),
+    "the owner of most tables, of which a foreign key says otherwise": (
+        "CREATE TABLE a (person_id int REFERENCES people); CREATE TABLE alias (id int PRIMARY KEY);"
+        "CREATE TABLE t (person_id int REFERENCES alias)",
+        "nobody's",
     ),
     "a name of another type": ("CREATE TABLE t (person_id uuid)", "nobody's"),
     "referred to, over a chain": (

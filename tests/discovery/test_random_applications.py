@@ -36,6 +36,7 @@ NAMES = (
     "Box",
     "item_tags",
 )
+ABOVE, BACK = -1, -2  # places of a row's parents beside its references: in a tree, and in a cycle
 KEYS = {
     "int": lambda n: n,
     "bigint": lambda n: n + 2**40,
@@ -51,7 +52,7 @@ class Row:
     number: int
     root: Optional[int]  # None: nobody's
     key: Tuple[Any, ...]
-    parents: Dict[int, "Row"] = field(default_factory=dict)
+    parents: Dict[int, Row] = field(default_factory=dict)
 
 
 @dataclass
@@ -61,8 +62,9 @@ class Generated:
     name: str
     types: Tuple[str, ...]  # of its key's columns; none: it has no key
     owned: bool = True
-    references: List[Tuple["Generated", bool]] = field(default_factory=list)
+    references: List[Tuple[Generated, bool]] = field(default_factory=list)
     is_tree: bool = False
+    back: Optional[Generated] = None  # a table that refers to this one, directly or not: a cycle
     rows: List[Row] = field(default_factory=list)
 
     @property
@@ -89,9 +91,18 @@ def application(random: Random) -> List[Generated]:
             table.references.append((other, bool(table.references) and random.random() < 0.5))
         table.is_tree = len(types) == 1 and random.random() < 0.3
         made.append(table)
+    for number, table in enumerate(made):
+        later = [other for other in made[number + 1 :] if other.types and other.owned and table.owned]
+        if later and random.random() < 0.3:
+            table.back = random.choice(later)
     for table in made:
         for number in range(3 if table is made[0] else random.randint(0, 8)):
             add_row(random, table, number, number if table is made[0] else random.randrange(3))
+    for table in made:
+        for row in table.rows if table.back is not None else ():
+            fit = [one for one in table.back.rows if one.root == row.root]
+            if fit and random.random() < 0.6:
+                row.parents[BACK] = random.choice(fit)
     return made
 
 
@@ -105,7 +116,7 @@ def add_row(random: Random, table: Generated, number: int, root: int) -> None:
             return
     fit = [one for one in table.rows if one.root == row.root]
     if table.is_tree and fit:
-        row.parents[-1] = random.choice(fit)
+        row.parents[ABOVE] = random.choice(fit)
     table.rows.append(row)
 
 
@@ -130,11 +141,27 @@ def sql(made: List[Generated]) -> str:
                 named = row.parents.get(place)
                 values += [None] * len(parent.types) if named is None else named.key
             if table.is_tree:
-                values.append(row.parents[-1].key[0] if -1 in row.parents else None)
+                values.append(row.parents[ABOVE].key[0] if ABOVE in row.parents else None)
             script.append(
                 "INSERT INTO %s VALUES (%s)"
                 % (quote(table.name), ", ".join("NULL" if v is None else literal(str(v)) for v in values))
             )
+    for table in made:
+        if table.back is not None:
+            mine = ["back " + name for name in table.back.key]
+            added = ["ADD %s %s" % (quote(name), type_) for name, type_ in zip(mine, table.back.types)]
+            script.append(
+                "ALTER TABLE %s %s, ADD %s DEFERRABLE INITIALLY DEFERRED"
+                % (quote(table.name), ", ".join(added), reference(mine, table.back))
+            )
+        for row in table.rows if table.back is not None else ():
+            if BACK in row.parents:
+                new = [
+                    "%s = %s" % (quote(name), literal(str(v))) for name, v in zip(mine, row.parents[BACK].key)
+                ]
+                script.append(
+                    "UPDATE %s SET %s WHERE nr = %d" % (quote(table.name), ", ".join(new), row.number)
+                )
     return "; ".join(script)
 
 
@@ -151,7 +178,8 @@ def rows_of(made: List[Generated], root: int) -> Dict[str, Set[int]]:
     waiting = list(found.values())
     for table, row in waiting:
         for place, named in row.parents.items():
-            parent = table if place == -1 else table.references[place][0]
+            parent = table if place == ABOVE else table.back if place == BACK else table.references[place][0]
+            assert parent is not None
             if (parent.name, named.number) not in found:
                 found[parent.name, named.number] = parent, named
                 waiting.append((parent, named))

@@ -1,0 +1,64 @@
+"""What is found of the tables of an application: their classes, and the references that leave a root's rows."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import List, Optional, Tuple
+
+from migration.discovery.belonging import Leaving
+from migration.discovery.references import Link
+from migration.model import Ownership, Root
+
+
+class Group(enum.Enum):
+    """Classes of tables, as the terminal names them."""
+
+    ROOT = "the root"
+    OWNED = "the root's"
+    OPEN = "open question"
+    REFERENCED = "referred to"
+    UNRELATED = "nobody's"
+    FOREIGN = "left behind"
+
+
+@dataclass(frozen=True)
+class Classed:
+    """A table, and what config.py will say of it. ``assumed``: of an open question the first answer.
+
+    ``rows``: as counted, or estimated; ``exact``: which of them.
+    """
+
+    name: str
+    group: Group
+    rule: Optional[Ownership]
+    assumed: Optional[Ownership]
+    reasons: Tuple[str, ...]
+    rows: int
+    exact: bool = False
+    left_behind: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Departure:
+    """A reference by which rows of a root name rows of others, or of nobody."""
+
+    link: Link
+    counts: Leaving
+
+
+@dataclass(frozen=True)
+class Classes:
+    """``tables``: parents before children, those without a place in TABLES last. ``links``: between tables of TABLES."""
+
+    root: Root
+    tables: Tuple[Classed, ...]
+    links: Tuple[Link, ...]
+    departures: Tuple[Departure, ...]
+
+    def of(self, *groups: Group) -> List[Classed]:
+        return [table for table in self.tables if table.group in groups]
+
+    @property
+    def migrated(self) -> List[Classed]:
+        return self.of(Group.ROOT, Group.OWNED, Group.OPEN, Group.REFERENCED)
