@@ -30,6 +30,7 @@ from migration.postgres.snapshot import Snapshot
 from migration.postgres.unchanged import Taken
 from migration.settings import Settings
 from migration.sqlite import publishing
+from migration.sqlite.integrity import looking_through
 from migration.sqlite.schema import read_schema
 from migration.validation import (
     checked_file,
@@ -125,12 +126,13 @@ def _checked(
             unchanged = since_export.unchanged_tables(context, taken)
             context = dataclasses.replace(context, digested=context.digested - unchanged)
         digests = stack.enter_context(since_export.digests(context))
+        integrity = None if is_sound else stack.enter_context(looking_through(file.other))
         if equal is not None and is_sound and equal.holds_for(context):
             tables = comparison.with_digests(context, equal.tables)
         else:
             with terminal.progress("validate", context.expected_rows) as advance:
                 tables = comparison.compare_tables(context, advance)
-        evidence = Evidence(context, tables, digests, is_sound)
+        evidence = Evidence(context, tables, digests, integrity)
         looked = run(CHECKS, evidence)
         return verdict.report_of(CHECKS, looked, evidence, file, timestamp, started)
 

@@ -16,10 +16,14 @@ from migration.validation.report import Database
 
 
 class CheckedFile(NamedTuple):
-    """``stamp``: of the file before it was opened. ``raw``: the file itself, None where it cannot be read."""
+    """``stamp``: of the file before it was opened. ``raw``: the file itself, None where it cannot be read.
+
+    ``other``: a second connection, for another thread.
+    """
 
     path: Path
     database: sqlite3.Connection
+    other: sqlite3.Connection
     stamp: Optional[publishing.Stamp]
     raw: Optional[BinaryIO]
 
@@ -44,8 +48,9 @@ def opened(path: Path) -> Iterator[CheckedFile]:
         stack.enter_context(errors(path))
         _fold_log(path)
         stamp, raw = publishing.stamp(path), _raw(path, stack)
-        database = stack.enter_context(connecting.opened(path))
-        yield CheckedFile(path, database, stamp, raw)
+        database, other = stack.enter_context(connecting.opened_twice(path))
+        other.text_factory = connecting.any_text
+        yield CheckedFile(path, database, other, stamp, raw)
 
 
 def _fold_log(path: Path) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set
 
 from migration.postgres.digests import Digest
+from migration.sqlite.integrity import Found
 from migration.validation.inputs import Context
 from migration.validation.report import Changes, CheckResult, Finding, TableResult
 
@@ -29,13 +30,14 @@ class Evidence(NamedTuple):
     """What every check is handed.
 
     ``tables``: table → what comparing it gave; ``digests``: table → the digest that PostgreSQL makes, for the tables
-    that may differ from the bundle's. ``sound``: the import has had SQLite look through this very file.
+    that may differ from the bundle's. ``integrity``: what SQLite finds as it looks through the file; None if the import
+    has had it look through this very file, and checked its references.
     """
 
     context: Context
     tables: Mapping[str, Compared]
     digests: "Mapping[str, Future[Digest]]"
-    sound: bool
+    integrity: "Optional[Future[Found]]"
 
 
 class Looked(NamedTuple):

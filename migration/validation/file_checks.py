@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
+from concurrent.futures import Future
 from typing import Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence, Tuple
 
 import msgspec
@@ -13,7 +14,7 @@ from migration import conversion
 from migration.model import Table
 from migration.sql import quote
 from migration.sqlite import connecting, mapping
-from migration.sqlite.integrity import foreign_key_violations, integrity_problems
+from migration.sqlite.integrity import Found, foreign_key_violations
 from migration.sqlite.mapping import TableMapping
 from migration.sqlite.schema import SchemaDifference, TargetColumn, describe_objects, differences
 from migration.validation import additions as beyond
@@ -41,14 +42,16 @@ def additions(evidence: Evidence) -> Looked:
 
 def integrity(evidence: Evidence) -> Looked:
     """SQLite finds its file sound."""
-    if evidence.sound:
+    if evidence.integrity is None:
         return Looked(note=BY_IMPORT)
-    return _looked(evidence, _pages, _unsound(evidence.context))
+    looked = _looked(evidence, _pages, _unsound(evidence.context, evidence.integrity))
+    failed = evidence.integrity.exception()
+    return looked if failed else looked._replace(seconds=evidence.integrity.result().seconds)
 
 
 def references(evidence: Evidence) -> Looked:
     """Every foreign key leads to a row."""
-    if evidence.sound:
+    if evidence.integrity is None:
         return Looked(note=BY_IMPORT)
     return _looked(evidence, lambda context: len(context.schema.foreign_keys), _dangling(evidence.context))
 
@@ -118,9 +121,9 @@ def _of_schema(found: SchemaDifference, context: Context) -> Finding:
     return Finding(check, message, found.table, error=context.fresh or not found.more)
 
 
-def _unsound(context: Context) -> Iterator[Finding]:
+def _unsound(context: Context, looking: "Future[Found]") -> Iterator[Finding]:
     try:
-        problems = integrity_problems(context.database)
+        problems = looking.result().problems
     except sqlite3.OperationalError as error:
         # an index of the application's may need its own collation or function
         message = "%s: SQLite cannot look through the whole file here: %s"
