@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import datetime
@@ -12,18 +11,16 @@ import shutil
 import sqlite3
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from migration.cli import terminal
 from migration.cli.log import log
 from migration.errors import ExitCode, MigrationError, ResourceError, SourceError, UsageError, error_of
-from migration.fleet import cluster, ledger, origin, results, room, selection, summary
+from migration.fleet import cluster, local_workers, origin, results, resuming, room, selection, summary
 from migration.fleet.cluster import Lost, Workers
 from migration.fleet.ledger import Ledger, Outcome, Pending
-from migration.fleet.origin import Origin
-from migration.fleet.results import folder_of
+from migration.fleet.summary import LISTED
 from migration.fleet.worker import Task, close_connections, fingerprint, migrate_users
 from migration.postgres import connecting, parameters, shared_rows
 from migration.postgres.representable import account_for
@@ -36,27 +33,50 @@ log = log.getChild("all_users")
 COMMON = ".shared"  # in the output folder, while a run lasts: what all users share
 TICK = 1.0  # seconds between two looks at PostgreSQL and the cluster
 LINE_SECONDS = 10.0  # between two lines of progress
-LISTED = 50  # failed users on the terminal; all are in the summary
-FEW = 5  # users in a line of the log
 WITHOUT_WORKERS = 60.0  # seconds
 IN_VAIN = 300.0  # seconds beyond the time limit of a task, until nothing is expected of its worker
 TASK_SECONDS = 0.5  # a task of several users takes about so long
 MOST_IN_TASK = 8  # users
 
 
-def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path, book: Ledger) -> int:
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """How all users are migrated; how each one is, ``Settings`` say.
+
+    ``users_from``: a file that names the users; None: everybody, or who is active if ``where_active``.
+    ``shared_snapshot``: all users are read at one instant. ``scheduler``: of a cluster; None: ``workers`` processes
+    of ``worker_memory`` bytes on this machine. ``user_timeout``: seconds. ``max_connections``: at least 2.
+    ``schema_path`` and ``postgres_url``: as on the command line, for workers on this machine and elsewhere.
+    """
+
+    output: Path
+    users_from: Optional[str]
+    where_active: bool
+    resume: bool
+    shared_snapshot: bool
+    scheduler: Optional[str]
+    workers: int
+    worker_memory: int
+    user_timeout: int
+    max_connections: int
+    schema_path: Optional[str]
+    postgres_url: Optional[str]
+
+
+def migrate_all(options: RunOptions, settings: Settings, book: Ledger) -> int:
     """Migrate everybody who is chosen, write the summary and return the exit code.
 
     Raises MigrationError where the run cannot begin or go on; the ledger and the summary say so, too.
     """
+    output = options.output
     with connecting.snapshot(settings) as db, _common_folder(output) as common:
         schema = read_schema(settings.schema_path)
         account_for(db, settings, schema)
-        users = selection.users(db, settings, arguments.users_from, arguments.where_active)
+        users = selection.users(db, settings, options.users_from, options.where_active)
         of = origin.origin_of(db, settings, schema)
         where = parameters.masked(settings.postgres)
-        _require_same_origin(book, of, where, output, arguments.resume)
-        snapshot = None if arguments.no_shared_snapshot else db.share()
+        resuming.require_same_origin(book, of, where, output, options.resume)
+        snapshot = db.share() if options.shared_snapshot else None
         run = book.begin(
             db.visible() if snapshot else None,
             db.value("SELECT to_json(now() AT TIME ZONE 'UTC')::text").strip('"') + "Z",
@@ -65,7 +85,10 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
             of,
         )
         try:
-            total = _choose(book, run, users, arguments, settings, output)
+            _enter(book, run, users, options, settings)
+            if options.resume:
+                resuming.verify_done(book, run, settings, output)
+            total = book.count(run, "pending")
             if total:
                 log.info("run %d: %d users to migrate", run, total)
                 with results.errors(common):
@@ -80,65 +103,32 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
                     db.visible(),
                     origin.as_text(of.database),
                     fingerprint(settings),
-                    arguments.schema_path,
+                    options.schema_path,
                     settings.skip_orphans,
                     settings.strict,
-                    arguments.user_timeout,
+                    options.user_timeout,
                 )
-                with _workers(arguments) as workers:
-                    _migrate(_Run(book, run, total, db, settings, workers, task, arguments.max_connections))
+                with _workers(options) as workers:
+                    _migrate(_Run(book, run, total, db, settings, workers, task, options.max_connections))
                 _require_all_ended(book, run)
+            else:
+                log.info(
+                    "all %d users were done before; their files were verified", book.done_before(run).users
+                )
         except BaseException as error:
             # On a full disk, say, neither can be written; the first error counts.
             with contextlib.suppress(MigrationError, sqlite3.Error):
                 book.end(run, *_reason(error))
-                summary.write(book, output, _relative)
+                summary.write(book, output)
             log.warning("run %d stopped: --resume migrates who is not yet done", run)
             raise
     failed = book.count(run, "failed")
     code = ExitCode.DIFFERENCES if failed else ExitCode.DONE
     book.end(run, code)
-    for path in summary.write(book, output, _relative):
+    for path in summary.write(book, output):
         log.info("summary written to %s", path)
-    _show(book, run, output)
+    summary.show(book, run, output)
     return code
-
-
-def _require_same_origin(book: Ledger, now: Origin, where: str, output: Path, resume: bool) -> None:
-    """Raises MigrationError (exit 2) where the folder's users are not of this database, or not to be resumed.
-
-    Without ``--resume`` another schema or configuration replaces what is there; another database never does.
-    """
-    for before in book.before():
-        if before.origin is not None and not before.origin.database.is_same(now.database):
-            raise UsageError(
-                "%s holds users of another database: run %d read %s, this one would read %s"
-                % (output, before.run, before.source, where)
-                + (", which is not the same database any more" if before.source == where else ""),
-                "choose another --output-dir, or name the database of that run with --postgres-url",
-            )
-    for before in book.origins_of_done() if resume else ():
-        changed = [
-            what
-            for what, is_changed in (
-                ("SQLite schema", before.origin is not None and before.origin.schema != now.schema),
-                (
-                    "configuration (config.py)",
-                    before.origin is not None and before.origin.config != now.config,
-                ),
-            )
-            if is_changed
-        ]
-        if changed:
-            raise UsageError(
-                "users in %s were done with another %s, by run %d"
-                % (output, " and ".join(changed), before.run),
-                "leave --resume away to migrate everybody again, or choose another --output-dir, or take the old one back",
-            )
-
-
-def _relative(user: str) -> str:
-    return folder_of(Path(), user).name
 
 
 def _reason(error: BaseException) -> Tuple[Optional[int], str]:
@@ -150,73 +140,25 @@ def _reason(error: BaseException) -> Tuple[Optional[int], str]:
     return None, "internal error: " + type(error).__name__
 
 
-def _choose(
-    book: Ledger,
-    run: int,
-    users: Iterable[str],
-    arguments: argparse.Namespace,
-    settings: Settings,
-    output: Path,
-) -> int:
-    """Enter the users in the ledger; returns how many are to be migrated. Raises MigrationError (exit 3) for none."""
-    if not book.want(users, run, arguments.resume):
+def _enter(book: Ledger, run: int, users: Iterable[str], options: RunOptions, settings: Settings) -> None:
+    """Enter the users in the ledger. Raises MigrationError (exit 3) for none, exit 2 where two would share a folder."""
+    if not book.want(users, run, options.resume):
         raise SourceError(
             "no %susers in table %s of %s"
             % (
-                "active " if arguments.where_active else "",
+                "active " if options.where_active else "",
                 settings.root.name,
                 parameters.masked(settings.postgres),
             ),
             "check the database and its schema: --postgres-url, and POSTGRES_SCHEMA in config.py",
         )
-    alike = book.alike(run) if results.ignores_case(output) else []
+    alike = book.alike(run) if results.ignores_case(options.output) else []
     if alike:
         raise UsageError(
             "users whose ids differ in capitals alone would share a folder in %s: %s"
-            % (output, ", ".join(alike[:LISTED])),
+            % (options.output, ", ".join(alike[:LISTED])),
             "choose an --output-dir on a file system that tells capitals apart",
         )
-    if arguments.resume:
-        _look_through(book, run, settings, output)
-    total = book.count(run, "pending")
-    if not total:
-        log.info("all %d users were done before; their files were verified", book.done_before(run).users)
-    return total
-
-
-def _look_through(book: Ledger, run: int, settings: Settings, output: Path) -> None:
-    """Have those done again whose files are not as they were made, or of whom more is asked now."""
-    again: Dict[str, List[str]] = {}  # reason → users
-    done = book.users(run, "done")
-    with terminal.progress("verify", book.count(run, "done"), "users") as advance, ThreadPoolExecutor(
-        cluster.cores()
-    ) as pool:
-        while True:
-            page = list(itertools.islice(done, ledger.PAGE))
-            if not page:
-                break
-            reasons = pool.map(lambda user: _reason_to_repeat(user, settings, output), page)
-            for user, reason in zip(page, reasons):
-                if reason is not None:
-                    again.setdefault(reason, []).append(user["user_id"])
-            advance(len(page))
-    for reason, users in sorted(again.items()):
-        book.again(users)
-        more = ", …" if len(users) > FEW else ""
-        if reason == results.CHANGED:
-            reason += ", and what is there now is kept in %s of their folders" % results.BACKUPS
-        log.warning("%d users are done again, as %s: %s%s", len(users), reason, ", ".join(users[:FEW]), more)
-
-
-def _reason_to_repeat(user: Mapping[str, Any], settings: Settings, output: Path) -> Optional[str]:
-    made = ledger.made_of(user)
-    if made is None:
-        return "an earlier version of the suite did not note what was made"
-    if user["left_out"] and not settings.skip_orphans:
-        return "rows were left out by --orphans skip"
-    if user["warnings"] and settings.strict:
-        return "the validation had warnings, which --strict makes errors"
-    return results.difference(folder_of(output, user["user_id"]), made)
 
 
 def _require_all_ended(book: Ledger, run: int) -> None:
@@ -243,21 +185,18 @@ def _common_folder(output: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _workers(arguments: argparse.Namespace) -> Iterator[Workers]:
-    if arguments.scheduler is not None:
-        with cluster.remote(arguments.scheduler, migrate_users.__module__) as workers:
+def _workers(options: RunOptions) -> Iterator[Workers]:
+    if options.scheduler is not None:
+        with cluster.remote(options.scheduler, migrate_users.__module__) as workers:
             try:
                 yield workers
             finally:
                 workers.everywhere(close_connections)  # they go on living, without our connections
         return
-    count = worker_count(arguments)
-    with _inherited(arguments.postgres_url), cluster.local(count, arguments.worker_memory) as workers:
+    with _inherited(options.postgres_url), local_workers.started(
+        options.workers, options.worker_memory
+    ) as workers:
         yield workers
-
-
-def worker_count(arguments: argparse.Namespace) -> int:
-    return int(min(arguments.workers or cluster.cores(), arguments.max_connections - 1))
 
 
 @contextlib.contextmanager
@@ -441,23 +380,3 @@ class _Progress:
             "%d of %d users, %d failed, %.1f a second, about %s left",
             self._done, self._total, self._failed, speed, left,
         )  # fmt: skip
-
-
-def _show(book: Ledger, run: int, output: Path) -> None:
-    """The numbers of this run, and who failed."""
-    done, before, failed = book.migrated(run), book.done_before(run), book.count(run, "failed")
-    rows = [("done", *done), ("done before", *before), ("failed", failed, None, None)]
-    title = "Migrated to %s: %d users, %d failed" % (output, done.users, failed)
-    if before.users:
-        title += "; %d done before, their files verified" % before.users
-    else:
-        del rows[1]
-    terminal.summary(title, ("state", "users", "rows", "bytes"), rows)
-    if failed:
-        listed = list(itertools.islice(book.users(run, "failed"), LISTED))
-        terminal.summary(
-            "Failed" if failed <= LISTED else "Failed, the first %d of %d" % (LISTED, failed),
-            ("user", "exit code", "error"),
-            [(row["user_id"], str(row["exit_code"] or ""), row["error"]) for row in listed],
-            even_if_quiet=True,
-        )

@@ -1,0 +1,88 @@
+"""What ``--resume`` leaves as it is: users of the same database, done in the same way, whose files are as they were made."""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional
+
+from migration.cli import terminal
+from migration.cli.log import log
+from migration.errors import UsageError
+from migration.fleet import cluster, ledger, results
+from migration.fleet.ledger import Ledger
+from migration.fleet.origin import Origin
+from migration.settings import Settings
+
+log = log.getChild("all_users")
+
+FEW = 5  # users in a line of the log
+
+
+def require_same_origin(book: Ledger, now: Origin, where: str, output: Path, resume: bool) -> None:
+    """Raises MigrationError (exit 2) where the folder's users are not of this database, or not to be resumed.
+
+    Without ``--resume`` another schema or configuration replaces what is there; another database never does.
+    """
+    for before in book.before():
+        if before.origin is not None and not before.origin.database.is_same(now.database):
+            raise UsageError(
+                "%s holds users of another database: run %d read %s, this one would read %s"
+                % (output, before.run, before.source, where)
+                + (", which is not the same database any more" if before.source == where else ""),
+                "choose another --output-dir, or name the database of that run with --postgres-url",
+            )
+    for before in book.origins_of_done() if resume else ():
+        changed = [
+            what
+            for what, is_changed in (
+                ("SQLite schema", before.origin is not None and before.origin.schema != now.schema),
+                (
+                    "configuration (config.py)",
+                    before.origin is not None and before.origin.config != now.config,
+                ),
+            )
+            if is_changed
+        ]
+        if changed:
+            raise UsageError(
+                "users in %s were done with another %s, by run %d"
+                % (output, " and ".join(changed), before.run),
+                "leave --resume away to migrate everybody again, or choose another --output-dir, or take the old one back",
+            )
+
+
+def verify_done(book: Ledger, run: int, settings: Settings, output: Path) -> None:
+    """Have those done again whose files are not as they were made, or of whom more is asked now."""
+    again: Dict[str, List[str]] = {}  # reason → users
+    done = book.users(run, "done")
+    with terminal.progress("verify", book.count(run, "done"), "users") as advance, ThreadPoolExecutor(
+        cluster.cores()
+    ) as pool:
+        while True:
+            page = list(itertools.islice(done, ledger.PAGE))
+            if not page:
+                break
+            reasons = pool.map(lambda user: _reason_to_repeat(user, settings, output), page)
+            for user, reason in zip(page, reasons):
+                if reason is not None:
+                    again.setdefault(reason, []).append(user["user_id"])
+            advance(len(page))
+    for reason, users in sorted(again.items()):
+        book.again(users)
+        more = ", …" if len(users) > FEW else ""
+        if reason == results.CHANGED:
+            reason += ", and what is there now is kept in %s of their folders" % results.BACKUPS
+        log.warning("%d users are done again, as %s: %s%s", len(users), reason, ", ".join(users[:FEW]), more)
+
+
+def _reason_to_repeat(user: Mapping[str, Any], settings: Settings, output: Path) -> Optional[str]:
+    made = ledger.made_of(user)
+    if made is None:
+        return "an earlier version of the suite did not note what was made"
+    if user["left_out"] and not settings.skip_orphans:
+        return "rows were left out by --orphans skip"
+    if user["warnings"] and settings.strict:
+        return "the validation had warnings, which --strict makes errors"
+    return results.difference(results.folder_of(output, user["user_id"]), made)
