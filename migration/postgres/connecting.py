@@ -23,7 +23,7 @@ from migration.postgres.snapshot import Snapshot, pinned_settings, waited_for
 from migration.postgres.waits import Guard
 from migration.settings import Settings
 
-log = logging.getLogger("migration.source")
+log = logging.getLogger(__name__)
 
 APPLICATION = "theprogram_migration"
 CONNECT_SECONDS = "10"

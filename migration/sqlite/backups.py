@@ -17,7 +17,7 @@ from migration.sqlite.connecting import resolved
 from migration.sqlite.errors import errors, failed
 from migration.sqlite.integrity import problems_of_old
 
-log = logging.getLogger("migration.target")
+log = logging.getLogger(__name__)
 
 _BACKUP_NAME = "theprogram_backup_%Y%m%d_%H%M%S.db"  # local time
 

@@ -13,7 +13,7 @@ from typing import Callable, Iterator, List
 from migration.sqlite import old_files
 from migration.sqlite.errors import CANTOPEN, IOERR, READONLY, code_of, errors, failed
 
-log = logging.getLogger("migration.target")
+log = logging.getLogger(__name__)
 
 CACHE = (
     8192  # kilobytes of SQLite's page cache: a larger one does not fit the processor's cache and is slower

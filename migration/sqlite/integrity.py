@@ -16,7 +16,7 @@ from migration.sqlite import connecting, old_files
 from migration.sqlite.connecting import connected
 from migration.sqlite.errors import CORRUPT, ERROR, NOTADB, code_of, failed, in_use
 
-log = logging.getLogger("migration.target")
+log = logging.getLogger(__name__)
 
 LISTED = 10
 

@@ -13,6 +13,7 @@ from migration.validation.report import Changes, CheckResult, Finding, TableResu
 
 # Findings that count for the check of their own name, whichever check comes across them
 OF_THEIR_OWN = ("counts", "isolation", "source", "additions")
+OF_NO_CHECK = ("orphans",)  # what --orphans skip left out: a warning that no check is charged with
 
 
 class Compared(NamedTuple):
@@ -81,9 +82,7 @@ def results(checks: Sequence[Check], looked: Mapping[str, Looked], strict: bool)
     for name, found in looked.items():
         for finding in found.findings:
             counts = errors if finding.error or strict else warnings
-            if (
-                finding.check != "orphans"
-            ):  # an option's doing: it stands among the warnings, and is no check's
+            if finding.check not in OF_NO_CHECK:
                 counts[finding.check if finding.check in OF_THEIR_OWN else name] += finding.count
     return [
         CheckResult(

@@ -12,7 +12,6 @@ from migration import conversion
 from migration.bundle.damage import damaged
 from migration.bundle.reading import Reader
 from migration.bundle.records import Block, in_blocks
-from migration.errors import MigrationError
 from migration.model import Table
 from migration.postgres.digests import Digest, Digester
 from migration.sql import quote
@@ -26,7 +25,7 @@ from migration.validation.rendering import rendered
 from migration.validation.report import PREFIXES, Finding, Listing, TableResult
 from migration.validation.walking import ComparedBlock
 
-log = logging.getLogger("migration.validate")
+log = logging.getLogger(__name__)
 
 
 def contents(evidence: Evidence) -> Looked:
@@ -140,21 +139,14 @@ class _Walked(NamedTuple):
     findings: List[Finding]
 
 
-def repeated_key(table: str) -> MigrationError:
-    return damaged("%s has two records of the same primary key" % table)
-
-
 def _walk_in_any_order(
     context: Context, table: Table, mapped: TableMapping, advance: Callable[[int], None]
 ) -> _Walked:
     """Compare in key order if both sides have one, else sort both first."""
-    if context.key(table, mapped, context.compared).ordered:
-        with contextlib.suppress(walking.Unordered):
-            return _walk(context, table, mapped, advance, ordered=True)
-    try:
-        return _walk(context, table, mapped, advance, ordered=False)
-    except walking.Unordered:
-        raise repeated_key(table.name) from None
+    ordered = context.key(table, mapped, context.compared).ordered
+    return walking.in_any_order(
+        lambda in_order: _walk(context, table, mapped, advance, in_order), table.name, ordered
+    )
 
 
 def _walk(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,12 +17,11 @@ from migration.sqlite import mapping
 from migration.sqlite.mapping import TableMapping
 from migration.validation import pairing, record_changes, walking
 from migration.validation.checks import Evidence, Looked, since
-from migration.validation.comparison import repeated_key
 from migration.validation.inputs import Context
 from migration.validation.isolation import rows_of_others
 from migration.validation.report import PREFIXES, Changes, Finding
 
-log = logging.getLogger("migration.validate")
+log = logging.getLogger(__name__)
 
 
 def unchanged_tables(context: Context, taken: unchanged.Taken) -> FrozenSet[str]:
@@ -75,7 +75,9 @@ def changed_tables(evidence: Evidence) -> Looked:
             continue
         if evidence.digests[table.name].result() != evidence.tables[table.name].digest:
             ordered, mapped = _mapped(context, table)
-            changed = _changes_in_any_order(context, table, mapped, ordered)
+            changed = walking.in_any_order(
+                functools.partial(_changes, context, table, mapped), table.name, ordered
+            )
             if changed:
                 changes[table.name] = changed
             findings += _findings(context, table, mapped, changed)
@@ -119,17 +121,6 @@ def _findings(context: Context, table: Table, mapped: TableMapping, changes: Cha
         message = PREFIXES["isolation"] + ": %s %s of the bundle is another user's now"
         for row in rows_of_others(context, table, mapped, changes.removed.ids):
             yield Finding("isolation", message % (table.name, row), table.name, row)
-
-
-def _changes_in_any_order(context: Context, table: Table, mapped: TableMapping, ordered: bool) -> Changes:
-    """Compare the bundle's records with PostgreSQL's in the order of their key, else sorted first."""
-    if ordered:
-        with contextlib.suppress(walking.Unordered):
-            return _changes(context, table, mapped, True)
-    try:
-        return _changes(context, table, mapped, False)
-    except walking.Unordered:
-        raise repeated_key(table.name) from None
 
 
 def _changes(context: Context, table: Table, mapped: TableMapping, ordered: bool) -> Changes:

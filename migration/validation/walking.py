@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
+from migration.bundle.damage import damaged
 from migration.sql import quote
 from migration.sqlite.mapping import Copied
 
+Walked = TypeVar("Walked")
 Row = Tuple[Any, ...]
 Describe = Callable[[Any], str]
 
@@ -36,6 +39,20 @@ class ComparedBlock:
 
 class Unordered(Exception):
     """Records and rows do not come in the order of one key that is unique on both sides."""
+
+
+def in_any_order(walk: Callable[[bool], Walked], table: str, ordered: bool) -> Walked:
+    """``walk(True)``, if both sides seem ordered by one key and prove to be; else ``walk(False)``, which sorts them.
+
+    Raises BundleError for two records of one key.
+    """
+    if ordered:
+        with contextlib.suppress(Unordered):
+            return walk(True)
+    try:
+        return walk(False)
+    except Unordered:
+        raise damaged("%s has two records of the same primary key" % table) from None
 
 
 MISSING = "is missing in SQLite"
