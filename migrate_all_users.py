@@ -6,7 +6,7 @@
     python migrate_all_users.py --output-dir migrated --users-from FILE      these users alone
     python migrate_all_users.py --output-dir migrated --scheduler tcp://…    on the workers of a cluster
 
-All users are read at one instant. One that fails stops no other: the run ends with exit code 1 and the list.
+All users are read at one instant. One user's failure does not stop the others; the run then lists it and exits with 1.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Dask: workers that are handed one user after another, wherever they run.
+"""The tasks that Dask's workers run, on this machine or on a cluster.
 
-Dask is imported when it is needed, and nothing else of the suite needs it.
+Dask is imported inside functions: only runs of all users need it.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ def unusable(message: str, hint: Optional[str] = None) -> MigrationError:
 
 
 def require() -> None:
-    """Raises MigrationError (exit 70) where Dask is not installed."""
+    """Raises ResourceError if Dask is not installed."""
     packages.require(packages.FOR_MANY)
 
 
 class Workers:
-    """A client of a scheduler, with the tasks under way. ``none_left``: what it means that there is no worker any more."""
+    """A client of a scheduler, with the tasks under way. ``none_left``: the error to raise once it has no worker."""
 
     def __init__(
         self, client: Any, none_left: MigrationError, look: Callable[[], None] = lambda: None
     ) -> None:
         self.none_left = none_left
-        self._look = look  # what is done now and then
+        self._look = look  # called at each look at the scheduler
         self._client = client
         self._token = uuid.uuid4().hex[:8]  # a scheduler may know the tasks of other runs
         self._ended: "queue.Queue[Any]" = queue.Queue()
@@ -67,7 +67,7 @@ class Workers:
         self._tasks: Dict[Any, Sequence[Any]] = {}  # future → names
 
     def threads(self) -> int:
-        """How many tasks can run at once. Raises MigrationError (exit 2) where the scheduler has gone."""
+        """How many tasks can run at once. Raises UsageError if the scheduler has gone."""
         self._look()
         try:
             return sum(_asked(self._client, self._client.scheduler.ncores).values())
@@ -86,7 +86,7 @@ class Workers:
     def submit(
         self, tasks: Sequence[Sequence[Any]], task: Callable[[Any, Sequence[Any]], object], common: object
     ) -> None:
-        """Run ``task(common, names)`` for each sequence of names on any worker. One message for many costs little more."""
+        """Run ``task(common, names)`` for each sequence of names on any worker."""
         keys = ["migrate-%s-%d" % (self._token, next(self._number)) for _ in tasks]
         futures = self._client.map(task, [common] * len(tasks), tasks, key=keys, pure=False)
         for names, future in zip(tasks, futures):
@@ -94,9 +94,9 @@ class Workers:
             future.add_done_callback(self._ended.put)
 
     def results(self, seconds: float) -> List[Tuple[Sequence[Any], Any]]:
-        """Names and result of each task that has ended, at least of one if any does within this time.
+        """Names and result of each task that has ended; empty if none ends within ``seconds``.
 
-        ``Lost`` stands for the result of a task that has none.
+        ``Lost`` is the result of a task that has none of its own.
         """
         ended: List[Any] = []
         with contextlib.suppress(queue.Empty):
@@ -108,16 +108,16 @@ class Workers:
         done = [future for future in ended if future.status == "finished"]
         results.update(self._gathered(done))
         for future in ended:
-            if future not in results:  # it ended with a worker that has died since, and is begun again
+            if future not in results:  # its result died with its worker, so Dask runs it again
                 future.add_done_callback(self._ended.put)
         return [(self._tasks.pop(future), result) for future, result in results.items()]
 
     def _gathered(self, done: Sequence[Any]) -> Dict[Any, Any]:
-        """The results of tasks that have ended, of those that the workers still have."""
+        """The results of ended tasks, except those whose worker has died."""
         if not done:
             return {}
         try:
-            # A result that was lost with its worker is waited for.
+            # Dask computes a result that died with its worker again, and this call waits for it.
             found = self._client.sync(self._client._gather, done, callback_timeout=ANSWER_SECONDS)
             return dict(zip(done, found))
         except (TimeoutError, asyncio.TimeoutError):
@@ -141,7 +141,7 @@ class Workers:
 
 
 def _asked(client: Any, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """What scheduler or workers answer. Raises MigrationError (exit 2) where they do not: they may be frozen."""
+    """What scheduler or workers answer. Raises UsageError if they do not answer; they may be frozen."""
     try:
         return client.sync(function, *arguments, callback_timeout=ANSWER_SECONDS, **named)
     except (TimeoutError, asyncio.TimeoutError):
@@ -167,7 +167,7 @@ def _lost(future: Any) -> Lost:
 def remote(scheduler: str, module: str) -> Iterator[Workers]:
     """The workers of a scheduler. TLS and its files are Dask's configuration, such as DASK_DISTRIBUTED__COMM__TLS__*.
 
-    Raises MigrationError (exit 2) where it cannot be reached, has no worker, or one that cannot import ``module``.
+    Raises UsageError if it cannot be reached, has no worker, or a worker cannot import ``module``.
     """
     with quiet():
         from distributed import Client
@@ -187,11 +187,11 @@ def remote(scheduler: str, module: str) -> Iterator[Workers]:
                     "the scheduler at %s has no workers" % scheduler,
                     "dask worker %s --nthreads 1" % scheduler,
                 ) from None
-            # A lambda is sent as it is, for workers that have nothing of ours.
+            # Dask sends a lambda by its code, which works where the suite is not installed.
             parts = module.split(".")
             parents = [
                 ".".join(parts[: end + 1]) for end in range(len(parts))
-            ]  # each is looked for in the one before
+            ]  # find_spec needs the parents first
             able = _asked(
                 client,
                 client._run,
@@ -214,8 +214,8 @@ def remote(scheduler: str, module: str) -> Iterator[Workers]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Dask's own log says in many lines what we say in one."""
-    importlib.import_module("distributed")  # which sets its loggers up
+    """Silence the loggers of Dask during the block: our own messages say the same in fewer lines."""
+    importlib.import_module("distributed")  # this creates its loggers
     names = [
         name
         for name in logging.root.manager.loggerDict
@@ -233,7 +233,7 @@ def quiet() -> Iterator[None]:
 
 
 def cores() -> int:
-    """How many this process may use, by affinity and control group."""
+    """The number of processor cores that this process may use, by affinity and control group."""
     from dask.system import CPU_COUNT
 
     return int(CPU_COUNT)

@@ -1,4 +1,4 @@
-"""The coordinator of a run of all users: who is to be migrated, one snapshot for all, tasks for workers, the ledger."""
+"""Coordinate a run of all users: share one snapshot, hand users to workers, record outcomes in the ledger."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from migration.sqlite.schema import read_schema
 
 log = log.getChild("all_users")
 
-COMMON = ".shared"  # in the output folder, while a run lasts: what all users share
+COMMON = ".shared"  # folder in the output folder, during a run: what all users share
 TICK = 1.0  # seconds between two looks at PostgreSQL and the cluster
 LINE_SECONDS = 10.0  # between two lines of progress
-WITHOUT_WORKERS = 60.0  # seconds
-IN_VAIN = 300.0  # seconds beyond the time limit of a task, until nothing is expected of its worker
-TASK_SECONDS = 0.5  # a task of several users takes about so long
+WITHOUT_WORKERS = 60.0  # seconds without any worker, until the run stops
+IN_VAIN = 300.0  # seconds beyond the time limit of a task, until its worker counts as hung
+TASK_SECONDS = 0.5  # what a task of several users should take
 MOST_IN_TASK = 8  # users
 
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """How all users are migrated; how each one is, ``Settings`` say.
+    """What concerns the run as a whole; ``Settings`` hold what concerns each user.
 
-    ``users_from``: a file that names the users; None: everybody, or who is active if ``where_active``.
-    ``shared_snapshot``: all users are read at one instant. ``scheduler``: of a cluster; None: ``workers`` processes
+    ``users_from``: a file that names the users; None: all users, or the active ones if ``where_active``.
+    ``shared_snapshot``: all users are read at one instant. ``scheduler``: URL of a cluster's; None: start ``workers`` processes
     of ``worker_memory`` bytes on this machine. ``user_timeout``: seconds. ``max_connections``: at least 2.
-    ``schema_path`` and ``postgres_url``: as on the command line, for workers on this machine and elsewhere.
+    ``schema_path`` (for all workers) and ``postgres_url`` (for local ones): as given on the command line.
     """
 
     output: Path
@@ -64,9 +64,9 @@ class RunOptions:
 
 
 def migrate_all(options: RunOptions, settings: Settings, book: Ledger) -> int:
-    """Migrate everybody who is chosen, write the summary and return the exit code.
+    """Migrate the chosen users, write the summary and return the exit code.
 
-    Raises MigrationError where the run cannot begin or go on; the ledger and the summary say so, too.
+    Raises MigrationError if the run cannot begin or go on; ledger and summary then say so too.
     """
     output = options.output
     with connecting.snapshot(settings) as db, _common_folder(output) as common:
@@ -116,7 +116,7 @@ def migrate_all(options: RunOptions, settings: Settings, book: Ledger) -> int:
                     "all %d users were done before; their files were verified", book.done_before(run).users
                 )
         except BaseException as error:
-            # On a full disk, say, neither can be written; the first error counts.
+            # On a full disk, for example, neither can be written; the first error counts.
             with contextlib.suppress(MigrationError, sqlite3.Error):
                 book.end(run, *_reason(error))
                 summary.write(book, output)
@@ -132,7 +132,7 @@ def migrate_all(options: RunOptions, settings: Settings, book: Ledger) -> int:
 
 
 def _reason(error: BaseException) -> Tuple[Optional[int], str]:
-    """Exit code and words for the ledger; a bug has no code."""
+    """Exit code (None for a bug) and message for the ledger."""
     if isinstance(error, MigrationError):
         return int(error.exit_code), error.logged
     if isinstance(error, KeyboardInterrupt):
@@ -141,7 +141,7 @@ def _reason(error: BaseException) -> Tuple[Optional[int], str]:
 
 
 def _enter(book: Ledger, run: int, users: Iterable[str], options: RunOptions, settings: Settings) -> None:
-    """Enter the users in the ledger. Raises MigrationError (exit 3) for none, exit 2 where two would share a folder."""
+    """Enter the users in the ledger. Raises SourceError for none, UsageError if two would share a folder."""
     if not book.want(users, run, options.resume):
         raise SourceError(
             "no %susers in table %s of %s"
@@ -171,7 +171,7 @@ def _require_all_ended(book: Ledger, run: int) -> None:
 
 @contextlib.contextmanager
 def _common_folder(output: Path) -> Iterator[Path]:
-    """A folder for what all users of this run share; what a killed run left is removed."""
+    """Make a folder for what all users of this run share. Remove what a killed run left."""
     common = output / COMMON
     results.require_no_link(common)
     shutil.rmtree(str(common), ignore_errors=True)
@@ -191,7 +191,7 @@ def _workers(options: RunOptions) -> Iterator[Workers]:
             try:
                 yield workers
             finally:
-                workers.everywhere(close_connections)  # they go on living, without our connections
+                workers.everywhere(close_connections)  # a cluster's workers outlive this run
         return
     with _inherited(options.postgres_url), local_workers.started(
         options.workers, options.worker_memory
@@ -201,7 +201,7 @@ def _workers(options: RunOptions) -> Iterator[Workers]:
 
 @contextlib.contextmanager
 def _inherited(url: Optional[str]) -> Iterator[None]:
-    """An URL of our command line in the environment of the processes that we start, and nowhere else."""
+    """Put the URL from our command line into the environment during the block, for the processes started in it."""
     if url is None:
         yield
         return
@@ -217,7 +217,7 @@ def _inherited(url: Optional[str]) -> Iterator[None]:
 
 
 class _Run(NamedTuple):
-    """One run over the users that its ledger lists."""
+    """What the functions below need of one run."""
 
     book: Ledger
     number: int
@@ -230,7 +230,7 @@ class _Run(NamedTuple):
 
 
 def _migrate(run: _Run) -> None:
-    """Hand out users, a window of them at a time, until all have an outcome. Raises MigrationError where that cannot be."""
+    """Hand out users, a window at a time, until all have an outcome. Raises MigrationError if the run must stop."""
     waiting = _Waiting(run.book.pending(run.number))
     progress = _Progress(run.total)
     looked, with_workers, capacity = 0.0, time.monotonic(), 0
@@ -241,9 +241,8 @@ def _migrate(run: _Run) -> None:
                 _require_snapshot(run)
                 run.db.require_nobody_waits()
                 before, capacity = capacity, run.workers.threads()
-                if (
-                    before < run.max_connections <= capacity
-                ):  # more than may be: none keeps its connection now
+                # With more workers than connections, none may keep an idle one.
+                if before < run.max_connections <= capacity:
                     run.workers.everywhere(close_connections)
                 looked = time.monotonic()
                 with_workers = looked if capacity else with_workers
@@ -268,13 +267,13 @@ def _migrate(run: _Run) -> None:
                 advance(1)
             if fatal is not None:
                 run.workers.cancel()
-                _require_snapshot(run)  # which says why, if it is gone
+                _require_snapshot(run)  # a lost snapshot is the better explanation
                 raise error_of(ExitCode(fatal.exit_code or ExitCode.USAGE))(fatal.error or "", fatal.hint)
             progress.say()
 
 
 def _require_progress(run: _Run, silent: float) -> None:
-    """Raises MigrationError (exit 70) where workers are there and none gives a result, though each has a time limit."""
+    """Raises ResourceError if no worker has given a result for longer than the time limit of its task."""
     limit = run.task.seconds * max(1, run.workers.largest) + IN_VAIN
     if silent > limit:
         run.workers.cancel()
@@ -285,9 +284,9 @@ def _require_progress(run: _Run, silent: float) -> None:
 
 
 def _hand_out(run: _Run, waiting: _Waiting, capacity: int, seconds: float) -> None:
-    """Fill the window. The next tasks wait at the workers, unless that would be more connections than may be.
+    """Fill the window. Workers queue a next task, unless there are more workers than connections allowed.
 
-    ``seconds``: what a user has taken so far on average; quick ones go several in a task, which costs Dask less.
+    ``seconds``: the average time of a user so far. Several quick users share a task, which costs Dask less.
     """
     budget = run.max_connections - 1
     keep = capacity <= budget
@@ -300,7 +299,7 @@ def _hand_out(run: _Run, waiting: _Waiting, capacity: int, seconds: float) -> No
 
 
 class _Waiting:
-    """Users to hand out: in tasks of several, but each alone whose task has ended its workers."""
+    """Users to hand out, several in a task; those whose task killed its workers come one by one."""
 
     def __init__(self, users: Iterator[Pending]) -> None:
         self._users = users
@@ -318,7 +317,7 @@ class _Waiting:
 
 
 def _outcomes(users: Sequence[Pending], result: object, waiting: _Waiting) -> List[Outcome]:
-    """What a task came to. Where it ended each worker that took it, the users are tried one by one."""
+    """The outcomes of a task. If it killed every worker that ran it, its users are tried one by one."""
     if isinstance(result, list):
         return result
     assert isinstance(result, Lost)
@@ -331,7 +330,7 @@ def _outcomes(users: Sequence[Pending], result: object, waiting: _Waiting) -> Li
 
 
 def _require_snapshot(run: _Run) -> None:
-    """Raises MigrationError (exit 3) where the connection has ended that holds the snapshot of all users."""
+    """Raises SourceError if the connection that holds the snapshot of all users has ended."""
     try:
         with connecting.opened(run.settings, run.db):
             run.db.value("SELECT 1")
@@ -344,7 +343,7 @@ def _require_snapshot(run: _Run) -> None:
 
 
 class _Progress:
-    """A line of progress now and then, where there is no terminal to draw a bar on."""
+    """Log a line of progress now and then if there is no terminal for a progress bar."""
 
     def __init__(self, total: int) -> None:
         self._total = total

@@ -1,4 +1,4 @@
-"""Worker processes on this machine: what they need, how they start, and that they end."""
+"""Worker processes on this machine: check that there is room for them, start them, replace hung ones, end them."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ except ImportError:  # Windows
 CLOSE_SECONDS = 10
 DASHBOARD_PORT = 8787
 START_SECONDS = 60  # for a worker process on this machine
-SETTLED_SECONDS = 3  # without one that is still starting
-SILENT_SECONDS = 60  # without a sign of life from one, until another takes its place
-LEAST_MEMORY = 200 * 10**6  # bytes: a worker takes some 100 MB
-FILES, FILES_OF_WORKER = 60, 20  # that the coordinator has open, and more for each worker
+SETTLED_SECONDS = 3  # to wait on when no process is still starting
+SILENT_SECONDS = 60  # without a heartbeat, until a worker is killed and replaced
+LEAST_MEMORY = 200 * 10**6  # bytes; a worker takes about 100 MB
+FILES, FILES_OF_WORKER = 60, 20  # open files of the coordinator, and for each worker
 
 
 _UNITS = {"": 1, "k": 1, "M": 2, "G": 3, "T": 4}
 
 
 def bytes_of(text: str) -> int:
-    """A size as ``1GB``, ``1.5 GiB`` or ``500 MB``. Raises ValueError, with words, where it is none or too little."""
+    """A size as ``1GB``, ``1.5 GiB`` or ``500 MB``. Raises ValueError if it is malformed or too little."""
     found = re.fullmatch(
         r"(\d{1,15}(?:\.\d{1,15})?) ?([kMGT]?)(i?)B?", text.strip(), re.IGNORECASE | re.ASCII
     )
@@ -49,7 +49,7 @@ def bytes_of(text: str) -> int:
 
 
 def require_resources(workers: int) -> None:
-    """Raises MigrationError (exit 70) where this machine gives no room for so many worker processes."""
+    """Raises ResourceError if this machine lacks the open files or the temporary folder for so many workers."""
     import dask
 
     if resource is not None:
@@ -75,8 +75,8 @@ def require_resources(workers: int) -> None:
         ) from None
 
 
-# Looking at what a worker does a hundred times a second, and whether it is there fifty times, costs a tenth of its time.
-# Whether a worker on this machine is there we see to ourselves: Dask before 2024 leaves a stopped one, with its locks.
+# Dask's profiler and its 20 ms tick take a tenth of a worker's time. We replace hung workers ourselves: Dask before 2024
+# only forgets them, and they keep their locks.
 _CALM = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
@@ -88,9 +88,9 @@ _CALM = {
 def started(workers: int, memory: int) -> Iterator[Workers]:
     """Worker processes of one thread each on this machine, with ``memory`` bytes for each.
 
-    They are reached over the loopback interface, by TLS with a key of this run's own where ``cryptography`` is there:
-    whoever may connect to a scheduler may run code as its user. One that is silent for SILENT_SECONDS is ended, and
-    another takes its place. Raises MigrationError (exit 70) where none can be started.
+    They listen on the loopback interface, with TLS and a key made for this run if ``cryptography`` is installed: whoever
+    can connect to a scheduler can run code as its user. A worker that is silent for SILENT_SECONDS is killed and
+    replaced. Raises ResourceError if none can be started.
     """
     with quiet(), contextlib.ExitStack() as stack:
         import dask
@@ -102,9 +102,10 @@ def started(workers: int, memory: int) -> Iterator[Workers]:
             log.warning("the workers are reached without TLS: pip install cryptography")
         stack.callback(_kill_children)
         with dask.config.set(_CALM), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a port that is taken: Dask takes another, and we say which
+            # If the port is taken, Dask warns and picks another. We log which one.
+            warnings.simplefilter("ignore")
             cluster = LocalCluster(
-                n_workers=0,  # its own way to start them has no end where one is stopped meanwhile
+                n_workers=0,  # Dask would wait forever for a worker that is stopped while it starts
                 threads_per_worker=1,
                 processes=True,
                 memory_limit=memory,
@@ -115,7 +116,7 @@ def started(workers: int, memory: int) -> Iterator[Workers]:
             )
             stack.callback(_close, cluster, timeout=CLOSE_SECONDS)
             client = stack.enter_context(contextlib.closing(Client(cluster, set_as_default=False)))
-            # A terminal's Ctrl-C is for the coordinator, who then ends them in order.
+            # A terminal sends Ctrl-C to workers too; the coordinator alone handles it and ends them.
             ignore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
             client.register_worker_callbacks(setup=ignore)
             cluster.scale(workers)
@@ -133,7 +134,7 @@ def started(workers: int, memory: int) -> Iterator[Workers]:
 
 
 def _started(scheduler: Any, workers: int) -> int:
-    """Wait until the worker processes are there; returns how many are. Those that take too long are ended."""
+    """Wait for the worker processes, kill those that take too long, and return the number that started."""
     end, without = time.monotonic() + START_SECONDS, 0.0
     while len(scheduler.workers) < workers and time.monotonic() < end and without < SETTLED_SECONDS:
         is_one_starting = len(multiprocessing.active_children()) > len(scheduler.workers)
@@ -155,9 +156,9 @@ def _started(scheduler: Any, workers: int) -> int:
 
 
 def _kill_silent(scheduler: Any, seen: Dict[int, Tuple[float, float]]) -> None:
-    """Kill stopped or hanging workers: that frees their locks, and others take their tasks.
+    """Kill stopped or hung workers: this frees their locks, and other workers get their tasks.
 
-    ``seen``: process → its last sign of life, and when we first saw that one, by a clock that a sleeping machine stops.
+    ``seen``: process → its last heartbeat, and when we first saw that heartbeat, by a clock that stops while the machine sleeps.
     """
     now = time.monotonic()
     children = {process.pid: process for process in multiprocessing.active_children()}
@@ -173,11 +174,11 @@ def _kill_silent(scheduler: Any, seen: Dict[int, Tuple[float, float]]) -> None:
 
 
 def _kill_children() -> None:
-    """End worker processes that did not hear that they should: Python would wait for them at its own end."""
+    """Kill worker processes that are still alive: Python would wait for them when it exits."""
     for process in multiprocessing.active_children():
         process.kill()
 
 
 def _close(what: Any, **how: Any) -> None:
-    with contextlib.suppress(Exception):  # Dask has many; what is left ends with this process
+    with contextlib.suppress(Exception):  # Dask raises many kinds; what is left ends with this process
         what.close(**how)

@@ -1,4 +1,4 @@
-"""What ``--resume`` leaves as it is: users of the same database, done in the same way, whose files are as they were made."""
+"""What ``--resume`` skips: users of the same database and configuration whose files are as the run made them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ FEW = 5  # users in a line of the log
 
 
 def require_same_origin(book: Ledger, now: Origin, where: str, output: Path, resume: bool) -> None:
-    """Raises MigrationError (exit 2) where the folder's users are not of this database, or not to be resumed.
+    """Raises UsageError if the folder holds users of another database, or, with ``resume``, of another schema or config.
 
-    Without ``--resume`` another schema or configuration replaces what is there; another database never does.
+    Without ``resume`` another schema or configuration replaces what is there; another database never does.
     """
     for before in book.before():
         if before.origin is not None and not before.origin.database.is_same(now.database):
@@ -54,7 +54,7 @@ def require_same_origin(book: Ledger, now: Origin, where: str, output: Path, res
 
 
 def verify_done(book: Ledger, run: int, settings: Settings, output: Path) -> None:
-    """Have those done again whose files are not as they were made, or of whom more is asked now."""
+    """Mark done users as pending if their files have changed, or if this run is stricter than the one that did them."""
     again: Dict[str, List[str]] = {}  # reason → users
     done = book.users(run, "done")
     with terminal.progress("verify", book.count(run, "done"), "users") as advance, ThreadPoolExecutor(

@@ -1,6 +1,6 @@
-"""The index of many migrations: ``summary.json`` and ``summary.html``, made from the ledger. Users are ids alone.
+"""The index of a run of all users: ``summary.json`` and ``summary.html``, made from the ledger. Users are named by id only.
 
-Both are written user by user, so that a million take no more memory than one.
+Both are written user by user, so memory does not grow with the number of users.
 """
 
 from __future__ import annotations
@@ -25,10 +25,7 @@ LISTED = 50  # failed users on the terminal; all are in the summary
 
 
 def write(book: Ledger, output: Path) -> List[Path]:
-    """Write both to ``output``, whose lock the caller has: both, or neither where that fails.
-
-    Raises MigrationError (exit 5).
-    """
+    """Write both files to ``output``, or neither if that fails. The caller holds the folder's lock. Raises TargetError."""
     about = _about(book)
     with results.errors(output / SUMMARY):
         with files.staged(output) as staging:
@@ -80,7 +77,7 @@ def _fill_page(file: BinaryIO, about: Dict[str, Any], book: Ledger) -> None:
 
 
 def show(book: Ledger, run: int, output: Path) -> None:
-    """The numbers of this run, and who failed."""
+    """Print the numbers of this run, and the users who failed."""
     done, before, failed = book.migrated(run), book.done_before(run), book.count(run, "failed")
     rows = [("done", *done), ("done before", *before), ("failed", failed, None, None)]
     title = "Migrated to %s: %d users, %d failed" % (output, done.users, failed)

@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 
 def unchanged_tables(context: Context, taken: unchanged.Taken) -> FrozenSet[str]:
-    """The tables of which PostgreSQL holds just the records of the bundle: what this process has taken from it.
+    """The tables that cannot have changed since this process exported them.
 
-    The bundle may be another one by now. Each of its files is proved by the checksum in its manifest.
+    Checksums and row counts prove that the bundle is still the exported one.
     """
     live, export = context.live, context.export
     if live is None or export is None or context.against != "bundle":
@@ -44,7 +44,7 @@ def unchanged_tables(context: Context, taken: unchanged.Taken) -> FrozenSet[str]
 
 @contextlib.contextmanager
 def digests(context: Context) -> "Iterator[Mapping[str, Future[Digest]]]":
-    """Table → the digest of its rows, which PostgreSQL makes while the block compares cells. None without a bundle."""
+    """Table → the digest of its rows, computed by PostgreSQL while the block compares cells. Empty without a bundle."""
     live = context.live
     tables = [table for table in context.settings.whole_tables if table.name in context.digested]
     if live is None or not tables:
@@ -62,7 +62,7 @@ def digests(context: Context) -> "Iterator[Mapping[str, Future[Digest]]]":
 
 
 def changed_tables(evidence: Evidence) -> Looked:
-    """PostgreSQL's digest of each table that may have changed is the bundle's; else what the difference is."""
+    """PostgreSQL's digest of each table that may have changed equals the bundle's; if not, report the changes."""
     started, context = time.perf_counter(), evidence.context
     if context.live is None:
         return Looked(note="PostgreSQL was not asked")
@@ -90,7 +90,7 @@ def message_of(context: Context, what: str) -> str:
 
 
 def _names(context: Context, table: Table) -> Tuple[Any, Any]:
-    """The columns of a table that are migrated: by the bundle, and by PostgreSQL now."""
+    """The migrated columns of a table: those of the bundle, and those of PostgreSQL now."""
     assert context.live is not None
     names = [
         {pair.source.name for pair in mapping.map_columns(table, side[table.name], context.schema).copied}
@@ -100,7 +100,7 @@ def _names(context: Context, table: Table) -> Tuple[Any, Any]:
 
 
 def _mapped(context: Context, table: Table) -> Tuple[bool, TableMapping]:
-    """Whether both sides come in the order of one key, and the columns that both have."""
+    """Whether both sides are ordered by the same key, and the columns that both have."""
     assert context.live is not None
     _, names_now = _names(context, table)
     sides = context.held, context.live.catalog.columns
