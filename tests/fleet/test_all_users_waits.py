@@ -213,7 +213,7 @@ def test_work_that_hangs_outside_of_postgresql_ends_its_process(
     user = users(database)[ANNA]
     code = (
         "import sys, time; sys.path.insert(0, %r); from migration.fleet import worker;"
-        "worker.GRACE = 0.2; import import_to_sqlite; import_to_sqlite.import_ = lambda settings: time.sleep(1000);"
+        "worker.GRACE = 0.2; import import_to_sqlite; import_to_sqlite.import_ = lambda *_: time.sleep(1000);"
         "from migration.fleet.worker import *; from migration.fleet.ledger import Pending;"
         "migrate_user(Task(*%r), Pending(*%r))" % (str(SUITE), tuple(task._replace(seconds=1)), tuple(user))
     )
