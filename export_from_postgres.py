@@ -37,7 +37,7 @@ log = logging.getLogger("migration.export")
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote, the seconds that each table took, and what a validation by the same process may rely on."""
+    """What an export wrote, the seconds of each table, and what a validation in the same process may rely on."""
 
     manifest: Manifest
     seconds: Mapping[str, float]
@@ -47,11 +47,10 @@ class Exported:
 def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
     """Export the user of ``settings`` to a new bundle in ``settings.data_dir``.
 
-    ``db``: an open snapshot to read from and to leave open; None: one of its own.
+    ``db``: an open snapshot to read from and leave open; None: open one.
 
-    Raises MigrationError: exit 2 where config or schema do not account for a table or column, 3 for what
-    PostgreSQL refuses, 4 where the bundle cannot be written. The bundle that was there stays until the
-    new one is complete.
+    Raises MigrationError: exit 2 if config or schema do not account for a table or column, 3 if PostgreSQL refuses,
+    4 if the bundle cannot be written. The old bundle stays until the new one is complete.
     """
     schema = read_schema(settings.schema_path)
     started, ends = time.perf_counter(), db is None
@@ -127,7 +126,7 @@ def _owns_rows(settings: Settings, records: Mapping[Table, Optional[bytes]], man
 
 
 def _write_tables(rows: Rows, settings: Settings, out: Writer) -> Tuple[Dict[str, float], Dict[str, int]]:
-    """Write each table's file; returns the seconds of each, and the rows that PostgreSQL says it sent."""
+    """Write each table's file; return the seconds of each and the number of rows that PostgreSQL sent."""
     seconds: Dict[str, float] = {}
     sent: Dict[str, int] = {}
     total = sum(map(rows.count, settings.whole_tables)) if terminal.wants_progress() else None
@@ -142,7 +141,7 @@ def _write_tables(rows: Rows, settings: Settings, out: Writer) -> Tuple[Dict[str
 
 
 def _orphans(rows: Rows, settings: Settings) -> Tuple[Dict[str, int], Dict[str, int]]:
-    """Stop at rows that refer to rows that are not the user's, or count what is left out and what is cut.
+    """Raise SourceError for rows that refer to rows that are not the user's, or count those left out and those cut.
 
     The first by table, the second by reference.
     """
@@ -172,7 +171,7 @@ def _orphans(rows: Rows, settings: Settings) -> Tuple[Dict[str, int], Dict[str, 
 
 
 def _left_behind(rows: Rows) -> Dict[str, int]:
-    """Stop at rows that refer to the user's and are not exported, or count those that config lets stay."""
+    """Raise SourceError for rows that refer to the user's and are not exported, or count those that config lets stay."""
     found = rows.left_behind()
     undeclared = [orphans for orphans in found if not rows.declared_left_behind(orphans)]
     if undeclared:

@@ -1,8 +1,8 @@
-"""Phase 2: an export bundle into a new SQLite database, in one transaction, in the place of the old one.
+"""Phase 2: load an export bundle into a new SQLite database in one transaction, and replace the old database.
 
     python import_to_sqlite.py
 
-The bundle is verified first, the old database backed up, and the new one published whole or not at all.
+It verifies the bundle first, backs up the old database, and publishes the new one whole or not at all.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def import_(settings: Settings, validated: bool = False, digested: bool = True) 
     ``validated``: a validation follows in this process, so compare the database while SQLite looks through it.
     ``digested``: it may need digests of all records, as this process has not exported them.
 
-    Raises MigrationError: exit 2 where the schema does not fit, 3 for a value that SQLite cannot hold,
+    Raises MigrationError: exit 2 if the schema does not fit, 3 for a value that SQLite cannot hold,
     4 for the bundle, 5 for SQLite. In each case the old database is as it was.
     """
     schema = read_schema(settings.schema_path)
@@ -99,7 +99,7 @@ def _load(
     columns: Mapping[str, Tuple[Column, ...]],
     schema: Schema,
 ) -> Dict[str, Filled]:
-    """Load every table; those that become one row are not among the results."""
+    """Load every table. The results leave out single rows."""
     filled: Dict[str, Filled] = {}
     records = export.user_data()
     total = sum(export.manifest.row_counts[table.name] for table in settings.whole_tables)
@@ -130,7 +130,7 @@ def _index(database: sqlite3.Connection, deferred: Sequence[str]) -> None:
 def _check(
     staged: Path, settings: Settings, schema: Schema, export: Optional[Reader], digested: bool
 ) -> Optional[Equal]:
-    """Refuse what is not sound. Meanwhile the file is synced, and compared with ``export`` if there is one."""
+    """Check the new database. Concurrently sync the file, and compare it with ``export`` if given."""
     started, equal = time.perf_counter(), None
     with integrity.looked_through(staged):
         sync_path(staged)
@@ -145,7 +145,7 @@ def _check(
 
 
 def _withdraw_report(folder: Path) -> None:
-    """Remove the report of an earlier validation, which is not about the new database."""
+    """Remove the report of an earlier validation: it does not describe the new database."""
     try:
         report.withdraw(folder)
     except MigrationError as error:  # a bundle on read-only media

@@ -39,7 +39,7 @@ from migration.cli.log import log
 from migration.errors import ExitCode
 from migration.settings import Settings
 
-# The phases and what they bring with them are imported where they run: --help is there at once.
+# The phases are imported inside functions, so that --help is quick.
 if TYPE_CHECKING:
     from export_from_postgres import Exported
     from import_to_sqlite import Imported
@@ -54,7 +54,7 @@ class Phase(enum.Enum):
 
 
 class Done(NamedTuple):
-    """What one phase has done: one of these."""
+    """The result of one phase: one of these is set."""
 
     exported: Optional[Exported] = None
     imported: Optional[Imported] = None
@@ -121,7 +121,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def _main(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.restore is not None:
         return _restore(arguments.restore, settings)
-    packages.require()  # and not when the database is replaced already
+    packages.require()  # before the first phase, not when the database is already replaced
     if arguments.dry_run:
         from migration.cli import plan as dry_run
 
@@ -155,10 +155,10 @@ def phases_in_a_row(
     db: Optional[Snapshot] = None,
     importing: Optional[ContextManager[object]] = None,
 ) -> Iterator[Done]:
-    """Run the chosen phases one after another; yield what each has done when it has ended.
+    """Run the chosen phases one after another; yield the result of each.
 
-    ``db``: an open snapshot to read, which stays open; None: each phase has its own. ``importing``: entered around the
-    import alone. Raises MigrationError as the phases do, and before the first of them for what would stop a later one.
+    ``db``: an open snapshot to read and leave open; None: each phase opens one. ``importing``: entered around the import.
+    Raises MigrationError as the phases do, where possible before the first phase starts.
     """
     exported: Optional[Exported] = None
     if Phase.EXPORT in chosen:
@@ -168,19 +168,19 @@ def phases_in_a_row(
             from migration.sqlite import publishing
             from migration.sqlite.schema import read_schema
 
-            # What would stop the import stops us before the export.
+            # Fail before the export if the import would fail.
             read_schema(settings.schema_path)
             with publishing.replacing(settings.sqlite_path, settings.wanted_backups):
                 pass
         exported = export(settings, db)
         yield Done(exported=exported)
-        # A bundle that another run put there meanwhile is not ours to import.
+        # Refuse to import a bundle that another run has put there since.
         user_id = settings.user_id and exported.manifest.user_id
         settings = dataclasses.replace(settings, user_email=exported.manifest.user_email, user_id=user_id)
     elif Phase.IMPORT in chosen and Phase.VALIDATION in chosen and not settings.offline:
         from migration.validation.inputs import require_source
 
-        require_source(settings)  # what would stop the validation stops us before the database is replaced
+        require_source(settings)  # fail before the database is replaced if the validation would fail
     stamp = equal = None
     if Phase.IMPORT in chosen:
         from import_to_sqlite import import_
@@ -210,7 +210,7 @@ def _summarize(exported: Optional[Exported], imported: Optional[Imported], setti
         + [seconds[table.name] for seconds in phases.values()]
         for table in settings.whole_tables
     ]
-    if not settings.json:  # stdout is the report's alone
+    if not settings.json:  # stdout holds only the report
         title = (
             "Exported to %s" % settings.data_dir
             if imported is None

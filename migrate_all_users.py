@@ -6,7 +6,7 @@
     python migrate_all_users.py --output-dir migrated --users-from FILE      these users alone
     python migrate_all_users.py --output-dir migrated --scheduler tcp://…    on the workers of a cluster
 
-All users are read at one instant. One that fails stops no other: the run ends with exit code 1 and the list.
+All users are read at one instant. One user's failure does not stop the others; the run then lists it and exits with 1.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Optional, Sequence
 from migration import files, lock
 from migration.cli import configuration, options, running
 from migration.errors import TargetError
-from migration.fleet import cluster, ledger, results, summary
-from migration.fleet.coordinator import migrate_all, worker_count
+from migration.fleet import cluster, ledger, local_workers, results, summary
+from migration.fleet.coordinator import RunOptions, migrate_all
 from migration.settings import Settings
 
 
@@ -95,16 +95,31 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def _memory(text: str) -> int:
     try:
-        return cluster.bytes_of(text)
+        return local_workers.bytes_of(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _main(arguments: argparse.Namespace, settings: Settings) -> int:
     cluster.require()
-    if arguments.scheduler is None:
-        cluster.require_resources(worker_count(arguments))
-    output = configuration.expanded(arguments.output_dir).absolute()
+    chosen = RunOptions(
+        output=configuration.expanded(arguments.output_dir).absolute(),
+        users_from=arguments.users_from,
+        where_active=arguments.where_active,
+        resume=arguments.resume,
+        shared_snapshot=not arguments.no_shared_snapshot,
+        scheduler=arguments.scheduler,
+        workers=min(arguments.workers or cluster.cores(), arguments.max_connections - 1),
+        worker_memory=arguments.worker_memory,
+        user_timeout=arguments.user_timeout,
+        max_connections=arguments.max_connections,
+        config=configuration.foreign(arguments.config),
+        schema_path=arguments.schema_path,
+        postgres_url=arguments.postgres_url,
+    )
+    if chosen.scheduler is None:
+        local_workers.require_resources(chosen.workers)
+    output = chosen.output
     with contextlib.ExitStack() as stack:
         with results.errors(output):
             files.make_folder(output)
@@ -112,7 +127,7 @@ def _main(arguments: argparse.Namespace, settings: Settings) -> int:
             stack.enter_context(held)
             files.move_in(output, last=(summary.SUMMARY,))
         book = stack.enter_context(ledger.opened(output / ledger.NAME))
-        return migrate_all(arguments, settings, output, book)
+        return migrate_all(chosen, settings, book)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Phase 3: the SQLite database proved equal to the export bundle, and that to the PostgreSQL that it came from.
+"""Phase 3: prove that the SQLite database equals the export bundle, and the bundle equals PostgreSQL.
 
     python validate_migration.py --user-email you@example.com
 
-Writes validation_report.json and validation_report.html to the data folder; exit 1 on any error in them.
-Changes nothing else.
+Writes validation_report.json and validation_report.html to the data folder; exit 1 if they hold an error.
+It changes nothing else.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from migration.postgres.snapshot import Snapshot
 from migration.postgres.unchanged import Taken
 from migration.settings import Settings
 from migration.sqlite import publishing
+from migration.sqlite.integrity import looking_through
 from migration.sqlite.schema import read_schema
 from migration.validation import (
     checked_file,
@@ -73,13 +74,13 @@ def validate(
 ) -> Report:
     """Check ``settings.sqlite_path`` and write the report.
 
-    ``db``: an open snapshot to compare with and to leave open; None: one of its own. ``sound``: the stamp of a
-    file whose integrity and references ``import_`` has checked: in this very file they are not checked again.
-    ``equal``: what comparing that file gave, which is not repeated either while nobody has written the bundle.
-    ``taken``: what this process has exported: of tables that cannot have changed since, PostgreSQL makes no digest.
+    ``db``: an open snapshot to compare with and leave open; None: open one. ``sound``: the stamp of a file whose
+    integrity and references ``import_`` has checked; they are not checked again in this file. ``equal``: the result
+    of its comparison with the bundle, reused if nobody has written to either. ``taken``: what this process has
+    exported; PostgreSQL makes no digest of tables that cannot have changed since.
 
-    Raises MigrationError: exit 2 for the schema, 3 for PostgreSQL (unless ``settings.offline``), 4 for the
-    bundle, 5 where there is no database. Differences are no error here: they stand in the report.
+    Raises MigrationError: exit 2 for the schema, 3 for PostgreSQL (unless ``settings.offline``), 4 for the bundle,
+    5 if there is no database. Differences are not raised: the report lists them.
     """
     with _data_folder(settings):
         made = _checked(settings, db, sound, equal, taken)
@@ -96,9 +97,10 @@ def validate(
 
 @contextlib.contextmanager
 def _data_folder(settings: Settings) -> Iterator[None]:
-    """Lock the data folder and remove an earlier report: if this check cannot end, no verdict stands."""
+    """Lock the data folder and remove an earlier report, so that no old verdict remains if this validation fails."""
     with contextlib.ExitStack() as stack:
-        if settings.data_dir.is_dir() or not inputs.is_bundle_needed(settings):  # else the bundle is missing
+        # Without folder and PostgreSQL, the missing bundle is reported later.
+        if settings.data_dir.is_dir() or not inputs.is_bundle_needed(settings):
             report.require_writable(settings.data_dir)
             stack.enter_context(held(settings.data_dir))
             report.withdraw(settings.data_dir)
@@ -124,12 +126,13 @@ def _checked(
             unchanged = since_export.unchanged_tables(context, taken)
             context = dataclasses.replace(context, digested=context.digested - unchanged)
         digests = stack.enter_context(since_export.digests(context))
+        integrity = None if is_sound else stack.enter_context(looking_through(file.other))
         if equal is not None and is_sound and equal.holds_for(context):
             tables = comparison.with_digests(context, equal.tables)
         else:
             with terminal.progress("validate", context.expected_rows) as advance:
                 tables = comparison.compare_tables(context, advance)
-        evidence = Evidence(context, tables, digests, is_sound)
+        evidence = Evidence(context, tables, digests, integrity)
         looked = run(CHECKS, evidence)
         return verdict.report_of(CHECKS, looked, evidence, file, timestamp, started)
 

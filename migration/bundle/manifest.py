@@ -109,6 +109,7 @@ def read_manifest(folder: Path) -> Manifest:
             ):  # only shown; other exporters may mean others by it
                 if not isinstance(content.get(name, ""), str):
                     del content[name]
+            _require_numbers(content)
         manifest = msgspec.convert(content, Manifest)
         _require_sound(manifest)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
@@ -121,6 +122,15 @@ def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     if len(members) < len(pairs):
         raise ValueError("a member stands there twice")
     return members
+
+
+def _require_numbers(content: Dict[str, Any]) -> None:
+    """Name the table or file whose entry is no number, as msgspec does not. Raises ValueError."""
+    for member in ("row_counts", "sizes"):
+        entries = content.get(member)
+        for name, number in entries.items() if isinstance(entries, dict) else ():
+            if type(number) is not int:
+                raise ValueError("%s of %s is %.40s, not a whole number" % (member, name, json.dumps(number)))
 
 
 def _require_sound(manifest: Manifest) -> None:

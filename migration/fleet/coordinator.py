@@ -1,8 +1,7 @@
-"""The coordinator of a run of all users: who is to be migrated, one snapshot for all, tasks for workers, the ledger."""
+"""Coordinate a run of all users: share one snapshot, hand users to workers, record outcomes in the ledger."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import datetime
@@ -15,13 +14,13 @@ import uuid
 from pathlib import Path
 from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from migration.cli import configuration, terminal
+from migration.cli import terminal
 from migration.cli.log import log
-from migration.errors import ExitCode, MigrationError, ResourceError, SourceError, error_of
-from migration.fleet import choosing, cluster, origin, results, room, selection, summary
+from migration.errors import ExitCode, MigrationError, ResourceError, SourceError, UsageError, error_of
+from migration.fleet import cluster, local_workers, origin, results, resuming, room, selection, summary
 from migration.fleet.cluster import Lost, Workers
 from migration.fleet.ledger import Ledger, Outcome, Pending
-from migration.fleet.results import folder_of
+from migration.fleet.summary import LISTED
 from migration.fleet.worker import Task, close_connections, fingerprint, migrate_users
 from migration.postgres import connecting, parameters, shared_rows
 from migration.postgres.representable import account_for
@@ -31,29 +30,54 @@ from migration.sqlite.schema import read_schema
 
 log = log.getChild("all_users")
 
-COMMON = ".shared"  # in the output folder, while a run lasts: what all users share
+COMMON = ".shared"  # folder in the output folder, during a run: what all users share
 TICK = 1.0  # seconds between two looks at PostgreSQL and the cluster
 LINE_SECONDS = 10.0  # between two lines of progress
-LISTED = 50  # failed users on the terminal; all are in the summary
-WITHOUT_WORKERS = 60.0  # seconds
-IN_VAIN = 300.0  # seconds beyond the time limit of a task, until nothing is expected of its worker
-TASK_SECONDS = 0.5  # a task of several users takes about so long
+WITHOUT_WORKERS = 60.0  # seconds without any worker, until the run stops
+IN_VAIN = 300.0  # seconds beyond the time limit of a task, until its worker counts as hung
+TASK_SECONDS = 0.5  # what a task of several users should take
 MOST_IN_TASK = 8  # users
 
 
-def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path, book: Ledger) -> int:
-    """Migrate everybody who is chosen, write the summary and return the exit code.
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """What concerns the run as a whole; ``Settings`` hold what concerns each user.
 
-    Raises MigrationError where the run cannot begin or go on; the ledger and the summary say so, too.
+    ``users_from``: a file that names the users; None: all users, or the active ones if ``where_active``.
+    ``shared_snapshot``: all users are read at one instant. ``scheduler``: URL of a cluster's; None: start ``workers`` processes
+    of ``worker_memory`` bytes on this machine. ``user_timeout``: seconds. ``max_connections``: at least 2.
+    ``config``: a config.py that is not the suite's own. ``schema_path`` (for all workers) and ``postgres_url`` (for local ones): as given on the command line.
     """
+
+    output: Path
+    users_from: Optional[str]
+    where_active: bool
+    resume: bool
+    shared_snapshot: bool
+    scheduler: Optional[str]
+    workers: int
+    worker_memory: int
+    user_timeout: int
+    max_connections: int
+    config: Optional[str]
+    schema_path: Optional[str]
+    postgres_url: Optional[str]
+
+
+def migrate_all(options: RunOptions, settings: Settings, book: Ledger) -> int:
+    """Migrate the chosen users, write the summary and return the exit code.
+
+    Raises MigrationError if the run cannot begin or go on; ledger and summary then say so too.
+    """
+    output = options.output
     with connecting.snapshot(settings) as db, _common_folder(output) as common:
         schema = read_schema(settings.schema_path)
         account_for(db, settings, schema)
-        users = selection.users(db, settings, arguments.users_from, arguments.where_active)
+        users = selection.users(db, settings, options.users_from, options.where_active)
         of = origin.origin_of(db, settings, schema)
         where = parameters.masked(settings.postgres)
-        choosing.require_same_origin(book, of, where, output, arguments.resume)
-        snapshot = None if arguments.no_shared_snapshot else db.share()
+        resuming.require_same_origin(book, of, where, output, options.resume)
+        snapshot = db.share() if options.shared_snapshot else None
         run = book.begin(
             db.visible() if snapshot else None,
             db.value("SELECT to_json(now() AT TIME ZONE 'UTC')::text").strip('"') + "Z",
@@ -62,8 +86,10 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
             of,
         )
         try:
-            what = "active users" if arguments.where_active else "users"
-            total = choosing.choose(book, run, users, what, arguments.resume, settings, output)
+            _enter(book, run, users, options, settings)
+            if options.resume:
+                resuming.verify_done(book, run, settings, output)
+            total = book.count(run, "pending")
             if total:
                 log.info("run %d: %d users to migrate", run, total)
                 with results.errors(common):
@@ -78,42 +104,63 @@ def migrate_all(arguments: argparse.Namespace, settings: Settings, output: Path,
                     db.visible(),
                     origin.as_text(of.database),
                     fingerprint(settings),
-                    configuration.foreign(arguments.config),
-                    arguments.schema_path,
+                    options.config,
+                    options.schema_path,
                     settings.skip_orphans,
                     settings.strict,
-                    arguments.user_timeout,
+                    options.user_timeout,
                 )
-                with _workers(arguments) as workers:
-                    _migrate(_Run(book, run, total, db, settings, workers, task, arguments.max_connections))
+                with _workers(options) as workers:
+                    _migrate(_Run(book, run, total, db, settings, workers, task, options.max_connections))
                 _require_all_ended(book, run)
+            else:
+                log.info(
+                    "all %d users were done before; their files were verified", book.done_before(run).users
+                )
         except BaseException as error:
-            # On a full disk, say, neither can be written; the first error counts.
+            # On a full disk, for example, neither can be written; the first error counts.
             with contextlib.suppress(MigrationError, sqlite3.Error):
                 book.end(run, *_reason(error))
-                summary.write(book, output, _relative)
+                summary.write(book, output)
             log.warning("run %d stopped: --resume migrates who is not yet done", run)
             raise
     failed = book.count(run, "failed")
     code = ExitCode.DIFFERENCES if failed else ExitCode.DONE
     book.end(run, code)
-    for path in summary.write(book, output, _relative):
+    for path in summary.write(book, output):
         log.info("summary written to %s", path)
-    _show(book, run, output)
+    summary.show(book, run, output)
     return code
 
 
-def _relative(user: str) -> str:
-    return folder_of(Path(), user).name
-
-
 def _reason(error: BaseException) -> Tuple[Optional[int], str]:
-    """Exit code and words for the ledger; a bug has no code."""
+    """Exit code (None for a bug) and message for the ledger."""
     if isinstance(error, MigrationError):
         return int(error.exit_code), error.logged
     if isinstance(error, KeyboardInterrupt):
         return int(ExitCode.INTERRUPTED), "interrupted"
     return None, "internal error: " + type(error).__name__
+
+
+def _enter(book: Ledger, run: int, users: Iterable[str], options: RunOptions, settings: Settings) -> None:
+    """Enter the users in the ledger. Raises SourceError for none, UsageError if two would share a folder."""
+    if not book.want(users, run, options.resume):
+        raise SourceError(
+            "no %susers in table %s of %s"
+            % (
+                "active " if options.where_active else "",
+                settings.root.name,
+                parameters.masked(settings.postgres),
+            ),
+            "check the database and its schema: --postgres-url, and POSTGRES_SCHEMA in config.py",
+        )
+    alike = book.alike(run) if results.ignores_case(options.output) else []
+    if alike:
+        raise UsageError(
+            "users whose ids differ in capitals alone would share a folder in %s: %s"
+            % (options.output, ", ".join(alike[:LISTED])),
+            "choose an --output-dir on a file system that tells capitals apart",
+        )
 
 
 def _require_all_ended(book: Ledger, run: int) -> None:
@@ -126,7 +173,7 @@ def _require_all_ended(book: Ledger, run: int) -> None:
 
 @contextlib.contextmanager
 def _common_folder(output: Path) -> Iterator[Path]:
-    """A folder for what all users of this run share; what a killed run left is removed."""
+    """Make a folder for what all users of this run share. Remove what a killed run left."""
     common = output / COMMON
     results.require_no_link(common)
     shutil.rmtree(str(common), ignore_errors=True)
@@ -140,26 +187,23 @@ def _common_folder(output: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _workers(arguments: argparse.Namespace) -> Iterator[Workers]:
-    if arguments.scheduler is not None:
-        with cluster.remote(arguments.scheduler, migrate_users.__module__) as workers:
+def _workers(options: RunOptions) -> Iterator[Workers]:
+    if options.scheduler is not None:
+        with cluster.remote(options.scheduler, migrate_users.__module__) as workers:
             try:
                 yield workers
             finally:
-                workers.everywhere(close_connections)  # they go on living, without our connections
+                workers.everywhere(close_connections)  # a cluster's workers outlive this run
         return
-    count = worker_count(arguments)
-    with _inherited(arguments.postgres_url), cluster.local(count, arguments.worker_memory) as workers:
+    with _inherited(options.postgres_url), local_workers.started(
+        options.workers, options.worker_memory
+    ) as workers:
         yield workers
-
-
-def worker_count(arguments: argparse.Namespace) -> int:
-    return int(min(arguments.workers or cluster.cores(), arguments.max_connections - 1))
 
 
 @contextlib.contextmanager
 def _inherited(url: Optional[str]) -> Iterator[None]:
-    """An URL of our command line in the environment of the processes that we start, and nowhere else."""
+    """Put the URL from our command line into the environment during the block, for the processes started in it."""
     if url is None:
         yield
         return
@@ -175,7 +219,7 @@ def _inherited(url: Optional[str]) -> Iterator[None]:
 
 
 class _Run(NamedTuple):
-    """One run over the users that its ledger lists."""
+    """What the functions below need of one run."""
 
     book: Ledger
     number: int
@@ -188,7 +232,7 @@ class _Run(NamedTuple):
 
 
 def _migrate(run: _Run) -> None:
-    """Hand out users, a window of them at a time, until all have an outcome. Raises MigrationError where that cannot be."""
+    """Hand out users, a window at a time, until all have an outcome. Raises MigrationError if the run must stop."""
     waiting = _Waiting(run.book.pending(run.number))
     progress = _Progress(run.total)
     looked, with_workers, capacity = 0.0, time.monotonic(), 0
@@ -199,9 +243,8 @@ def _migrate(run: _Run) -> None:
                 _require_snapshot(run)
                 run.db.require_nobody_waits()
                 before, capacity = capacity, run.workers.threads()
-                if (
-                    before < run.max_connections <= capacity
-                ):  # more than may be: none keeps its connection now
+                # With more workers than connections, none may keep an idle one.
+                if before < run.max_connections <= capacity:
                     run.workers.everywhere(close_connections)
                 looked = time.monotonic()
                 with_workers = looked if capacity else with_workers
@@ -226,13 +269,13 @@ def _migrate(run: _Run) -> None:
                 advance(1)
             if fatal is not None:
                 run.workers.cancel()
-                _require_snapshot(run)  # which says why, if it is gone
+                _require_snapshot(run)  # a lost snapshot is the better explanation
                 raise error_of(ExitCode(fatal.exit_code or ExitCode.USAGE))(fatal.error or "", fatal.hint)
             progress.say()
 
 
 def _require_progress(run: _Run, silent: float) -> None:
-    """Raises MigrationError (exit 70) where workers are there and none gives a result, though each has a time limit."""
+    """Raises ResourceError if no worker has given a result for longer than the time limit of its task."""
     limit = run.task.seconds * max(1, run.workers.largest) + IN_VAIN
     if silent > limit:
         run.workers.cancel()
@@ -243,9 +286,9 @@ def _require_progress(run: _Run, silent: float) -> None:
 
 
 def _hand_out(run: _Run, waiting: _Waiting, capacity: int, seconds: float) -> None:
-    """Fill the window. The next tasks wait at the workers, unless that would be more connections than may be.
+    """Fill the window. Workers queue a next task, unless there are more workers than connections allowed.
 
-    ``seconds``: what a user has taken so far on average; quick ones go several in a task, which costs Dask less.
+    ``seconds``: the average time of a user so far. Several quick users share a task, which costs Dask less.
     """
     budget = run.max_connections - 1
     keep = capacity <= budget
@@ -258,7 +301,7 @@ def _hand_out(run: _Run, waiting: _Waiting, capacity: int, seconds: float) -> No
 
 
 class _Waiting:
-    """Users to hand out: in tasks of several, but each alone whose task has ended its workers."""
+    """Users to hand out, several in a task; those whose task killed its workers come one by one."""
 
     def __init__(self, users: Iterator[Pending]) -> None:
         self._users = users
@@ -276,7 +319,7 @@ class _Waiting:
 
 
 def _outcomes(users: Sequence[Pending], result: object, waiting: _Waiting) -> List[Outcome]:
-    """What a task came to. Where it ended each worker that took it, the users are tried one by one."""
+    """The outcomes of a task. If it killed every worker that ran it, its users are tried one by one."""
     if isinstance(result, list):
         return result
     assert isinstance(result, Lost)
@@ -289,7 +332,7 @@ def _outcomes(users: Sequence[Pending], result: object, waiting: _Waiting) -> Li
 
 
 def _require_snapshot(run: _Run) -> None:
-    """Raises MigrationError (exit 3) where the connection has ended that holds the snapshot of all users."""
+    """Raises SourceError if the connection that holds the snapshot of all users has ended."""
     try:
         with connecting.opened(run.settings, run.db):
             run.db.value("SELECT 1")
@@ -302,7 +345,7 @@ def _require_snapshot(run: _Run) -> None:
 
 
 class _Progress:
-    """A line of progress now and then, where there is no terminal to draw a bar on."""
+    """Log a line of progress now and then if there is no terminal for a progress bar."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -338,23 +381,3 @@ class _Progress:
             "%d of %d users, %d failed, %.1f a second, about %s left",
             self._done, self._total, self._failed, speed, left,
         )  # fmt: skip
-
-
-def _show(book: Ledger, run: int, output: Path) -> None:
-    """The numbers of this run, and who failed."""
-    done, before, failed = book.migrated(run), book.done_before(run), book.count(run, "failed")
-    rows = [("done", *done), ("done before", *before), ("failed", failed, None, None)]
-    title = "Migrated to %s: %d users, %d failed" % (output, done.users, failed)
-    if before.users:
-        title += "; %d done before, their files verified" % before.users
-    else:
-        del rows[1]
-    terminal.summary(title, ("state", "users", "rows", "bytes"), rows)
-    if failed:
-        listed = list(itertools.islice(book.users(run, "failed"), LISTED))
-        terminal.summary(
-            "Failed" if failed <= LISTED else "Failed, the first %d of %d" % (LISTED, failed),
-            ("user", "exit code", "error"),
-            [(row["user_id"], str(row["exit_code"] or ""), row["error"]) for row in listed],
-            even_if_quiet=True,
-        )

@@ -1,7 +1,7 @@
-"""The ledger of migrations of many users: one SQLite row a user, one a run. It names users by id alone.
+"""The ledger of a run of all users: a SQLite table of users and one of runs. It names users by id only.
 
-Each change is committed before anything is built on it, so whatever kills a run, the ledger tells the next one what
-is not yet done. A rollback journal and no write-ahead log: the file may lie on storage that several machines share.
+Each change is committed before anything relies on it, so the ledger of a killed run shows the next run what is left.
+It uses a rollback journal, not a write-ahead log, because the file may be on storage that several machines share.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ CREATE TABLE IF NOT EXISTS users (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS users_by_state ON users (wanted, state);
 """
-# What ledgers of earlier versions lack: table → columns
+# Columns that ledgers of earlier versions lack: table → columns
 ADDED = {
     "runs": ("database TEXT", "schema_sha256 TEXT", "config_sha256 TEXT"),
     "users": (
@@ -75,11 +75,11 @@ ADDED = {
         "brought INTEGER",
     ),
 }
-INTERRUPTED = ""  # in the place of a digest: the files are of an attempt whose end was not heard
+INTERRUPTED = ""  # instead of a digest: the files come from an attempt that did not report its end
 
 
 class Outcome(NamedTuple):
-    """How one user's migration ended. ``fatal``: the run cannot go on, and the user is still to be done."""
+    """How one user's migration ended. ``fatal``: the whole run must stop; the user stays pending."""
 
     user_id: str
     exit_code: Optional[int]
@@ -104,7 +104,7 @@ class Outcome(NamedTuple):
 
     @property
     def words(self) -> Optional[str]:
-        """The error, and what to do about it."""
+        """The error and its hint."""
         return "%s\ntry: %s" % (self.error, self.hint) if self.error and self.hint else self.error
 
 
@@ -119,14 +119,14 @@ def now() -> str:
 
 
 class Pending(NamedTuple):
-    """A user to migrate. ``database``: the digest of the one that is replaced, INTERRUPTED, or None: none is known."""
+    """A user to migrate. ``database``: the digest of the database to replace, INTERRUPTED, or None if unknown."""
 
     user_id: str
     database: Optional[str]
 
 
 class Before(NamedTuple):
-    """A run under which users were done. ``origin`` is None where an earlier version did not note it."""
+    """An earlier run. ``origin`` is None if an earlier version did not record it."""
 
     run: int
     source: str
@@ -134,7 +134,7 @@ class Before(NamedTuple):
 
 
 class Ledger:
-    """An open ledger. Every method is one transaction, and raises MigrationError (exit 5) where it cannot be."""
+    """An open ledger. Every method is one transaction and raises TargetError if that fails."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._db = connection
@@ -153,7 +153,7 @@ class Ledger:
     def begin(
         self, snapshot: Optional[str], instant: str, source: str, server_version: str, origin_: Origin
     ) -> int:
-        """A new run; returns its number."""
+        """Add a run and return its number."""
         with self._writing() as db:
             made = db.execute(
                 "INSERT INTO runs (started, snapshot, instant, source, server_version, database, schema_sha256,"
@@ -187,7 +187,7 @@ class Ledger:
         return [_before(row) for row in rows]
 
     def want(self, users: Iterable[str], run: int, resume: bool) -> int:
-        """Have ``run`` migrate these users; with ``resume`` not those that are done. Returns how many are chosen."""
+        """Assign users to ``run``; with ``resume``, users already done stay done. Returns how many users were given."""
         with self._writing() as db:
             db.executemany(
                 "INSERT INTO users (user_id, state, wanted) VALUES (?, 'pending', ?) ON CONFLICT (user_id)"
@@ -197,7 +197,7 @@ class Ledger:
         return int(self._read("SELECT count(*) FROM users WHERE wanted = ?", (run,))[0][0])
 
     def alike(self, run: int) -> List[str]:
-        """Users of the run whose ids differ from another's of it in capitals alone."""
+        """Users of the run whose ids differ only in case."""
         sql = (
             "SELECT user_id FROM users WHERE wanted = ? AND lower(user_id) IN (SELECT lower(user_id) FROM users"
             " WHERE wanted = ? GROUP BY 1 HAVING count(*) > 1) ORDER BY lower(user_id), user_id LIMIT ?"
@@ -205,7 +205,7 @@ class Ledger:
         return [user for (user,) in self._read(sql, (run, run, PAGE))]
 
     def pending(self, run: int) -> Iterator[Pending]:
-        """The users that are still to be begun, page by page."""
+        """The users that have not been started, read page by page."""
         for user in self.users(run, "pending"):
             digest = user["database_sha256"]
             if digest is None and user["started"] is not None:
@@ -213,7 +213,7 @@ class Ledger:
             yield Pending(user["user_id"], digest)
 
     def again(self, users: Iterable[str]) -> None:
-        """Users that were done are to be done again; how much room their files take is not known any more."""
+        """Mark done users as pending; the size of their files is no longer known."""
         with self._writing() as db:
             db.executemany(
                 "UPDATE users SET state = 'pending', bytes = NULL WHERE user_id = ?",
@@ -229,7 +229,7 @@ class Ledger:
             )
 
     def finish(self, run: int, outcomes: Iterable[Outcome]) -> None:
-        """Files of a user who failed are those of the last run that did them, or none: their columns stay."""
+        """Record outcomes. A failed user keeps the files of the last run that succeeded, so the columns about files stay."""
         kept = ", ".join("{0} = CASE WHEN :done THEN :{0} ELSE {0} END".format(name) for name in _OF_FILES)
         with self._writing() as db:
             for outcome in outcomes:
@@ -251,7 +251,7 @@ class Ledger:
                 )
 
     def end(self, run: int, exit_code: Optional[int], error: Optional[str] = None) -> None:
-        """What was running is pending again: its outcome will not be heard."""
+        """End the run. Users still running become pending: their outcome will not arrive."""
         with self._writing() as db:
             db.execute("UPDATE users SET state = 'pending' WHERE wanted = ? AND state = 'running'", (run,))
             db.execute(
@@ -264,12 +264,12 @@ class Ledger:
         return int(self._read(sql, (run, state))[0][0])
 
     def bytes_of(self, run: int) -> int:
-        """What the files of the users that are to be migrated again take now."""
+        """Bytes that the files of the pending users take now."""
         sql = "SELECT coalesce(sum(bytes), 0) FROM users WHERE wanted = ? AND state <> 'done'"
         return int(self._read(sql, (run,))[0][0])
 
     def totals(self) -> Dict[str, Any]:
-        """Of all users that any run was to migrate."""
+        """Totals over all users of all runs."""
         totals: Dict[str, Any] = {"users": 0, "rows": 0, "bytes": 0, "done": 0, "failed": 0, "pending": 0}
         for state, users, rows, size in self._read(
             "SELECT CASE state WHEN 'running' THEN 'pending' ELSE state END, count(*),"
@@ -290,11 +290,11 @@ class Ledger:
         ]
 
     def migrated(self, run: int) -> Migrated:
-        """What this very run has done."""
+        """Users, rows and bytes that this run has done."""
         return self._sum("wanted = ? AND run = ? AND state = 'done'", (run, run))
 
     def done_before(self, run: int) -> Migrated:
-        """What the run found done."""
+        """Users, rows and bytes that were done before this run."""
         return self._sum("wanted = ? AND run <> ? AND state = 'done'", (run, run))
 
     def _sum(self, condition: str, parameters: Sequence[object]) -> Migrated:
@@ -302,7 +302,7 @@ class Ledger:
         return Migrated(*self._read(sql + condition, parameters)[0])
 
     def users(self, run: Optional[int] = None, state: Optional[str] = None) -> Iterator[Dict[str, Any]]:
-        """Every user's row by id, page by page; of those that ``run`` was to migrate, and in ``state``."""
+        """Users' rows in the order of ids, read page by page; only those of ``run`` or in ``state`` if given."""
         last: Tuple[str, ...] = ()
         while True:
             page = self._read(
@@ -317,7 +317,7 @@ class Ledger:
             last = (page[-1]["user_id"],)
 
 
-# What says which files of a user are there
+# Columns that identify the files of a user
 _OF_FILES = ("run", "snapshot", "database_sha256", "bundle_sha256", "left_out", "warnings", "cut", "brought")
 
 
@@ -329,14 +329,14 @@ def _before(row: Mapping[str, Any]) -> Before:
 
 
 def made_of(user: Mapping[str, Any]) -> Optional[Made]:
-    """The digests of a user's files; None where an earlier version did not note them."""
+    """The digests of a user's files; None if an earlier version did not record them."""
     digests = user["database_sha256"], user["bundle_sha256"]
     return None if None in digests else Made(*digests)
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Ledger]:
-    """The ledger at ``path``, made where there is none. Raises MigrationError (exit 5)."""
+    """Open the ledger at ``path``, or create it. Raises TargetError."""
     for end in ("", *results.COMPANIONS):
         results.require_no_link(path.with_name(path.name + end))
     with contextlib.ExitStack() as stack:

@@ -1,6 +1,6 @@
-"""What results are the results of: one database of one server, one SQLite schema, one configuration.
+"""What the results of a run depend on: the database, the SQLite schema and the configuration.
 
-The ledger keeps it for each run, so that ``--resume`` never takes another database's users for this one's.
+The ledger records it for each run, so that ``--resume`` never mixes the users of two databases.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from migration.sqlite.schema import Schema
 
 
 class Database(NamedTuple):
-    """Which database it is, by whatever address it was reached.
+    """Identifies a database, whatever address it is reached by.
 
-    ``system``: the server's own identifier, made with it and kept by its standbys; None where the role may not ask.
-    ``address``: the server's own, None over a socket; it decides only where there is no ``system``.
+    ``system``: the server's own identifier, which its standbys share; None if the role may not read it.
+    ``address``: the server's own, None over a socket; compared only if ``system`` is unknown.
     """
 
     system: Optional[str]
@@ -48,7 +48,8 @@ def database_of(db: Snapshot) -> Database:
     """Source: https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-CONTROLDATA"""
     system = None
     allowed = "SELECT pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
-    if db.value(allowed):  # a query of its own: a call that is not reached is refused all the same
+    # A separate query, because PostgreSQL checks the privilege even of a call that is not reached.
+    if db.value(allowed):
         system = db.value("SELECT system_identifier::text FROM pg_catalog.pg_control_system()")
     found = db.rows(
         "SELECT d.oid::text, d.datname::text,"
@@ -71,6 +72,6 @@ def schema_digest(schema: Schema) -> str:
 
 
 def config_digest(settings: Settings) -> str:
-    """Of all in config.py that decides what a user's files hold. Tables left behind do not."""
+    """A digest of everything in config.py that affects a user's files. Excluded tables do not."""
     decides = (settings.root, settings.tables, settings.postgres_schema)
     return hashlib.sha256(repr(decides).encode("utf-8")).hexdigest()

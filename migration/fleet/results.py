@@ -1,4 +1,4 @@
-"""One user's results of a run of many: where their files lie, and whether they are still those that were made."""
+"""One user's folder in a run of all users, and whether its files are still as the run made them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from migration.sqlite.errors import in_use
 
 DATABASE = "app.db"
 BUNDLE = "bundle"
-BACKUPS = "backups"  # only where a database was replaced that somebody has written to since
+BACKUPS = "backups"  # exists only if a run replaced a database that somebody had written to
 COMPANIONS = ("-wal", "-shm", "-journal")
 LONGEST_NAME = 200  # of 255 bytes that file systems allow
 BUSY_SECONDS = 2.0
@@ -30,14 +30,14 @@ _ASIDE = "app_%Y%m%d_%H%M%S.db"  # local time
 
 
 class Made(NamedTuple):
-    """SHA256 of the database, and of the bundle: of the list of its files' own."""
+    """SHA256 of the database, and of the list of SHA256s of the bundle's files."""
 
     database: str
     bundle: str
 
 
 def folder_of(output: Path, user_id: str) -> Path:
-    """The user's folder. An id that is no plain word is written so that it is one, and never meets our own files."""
+    """The user's folder. An id with other characters is encoded, so that its folder is none of our own files."""
     name = quote(user_id, safe="").replace(".", "%2E") or "%"
     if len(name) > LONGEST_NAME:
         name = name[: LONGEST_NAME - 65] + "~" + hashlib.sha256(user_id.encode("utf-8")).hexdigest()
@@ -57,12 +57,12 @@ def errors(path: Path) -> Iterator[None]:
 
 
 def of_output(hint: str) -> str:
-    """A hint of the phases with the option that a run of many users has in the place of theirs."""
+    """Replace the options in a phase's hint by those of a run of all users."""
     return re.sub(r"--(sqlite-path|backup-dir|data-dir)( (and|or) --backup-dir)?", "--output-dir", hint)
 
 
 def require_no_links(output: Path, user_id: str) -> None:
-    """Raises MigrationError (exit 5) where a link would lead the user's files out of ``output``."""
+    """Raises TargetError if a link would lead the user's files out of ``output``."""
     folder = folder_of(output, user_id)
     database = folder / DATABASE
     for path in (
@@ -84,13 +84,13 @@ def require_no_link(path: Path) -> None:
 
 
 def made(folder: Path, checksums: Mapping[str, str], database: Optional[str]) -> Made:
-    """Of files that have just been made. ``checksums``: those of the bundle's manifest; ``database``: that of the database, if known."""
+    """Digests of files just made. ``checksums``: the manifest's; ``database``: the SHA256 of the database, if known."""
     files = {**checksums, MANIFEST: _sha256(folder / BUNDLE / MANIFEST)}
     return Made(database or _sha256(folder / DATABASE), _of_all(files))
 
 
 def difference(folder: Path, was: Made) -> Optional[str]:
-    """What is not as it was made, in words; None where all is."""
+    """What differs from the files that the run made, in words; None if nothing does."""
     database, bundle = folder / DATABASE, folder / BUNDLE
     if any(path.is_symlink() for path in (folder, database, bundle)):
         return "a symbolic link is in the place of the files"
@@ -111,7 +111,7 @@ def difference(folder: Path, was: Made) -> Optional[str]:
 
 
 def is_as_made(database: Path, sha256: str) -> bool:
-    """Whether the file is that very one, and nothing has been written beside it to be taken over."""
+    """Whether the file has this digest, and no journal or log beside it holds changes."""
     for end in ("-wal", "-journal"):
         beside = database.with_name(database.name + end)
         if beside.is_symlink() or (beside.is_file() and beside.stat().st_size):
@@ -124,9 +124,9 @@ def is_as_made(database: Path, sha256: str) -> bool:
 
 @contextlib.contextmanager
 def aside(folder: Path) -> Iterator[None]:
-    """Move the user's database to BACKUPS, byte for byte with what lies beside it; back again if the block fails.
+    """Move the user's database and its journals to BACKUPS; move them back if the block fails.
 
-    It need be no sound one. Raises MigrationError (exit 5) where a program has it open.
+    The database may be damaged. Raises TargetError if a program has it open.
     """
     database, backups = folder / DATABASE, folder / BACKUPS
     moved = []
@@ -172,7 +172,7 @@ def _sha256(path: Path) -> str:
 
 
 def ignores_case(folder: Path) -> bool:
-    """Whether the folder's file system takes two names for one that differ in capitals alone."""
+    """Whether the folder's file system ignores case in names."""
     probe = folder / ".Case-Probe"
     create_private(probe).close()
     try:

@@ -1,4 +1,4 @@
-"""How much room the files of many users will take, estimated before anything is written."""
+"""Estimate the disk space that the files of many users will take, before anything is written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from migration.printing import size
 from migration.settings import Settings
 from migration.sqlite.schema import Schema
 
-SAMPLE = 1000  # rows of a table whose size as JSON is looked at
+SAMPLE = 1000  # rows of a table that are measured as JSON
 
 
 def require_space(
@@ -30,7 +30,7 @@ def require_space(
     there: int,
     output: Path,
 ) -> None:
-    """Raises MigrationError (exit 5) where ``users`` will not fit. ``there``: bytes of theirs that will be replaced."""
+    """Raises TargetError if ``users`` will not fit. ``there``: bytes of their files that will be replaced."""
     needed = max(0, bytes_needed(db, settings, schema, exported, users) - there)
     free = disk.free(output)
     log.info("%s needed in %s, estimated; %s free", size(needed), output, size(free))
@@ -45,7 +45,7 @@ def require_space(
 def bytes_needed(
     db: Snapshot, settings: Settings, schema: Schema, exported: Mapping[str, SharedRows], users: int
 ) -> int:
-    """What the files of ``users`` of average size take. ``exported``: the shared rows, as far as they are known."""
+    """Bytes that ``users`` of average size take. ``exported``: the shared rows already exported."""
     total = max(1, int(db.value("SELECT count(*) FROM " + db.quoted(settings.root.name))))
     json = 0
     for table in settings.whole_tables:
@@ -59,7 +59,7 @@ def bytes_needed(
 
 
 def _json_bytes(db: Snapshot, table: str) -> int:
-    """Rows of a table, as the server last counted them, times the size of the first ones as JSON."""
+    """The server's estimate of a table's rows, times the average size of its first rows as JSON."""
     line = select_json(db, db.catalog, table, "true", ordered=False)
     average = db.value(
         "SELECT avg(octet_length(j.line::text) + 2) FROM (%s LIMIT %d) j (line)" % (line, SAMPLE)

@@ -1,4 +1,4 @@
-"""Who is to be migrated: everybody, everybody who is active, or those whom a file names."""
+"""Choose the users to migrate: all, the active ones, or those that a file names."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ LISTED = 20
 
 
 def users(db: Snapshot, settings: Settings, file: Optional[str], active: bool) -> Iterator[str]:
-    """The ids of the users, at flat memory but for those that a file names.
+    """The ids of the users, streamed; names in a file are held in memory.
 
-    Raises MigrationError: exit 2 for the file, 3 where a user is not there.
+    Raises UsageError for the file, SourceError if a user is not found.
     """
     if file is not None:
         return iter(_named(db, settings, Path(file).expanduser()))
@@ -92,7 +92,7 @@ def _as_uuid(name: str) -> str:
 
 
 def _lines(file: Path) -> Dict[str, str]:
-    """The names in a file → where they stand and what they are, for a message."""
+    """Name → line number and name, for messages."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

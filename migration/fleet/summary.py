@@ -1,6 +1,6 @@
-"""The index of many migrations: ``summary.json`` and ``summary.html``, made from the ledger. Users are ids alone.
+"""The index of a run of all users: ``summary.json`` and ``summary.html``, made from the ledger. Users are named by id only.
 
-Both are written user by user, so that a million take no more memory than one.
+Both are written user by user, so memory does not grow with the number of users.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Dict, Iterator, List
+from typing import Any, BinaryIO, Dict, Iterator, List
 
 from migration import files
+from migration.cli import terminal
 from migration.fleet import ledger, results
 from migration.fleet.ledger import Ledger
 from migration.printing import printable_json
@@ -20,19 +21,17 @@ SUMMARY = "summary.json"
 PAGE = "summary.html"
 TEMPLATE = Path(__file__).resolve().with_name("summary.html.j2")
 SHOWN = 5000  # users on the page: failed ones first
+LISTED = 50  # failed users on the terminal; all are in the summary
 
 
-def write(book: Ledger, output: Path, folder_of: Callable[[str], str]) -> List[Path]:
-    """Write both to ``output``, whose lock the caller has: both, or neither where that fails.
-
-    ``folder_of``: a user's folder in it. Raises MigrationError (exit 5).
-    """
+def write(book: Ledger, output: Path) -> List[Path]:
+    """Write both files to ``output``, or neither if that fails. The caller holds the folder's lock. Raises TargetError."""
     about = _about(book)
     with results.errors(output / SUMMARY):
         with files.staged(output) as staging:
             for name, fill in ((PAGE, _fill_page), (SUMMARY, _fill_json)):
                 with files.create_private(staging / name) as file:
-                    fill(file, about, book, folder_of)
+                    fill(file, about, book)
                     files.sync(file)
         files.move_in(output, last=(SUMMARY,))
     return [output / SUMMARY, output / PAGE]
@@ -51,30 +50,50 @@ def _about(book: Ledger) -> Dict[str, Any]:
     }
 
 
-def _users(book: Ledger, folder_of: Callable[[str], str], **of: Any) -> Iterator[Dict[str, Any]]:
+def _users(book: Ledger, **of: Any) -> Iterator[Dict[str, Any]]:
     for user in book.users(**of):
         del user["wanted"]
         for name in ("cut", "brought"):  # only where config.py asks for it
             if user[name] is None:
                 del user[name]
-        user["folder"] = folder_of(user["user_id"])
+        user["folder"] = results.folder_of(Path(), user["user_id"]).name
         yield user
 
 
-def _fill_json(file: BinaryIO, about: Dict[str, Any], book: Ledger, folder_of: Callable[[str], str]) -> None:
+def _fill_json(file: BinaryIO, about: Dict[str, Any], book: Ledger) -> None:
     """One user a line."""
     head = printable_json(json.dumps(about, indent=2, ensure_ascii=False))
     file.write(head[: -len("\n}")].encode("utf-8") + b',\n  "users": [')
     separator = "\n    "
-    for user in _users(book, folder_of):
+    for user in _users(book):
         file.write((separator + printable_json(json.dumps(user, ensure_ascii=False))).encode("utf-8"))
         separator = ",\n    "
     file.write(b"\n  ]\n}\n")
 
 
-def _fill_page(file: BinaryIO, about: Dict[str, Any], book: Ledger, folder_of: Callable[[str], str]) -> None:
-    failed = _users(book, folder_of, state="failed")
-    others = (user for user in _users(book, folder_of) if user["state"] != "failed")
+def _fill_page(file: BinaryIO, about: Dict[str, Any], book: Ledger) -> None:
+    failed = _users(book, state="failed")
+    others = (user for user in _users(book) if user["state"] != "failed")
     template(TEMPLATE).stream(
         about=about, users=itertools.islice(itertools.chain(failed, others), SHOWN), shown=SHOWN
     ).dump(file, encoding="utf-8")
+
+
+def show(book: Ledger, run: int, output: Path) -> None:
+    """Print the numbers of this run, and the users who failed."""
+    done, before, failed = book.migrated(run), book.done_before(run), book.count(run, "failed")
+    rows = [("done", *done), ("done before", *before), ("failed", failed, None, None)]
+    title = "Migrated to %s: %d users, %d failed" % (output, done.users, failed)
+    if before.users:
+        title += "; %d done before, their files verified" % before.users
+    else:
+        del rows[1]
+    terminal.summary(title, ("state", "users", "rows", "bytes"), rows)
+    if failed:
+        listed = list(itertools.islice(book.users(run, "failed"), LISTED))
+        terminal.summary(
+            "Failed" if failed <= LISTED else "Failed, the first %d of %d" % (LISTED, failed),
+            ("user", "exit code", "error"),
+            [(row["user_id"], str(row["exit_code"] or ""), row["error"]) for row in listed],
+            even_if_quiet=True,
+        )

@@ -1,6 +1,6 @@
-"""What a worker of migrate_all_users.py does: one user after another, by the phases that migrate.py runs.
+"""What a worker of migrate_all_users.py does: run the phases of migrate.py for one user after another.
 
-A worker finds PostgreSQL as every script does, in its own environment, ``.env`` or config.py: no password travels.
+A worker takes its connection settings from its own environment, ``.env`` or config.py: no password is sent to it.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings
 from migration.sqlite.schema import read_schema
 
-ATTEMPTS = 3  # where the connection is lost
-GRACE = 20.0  # seconds that a user's work has to end, whose time is over
-IDLE = "1h"  # after which PostgreSQL ends the transaction of a worker that was left behind
+ATTEMPTS = 3  # if the connection is lost
+GRACE = 20.0  # seconds to stop after a user's time is over, until the process is ended
+IDLE = "1h"  # after which PostgreSQL ends the transaction of a worker that lost its coordinator
 
 
 class Task(NamedTuple):
-    """What a worker is told of a run; everything else it finds in its own environment.
+    """What the coordinator sends to a worker; everything else the worker finds in its own environment.
 
-    ``config``: the coordinator's config.py, where a worker names none itself; None: the suite's.
-    ``common``: the folder with what all users share, on storage that all machines see. ``snapshot``: the id of the
-    run's snapshot; None: each user has one of their own. ``visible``: what ``Snapshot.visible()`` says under it.
-    ``database``: which one it is, by ``origin.as_text``.
-    ``fingerprint``: what ``fingerprint()`` gave to the coordinator.
-    ``seconds``: that a user may take. ``keep_connection``: whether the connection may stay open between two users.
+    ``config``: the coordinator's config.py, for a worker that names none itself; None: the suite's.
+    ``common``: the folder of what all users share, on storage that all machines have. ``snapshot``: the id of the
+    run's snapshot; None: each user has one of their own. ``visible``: ``Snapshot.visible()`` of that snapshot.
+    ``database``: identifies it, as ``origin.as_text`` writes it.
+    ``fingerprint``: the result of ``fingerprint()`` at the coordinator. ``seconds``: the time limit of a user.
+    ``keep_connection``: whether the connection may stay open between two users.
     """
 
     output: str
@@ -63,7 +63,7 @@ class Task(NamedTuple):
 
 
 class RunStopped(Exception):
-    """The run cannot go on, for a reason that is not this user's."""
+    """The whole run must stop, for a reason that concerns all users."""
 
     def __init__(self, error: MigrationError) -> None:
         super().__init__(error.logged)
@@ -71,7 +71,7 @@ class RunStopped(Exception):
 
 
 def migrate_users(task: Task, users: Sequence[Pending]) -> List[Outcome]:
-    """Migrate one user after another; after what stops the run, none."""
+    """Migrate one user after another, until one stops the run."""
     outcomes: List[Outcome] = []
     for user in users:
         outcomes.append(migrate_user(task, user))
@@ -81,7 +81,7 @@ def migrate_users(task: Task, users: Sequence[Pending]) -> List[Outcome]:
 
 
 def migrate_user(task: Task, user: Pending) -> Outcome:
-    """Migrate and validate one user. Raises nothing: whatever happens is in the outcome, without personal data."""
+    """Migrate and validate one user. Raises nothing: the outcome holds every error, without personal data."""
     user_id = user.user_id
     started = ledger.now()
     if _mark_of(task, user_id).exists():
@@ -98,7 +98,7 @@ def migrate_user(task: Task, user: Pending) -> Outcome:
             outcome = _failed(user_id, failure)
         except Exception as error:  # noqa: BLE001  a bug is one user's end, and its text may hold personal data
             outcome = _unexpected(user_id, error)
-        # a lost connection: the snapshot may still be there for another one
+        # after a lost connection a new one may still adopt the snapshot
         if not isinstance(failure, explanations.ConnectionLost) or attempt == ATTEMPTS:
             break
         time.sleep(0.1 * attempt)
@@ -128,9 +128,9 @@ def _attempt(task: Task, user: Pending) -> Outcome:
 
 @contextlib.contextmanager
 def _limited(task: Task, user_id: str, db: Snapshot) -> Iterator[None]:
-    """End what takes longer than a user may: the connection at once, and this process where that does not help.
+    """Limit a user's time: close the connection when it is over, and end this process if that does not help.
 
-    The user is marked, so that no other worker begins with the same. Raises MigrationError (exit 70).
+    A mark keeps other workers from starting the same user. Raises ResourceError.
     """
     changing, done, over = threading.Lock(), threading.Event(), []
 
@@ -158,7 +158,7 @@ def _limited(task: Task, user_id: str, db: Snapshot) -> Iterator[None]:
         with changing:
             done.set()
         timer.cancel()
-    if over:  # the connection is of no use to the next user
+    if over:  # the connection is closed and of no use to the next user
         raise _too_long(task)
 
 
@@ -174,7 +174,7 @@ def _too_long(task: Task) -> MigrationError:
 
 
 def phases(settings: Settings, user_id: str, db: Snapshot, database: Optional[str] = INTERRUPTED) -> Outcome:
-    """The three phases in a row, as migrate.py has them. ``database``: that of ``Pending``."""
+    """Run the three phases for a user. ``database``: as in ``Pending``."""
     folder = folder_of(settings.data_dir, user_id)
     results.require_no_links(settings.data_dir, user_id)
     with results.errors(folder):
@@ -213,23 +213,23 @@ def phases(settings: Settings, user_id: str, db: Snapshot, database: Optional[st
 
 
 def _is_used(path: Path, database: Optional[str]) -> bool:
-    """Whether somebody has written to the database since it was made, or it is none of ours: it is kept."""
+    """Whether the database must be kept: somebody has written to it since we made it, or we did not make it."""
     if database == INTERRUPTED or not path.is_file():
         return False
     wal = path.with_name(path.name + "-wal")
     if not path.stat().st_size and not (wal.is_file() and wal.stat().st_size):
-        return False  # nothing is in it
+        return False  # empty
     return database is None or not results.is_as_made(path, database)
 
 
 # What a worker keeps from one user to the next
 
-_SILENT = logging.NullHandler()  # what a phase says of a user stands in the outcome and in the user's report
+_SILENT = logging.NullHandler()  # phases log nothing here: the outcome and the user's report say it
 
 
 @functools.lru_cache(maxsize=4)
 def _settings(task: Task) -> Settings:
-    """This worker's own settings. Raises RunStopped where they are not the coordinator's."""
+    """This worker's own settings. Raises RunStopped if they differ from the coordinator's."""
     log.addHandler(_SILENT)
     try:
         arguments = argparse.Namespace(
@@ -259,10 +259,11 @@ def _settings(task: Task) -> Settings:
 
 
 def fingerprint(settings: Settings) -> str:
-    """A digest of all that workers and coordinator must have in common: code, config, SQLite schema."""
+    """A digest of what workers and coordinator must have in common: code, config, SQLite schema."""
     digest = hashlib.sha256()
     for path in sorted((*configuration.SUITE.glob("*.py"), *configuration.SUITE.glob("migration/**/*"))):
-        if path.suffix in (".py", ".j2") and path.name != "config.py":  # which may name other folders
+        # The folders in config.py may differ. What must be equal in it is added below.
+        if path.suffix in (".py", ".j2") and path.name != "config.py":
             digest.update(path.read_bytes())
     digest.update(repr((settings.excluded_tables, settings.unrelated_tables)).encode("utf-8"))
     digest.update(origin.config_digest(settings).encode("utf-8"))
@@ -271,7 +272,7 @@ def fingerprint(settings: Settings) -> str:
 
 
 def _require_same_database(task: Task, db: Snapshot) -> None:
-    """A snapshot that is shared is one database's alone; without one, a worker's settings may name another."""
+    """Raises RunStopped if this worker's settings name another database. A shared snapshot would already fail there."""
     if not origin.database_of(db).is_same(origin.from_text(task.database)):
         raise RunStopped(
             UsageError(
@@ -282,7 +283,7 @@ def _require_same_database(task: Task, db: Snapshot) -> None:
 
 
 class _Kept(NamedTuple):
-    """A snapshot that stays open, and what closes it."""
+    """An open snapshot, and the stack that closes it."""
 
     common: str
     db: Snapshot
@@ -295,7 +296,7 @@ _lock = threading.Lock()
 
 @contextlib.contextmanager
 def _snapshot(task: Task, settings: Settings) -> Iterator[Snapshot]:
-    """The run's snapshot, or the user's own, on a connection that no other thread has meanwhile."""
+    """The run's snapshot, or one for this user, on a connection that no other thread uses."""
     if task.snapshot is None:
         with contextlib.ExitStack() as closing:
             try:
@@ -308,7 +309,7 @@ def _snapshot(task: Task, settings: Settings) -> Iterator[Snapshot]:
     kept = _take(task) or _open(task, settings)
     try:
         yield kept.db
-    except BaseException:  # within an aborted transaction nothing more can be read
+    except BaseException:  # an aborted transaction cannot be read from again
         kept.closing.close()
         raise
     if task.keep_connection:
@@ -325,7 +326,7 @@ def _take(task: Task) -> Optional[_Kept]:
 
 
 def close_connections(but: Optional[str] = None) -> None:
-    """Close the connections that no user's migration has, of all runs or of all others."""
+    """Close idle connections: of all runs, or of all but the run ``but``."""
     with _lock:
         closed = [kept for kept in _idle if kept.common != but]
         _idle[:] = [kept for kept in _idle if kept.common == but]
@@ -334,13 +335,13 @@ def close_connections(but: Optional[str] = None) -> None:
 
 
 def _open(task: Task, settings: Settings) -> _Kept:
-    """Connect and adopt the run's snapshot. Raises RunStopped: what stops this user stops all."""
+    """Connect and adopt the run's snapshot. Raises RunStopped: what fails here fails for every user."""
     closing = contextlib.ExitStack()
     try:
         exported = shared_rows.exported_shared(Path(task.common))
         db = closing.enter_context(connecting.snapshot(settings, task.snapshot, exported))
         with connecting.opened(settings, db):
-            if db.visible() != task.visible:  # a server that has crashed gives the same ids out again
+            if db.visible() != task.visible:  # a server that has crashed reuses the ids of snapshots
                 raise snapshot.snapshot_gone()
             db.rows("SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', %s, true)", (IDLE,))
     except MigrationError as error:

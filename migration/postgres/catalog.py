@@ -110,7 +110,6 @@ def account_for_tables(settings: Settings, catalog: Catalog) -> None:
                 settings.postgres.get("user", "the role"),
             ),
         )
-    _require_one_declaration(settings)
     _require_declarations(settings, catalog)
     _require_unrelated(settings, catalog)
     _require_whole_heirs(settings, catalog)
@@ -124,13 +123,6 @@ def declared_tables(settings: Settings) -> List[str]:
 def is_listed(table: str, names: Sequence[str]) -> bool:
     """Whether a list of config's names a table, or its schema as ``schema.*``."""
     return table in names or ("." in table and table.partition(".")[0] + ".*" in names)
-
-
-def _require_one_declaration(settings: Settings) -> None:
-    declared = declared_tables(settings)
-    for name in declared:
-        if declared.count(name) > 1:
-            raise UsageError("config names table %s twice" % name, "leave one of the entries away")
 
 
 def _require_declarations(settings: Settings, catalog: Catalog) -> None:

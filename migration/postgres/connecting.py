@@ -23,7 +23,7 @@ from migration.postgres.snapshot import Snapshot, pinned_settings, waited_for
 from migration.postgres.waits import Guard
 from migration.settings import Settings
 
-log = logging.getLogger("migration.postgres")
+log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = "10"
 GIVING_WAY_AFTER = 5.0  # seconds that nobody minds

@@ -20,7 +20,7 @@ from typing import Any, Callable, Iterator, List, Optional, Set, TypeVar
 
 from migration.errors import MigrationError, SourceError
 
-log = logging.getLogger("migration.postgres")
+log = logging.getLogger(__name__)
 
 TICK = 1.0  # seconds between two looks
 QUIET = 20.0  # without a sign of life, until that is said, and the server is asked whether it still answers

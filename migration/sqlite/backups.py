@@ -18,7 +18,7 @@ from migration.sqlite.connecting import resolved
 from migration.sqlite.errors import errors, failed
 from migration.sqlite.integrity import problems_of_old
 
-log = logging.getLogger("migration.sqlite")
+log = logging.getLogger(__name__)
 
 _BACKUP = "backup"
 

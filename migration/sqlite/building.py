@@ -16,7 +16,7 @@ from migration.sqlite import connecting
 from migration.sqlite.errors import errors, failed
 from migration.sqlite.schema import Schema
 
-log = logging.getLogger("migration.import")
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager

@@ -8,12 +8,12 @@ import os
 import sqlite3
 import tempfile
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Iterator, List
 
 from migration.sqlite import old_files
 from migration.sqlite.errors import CANTOPEN, IOERR, READONLY, code_of, errors, failed
 
-log = logging.getLogger("migration.sqlite")
+log = logging.getLogger(__name__)
 
 CACHE = (
     8192  # kilobytes of SQLite's page cache: a larger one does not fit the processor's cache and is slower
@@ -37,18 +37,22 @@ def any_text(content: bytes) -> str:
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that reads one state of a database. Raises MigrationError (exit 5) if the file does not exist."""
-    if not path.is_file():
-        raise failed("no database at %s" % path, "run import_to_sqlite.py first, or set --sqlite-path")
-    with reading(path) as connect, contextlib.closing(connect()) as connection:
-        begin(connection)
+    with opened_twice(path, times=1) as (connection,):
         yield connection
 
 
-def begin(connection: sqlite3.Connection) -> None:
-    """From here on, the connection reads the state of now."""
-    connection.execute("PRAGMA cache_size = %d" % -CACHE)
-    connection.execute("BEGIN")
-    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+@contextlib.contextmanager
+def opened_twice(path: Path, times: int = 2) -> Iterator[List[sqlite3.Connection]]:
+    """As ``opened``, with a second connection for another thread."""
+    if not path.is_file():
+        raise failed("no database at %s" % path, "run import_to_sqlite.py first, or set --sqlite-path")
+    with reading(path) as connect, contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(contextlib.closing(connect())) for _ in range(times)]
+        for connection in connections:
+            connection.execute("PRAGMA cache_size = %d" % -CACHE)
+            connection.execute("BEGIN")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the state of now
+        yield connections
 
 
 Connect = Callable[[], sqlite3.Connection]

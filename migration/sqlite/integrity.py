@@ -6,7 +6,8 @@ import contextlib
 import logging
 import re
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor, wait
+import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Iterator, List, NamedTuple, Optional
 
@@ -15,7 +16,7 @@ from migration.sqlite import connecting, old_files
 from migration.sqlite.connecting import connected
 from migration.sqlite.errors import CORRUPT, ERROR, NOTADB, code_of, failed, in_use
 
-log = logging.getLogger("migration.sqlite")
+log = logging.getLogger(__name__)
 
 LISTED = 10
 
@@ -50,26 +51,41 @@ def _problems_at(path: Path) -> List[str]:
         raise
 
 
-@contextlib.contextmanager
-def looked_through(path: Path) -> Iterator[None]:
-    """Have SQLite look through a new database, in a thread while the block runs.
+class Found(NamedTuple):
+    """What SQLite found wrong with a file, and how long it looked."""
 
-    Raises MigrationError (exit 5) after the block for broken pages or indexes, and for dangling references.
-    """
-    with ThreadPoolExecutor(1) as pool, connecting.reading(path) as connect, contextlib.closing(
-        connect()
-    ) as database, contextlib.closing(connect()) as other:
-        connecting.begin(database)
-        connecting.begin(other)
-        looking = pool.submit(integrity_problems, database)
+    problems: List[str]
+    seconds: float
+
+
+@contextlib.contextmanager
+def looking_through(database: sqlite3.Connection) -> "Iterator[Future[Found]]":
+    """Have SQLite look through a database in a thread while the block runs; nobody else uses the connection."""
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(_look_through, database)
         try:
-            yield
-            violations = list(foreign_key_violations(other))
-            problems = looking.result()
+            yield looking
         except BaseException:
             database.interrupt()
             wait([looking])
             raise
+
+
+def _look_through(database: sqlite3.Connection) -> Found:
+    started = time.perf_counter()
+    return Found(integrity_problems(database), time.perf_counter() - started)
+
+
+@contextlib.contextmanager
+def looked_through(path: Path) -> Iterator[None]:
+    """Have SQLite look through a new database while the block runs.
+
+    Raises MigrationError (exit 5) after the block for broken pages or indexes, and for dangling references.
+    """
+    with connecting.opened_twice(path) as (database, other), looking_through(database) as looking:
+        yield
+        violations = list(foreign_key_violations(other))
+        problems = looking.result().problems
     if violations:
         shown = "\n  ".join(
             "%s %s: %s leads to no row of %s" % violation for violation in violations[:LISTED]

@@ -25,7 +25,7 @@ from migration.sqlite.errors import failed
 from migration.sqlite.mapping import TableMapping
 from migration.sqlite.schema import Schema
 
-log = logging.getLogger("migration.import")
+log = logging.getLogger(__name__)
 
 
 class Filled(NamedTuple):

@@ -20,7 +20,7 @@ from migration.sqlite.connecting import LOST, exclusive, resolved
 from migration.sqlite.errors import errors, failed, in_use, mounted, unsound
 from migration.sqlite.integrity import problems_in
 
-log = logging.getLogger("migration.sqlite")
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from migration.sqlite.errors import errors, failed, of_newer
 from migration.sqlite.integrity import problems_in, problems_of_old
 from migration.sqlite.publishing import keep_owner, looked_at, make_way, publish, replacing
 
-log = logging.getLogger("migration.sqlite")
+log = logging.getLogger(__name__)
 
 
 def restore(backup: Path, path: Path, backups: Optional[Backups]) -> Optional[Path]:

@@ -1,4 +1,4 @@
-"""What a database holds beyond the schema and the user's rows: numbers in its header, rows in other tables."""
+"""What a database holds beyond the schema and the user's rows: numbers in its header and rows in other tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Collection, Counter, Iterator, Tuple
 from migration.sql import quote
 from migration.sqlite.schema import Schema, SchemaDifference, count_rows, describe_columns, describe_numbers
 
-# Functions that may give another value each time the schema file is run
+# Functions whose value may change with each run of the schema file
 CHANGEABLE = (
     "current_date",
     "current_time",
@@ -42,7 +42,7 @@ def additions(
             if database.execute(names).fetchone() != (0,):
                 yield SchemaDifference("sqlite_sequence names tables that are not there", more=True)
         elif expected is None and not table.startswith("sqlite_"):
-            continue  # the whole table is not in the schema file, which is said once
+            continue  # the table is not in the schema file, which check ``schema`` reports
         elif count != (expected or 0):
             message = "table %s has %d rows, and the schema file makes %d"
             yield SchemaDifference(message % (table, count, expected or 0), table, more=True)
@@ -52,13 +52,13 @@ def additions(
 
 
 def _has_rows_of(database: sqlite3.Connection, schema: Schema, table: str) -> bool:
-    """Whether a table has the rows that the schema file makes, in the columns that are the same each time it is run."""
+    """Whether a table has the rows that the schema file inserts, compared by the columns that do not change with each run."""
     with _loaded(schema, False) as one, _loaded(schema, True) as other:
         names = [quote(column.name) for column in describe_columns(one, table).values()]
         fixed = [name for name in names if _rows(one, table, [name]) == _rows(other, table, [name])]
         try:
             return _rows(database, table, fixed) == _rows(one, table, fixed)
-        except sqlite3.Error:  # other columns, which is said elsewhere
+        except sqlite3.Error:  # other columns, which check ``schema`` reports
             return True
 
 
@@ -70,13 +70,13 @@ def _rows(database: sqlite3.Connection, table: str, names: Collection[str]) -> "
 
 @contextlib.contextmanager
 def _loaded(schema: Schema, changed: bool) -> Iterator[sqlite3.Connection]:
-    """The schema file, run in memory; ``changed``: with other results of the functions that may change."""
+    """The schema file, run in memory; ``changed``: with other results of functions such as random()."""
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
         for name in CHANGEABLE if changed else ():
             database.create_function(name, -1, lambda *given: "elsewhen", deterministic=True)
         try:
             database.executescript(schema.script)
-        except sqlite3.Error:  # a rule of the schema does not take that
+        except sqlite3.Error:  # a constraint of the schema refuses the other results
             if not changed:
                 raise
         yield database

@@ -1,4 +1,4 @@
-"""The database file that is checked: opened for reading, hashed, and known again."""
+"""The database file under validation: open it for reading, hash it, recognise it later."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ from migration.validation.report import Database
 
 
 class CheckedFile(NamedTuple):
-    """``stamp``: of the file before it was opened. ``raw``: the file itself, None where it cannot be read."""
+    """``stamp``: of the file before it was opened. ``raw``: the open file, None if it cannot be read.
+
+    ``other``: a second connection, for another thread.
+    """
 
     path: Path
     database: sqlite3.Connection
+    other: sqlite3.Connection
     stamp: Optional[publishing.Stamp]
     raw: Optional[BinaryIO]
 
     def is_unwritten(self, since: Optional[publishing.Stamp]) -> bool:
-        """Whether it is the very file that had the stamp ``since``."""
+        """Whether it is the file with the stamp ``since``, unchanged."""
         return since is not None and since == self.stamp == publishing.stamp(self.path)
 
     def described(self) -> Database:
-        """Its path, sizes and SHA256, for the report."""
+        """Path, sizes and SHA256, for the report."""
         return Database(
             os.fsencode(connecting.resolved(self.path)).decode("utf-8", "backslashreplace"),
             0 if self.stamp is None else self.stamp.size,
@@ -39,17 +43,18 @@ class CheckedFile(NamedTuple):
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[CheckedFile]:
-    """Open the database at ``path`` for the block, to read one state of it. Raises MigrationError (exit 5)."""
+    """Open the database at ``path`` during the block and read one state of it. Raises TargetError."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(errors(path))
         _fold_log(path)
         stamp, raw = publishing.stamp(path), _raw(path, stack)
-        database = stack.enter_context(connecting.opened(path))
-        yield CheckedFile(path, database, stamp, raw)
+        database, other = stack.enter_context(connecting.opened_twice(path))
+        other.text_factory = connecting.any_text
+        yield CheckedFile(path, database, other, stamp, raw)
 
 
 def _fold_log(path: Path) -> None:
-    """Have SQLite take a write-ahead log into its file, unless a program has it open: then the file is the database."""
+    """Have SQLite move a write-ahead log into the database file, unless a program has it open."""
     found = publishing.stamp(path)
     if found is not None and found.logged and old_files.trouble(path) is None:
         with connecting.reading(path) as connect, contextlib.closing(connect()) as database:
@@ -57,7 +62,7 @@ def _fold_log(path: Path) -> None:
 
 
 def _raw(path: Path, stack: contextlib.ExitStack) -> Optional[BinaryIO]:
-    """The file, to be closed after SQLite's connections: closing it releases their locks.
+    """Open the file. Close it after SQLite's connections: closing it releases their locks.
 
     Source: https://www.sqlite.org/howtocorrupt.html (section 2.2)
     """
@@ -68,7 +73,7 @@ def _raw(path: Path, stack: contextlib.ExitStack) -> Optional[BinaryIO]:
 
 
 def sha256(file: CheckedFile) -> Optional[str]:
-    """Of the file and then its write-ahead log; None if that is not the file that was checked, or was written to.
+    """The SHA256 of the file followed by its write-ahead log; None if the file was replaced or written to.
 
     While we read a database without a log, nobody can change its file.
     """

@@ -7,17 +7,19 @@ from concurrent.futures import Future
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set
 
 from migration.postgres.digests import Digest
+from migration.sqlite.integrity import Found
 from migration.validation.inputs import Context
 from migration.validation.report import Changes, CheckResult, Finding, TableResult
 
-# Findings that count for the check of their own name, whichever check comes across them
+# Findings that count for the check of their own name, whichever check makes them
 OF_THEIR_OWN = ("counts", "isolation", "source", "additions")
+OF_NO_CHECK = ("orphans",)  # what --orphans skip left out: a warning that no check is charged with
 
 
 class Compared(NamedTuple):
     """What comparing one table gave.
 
-    ``digest``: of the bundle's records, None where nothing is compared with it. ``findings``: of contents, isolation and counts.
+    ``digest``: of the bundle's records, None if it is not needed. ``findings``: of contents, isolation and counts.
     """
 
     result: TableResult
@@ -26,22 +28,23 @@ class Compared(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What every check is handed.
+    """What every check gets.
 
-    ``tables``: table → what comparing it gave; ``digests``: table → the digest that PostgreSQL makes, for the tables
-    that may differ from the bundle's. ``sound``: the import has had SQLite look through this very file.
+    ``tables``: table → result of its comparison; ``digests``: table → PostgreSQL's digest, for tables that may have
+    changed since the export. ``integrity``: the result of SQLite's integrity check; None if the import has already
+    checked integrity and references of this very file.
     """
 
     context: Context
     tables: Mapping[str, Compared]
     digests: "Mapping[str, Future[Digest]]"
-    sound: bool
+    integrity: "Optional[Future[Found]]"
 
 
 class Looked(NamedTuple):
-    """What a check found, of how many things; ``note``: why it was not done.
+    """The result of a check: how many things it looked at and what it found; ``note``: why it did not run.
 
-    ``seconds``: None where it was done while the contents were compared. ``changes``: table → what PostgreSQL holds
+    ``seconds``: None if it ran as part of comparing the contents. ``changes``: table → what PostgreSQL holds
     now that the bundle does not.
     """
 
@@ -53,7 +56,7 @@ class Looked(NamedTuple):
 
 
 class Check(NamedTuple):
-    """``looked_at`` and ``unit``: what it looks at and counts, in the report's words."""
+    """``looked_at`` and ``unit``: what it looks at and what it counts, as the report words it."""
 
     name: str
     looked_at: str
@@ -62,7 +65,7 @@ class Check(NamedTuple):
 
 
 def run(checks: Sequence[Check], evidence: Evidence) -> Dict[str, Looked]:
-    """Check name → what it found. What SQLite refuses to read is listed once, with the first check that met it."""
+    """Check name → what it found. What SQLite cannot read is listed once, by the first check that met it."""
     looked: Dict[str, Looked] = {}
     refused: Set[str] = set()
     for check in checks:
@@ -74,14 +77,12 @@ def run(checks: Sequence[Check], evidence: Evidence) -> Dict[str, Looked]:
 
 
 def results(checks: Sequence[Check], looked: Mapping[str, Looked], strict: bool) -> List[CheckResult]:
-    """A line of the report for each check. ``strict``: warnings count as errors."""
+    """The report's line for each check. ``strict``: warnings count as errors."""
     errors, warnings = dict.fromkeys(looked, 0), dict.fromkeys(looked, 0)
     for name, found in looked.items():
         for finding in found.findings:
             counts = errors if finding.error or strict else warnings
-            if (
-                finding.check != "orphans"
-            ):  # an option's doing: it stands among the warnings, and is no check's
+            if finding.check not in OF_NO_CHECK:
                 counts[finding.check if finding.check in OF_THEIR_OWN else name] += finding.count
     return [
         CheckResult(
@@ -92,7 +93,7 @@ def results(checks: Sequence[Check], looked: Mapping[str, Looked], strict: bool)
 
 
 def bundle_files(evidence: Evidence) -> Looked:
-    """The bundle's files are those of its manifest: checked when it was opened, else there is no validation."""
+    """The bundle's files match its manifest. Opening the bundle has checked that; a damaged one is refused there."""
     export = evidence.context.export
     if export is None:
         return Looked(note="there is no bundle")

@@ -1,4 +1,4 @@
-"""Each table of SQLite compared with its records: those of the bundle, or PostgreSQL's."""
+"""Compare each table of SQLite with its records in the bundle or in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from migration import conversion
 from migration.bundle.damage import damaged
 from migration.bundle.reading import Reader
 from migration.bundle.records import Block, in_blocks
-from migration.errors import MigrationError
 from migration.model import Table
 from migration.postgres.digests import Digest, Digester
 from migration.sql import quote
@@ -26,11 +25,11 @@ from migration.validation.rendering import rendered
 from migration.validation.report import PREFIXES, Finding, Listing, TableResult
 from migration.validation.walking import ComparedBlock
 
-log = logging.getLogger("migration.validate")
+log = logging.getLogger(__name__)
 
 
 def contents(evidence: Evidence) -> Looked:
-    """Every cell of SQLite is what its record says, and no row is missing or left over."""
+    """Every cell of SQLite equals its record's value, and no row is missing or extra."""
     tables = evidence.tables.values()
     return Looked(
         sum(compared.result.cells for compared in tables),
@@ -40,7 +39,7 @@ def contents(evidence: Evidence) -> Looked:
 
 
 def counts(evidence: Evidence) -> Looked:
-    """Every table has as many rows as there are records: found while the contents are compared."""
+    """Every table has as many rows as records. Comparing the contents has counted them."""
     return Looked(len(evidence.tables))
 
 
@@ -74,7 +73,7 @@ def _compare(context: Context, table: Table, advance: Callable[[int], None]) -> 
     except sqlite3.OperationalError:
         if context.database.text_factory is connecting.any_text:
             raise
-        # Perhaps text that is not UTF-8, which is a difference and not the end. To read all text this way takes longer.
+        # Perhaps text that is not UTF-8: a difference to report. Reading all text this way would be slower.
         context.database.text_factory = connecting.any_text
         walked = _walk_in_any_order(context, table, mapped, advance)
     held, digest = walked.rows, walked.digest
@@ -100,7 +99,7 @@ def _compare(context: Context, table: Table, advance: Callable[[int], None]) -> 
 
 
 def _uncompared(table: Table, walked: _Walked, result: TableResult) -> Iterator[Finding]:
-    """Rows too few or too many, and cells that the walk has not reached."""
+    """Findings for a wrong number of rows, and for cells that were not compared."""
     expected = walked.rows
     if result.sqlite_count not in (None, expected):
         message = "%s in %s: PG=%s, SQLite=%s"
@@ -131,7 +130,7 @@ def _require_count(export: Reader, table: Table, rows: int) -> None:
 
 
 class _Walked(NamedTuple):
-    """``digest``: None where none is wanted; ``differences``: all of them, listed among the findings or not."""
+    """``digest``: None if not wanted; ``differences``: the number of all, including those not listed."""
 
     rows: int
     digest: Optional[Digest]
@@ -140,21 +139,14 @@ class _Walked(NamedTuple):
     findings: List[Finding]
 
 
-def repeated_key(table: str) -> MigrationError:
-    return damaged("%s has two records of the same primary key" % table)
-
-
 def _walk_in_any_order(
     context: Context, table: Table, mapped: TableMapping, advance: Callable[[int], None]
 ) -> _Walked:
     """Compare in key order if both sides have one, else sort both first."""
-    if context.key(table, mapped, context.compared).ordered:
-        with contextlib.suppress(walking.Unordered):
-            return _walk(context, table, mapped, advance, ordered=True)
-    try:
-        return _walk(context, table, mapped, advance, ordered=False)
-    except walking.Unordered:
-        raise repeated_key(table.name) from None
+    ordered = context.key(table, mapped, context.compared).ordered
+    return walking.in_any_order(
+        lambda in_order: _walk(context, table, mapped, advance, in_order), table.name, ordered
+    )
 
 
 def _walk(
@@ -178,7 +170,7 @@ def _walk(
             for difference in block.differences:
                 _list(table.name, difference, differences, extra)
             advance(block.rows)
-            del block  # records may be large: they are held as short as can be
+            del block  # free large records before the next block is read
         for difference in walker.comparison.end():
             _list(table.name, difference, differences, extra)
     return _Walked(
@@ -195,7 +187,7 @@ def _walk(
 
 
 def _list(table: str, difference: walking.Difference, listing: Listing, extra: List[str]) -> None:
-    """Add a difference to a listing, and its row to ``extra`` where SQLite alone has that."""
+    """Add a difference to a listing, and its row to ``extra`` if only SQLite has it."""
     cell = ", column %s" % difference.column if difference.column else ""
     message = "%s: %s %s%s: %s" % (PREFIXES["contents"], table, difference.row, cell, difference.message)
     listing.add(Finding("contents", message, table, difference.row, difference.column))
@@ -207,7 +199,7 @@ Comparison = Union[OrderedComparison, pairing.SortedComparison, "_Uncompared"]
 
 
 class _Walker:
-    """Compares and adds up block after block."""
+    """Compares block after block and counts rows."""
 
     def __init__(
         self, comparison: Comparison, decode: Callable[[bytes], Any], digester: Optional[Digester]
@@ -231,7 +223,7 @@ class _Walker:
 
 
 class _Uncompared:
-    """A comparison of rows that have no column in common with their records: these are read all the same."""
+    """Stands in for a comparison if rows and records have no column in common. The records are still read and counted."""
 
     cells = 0
 
@@ -253,7 +245,7 @@ class _Uncompared:
 def _comparison(
     context: Context, table: Table, mapped: TableMapping, ordered: bool
 ) -> Iterator[Tuple[Comparison, Callable[[bytes], Any]]]:
-    """How a table is compared, and what decodes a record's text."""
+    """The comparison of a table, and the decoder of its records."""
     key, columns = context.key(table, mapped, context.compared), context.compared[table.name]
     decode = conversion.deep(conversion.record_decoder(columns))
     describe = showing.shortened if context.settings.show_values else context.fingerprint
@@ -288,7 +280,7 @@ def _comparison(
 
 @contextlib.contextmanager
 def _blocks(context: Context, table: Table, walker: _Walker) -> Iterator[Iterator[ComparedBlock]]:
-    """What the walker finds in each block of the bundle's records, or of PostgreSQL's."""
+    """Compare the records of the bundle or of PostgreSQL, block by block."""
     if context.against == "bundle":
         assert context.export is not None
         yield context.export.blocks(table.file, walker.block, walker.decode)
@@ -299,7 +291,7 @@ def _blocks(context: Context, table: Table, walker: _Walker) -> Iterator[Iterato
 
 
 def _bundle_digest(context: Context, table: Table) -> Digest:
-    """The digest of a bundle's file that nothing is compared with."""
+    """The digest of a bundle's file that is not compared with SQLite."""
     assert context.export is not None
     decode = conversion.deep(conversion.record_decoder(context.held[table.name]))
     digester = Digester()

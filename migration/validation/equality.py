@@ -1,6 +1,6 @@
-"""Whether a cell of SQLite says what its record says, kind by kind: what phase 3 proves equality with.
+"""Compare a cell of SQLite with its record's value, kind by kind.
 
-The comparison is written from the type contract and shares no conversion with the import.
+The comparison follows the type contract and shares no code with the import's conversion.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Cells:
         self._has_nulls = any(column.kind in (*STRUCTURED, Kind.UNDECLARED) for column in columns)
 
     def equal(self, record: Any, values: Row, row: Row) -> bool:
-        """Whether the row says what the record says. Fast: True is reliable, False means look closer."""
+        """Whether the row equals the record. Fast: True is reliable, False means look closer."""
         if self._has_nulls and record.json_nulls:
             return False
         number = self._plain
@@ -59,7 +59,7 @@ class Cells:
         return True
 
     def unequal(self, record: Any, values: Row, row: Row, describe: Describe) -> Iterator[Tuple[str, str]]:
-        """Column and message of each cell that is not the record's."""
+        """Column and message of each cell that differs from the record."""
         for pair, same, value, found in zip(self.pairs, self._tests, values, row):
             if pair.source.name in record.json_nulls:
                 equal = found == "null"

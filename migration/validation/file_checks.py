@@ -1,10 +1,11 @@
-"""What SQLite's file alone can show: its structure, its soundness, its references and the form of its values."""
+"""Checks that need only the SQLite file: schema, integrity, references, and the form of its values."""
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
 import time
+from concurrent.futures import Future
 from typing import Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence, Tuple
 
 import msgspec
@@ -13,7 +14,7 @@ from migration import conversion
 from migration.model import Table
 from migration.sql import quote
 from migration.sqlite import connecting, mapping
-from migration.sqlite.integrity import foreign_key_violations, integrity_problems
+from migration.sqlite.integrity import Found, foreign_key_violations
 from migration.sqlite.mapping import TableMapping
 from migration.sqlite.schema import SchemaDifference, TargetColumn, describe_objects, differences
 from migration.validation import additions as beyond
@@ -26,40 +27,42 @@ BY_IMPORT = "the import looked at this very file"
 
 
 def schema(evidence: Evidence) -> Looked:
-    """Tables, columns, foreign keys, indexes, triggers and views are those of the schema file."""
+    """Tables, columns, foreign keys, indexes, triggers and views match the schema file."""
     return _looked(
         evidence, lambda context: len(context.schema.objects), _schema_differences(evidence.context)
     )
 
 
 def additions(evidence: Evidence) -> Looked:
-    """No rows and numbers are there but those of the migration and of the schema file."""
+    """The file holds no rows and header numbers except those of the migration and the schema file."""
     return _looked(
         evidence, lambda context: len(describe_objects(context.database)), _additions(evidence.context)
     )
 
 
 def integrity(evidence: Evidence) -> Looked:
-    """SQLite finds its file sound."""
-    if evidence.sound:
+    """SQLite's integrity check finds nothing."""
+    if evidence.integrity is None:
         return Looked(note=BY_IMPORT)
-    return _looked(evidence, _pages, _unsound(evidence.context))
+    looked = _looked(evidence, _pages, _unsound(evidence.context, evidence.integrity))
+    failed = evidence.integrity.exception()
+    return looked if failed else looked._replace(seconds=evidence.integrity.result().seconds)
 
 
 def references(evidence: Evidence) -> Looked:
     """Every foreign key leads to a row."""
-    if evidence.sound:
+    if evidence.integrity is None:
         return Looked(note=BY_IMPORT)
     return _looked(evidence, lambda context: len(context.schema.foreign_keys), _dangling(evidence.context))
 
 
 def malformed(evidence: Evidence) -> Looked:
-    """JSON parses, and every value is in its column's form and range, by a look at it or by ``proved_forms``."""
+    """JSON parses, and every value has its column's form and range; columns of ``proved_forms`` are not looked at."""
     return _looked(evidence, _columns, _malformed(evidence))
 
 
 def changed_defaults(evidence: Evidence) -> Looked:
-    """What the source has nothing for holds the default that the schema gives it, or a value of its form."""
+    """Columns that the source lacks hold the schema's default, or a value of the default's form."""
     return _looked(evidence, _defaults, _changed_defaults(evidence.context))
 
 
@@ -74,13 +77,13 @@ def _looked(evidence: Evidence, count: Callable[[Context], int], problems: Itera
         listings[key].add(finding)
     findings = [finding for listing in listings.values() for finding in listing.findings]
     number = 0
-    with contextlib.suppress(sqlite3.Error):  # which has been found
+    with contextlib.suppress(sqlite3.Error):  # reported by check ``schema``
         number = count(context)
     return Looked(number, findings, since(started))
 
 
 def _readable(findings: Iterator[Finding]) -> Iterator[Finding]:
-    """Report what SQLite refuses to look at: a view in a table's place, a key that leads to no key."""
+    """Report what SQLite cannot read: a view instead of a table, a foreign key to columns that are no key."""
     try:
         yield from findings
     except sqlite3.Error as error:
@@ -112,15 +115,15 @@ def _additions(context: Context) -> Iterator[Finding]:
 
 
 def _of_schema(found: SchemaDifference, context: Context) -> Finding:
-    """Extra objects belong to the application: warnings, unless this run has just imported."""
+    """Extra objects may be the application's: warnings, unless this run has just made the database."""
     check = "additions" if found.more else "schema"
     message = "%s: %s" % (PREFIXES[check], found.message)
     return Finding(check, message, found.table, error=context.fresh or not found.more)
 
 
-def _unsound(context: Context) -> Iterator[Finding]:
+def _unsound(context: Context, looking: "Future[Found]") -> Iterator[Finding]:
     try:
-        problems = integrity_problems(context.database)
+        problems = looking.result().problems
     except sqlite3.OperationalError as error:
         # an index of the application's may need its own collation or function
         message = "%s: SQLite cannot look through the whole file here: %s"
@@ -137,9 +140,9 @@ def _dangling(context: Context) -> Iterator[Finding]:
 
 
 def proved_forms(evidence: Evidence, table: Table) -> FrozenSet[str]:
-    """Source columns whose form is PostgreSQL's guarantee: of each cell, the comparison has proved that it is equal.
+    """Source columns whose form PostgreSQL's type guarantees, as every cell equals PostgreSQL's value.
 
-    None where PostgreSQL was not asked, where its records are others than those compared, or where any cell differs.
+    Empty if PostgreSQL was not asked, if its records are not those compared, or if any cell differs.
     """
     context, compared = evidence.context, evidence.tables.get(table.name)
     if context.live is None or compared is None or not compared.result.match:
@@ -166,7 +169,7 @@ def _malformed_cells(evidence: Evidence, table: Table) -> Iterator[Finding]:
         columns = context.columns_in_sqlite(mapped.target).values()
 
         def by_itself(column: str, value: object) -> bool:
-            """Whether the schema's default writes dates in this form."""
+            """Whether the schema's default writes values of this form."""
             try:
                 made = defaults.of_rows(context.schema, mapped.target, (column,))[column]
             except sqlite3.Error:
@@ -199,7 +202,7 @@ def _left_to_defaults(context: Context, table: Table) -> List[TargetColumn]:
 def _other_than_default(
     context: Context, table: Table, mapped: TableMapping, columns: Sequence[TargetColumn]
 ) -> Iterator[Finding]:
-    """``columns``: those that hold defaults. What the source has NULL for is the user's, and an error."""
+    """``columns``: those that should hold defaults. A value where the source has NULL is an error."""
     is_single = table.becomes is not None
     check = "user" if is_single else "contents"
     copied = {pair.target.name for pair in mapped.copied}
@@ -235,7 +238,7 @@ def _other_than_default(
 def _values(
     database: sqlite3.Connection, table: str, column: str, default: defaults.Default
 ) -> Iterator[Tuple[object]]:
-    """The values of a column; if the default is constant and sound, only those that differ from it."""
+    """The values of a column; for a constant and valid default, only those that differ from it."""
     select, parameters = "SELECT {0} FROM {1}".format(quote(column), quote(table)), ()  # type: str, Sequence[object]
     if default.constant and not default.is_malformed(default.value):
         select += " WHERE {0} COLLATE BINARY IS NOT ? OR typeof({0}) <> typeof(?)".format(quote(column))
@@ -244,7 +247,7 @@ def _values(
 
 
 def _given(context: Context, table: Table) -> Callable[[str], bool]:
-    """Whether the source has something for a column: NULL too, unless the target cannot hold it."""
+    """Whether the source has a value for a column. NULL counts, unless the column is NOT NULL."""
     if table.becomes is None:
         return lambda column: True
     text = context.records[table.name]

@@ -1,4 +1,4 @@
-"""What a database is compared with: the bundle, PostgreSQL, and what is known of their columns."""
+"""What a validation compares the database with: the bundle, PostgreSQL, and their columns."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ Columns = Mapping[str, Tuple[Column, ...]]
 class Context:
     """What a database is compared with.
 
-    ``export``: the verified bundle; ``live``: the user's rows in PostgreSQL; at least one of them is there.
+    ``export``: the verified bundle; ``live``: the user's rows in PostgreSQL; at least one of them is set.
     ``held``: the columns of the bundle's records; ``columns``: the best that is known of the source's columns.
-    ``records``: the JSON text of the user's and the preferences' record, None where there is none.
+    ``records``: the JSON text of each single row's record, None if there is none.
     ``changes``: what was cut and brought, by the list of the bundle or else of PostgreSQL.
     ``fresh``: an import of this run has just made the database; nobody has worked with it.
-    ``digested``: tables of whose records in the bundle a digest is made, to compare it with PostgreSQL's.
+    ``digested``: tables whose records need a digest, to compare it with PostgreSQL's.
     ``described``: the database's tables and columns, cached.
     """
 
@@ -51,7 +51,7 @@ class Context:
     changes: Changes = Changes()
     fresh: bool = False
     digested: FrozenSet[str] = frozenset()
-    bundle_seconds: float = 0.0  # that it took to verify the bundle
+    bundle_seconds: float = 0.0  # to verify the bundle
     fingerprint: showing.Fingerprints = field(default_factory=showing.Fingerprints)
     described: Dict[str, Dict[str, TargetColumn]] = field(default_factory=dict)
 
@@ -70,7 +70,7 @@ class Context:
 
     @property
     def expected_rows(self) -> Optional[int]:
-        """How many records the bundle has; None where there is no bundle."""
+        """The number of the bundle's records; None without a bundle."""
         if self.export is None:
             return None
         return sum(self.export.manifest.row_counts[table.name] for table in self.settings.whole_tables)
@@ -90,13 +90,15 @@ class Context:
         return as_written((self.user_id, *self.live.owner_texts.get(table, ())))
 
     def has_table(self, table: str) -> bool:
-        """Whether there is a table of that name; a view in its place is none."""
+        """Whether there is a table of that name; a view does not count."""
         return bool(self.columns_in_sqlite(table))
 
     def columns_in_sqlite(self, table: str) -> Mapping[str, TargetColumn]:
-        """What a table of the database has: column in lower case → column; nothing where it is not there."""
+        """The columns of a table of the database: name in lower case → column; empty without the table."""
         if not self.described:
-            made = {name.lower() for name in self.schema.columns}  # others may need what SQLite has not here
+            made = {
+                name.lower() for name in self.schema.columns
+            }  # other objects may need an extension that is not loaded
             tables = [name for name in schema.table_names(self.database) if name.lower() in made]
             described = {name.lower(): schema.describe_columns(self.database, name) for name in tables}
             self.described.update(described)
@@ -126,13 +128,13 @@ class Context:
         return made._replace(copied=tuple(pair for pair in pairs if pair.target.name.lower() in present))
 
     def source_key(self, table: Table, columns: Columns) -> Tuple[str, ...]:
-        """The columns of the source's key of a table, as far as it is known and the records have them."""
+        """The columns of a table's key in PostgreSQL, if known and present in the records; else none."""
         live = {} if self.live is None else self.live.catalog.keys
         held = {} if self.export is None else self.export.manifest.keys
         return mapping.key_of(table, columns[table.name], {**live, **held})
 
     def key(self, table: Table, mapped: TableMapping, columns: Columns) -> keys.Key:
-        """How rows and records of a table are paired; a column that holds the user's key in all of them is not needed."""
+        """How rows and records of a table are paired. A key column that holds the user's key in every row is left out."""
         in_sqlite = self.columns_in_sqlite(mapped.target).values()
         known = self.source_key(table, columns)
         if not table.ownership.or_shared:
@@ -148,9 +150,9 @@ def context_of(
     db: Optional[Snapshot] = None,
     fresh: bool = False,
 ) -> Iterator[Context]:
-    """Open bundle and source, as far as they are there and wanted, in a data folder whose lock the caller has.
+    """Open the bundle and the source, whichever exist and are wanted. The caller holds the data folder's lock.
 
-    ``db``: a snapshot that is open already.
+    ``db``: an open snapshot to use; None: open one.
 
     Raises MigrationError: exit 3 for PostgreSQL, 4 for the bundle.
     """
@@ -165,19 +167,19 @@ def context_of(
 def of_bundle(
     database: sqlite3.Connection, settings: Settings, expected: Schema, export: Reader, digested: bool
 ) -> Context:
-    """What compares a database with an open bundle alone. Raises MigrationError (exit 4)."""
+    """The context of a comparison with an open bundle alone. Raises BundleError."""
     made = _context(database, settings, expected, export, None)
     return dataclasses.replace(made, digested=_names(settings)) if digested else made
 
 
 def is_bundle_needed(settings: Settings) -> bool:
-    """Whether PostgreSQL cannot be asked instead."""
+    """Whether a missing bundle is an error, because PostgreSQL cannot be asked instead."""
     return settings.offline or settings.against == "bundle"
 
 
 @contextlib.contextmanager
 def _bundle(settings: Settings) -> Iterator[Optional[Reader]]:
-    """The verified bundle; None where there is none and PostgreSQL can be asked instead."""
+    """The verified bundle; None if there is none and PostgreSQL can be asked instead."""
     there = (settings.data_dir / name for name in (MANIFEST, USER_DATA))
     if not is_bundle_needed(settings) and not any(path.exists() for path in there):
         yield None
@@ -188,8 +190,8 @@ def _bundle(settings: Settings) -> Iterator[Optional[Reader]]:
 
 
 def require_source(settings: Settings) -> None:
-    """Ask PostgreSQL what a validation with the bundle will ask first. Raises MigrationError as that would."""
-    if (settings.data_dir / MANIFEST).exists():  # else the bundle is missed, and said so
+    """Do the validation's first look at PostgreSQL early, to fail before the import. Raises MigrationError."""
+    if (settings.data_dir / MANIFEST).exists():  # else the import reports the missing bundle
         manifest = read_manifest(settings.data_dir)
         with _live(settings, read_schema(settings.schema_path), manifest, None):
             pass
@@ -199,7 +201,7 @@ def require_source(settings: Settings) -> None:
 def _live(
     settings: Settings, expected: Schema, manifest: Optional[Manifest], db: Optional[Snapshot]
 ) -> Iterator[Optional[Rows]]:
-    """The user's rows in PostgreSQL, by the rules that the bundle was made by."""
+    """The user's rows in PostgreSQL, chosen by the same rules as the bundle's."""
     if settings.offline:
         yield None
         return

@@ -1,4 +1,4 @@
-"""Whether records and rows are the user's, and whose they are if not."""
+"""Find records and rows that belong to another user."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from migration.validation.checks import Evidence, Looked
 from migration.validation.inputs import Context
 from migration.validation.report import PREFIXES, Finding, Listing
 
-LOOKED_UP = 1000  # rows that SQLite alone has, of which PostgreSQL is asked whose they are
+LOOKED_UP = 1000  # extra rows of SQLite whose owner is looked up in PostgreSQL
 
 
 def owners(evidence: Evidence) -> Looked:
-    """Every record and row is the user's: found while the contents and the source are compared.
+    """Every record and row is the user's. Comparing contents and source has found those that are not.
 
     Rows of others that came along, and references that were cut, are those that the bundle lists.
     """
@@ -25,7 +25,7 @@ def owners(evidence: Evidence) -> Looked:
 
 
 class Owner(NamedTuple):
-    """The field of a table's decoded records that names their owner, and the texts that name the user.
+    """The field of decoded records that names the owner, and the texts that name the user.
 
     ``key``: the fields of the key, and ``brought`` the rows of others that came along.
     """
@@ -45,7 +45,7 @@ class Owner(NamedTuple):
 
 
 def owner_of(context: Context, table: Table) -> Optional[Owner]:
-    """None where the records do not name their owner."""
+    """None if the records do not name their owner."""
     names = [column.name for column in context.compared[table.name]]
     if table.owner is None or table.owner not in names:
         return None
@@ -73,7 +73,7 @@ def foreign_record(context: Context, table: Table, record: Any, number: int) -> 
 
 
 def foreign_rows(context: Context, table: Table, mapped: TableMapping, rows: Sequence[str]) -> List[Finding]:
-    """Of ``rows`` that SQLite alone has, those that PostgreSQL has for another user."""
+    """Findings for those ``rows``, extra in SQLite, that belong to another user in PostgreSQL."""
     listing = Listing("isolation", table.name, context.settings.max_differences)
     for row in rows_of_others(context, table, mapped, rows):
         message = "%s: %s %s is a row of another user" % (PREFIXES["isolation"], table.name, row)
@@ -82,7 +82,7 @@ def foreign_rows(context: Context, table: Table, mapped: TableMapping, rows: Seq
 
 
 def rows_of_others(context: Context, table: Table, mapped: TableMapping, rows: Sequence[str]) -> List[str]:
-    """Of ``rows``, named by the key that pairs them, those that PostgreSQL knows by it and has for another user."""
+    """Those of ``rows``, named by their pairing key, that belong to another user in PostgreSQL."""
     live = context.live
     if live is None or context.key(table, mapped, context.compared).columns != live.catalog.keys[table.name]:
         return []

@@ -21,13 +21,13 @@ from migration.validation.since_export import message_of
 
 
 def own_rows(evidence: Evidence) -> Looked:
-    """Each row says what its record says, and PostgreSQL still says so; rows that were left out are told with them."""
+    """Each row equals its record in the bundle and in PostgreSQL. Rows that --orphans skip left out are reported here too."""
     started, context = time.perf_counter(), evidence.context
     context.database.text_factory = connecting.any_text
     findings: List[Finding] = []
     changes: Dict[str, Changes] = {}
     for table in context.settings.single_rows:
-        if context.has_table(table.target):  # else reported with the schema
+        if context.has_table(table.target):  # else check ``schema`` reports it
             findings += _differences(context, table)
             changed, what = _changes(context, table)
             if changed:
@@ -83,7 +83,8 @@ def _unequal(context: Context, table: Table, record: Any, prefix: str) -> Iterat
         and pair.target.not_null
         and pair.source.name not in record.json_nulls
     }
-    for column, what in compared.unequal(record, values, row, context.fingerprint):  # never the hash itself
+    # Values as fingerprints, whatever --show-values says: never show the password hash.
+    for column, what in compared.unequal(record, values, row, context.fingerprint):
         if column not in left_to_schema:
             message = "%s.%s is not the user's: %s" % (prefix, column, what)
             yield Finding("user", message, mapped.target, "1", column)

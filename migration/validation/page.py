@@ -1,6 +1,6 @@
-"""The validation report as one HTML page, for the person whose data it is and for who migrated it.
+"""The validation report as an HTML page, for the owner of the data and for the operator.
 
-The page needs nothing but itself: no network, no fonts, no scripts. ``report.html.j2`` is its template.
+The page loads nothing: no network, no fonts, no scripts. ``report.html.j2`` is its template.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Explanation(NamedTuple):
     command: str
 
 
-# Every check of a finding, in the order in which its findings are worth looking at.
+# Every check that a finding can name, most important first.
 EXPLANATIONS: Mapping[str, Explanation] = {
     "isolation": Explanation(
         "Data of another user came along",
@@ -123,9 +123,9 @@ class Verdict(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A check's findings. ``errors`` and ``warnings`` count what they stand for, listed or not; ``tally`` in words.
+    """A check's findings. ``errors`` and ``warnings`` count all, listed or not; ``tally``: the same in words.
 
-    ``command``: empty where there is nothing to run.
+    ``command``: empty if there is nothing to run.
     """
 
     check: str
@@ -201,7 +201,7 @@ def _stand_for(findings: Sequence[Mapping[str, Any]], level: str) -> int:
 
 
 def _verdict(report: Mapping[str, Any], groups: Sequence[Group]) -> Verdict:
-    """The headline. It claims that everything arrived only where nothing at all speaks against it."""
+    """The headline. It says that everything arrived only if there is no finding at all."""
     warnings = sum(group.warnings for group in groups)
     differences = sum(group.errors for group in groups if group.check != "source")
     if differences:
@@ -217,7 +217,7 @@ def _verdict(report: Mapping[str, Any], groups: Sequence[Group]) -> Verdict:
 
 
 def _not_compared(report: Mapping[str, Any]) -> List[str]:
-    """Tables of which not every cell was compared, as there were rows to compare with."""
+    """Tables that have rows, but whose cells were not all compared."""
     count = "bundle_count" if report["against"] == "bundle" else "pg_count"
     return [
         name
@@ -227,7 +227,7 @@ def _not_compared(report: Mapping[str, Any]) -> List[str]:
 
 
 def _more(finding: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> str:
-    """How many a finding stands for, in words: more than those that are listed for its table, or all of them."""
+    """How many unlisted findings a finding stands for, in words."""
     listed = any(other is not finding and other["table"] == finding["table"] for other in findings)
     return "%s %s" % (number(finding["count"]), "more" if listed else "in all")
 

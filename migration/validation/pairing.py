@@ -1,7 +1,7 @@
-"""Rows and records that come in no common order: both are sorted on disk, by key or as a whole, and paired.
+"""Pair rows with records that have no common order: sort both on disk, by key or by all values.
 
-They are sorted by texts that are equal if the values are (``pairing_texts``). These only pair them:
-``equality.Cells`` tells whether a row says what its record says.
+They are sorted by texts that are equal if the values are (``pairing_texts``). The texts only pair them:
+``equality.Cells`` then compares a row with its record.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ONE, OTHER = 0, 1  # sides of a sorter
 
 
 class Item(NamedTuple):
-    """``key`` and ``whole``: hashes of its key and of all of it, b"" where the key alone tells items apart."""
+    """``key`` and ``whole``: hashes of its key and of all of it, b"" if the key alone identifies items."""
 
     key: bytes
     whole: bytes
@@ -157,7 +157,7 @@ def _shown(value: Any) -> str:
 
 
 class SortedComparison:
-    """Compares the records of a table with its rows, in whatever order either come: as ``ordered.OrderedComparison``."""
+    """Compares the records of a table with its rows, in any order; same methods as ``ordered.OrderedComparison``."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class SortedComparison:
         self._names = _Names(self._places, fingerprints, describe)
 
     def begin(self) -> None:
-        """Every order will do."""
+        """Any order will do."""
 
     def block(self, block: Block) -> ComparedBlock:
         """The differences come at the end. Raises msgspec.DecodeError where a text is no record."""
@@ -237,7 +237,7 @@ class SortedComparison:
 
 
 def _repeatable(key: Key, places: Sequence[int], values: Row) -> bool:
-    """Whether there may be several records of a key: SQLite takes any number of those with a NULL."""
+    """Whether a key may occur several times: SQLite's unique keys allow any number of NULLs."""
     return not key.unique or any(json_and_moments.is_null(values[place]) for place in places)
 
 

@@ -1,6 +1,6 @@
-"""Texts that are equal where a cell says what a record's value says, and where two records do.
+"""Texts that are equal if a cell and a record's value, or two records' values, are equal.
 
-Rows and records that come in no common order are paired by them, and judged by ``equality``.
+``pairing`` pairs rows and records of no common order by them; ``equality`` then compares the pairs.
 """
 
 from __future__ import annotations

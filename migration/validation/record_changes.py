@@ -1,4 +1,4 @@
-"""Records of the bundle compared with records of PostgreSQL."""
+"""Compare records of the bundle with records of PostgreSQL."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from migration.validation.json_and_moments import (
 from migration.validation.keys import NOWHERE, is_before, key_reader, lacks_part
 from migration.validation.walking import Unordered
 
-Side = Tuple[Sequence[Column], Iterable[Any]]  # columns, and the records that are decoded by them
+Side = Tuple[Sequence[Column], Iterable[Any]]  # columns, and records decoded by them
 
 
 def changes(key: Sequence[str], mapped: TableMapping, then: Side, now: Side) -> Iterator[Tuple[str, str]]:
     """Merge two sets of records of one table, both in key order; yields ("added" | "removed" | "changed", row).
 
-    ``key``: its source columns. Compared are the migrated columns, by value: the order of JSON keys does not count, every digit does.
+    ``key``: its source columns. Migrated columns are compared by value: the order of JSON keys does not matter, every digit does.
     Raises Unordered.
     """
     shown, olds = _keyed(key, mapped, *then)
@@ -62,7 +62,7 @@ def changed_columns(
     ]
 
     def marked_otherwise(name: str, record: Any, other: Any) -> bool:
-        """A bundle of another exporter need not say which nulls are JSON's."""
+        """Another exporter's bundle need not tell JSON's null from SQL's."""
         marked, marked_now = name in record.json_nulls, name in other.json_nulls
         return marked and not marked_now if kinds_then[name] == Kind.UNDECLARED else marked is not marked_now
 
@@ -98,14 +98,14 @@ def _keyed(
 
 
 def _same_record(mine: Any, theirs: Any) -> bool:
-    """Whether the server wrote the same value twice: the same text, but for the order of JSON keys."""
+    """Whether two of the server's values are equal: the same text, apart from the order of JSON keys."""
     if isinstance(mine, msgspec.Raw) and isinstance(theirs, msgspec.Raw):
         return same_json(str(mine, "utf-8"), str(theirs, "utf-8"))
     return bool(mine == theirs) and type(mine) is type(theirs)
 
 
 def _foreign_test(kind: str) -> Same:
-    """Whether the bundle of another exporter, which writes values in its own way, says what the server says."""
+    """A test whether a value of another exporter's bundle equals the server's, however it is written."""
 
     def same(mine: Any, theirs: Any) -> bool:
         if is_null(mine) or is_null(theirs):

@@ -1,7 +1,7 @@
-"""SQLite's rows written back as the records that they came from, by SQLite itself: the import the other way round.
+"""SQL with which SQLite writes its rows as PostgreSQL's JSON records: the import in reverse.
 
-Rows that give exactly the bytes of their records say what the records say, cell by cell. If they do not, which may
-have a harmless reason, ``equality`` compares each cell.
+Rows that give exactly the bytes of their records equal them in every cell. If the bytes differ, which may have a
+harmless reason, ``equality`` compares each cell.
 """
 
 from __future__ import annotations

@@ -38,9 +38,9 @@ PAGE = "validation_report.html"
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong (``error``) or worth knowing, found by a ``check`` that ``page`` explains.
+    """An error or, if not ``error``, a warning; ``page`` explains each ``check``.
 
-    ``count``: how many it stands for where not all are listed one by one.
+    ``count``: how many findings it stands for.
     """
 
     check: str
@@ -53,7 +53,7 @@ class Finding:
 
 
 class Listing:
-    """The first findings of one check in one table, and how many there are. All are errors, or none is."""
+    """The first findings of one check in one table, and the number of all. All are errors or all are warnings."""
 
     def __init__(self, check: str, table: Optional[str], listed: int, error: bool = True) -> None:
         self.total = 0
@@ -76,9 +76,9 @@ class Listing:
 
 
 class CheckResult(NamedTuple):
-    """How a check ended: ``number`` of things, each a ``unit``, that it looked at, and ``seconds`` that it took.
+    """The result of a check: the ``number`` of things it looked at, each a ``unit``, and the ``seconds`` it took.
 
-    Without seconds it is done while the contents are compared. ``note``: why it was not done, where it was not.
+    ``seconds`` is None if it ran as part of comparing the contents. ``note``: why it did not run.
     """
 
     name: str
@@ -121,10 +121,10 @@ class CheckResult(NamedTuple):
 
 @dataclass(frozen=True)
 class TableResult:
-    """Rows of one table in each place, None where it was not looked at, and what comparing its cells gave.
+    """The rows of one table in each place, None for a place not looked at, and the result of comparing its cells.
 
-    ``columns``: how many are migrated; ``dropped``: those of the source that are not, and so are not compared.
-    ``proved_forms``: columns whose form was not looked at, as every cell is equal to PostgreSQL's, whose type guarantees it.
+    ``columns``: how many are migrated; ``dropped``: source columns that are not migrated, and so not compared.
+    ``proved_forms``: columns whose form was not checked: every cell equals PostgreSQL's, whose type guarantees the form.
     """
 
     pg_count: Optional[int]
@@ -140,7 +140,7 @@ class TableResult:
 
     @property
     def match(self) -> bool:
-        """Whether all counts are the same and every cell was compared and is what it should be."""
+        """Whether all counts are equal and every cell was compared and equal."""
         counts = {
             count for count in (self.pg_count, self.bundle_count, self.sqlite_count) if count is not None
         }
@@ -154,7 +154,7 @@ class TableResult:
 
 @dataclass
 class Changed:
-    """Rows of one kind of change: all counted, the first named."""
+    """Rows of one kind of change: all are counted, the first few named."""
 
     rows: int = 0
     ids: List[str] = field(default_factory=list)
@@ -162,14 +162,14 @@ class Changed:
 
 @dataclass
 class Changes:
-    """What a table of PostgreSQL holds now that it did not when the bundle was exported."""
+    """How a table of PostgreSQL has changed since the export."""
 
     added: Changed = field(default_factory=Changed)
     removed: Changed = field(default_factory=Changed)
     changed: Changed = field(default_factory=Changed)
 
     def add(self, kind: str, row: str, listed: int) -> None:
-        """Count a row that was "added", "removed" or "changed", and name it if it is among the first."""
+        """Count a row that was "added", "removed" or "changed"; keep the names of the first few."""
         changed: Changed = getattr(self, kind)
         changed.rows += 1
         if changed.rows <= listed:
@@ -187,9 +187,9 @@ class Changes:
 
 
 class Database(NamedTuple):
-    """Which file was checked. ``sha256``: of it and, where ``log_bytes`` says that there was one, its write-ahead log behind it.
+    """The file that was checked. ``sha256``: of the file followed by its write-ahead log, if ``log_bytes`` is not 0.
 
-    None where somebody wrote to it meanwhile.
+    ``sha256`` is None if somebody wrote to the file during the check.
     """
 
     path: str
@@ -233,7 +233,7 @@ class Report:
 
     @property
     def error_count(self) -> int:
-        """All errors, listed one by one or not."""
+        """The number of all errors, including those not listed."""
         return sum(finding.count for finding in self.findings if self.is_error(finding))
 
     @property
@@ -323,16 +323,13 @@ class Report:
 
 
 def require_writable(folder: Path) -> None:
-    """Raises MigrationError (exit 4) where a report cannot be written: found before any work is done."""
+    """Raises BundleError if a report cannot be written; call it before any work is done."""
     if folder.is_dir() and not os.access(str(folder), os.W_OK):
         raise _unwritable(folder / REPORT, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def withdraw(folder: Path) -> None:
-    """Take away the report of an earlier check, page and all: it says nothing of what comes now.
-
-    The caller has the folder's lock. Raises MigrationError (exit 4).
-    """
+    """Remove report and page of an earlier validation. The caller holds the folder's lock. Raises BundleError."""
     path = folder / REPORT
     try:
         for path in (folder / REPORT, folder / PAGE):
@@ -344,10 +341,7 @@ def withdraw(folder: Path) -> None:
 
 
 def write(report: Report, folder: Path) -> List[Path]:
-    """Write page and report to a data folder whose lock the caller has: both, or neither where that fails.
-
-    Raises MigrationError (exit 4).
-    """
+    """Write page and report to the data folder, or neither if that fails. The caller holds its lock. Raises BundleError."""
     contents = {PAGE: page.render(report.as_json()), REPORT: report.text()}
     path = folder / REPORT
     try:

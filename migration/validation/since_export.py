@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,18 +17,17 @@ from migration.sqlite import mapping
 from migration.sqlite.mapping import TableMapping
 from migration.validation import pairing, record_changes, walking
 from migration.validation.checks import Evidence, Looked, since
-from migration.validation.comparison import repeated_key
 from migration.validation.inputs import Context
 from migration.validation.isolation import rows_of_others
 from migration.validation.report import PREFIXES, Changes, Finding
 
-log = logging.getLogger("migration.validate")
+log = logging.getLogger(__name__)
 
 
 def unchanged_tables(context: Context, taken: unchanged.Taken) -> FrozenSet[str]:
-    """The tables of which PostgreSQL holds just the records of the bundle: what this process has taken from it.
+    """The tables that cannot have changed since this process exported them.
 
-    The bundle may be another one by now. Each of its files is proved by the checksum in its manifest.
+    Checksums and row counts prove that the bundle is still the exported one.
     """
     live, export = context.live, context.export
     if live is None or export is None or context.against != "bundle":
@@ -44,7 +44,7 @@ def unchanged_tables(context: Context, taken: unchanged.Taken) -> FrozenSet[str]
 
 @contextlib.contextmanager
 def digests(context: Context) -> "Iterator[Mapping[str, Future[Digest]]]":
-    """Table → the digest of its rows, which PostgreSQL makes while the block compares cells. None without a bundle."""
+    """Table → the digest of its rows, computed by PostgreSQL while the block compares cells. Empty without a bundle."""
     live = context.live
     tables = [table for table in context.settings.whole_tables if table.name in context.digested]
     if live is None or not tables:
@@ -62,7 +62,7 @@ def digests(context: Context) -> "Iterator[Mapping[str, Future[Digest]]]":
 
 
 def changed_tables(evidence: Evidence) -> Looked:
-    """PostgreSQL's digest of each table that may have changed is the bundle's; else what the difference is."""
+    """PostgreSQL's digest of each table that may have changed equals the bundle's; if not, report the changes."""
     started, context = time.perf_counter(), evidence.context
     if context.live is None:
         return Looked(note="PostgreSQL was not asked")
@@ -75,7 +75,9 @@ def changed_tables(evidence: Evidence) -> Looked:
             continue
         if evidence.digests[table.name].result() != evidence.tables[table.name].digest:
             ordered, mapped = _mapped(context, table)
-            changed = _changes_in_any_order(context, table, mapped, ordered)
+            changed = walking.in_any_order(
+                functools.partial(_changes, context, table, mapped), table.name, ordered
+            )
             if changed:
                 changes[table.name] = changed
             findings += _findings(context, table, mapped, changed)
@@ -88,7 +90,7 @@ def message_of(context: Context, what: str) -> str:
 
 
 def _names(context: Context, table: Table) -> Tuple[Any, Any]:
-    """The columns of a table that are migrated: by the bundle, and by PostgreSQL now."""
+    """The migrated columns of a table: those of the bundle, and those of PostgreSQL now."""
     assert context.live is not None
     names = [
         {pair.source.name for pair in mapping.map_columns(table, side[table.name], context.schema).copied}
@@ -98,7 +100,7 @@ def _names(context: Context, table: Table) -> Tuple[Any, Any]:
 
 
 def _mapped(context: Context, table: Table) -> Tuple[bool, TableMapping]:
-    """Whether both sides come in the order of one key, and the columns that both have."""
+    """Whether both sides are ordered by the same key, and the columns that both have."""
     assert context.live is not None
     _, names_now = _names(context, table)
     sides = context.held, context.live.catalog.columns
@@ -119,17 +121,6 @@ def _findings(context: Context, table: Table, mapped: TableMapping, changes: Cha
         message = PREFIXES["isolation"] + ": %s %s of the bundle is another user's now"
         for row in rows_of_others(context, table, mapped, changes.removed.ids):
             yield Finding("isolation", message % (table.name, row), table.name, row)
-
-
-def _changes_in_any_order(context: Context, table: Table, mapped: TableMapping, ordered: bool) -> Changes:
-    """Compare the bundle's records with PostgreSQL's in the order of their key, else sorted first."""
-    if ordered:
-        with contextlib.suppress(walking.Unordered):
-            return _changes(context, table, mapped, True)
-    try:
-        return _changes(context, table, mapped, False)
-    except walking.Unordered:
-        raise repeated_key(table.name) from None
 
 
 def _changes(context: Context, table: Table, mapped: TableMapping, ordered: bool) -> Changes:

@@ -1,4 +1,4 @@
-"""The report, made once from what the checks found."""
+"""Make the report from the results of the checks."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def report_of(
 
 
 def _result(evidence: Evidence, table: Table) -> TableResult:
-    """PostgreSQL has counted the rows of the tables whose digest it made; of others it has as many as the bundle."""
+    """The row count in PostgreSQL comes from its digest; without one the table is unchanged, so the bundle's count holds."""
     result = replace(
         evidence.tables[table.name].result, proved_forms=len(file_checks.proved_forms(evidence, table))
     )
@@ -76,7 +76,7 @@ def _environment(evidence: Evidence) -> Dict[str, Any]:
     environment: Dict[str, Any] = {
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
-        "platform": sysconfig.get_platform(),  # platform.platform() starts a process, and that holds our locks
+        "platform": sysconfig.get_platform(),  # platform.platform() starts a process, which would inherit our locks
         "database_bytes": context.settings.sqlite_path.stat().st_size,
     }
     if context.live is not None:

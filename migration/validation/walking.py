@@ -1,30 +1,33 @@
-"""What comparisons of rows and records report, and their common words."""
+"""Types and words that all comparisons of rows with records share."""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
+from migration.bundle.damage import damaged
 from migration.sql import quote
 from migration.sqlite.mapping import Copied
 
+Walked = TypeVar("Walked")
 Row = Tuple[Any, ...]
 Describe = Callable[[Any], str]
 
 
 class Difference(NamedTuple):
-    """A cell that is not what its record says; a whole row where ``column`` is None."""
+    """A cell that differs from its record; if ``column`` is None, a missing or extra row."""
 
     table: str
     row: str
     column: Optional[str]
     message: str
-    is_extra: bool = False  # a row that SQLite alone has
+    is_extra: bool = False  # only SQLite has the row
 
 
 @dataclass(frozen=True)
 class ComparedBlock:
-    """A block of records after its comparison. ``records``: decoded; none where the rows are those byte for byte."""
+    """A compared block of records. ``records``: decoded; empty if the rows equal them byte for byte."""
 
     rows: int
     records: Sequence[Any]
@@ -35,7 +38,21 @@ class ComparedBlock:
 
 
 class Unordered(Exception):
-    """Records and rows do not come in the order of one key that is unique on both sides."""
+    """Records or rows are not ordered by one key that is unique on both sides."""
+
+
+def in_any_order(walk: Callable[[bool], Walked], table: str, ordered: bool) -> Walked:
+    """Call ``walk(True)`` if both sides seem ordered by one key, and ``walk(False)``, which sorts them, if they are not.
+
+    Raises BundleError for two records of one key.
+    """
+    if ordered:
+        with contextlib.suppress(Unordered):
+            return walk(True)
+    try:
+        return walk(False)
+    except Unordered:
+        raise damaged("%s has two records of the same primary key" % table) from None
 
 
 MISSING = "is missing in SQLite"

@@ -36,12 +36,13 @@ def test_manifest_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     [
         ({"user_id": 1}, "$.user_id"),
         ({"user_email": 1}, "$.user_email"),
-        ({"row_counts": {"clients": 1.0}}, "$.row_counts"),
-        ({"row_counts": {"clients": True}}, "$.row_counts"),
+        ({"row_counts": {"clients": 1.0}}, "row_counts of clients is 1.0, not a whole number"),
+        ({"row_counts": {"clients": True}}, "row_counts of clients is true"),
         ({"row_counts": {"clients": -1}}, "row count of clients"),
         ({"checksums": {"clients.json": "0" * 63}}, "checksum of 'clients.json'"),
         ({"checksums": {"clients.json": "0" * 64 + "\n"}}, "checksum of 'clients.json'"),
-        ({"sizes": {"clients.json": "1"}}, "$.sizes"),
+        ({"row_counts": ["clients"]}, "$.row_counts"),
+        ({"sizes": {"clients.json": "1"}}, 'sizes of clients.json is "1"'),
         ({"owners": {"clients": "anna"}}, "$.owners"),
         ({"columns": {"clients": [{"name": "id"}]}}, "missing required field `type` - at `$.columns"),
         (

@@ -22,7 +22,7 @@ from demo import sample
 from demo.postgres import tcp_url, temp_postgres
 from migration.cli import configuration
 from migration.errors import ExitCode, MigrationError
-from migration.fleet import cluster, worker
+from migration.fleet import cluster, local_workers, worker
 from migration.fleet.cluster import Lost
 from support.fleet import LEDGER, PERSONAL, Output, command, migrate_all
 from support.migrations import settings_of
@@ -232,7 +232,7 @@ def test_result_that_is_lost_with_its_worker_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "TOGETHER_SECONDS", 0.5)  # before we ask for it
-    with cluster.local(1, 10**9) as workers:
+    with local_workers.started(1, 10**9) as workers:
         workers.submit([["one"]], end_worker_afterwards, str(tmp_path / "marker"))
         results: list = []
         for _ in range(60):
@@ -266,7 +266,7 @@ def end_worker(common: object, names: object) -> None:
 
 @pytest.mark.slow
 def test_user_that_ends_each_worker_is_given_up() -> None:
-    with cluster.local(1, 10**9) as workers:
+    with local_workers.started(1, 10**9) as workers:
         workers.submit([["one"]], end_worker, None)
         results: list = []
         for _ in range(60):

@@ -13,7 +13,7 @@ from typing import Callable, Iterator
 import pytest
 
 from migration.errors import ExitCode, MigrationError
-from migration.fleet import cluster, ledger, origin, results
+from migration.fleet import ledger, local_workers, origin, results
 from migration.fleet.origin import Origin
 from support.fleet import Output, command, ids, migrate_all
 from support.mounts import Mount
@@ -169,7 +169,7 @@ def test_soft_limit_of_open_files_is_raised() -> None:
     was = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, was[1]))
-        cluster.require_resources(2)
+        local_workers.require_resources(2)
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 100
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, was)
@@ -197,7 +197,7 @@ def test_no_folder_for_temporary_files_is_said_before_anything_begins(
     ],
 )
 def test_size_is_read_with_its_unit(text: str, size: int) -> None:
-    assert cluster.bytes_of(text) == size
+    assert local_workers.bytes_of(text) == size
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_size_is_read_with_its_unit(text: str, size: int) -> None:
 )
 def test_what_is_no_size_or_too_little_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is no size|is too little"):
-        cluster.bytes_of(text)
+        local_workers.bytes_of(text)
 
 
 def test_nothing_of_a_refused_run_is_left(sample_database: Database, output: Output) -> None:

@@ -19,7 +19,7 @@ import config
 import export_from_postgres
 from benchmarks import crowd
 from migration.errors import ExitCode, MigrationError
-from migration.fleet import cluster, origin, worker
+from migration.fleet import cluster, local_workers, origin, worker
 from migration.fleet.ledger import Pending
 from migration.fleet.worker import Task, migrate_user
 from migration.postgres import connecting, shared_rows
@@ -70,8 +70,8 @@ def stopped_once(marker: str, names: object) -> str:
 def test_stopped_worker_is_replaced_and_its_task_done_by_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "SILENT_SECONDS", 2)
-    with cluster.local(1, 10**9) as workers:
+    monkeypatch.setattr(local_workers, "SILENT_SECONDS", 2)
+    with local_workers.started(1, 10**9) as workers:
         stopped = children()
         workers.submit([["one"]], stopped_once, str(tmp_path / "marker"))
         results: list = []
@@ -88,8 +88,8 @@ starts_once = pytest.mark.skipif(distributed.__version__ < "2025", reason="this 
 def test_workers_that_end_or_stop_while_they_start_are_an_error_with_words(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "START_SECONDS", 2)
-    monkeypatch.setattr(cluster, "SETTLED_SECONDS", 0.5)
+    monkeypatch.setattr(local_workers, "START_SECONDS", 2)
+    monkeypatch.setattr(local_workers, "SETTLED_SECONDS", 0.5)
     struck: list = []
 
     def strike() -> None:
@@ -98,7 +98,7 @@ def test_workers_that_end_or_stop_while_they_start_are_an_error_with_words(
 
     thread = threading.Thread(target=strike)
     thread.start()
-    with pytest.raises(MigrationError) as refused, cluster.local(1, 10**9):
+    with pytest.raises(MigrationError) as refused, local_workers.started(1, 10**9):
         pass
     thread.join()
     assert refused.value.exit_code == ExitCode.INTERNAL
@@ -142,7 +142,7 @@ def lost_once_and_again(marker: str, names: object) -> str:
 @pytest.mark.slow
 def test_result_that_is_lost_for_good_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "TOGETHER_SECONDS", 0.5)  # before we ask for it
-    with cluster.local(1, 10**9) as workers:
+    with local_workers.started(1, 10**9) as workers:
         workers.submit([["one"]], lost_once_and_again, str(tmp_path / "marker"))
         results: list = []
         until(lambda: results.extend(workers.results(0.5)) or results)
@@ -213,7 +213,7 @@ def test_work_that_hangs_outside_of_postgresql_ends_its_process(
     user = users(database)[ANNA]
     code = (
         "import sys, time; sys.path.insert(0, %r); from migration.fleet import worker;"
-        "worker.GRACE = 0.2; import import_to_sqlite; import_to_sqlite.import_ = lambda settings: time.sleep(1000);"
+        "worker.GRACE = 0.2; import import_to_sqlite; import_to_sqlite.import_ = lambda *_: time.sleep(1000);"
         "from migration.fleet.worker import *; from migration.fleet.ledger import Pending;"
         "migrate_user(Task(*%r), Pending(*%r))" % (str(SUITE), tuple(task._replace(seconds=1)), tuple(user))
     )
