@@ -104,11 +104,11 @@ def migrate_all(options: RunOptions, settings: Settings, book: Ledger) -> int:
                     db.visible(),
                     origin.as_text(of.database),
                     fingerprint(settings),
-                    options.config,
                     options.schema_path,
                     settings.skip_orphans,
                     settings.strict,
                     options.user_timeout,
+                    config=options.config,
                 )
                 with _workers(options) as workers:
                     _migrate(_Run(book, run, total, db, settings, workers, task, options.max_connections))

@@ -54,12 +54,12 @@ class Task(NamedTuple):
     visible: str
     database: str
     fingerprint: str
-    config: Optional[str]
     schema_path: Optional[str]
     skip_orphans: bool
     strict: bool
     seconds: int
     keep_connection: bool = True
+    config: Optional[str] = None
 
 
 class RunStopped(Exception):
