@@ -101,3 +101,23 @@ def test_each_gardener_with_references_to_others_cut(empty: Database, place: Pla
         found = migrated(settings_for(empty, place.folder, config, name + "@example.com"))
         assert found.pop("PlotHelper") == []
         assert found == by_hand(empty, GARDENED, key), name
+
+
+def test_command_line_from_discovery_to_the_database(empty: Database, place: Place, run: Run) -> None:
+    """As an operator does it: the written config.py says where everything is, and a question stops the run."""
+    empty.execute(GARDENS)
+    made = place.folder / "made"
+    done = run("discover.py", "--postgres-url", empty.url, "--root", "Gardener", "--output", made)
+    assert done.code == 0
+    options = ("migrate.py", "--config", made / "config.py", "--user", "rob@example.com")
+    done = run(*options, own=False)
+    assert done.code == 2
+    assert "leaves open how rows belong to 2 tables" in done.err
+    text = first_answers((made / "config.py").read_text(encoding="utf-8"))
+    (made / "config.py").write_text(text.replace('LEAVING = "stop"', 'LEAVING = "bring"'), encoding="utf-8")
+    done = run(*options, own=False)
+    assert (done.code, "Validation: PASS" in done.out) == (0, True), done.err
+    with sqlite3.connect(str(made / "app.db")) as database:
+        # rob helps in plot 1, which is pia's: she is brought
+        assert database.execute('SELECT id FROM "Gardener" ORDER BY id').fetchall() == [("g1",), ("g2",)]
+        assert database.execute('SELECT "plotId" FROM "PlotHelper"').fetchall() == [(1,)]
