@@ -43,10 +43,6 @@ FAILED = ("error", "cancelled")
 GONE = Lost("the scheduler has ended", "start scheduler and workers again, then --resume")
 
 
-def unusable(message: str, hint: Optional[str] = None) -> MigrationError:
-    return UsageError(message, hint)
-
-
 def require() -> None:
     """Raises ResourceError if Dask is not installed."""
     packages.require(packages.FOR_MANY)
@@ -72,7 +68,7 @@ class Workers:
         try:
             return sum(_asked(self._client, self._client.scheduler.ncores).values())
         except UNREACHABLE as error:
-            raise unusable("the connection to the scheduler is lost: %s" % error) from None
+            raise UsageError("the connection to the scheduler is lost: %s" % error) from None
 
     @property
     def under_way(self) -> int:
@@ -145,7 +141,7 @@ def _asked(client: Any, function: Callable[..., Any], *arguments: Any, **named: 
     try:
         return client.sync(function, *arguments, callback_timeout=ANSWER_SECONDS, **named)
     except (TimeoutError, asyncio.TimeoutError):
-        raise unusable(
+        raise UsageError(
             "the scheduler, or one of its workers, has not answered for %d s" % ANSWER_SECONDS,
             "start them again, then --resume",
         ) from None
@@ -175,7 +171,7 @@ def remote(scheduler: str, module: str) -> Iterator[Workers]:
         try:
             client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
         except (*UNREACHABLE, ValueError, TypeError) as error:
-            raise unusable(
+            raise UsageError(
                 "cannot reach the scheduler at %s: %s" % (scheduler, error),
                 "check the address; tls://… needs Dask's TLS settings, see CLUSTER.md",
             ) from None
@@ -183,7 +179,7 @@ def remote(scheduler: str, module: str) -> Iterator[Workers]:
             try:
                 client.wait_for_workers(1, timeout=WORKER_SECONDS)
             except UNREACHABLE:
-                raise unusable(
+                raise UsageError(
                     "the scheduler at %s has no workers" % scheduler,
                     "dask worker %s --nthreads 1" % scheduler,
                 ) from None
@@ -199,7 +195,7 @@ def remote(scheduler: str, module: str) -> Iterator[Workers]:
             )
             unable = [address for address, is_there in able.items() if not is_there]
             if unable:
-                raise unusable(
+                raise UsageError(
                     "the worker at %s does not find the suite (%s)" % (unable[0], module),
                     SAME,
                 )
@@ -208,7 +204,7 @@ def remote(scheduler: str, module: str) -> Iterator[Workers]:
             if any("dashboard" in service for service in client.scheduler_info().get("services", {})):
                 log.info("dashboard: %s", client.dashboard_link)
             yield Workers(
-                client, unusable("the scheduler has no worker any more", "start workers, then --resume")
+                client, UsageError("the scheduler has no worker any more", "start workers, then --resume")
             )
 
 
