@@ -35,17 +35,21 @@ def doubtful_link(guess: Guess) -> Link:
 
 
 def parents_first(found: Mapping[str, int], links: Sequence[Link], root: str) -> Iterator[str]:
-    """The tables below the root, parents before children; in a cycle, the table that is nearest to the root first."""
+    """The tables below the root, parents before children; of a cycle first one whose rows all lead to a parent, the nearest to the root."""
     parents: Dict[str, Set[str]] = {name: set() for name in found}
+    certain: Dict[str, Set[str]] = {name: set() for name in found}  # by references that are never NULL
     for link in links:
         if link.key.table in parents and link.key.parent in parents and link.key.table != link.key.parent:
             parents[link.key.table].add(link.key.parent)
+            if not link.optional:
+                certain[link.key.table].add(link.key.parent)
     done = {root}
     waiting = sorted((name for name in found if name not in done), key=lambda name: (found[name], name))
     while waiting:
         ready = [name for name in waiting if parents[name] <= done]
         if not ready:
-            ready = [next(name for name in waiting if parents[name] & done)]
+            sure = [name for name in waiting if certain[name] & done]
+            ready = [next(name for name in sure or waiting if parents[name] & done)]
         for name in ready:
             yield name
             done.add(name)
