@@ -215,6 +215,13 @@ SHAPES = {
         "ALTER TABLE t ADD FOREIGN KEY (last_id) REFERENCES a",
         'owned_by("person_id")',
     ),
+    "a cycle, of which a way that may be NULL comes first": (
+        A + "CREATE TABLE t (id int PRIMARY KEY, a_id int REFERENCES a, u_id int NOT NULL);"
+        "CREATE TABLE u (id int PRIMARY KEY, a_id int NOT NULL REFERENCES a, t_id int REFERENCES t);"
+        "ALTER TABLE t ADD FOREIGN KEY (u_id) REFERENCES u DEFERRABLE INITIALLY DEFERRED;"
+        "INSERT INTO t VALUES (1, NULL, 1); INSERT INTO u VALUES (1, 2, 1)",
+        'child_of("u", "u_id")',
+    ),
     "the root by another unique column": (
         "CREATE TABLE t (email text REFERENCES people (email)); INSERT INTO t VALUES ('a')",
         'child_of("people", "email")',
