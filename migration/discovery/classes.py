@@ -363,12 +363,11 @@ class _Classifier:
         for name in waiting:
             for link in self.links:
                 key = link.key
-                if key.parent == name and key.table not in owned and key.table not in needed:
-                    if link.doubtful or link.when:
-                        continue
-                    if key.table not in hanging:
-                        waiting.append(key.table)
-                    hanging.setdefault(key.table, []).append(child_of(name, key.columns))
+                if key.parent != name or key.table in (name, *owned, *needed) or link.doubtful or link.when:
+                    continue
+                if key.table not in hanging:
+                    waiting.append(key.table)
+                hanging.setdefault(key.table, []).append(child_of(name, key.columns))
         for name, ways in hanging.items():
             yield self._hanging(name, ways)
         for name in self.source.tables:
