@@ -55,7 +55,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
     schema = read_schema(settings.schema_path)
     started, ends = time.perf_counter(), db is None
     with connecting.opened(settings, db) as db:
-        log.debug("export: PostgreSQL %s, snapshot %s", db.server_version, db.visible())
+        log.debug("export: PostgreSQL %s, snapshot %s", db.server_version, db.visible)
         rows = rows_of_user(
             db, settings, schema, settings.user_email or settings.default_email, settings.skip_orphans
         )
@@ -99,7 +99,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
                 owners=rows.owner_texts,
                 source=parameters.masked(settings.postgres),
                 server_version=db.server_version,
-                snapshot=db.visible(),
+                snapshot=db.visible,
                 lc_monetary=rows.lc_monetary,
             )
             started = time.perf_counter()

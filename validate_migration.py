@@ -120,11 +120,13 @@ def _checked(
         file = stack.enter_context(checked_file.opened(settings.sqlite_path))
         is_sound = file.is_unwritten(since=sound)
         context = stack.enter_context(
-            inputs.context_of(file.database, settings, schema, db, fresh=sound is not None)
+            inputs.context_of(
+                file.database, settings, schema, db, taken.rows if taken else None, fresh=sound is not None
+            )
         )
         if taken is not None:
             unchanged = since_export.unchanged_tables(context, taken)
-            context = dataclasses.replace(context, digested=context.digested - unchanged)
+            context = dataclasses.replace(context, doubted=context.doubted - unchanged)
         digests = stack.enter_context(since_export.digests(context))
         integrity = None if is_sound else stack.enter_context(looking_through(file.other))
         if equal is not None and is_sound and equal.holds_for(context):

@@ -79,7 +79,7 @@ def migrate_all(options: RunOptions, settings: Settings, book: Ledger) -> int:
         resuming.require_same_origin(book, of, where, output, options.resume)
         snapshot = db.share() if options.shared_snapshot else None
         run = book.begin(
-            db.visible() if snapshot else None,
+            db.visible if snapshot else None,
             db.value("SELECT to_json(now() AT TIME ZONE 'UTC')::text").strip('"') + "Z",
             where,
             db.server_version,
@@ -101,7 +101,7 @@ def migrate_all(options: RunOptions, settings: Settings, book: Ledger) -> int:
                     str(output),
                     str(common),
                     snapshot,
-                    db.visible(),
+                    db.visible,
                     origin.as_text(of.database),
                     fingerprint(settings),
                     options.schema_path,

@@ -42,7 +42,7 @@ class Task(NamedTuple):
 
     ``config``: the coordinator's config.py, for a worker that names none itself; None: the suite's.
     ``common``: the folder of what all users share, on storage that all machines have. ``snapshot``: the id of the
-    run's snapshot; None: each user has one of their own. ``visible``: ``Snapshot.visible()`` of that snapshot.
+    run's snapshot; None: each user has one of their own. ``visible``: ``Snapshot.visible`` of that snapshot.
     ``database``: identifies it, as ``origin.as_text`` writes it.
     ``fingerprint``: the result of ``fingerprint()`` at the coordinator. ``seconds``: the time limit of a user.
     ``keep_connection``: whether the connection may stay open between two users.
@@ -341,7 +341,7 @@ def _open(task: Task, settings: Settings) -> _Kept:
         exported = shared_rows.exported_shared(Path(task.common))
         db = closing.enter_context(connecting.snapshot(settings, task.snapshot, exported))
         with connecting.opened(settings, db):
-            if db.visible() != task.visible:  # a server that has crashed reuses the ids of snapshots
+            if db.visible != task.visible:  # a server that has crashed reuses the ids of snapshots
                 raise snapshot.snapshot_gone()
             db.rows("SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', %s, true)", (IDLE,))
     except MigrationError as error:

@@ -71,7 +71,7 @@ def suspects(
     db: Snapshot, settings: Settings, schema: Schema, condition: Callable[[Table], str]
 ) -> List[str]:
     """A line for each column of numbers or text, of no key, whose every value names a large object."""
-    if not db.value("SELECT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)"):
+    if not db.has_large_objects:
         return []
     keys = {(key.table, name) for key in db.catalog.foreign_keys for name in key.columns}
     found: List[str] = []

@@ -154,12 +154,19 @@ class Snapshot:
         except (pg.InvalidParameterValue, pg.UndefinedObject) as error:
             raise snapshot_gone() from error
 
+    @functools.cached_property
     def visible(self) -> str:
         """Which transactions the snapshot sees: xmin, xmax and those in progress between them."""
         return str(self.value("SELECT pg_catalog.txid_current_snapshot()::text"))
 
+    @functools.cached_property
+    def has_large_objects(self) -> bool:
+        return bool(self.value("SELECT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)"))
+
     def require_unchanged(self) -> None:
         """Raises MigrationError (exit 3) where a table that was read is not the one that the snapshot knows."""
+        if self.asked == table_locks.CHANGED:  # nothing has been read since
+            return
         changed = [name for (name,) in self.rows(table_locks.CHANGED)]
         if changed:
             raise SourceError(

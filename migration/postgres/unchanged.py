@@ -12,7 +12,6 @@ from typing import Dict, FrozenSet, Mapping, NamedTuple, Optional, Sequence, Set
 from migration.model import Ownership, Table, child_of, owned_by, shared
 from migration.postgres import kinds
 from migration.postgres.rows import Rows
-from migration.postgres.snapshot import Snapshot
 
 
 class Life(NamedTuple):
@@ -30,24 +29,24 @@ class Moment(NamedTuple):
     """When a snapshot was taken. ``oldest``: the first transaction that had not ended then; ``next``: one to come.
 
     ``layouts``: table → how its rows are stored, of those tables whose records depend on nothing else.
+    ``queries``: table → the query of its records.
     """
 
     life: Life
     oldest: int
     next: int
     layouts: Mapping[str, str]
+    queries: Mapping[str, str]
 
 
 class Taken(NamedTuple):
     """What an export has taken from PostgreSQL.
 
-    ``queries``: table → the query of its records; ``sent``: table → how many of them PostgreSQL says it sent;
-    ``checksums``: file of the bundle → SHA256 of what arrived; ``moment``: None where that is not known, so that only
-    the same snapshot can tell that nothing has changed.
+    ``sent``: table → how many records PostgreSQL says it sent; ``checksums``: file of the bundle → SHA256 of what
+    arrived; ``moment``: None where that is not known, so that only the same snapshot can tell that nothing has changed.
     """
 
-    db: Snapshot
-    queries: Mapping[str, str]
+    rows: Rows
     sent: Mapping[str, int]
     checksums: Mapping[str, str]
     moment: Optional[Moment]
@@ -55,32 +54,28 @@ class Taken(NamedTuple):
 
 def taken(rows: Rows, sent: Mapping[str, int], checksums: Mapping[str, str], ends: bool) -> Taken:
     """To be asked in the transaction that has read the rows. ``ends``: another one will be asked for changes."""
-    queries = {table.name: rows.as_json(table, ordered=False) for table in rows.settings.tables}
-    return Taken(rows.db, queries, sent, checksums, _moment(rows) if ends else None)
+    return Taken(rows, sent, checksums, _moment(rows) if ends else None)
 
 
 def unchanged(before: Taken, now: Rows) -> FrozenSet[str]:
     """The tables with the very records that were sent before; others may have the same all the same."""
-    tables = [
-        table
-        for table in now.settings.tables
-        if before.queries.get(table.name) == now.as_json(table, ordered=False)
-    ]
-    if now.db is before.db:
-        return frozenset(table.name for table in tables if not _is_merged(table, now))
-    moment = _moment(now) if before.moment is not None else None
-    if before.moment is None or moment is None or not _is_comparable(before.moment, moment, now):
+    if now is before.rows:
+        return frozenset(table.name for table in now.settings.tables if not _is_merged(table, now))
+    then = before.moment
+    moment = None if then is None else _moment(now)
+    if then is None or moment is None or not _is_comparable(then, moment, now):
         return frozenset()
     same = [
         table
-        for table in tables
+        for table in now.settings.tables
         if table.name in moment.layouts
-        and moment.layouts[table.name] == before.moment.layouts.get(table.name)
+        and moment.layouts[table.name] == then.layouts.get(table.name)
+        and moment.queries[table.name] == then.queries.get(table.name)
         and table.name not in now.skipped
         and _is_known(table.ownership)
         and now.is_plain(table)
     ]
-    counted = _counted(same, now, before.moment.oldest)
+    counted = _counted(same, now, then.oldest)
     found: Set[str] = set()
     for table in same:  # parents come first
         parent = table.ownership.parent
@@ -122,8 +117,8 @@ FROM pg_class c
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.oid = ANY(%s::bigint[]) AND c.relkind = 'r' AND c.relam = (SELECT m.oid FROM pg_am m WHERE m.amname = 'heap')
   AND has_table_privilege(c.oid, 'SELECT')
-  AND (SELECT bool_and(has_function_privilege(f, 'EXECUTE')) FROM unnest(ARRAY['pg_is_in_recovery()',
-       'pg_postmaster_start_time()', 'pg_stat_get_bgwriter_stat_reset_time()']::regprocedure[]) f)
+  AND (SELECT bool_and(coalesce(has_function_privilege(to_regprocedure(f), 'EXECUTE'), false)) FROM unnest(ARRAY[
+       'pg_is_in_recovery()', 'pg_postmaster_start_time()', 'pg_stat_get_bgwriter_stat_reset_time()']) f)
 GROUP BY c.oid
 HAVING bool_and(a.attgenerated <> 'v')
 """
@@ -143,7 +138,8 @@ def _moment(rows: Rows) -> Optional[Moment]:
     }
     layouts = {oids[oid]: layout for oid, layout in rows.db.rows(_LAYOUTS, (list(oids),))}
     for *life, oldest, next_ in rows.db.rows(_MOMENT) if layouts else ():
-        return Moment(Life(*life), oldest, next_, layouts)
+        queries = {table.name: rows.as_json(table, ordered=False) for table in rows.settings.tables}
+        return Moment(Life(*life), oldest, next_, layouts, queries)
     return None
 
 

@@ -60,7 +60,7 @@ def with_digests(context: Context, tables: Mapping[str, Compared]) -> Dict[str, 
     """What comparing gave, with the digests that it was not known to need."""
     made = dict(tables)
     for table in context.settings.whole_tables:
-        if table.name in context.digested and tables[table.name].digest is None:
+        if table.name in context.doubted and tables[table.name].digest is None:
             made[table.name] = tables[table.name]._replace(digest=_bundle_digest(context, table))
     return made
 
@@ -158,7 +158,7 @@ def _walk(
     owner, extra = isolation.owner_of(context, table), []  # type: Optional[isolation.Owner], List[str]
     with contextlib.ExitStack() as stack:
         comparison, decode = stack.enter_context(_comparison(context, table, mapped, ordered))
-        digested = context.against == "bundle" and table.name in context.digested
+        digested = context.against == "bundle" and table.name in context.doubted
         walker = _Walker(comparison, decode, Digester() if digested else None)
         blocks = stack.enter_context(_blocks(context, table, walker))
         walker.comparison.begin()

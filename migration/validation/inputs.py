@@ -36,7 +36,7 @@ class Context:
     ``records``: the JSON text of each single row's record, None if there is none.
     ``changes``: what was cut and brought, by the list of the bundle or else of PostgreSQL.
     ``fresh``: an import of this run has just made the database; nobody has worked with it.
-    ``digested``: tables whose records need a digest, to compare it with PostgreSQL's.
+    ``doubted``: tables of which PostgreSQL may hold others than the bundle, so that a digest, or the one row, is compared.
     ``described``: the database's tables and columns, cached.
     """
 
@@ -50,7 +50,7 @@ class Context:
     records: Mapping[str, Optional[bytes]]
     changes: Changes = Changes()
     fresh: bool = False
-    digested: FrozenSet[str] = frozenset()
+    doubted: FrozenSet[str] = frozenset()
     bundle_seconds: float = 0.0  # to verify the bundle
     fingerprint: showing.Fingerprints = field(default_factory=showing.Fingerprints)
     described: Dict[str, Dict[str, TargetColumn]] = field(default_factory=dict)
@@ -148,18 +148,19 @@ def context_of(
     settings: Settings,
     expected: Schema,
     db: Optional[Snapshot] = None,
+    rows: Optional[Rows] = None,
     fresh: bool = False,
 ) -> Iterator[Context]:
     """Open the bundle and the source, whichever exist and are wanted. The caller holds the data folder's lock.
 
-    ``db``: an open snapshot to use; None: open one.
+    ``db``: an open snapshot to use; None: open one. ``rows``: those that an export found, perhaps under ``db``.
 
     Raises MigrationError: exit 3 for PostgreSQL, 4 for the bundle.
     """
     started = time.perf_counter()
     with _bundle(settings) as export:
         seconds = time.perf_counter() - started
-        with _live(settings, expected, None if export is None else export.manifest, db) as live:
+        with _live(settings, expected, None if export is None else export.manifest, db, rows) as live:
             made = _context(database, settings, expected, export, live)
             yield dataclasses.replace(made, fresh=fresh, bundle_seconds=seconds)
 
@@ -169,7 +170,7 @@ def of_bundle(
 ) -> Context:
     """The context of a comparison with an open bundle alone. Raises BundleError."""
     made = _context(database, settings, expected, export, None)
-    return dataclasses.replace(made, digested=_names(settings)) if digested else made
+    return dataclasses.replace(made, doubted=_names(settings)) if digested else made
 
 
 def is_bundle_needed(settings: Settings) -> bool:
@@ -193,13 +194,17 @@ def require_source(settings: Settings) -> None:
     """Do the validation's first look at PostgreSQL early, to fail before the import. Raises MigrationError."""
     if (settings.data_dir / MANIFEST).exists():  # else the import reports the missing bundle
         manifest = read_manifest(settings.data_dir)
-        with _live(settings, read_schema(settings.schema_path), manifest, None):
+        with _live(settings, read_schema(settings.schema_path), manifest, None, None):
             pass
 
 
 @contextlib.contextmanager
 def _live(
-    settings: Settings, expected: Schema, manifest: Optional[Manifest], db: Optional[Snapshot]
+    settings: Settings,
+    expected: Schema,
+    manifest: Optional[Manifest],
+    db: Optional[Snapshot],
+    rows: Optional[Rows],
 ) -> Iterator[Optional[Rows]]:
     """The user's rows in PostgreSQL, chosen by the same rules as the bundle's."""
     if settings.offline:
@@ -213,12 +218,24 @@ def _live(
         skipped = manifest.orphans == "skip" if manifest.orphans else bool(manifest.orphans_skipped)
     try:
         with connecting.opened(settings, db) as live:
-            yield rows_of_user(live, settings, expected, email, skipped)
+            if rows is not None and _are_the_same(rows, live, expected, manifest, skipped):
+                yield rows
+            else:
+                yield rows_of_user(live, settings, expected, email, skipped)
     except MigrationError as error:
         if error.exit_code == ExitCode.SOURCE and manifest is not None and settings.against != "source":
             without = "validate against the bundle alone with --offline, in migrate.py beside --skip-export"
             error.hint = "%s; or %s" % (error.hint, without) if error.hint else without
         raise
+
+
+def _are_the_same(
+    rows: Rows, db: Snapshot, expected: Schema, manifest: Optional[Manifest], skipped: bool
+) -> bool:
+    """Whether the rows that an export found would be found again."""
+    if manifest is None or manifest.user_id != rows.user.id or rows.settings.skip_orphans != skipped:
+        return False
+    return rows.db is db and rows.schema is expected
 
 
 def _against(settings: Settings, export: Optional[Reader]) -> str:
@@ -246,12 +263,12 @@ def _context(
     else:
         assert live is not None
         changes = parsed(list(live.leaving.listed()))
-    digested = frozenset() if export is None or live is None else _names(settings)
+    doubted = frozenset() if export is None or live is None else _names(settings)
     columns = {**held, **now, **typed}
     return Context(
-        database, settings, expected, export, live, held, columns, records, changes, digested=digested
+        database, settings, expected, export, live, held, columns, records, changes, doubted=doubted
     )
 
 
 def _names(settings: Settings) -> FrozenSet[str]:
-    return frozenset(table.name for table in settings.whole_tables)
+    return frozenset(table.name for table in settings.tables)

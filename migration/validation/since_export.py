@@ -35,7 +35,7 @@ def unchanged_tables(context: Context, taken: unchanged.Taken) -> FrozenSet[str]
     rows, checksums = export.manifest.row_counts, export.manifest.checksums
     found = frozenset(
         table.name
-        for table in context.settings.whole_tables
+        for table in context.settings.tables
         if checksums[table.file] == taken.checksums[table.file] and rows[table.name] == taken.sent[table.name]
     ) & unchanged.unchanged(taken, live)
     log.debug("rows that cannot have changed since the export: %s", ", ".join(sorted(found)) or "none")
@@ -46,7 +46,7 @@ def unchanged_tables(context: Context, taken: unchanged.Taken) -> FrozenSet[str]
 def digests(context: Context) -> "Iterator[Mapping[str, Future[Digest]]]":
     """Table → the digest of its rows, computed by PostgreSQL while the block compares cells. Empty without a bundle."""
     live = context.live
-    tables = [table for table in context.settings.whole_tables if table.name in context.digested]
+    tables = [table for table in context.settings.whole_tables if table.name in context.doubted]
     if live is None or not tables:
         yield {}
         return
@@ -71,7 +71,7 @@ def changed_tables(evidence: Evidence) -> Looked:
     findings: List[Finding] = []
     changes: Dict[str, Changes] = {}
     for table in context.settings.whole_tables:
-        if table.name not in context.digested:
+        if table.name not in context.doubted:
             continue
         if evidence.digests[table.name].result() != evidence.tables[table.name].digest:
             ordered, mapped = _mapped(context, table)

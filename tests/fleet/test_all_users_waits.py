@@ -164,7 +164,7 @@ def task(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with connecting.snapshot(settings) as db:
         shared_rows.export_shared(db, settings, read_schema(settings.schema_path), common)
         yield Task(
-            str(output), str(common), db.share(), db.visible(), origin.as_text(origin.database_of(db)),
+            str(output), str(common), db.share(), db.visible, origin.as_text(origin.database_of(db)),
             worker.fingerprint(settings), str(settings.schema_path), False, False, 60,
         )  # fmt: skip
     worker.close_connections()
@@ -213,7 +213,7 @@ def test_work_that_hangs_outside_of_postgresql_ends_its_process(
     user = users(database)[ANNA]
     code = (
         "import sys, time; sys.path.insert(0, %r); from migration.fleet import worker;"
-        "worker.GRACE = 0.2; import import_to_sqlite; import_to_sqlite.import_ = lambda *_: time.sleep(1000);"
+        "worker.GRACE = 0.2; import import_to_sqlite; import_to_sqlite.import_ = lambda *given: time.sleep(1000);"
         "from migration.fleet.worker import *; from migration.fleet.ledger import Pending;"
         "migrate_user(Task(*%r), Pending(*%r))" % (str(SUITE), tuple(task._replace(seconds=1)), tuple(user))
     )

@@ -163,7 +163,7 @@ def task(
         str(output),
         str(coordinator.common),
         coordinator.snapshot,
-        coordinator.db.visible(),
+        coordinator.db.visible,
         origin.as_text(origin.database_of(coordinator.db)),
         worker.fingerprint(settings),
         str(settings.schema_path),
@@ -224,7 +224,14 @@ def losing_connections(
 # opened: its first statement, the settings' and the last; then a phase's
 @pytest.mark.parametrize(
     ("own", "where"),
-    [(False, "adopt"), (False, "rows"), (False, "visible"), (False, "copy"), (True, "rows"), (True, "copy")],
+    [
+        (False, "adopt"),
+        (False, "rows"),
+        (False, "require_unchanged"),
+        (False, "copy"),
+        (True, "rows"),
+        (True, "copy"),
+    ],
 )
 def test_lost_connection_is_made_again(
     database: Database, task: Task, monkeypatch: pytest.MonkeyPatch, own: bool, where: str
