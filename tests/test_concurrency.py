@@ -24,6 +24,7 @@ import config
 from migration.bundle.manifest import files_of
 from migration.bundle.reading import open_bundle
 from migration.errors import MigrationError
+from migration.settings import Backups
 from migration.sqlite import publishing
 from support.migrations import export_and_import, settings_of
 from support.places import ANNA, BRUNO, SCHEMA, SUITE, Place
@@ -528,7 +529,7 @@ def test_target_is_held_from_the_backup_to_the_replacement(attempt: int, place: 
                 if saved is None:
                     # the writer may be there first: then it is refused, and tried again
                     with contextlib.suppress(MigrationError):
-                        saved = publishing.publish(staged, place.app, place.backups)
+                        saved = publishing.publish(staged, place.app, Backups(place.backups, "app"))
         finally:
             stop.set()
             writer.join()

@@ -291,10 +291,10 @@ def kill_many(lanes: List[Lane], times: int, seed: str) -> None:
 @pytest.mark.parametrize(
     "phase, times",
     [
-        ("restore", 16),
+        ("restore", 8),
         *(
             pytest.param(*often, marks=pytest.mark.slow)
-            for often in (("export", 20), ("import", 40), ("validate", 8), ("migrate", 40))
+            for often in (("export", 12), ("import", 20), ("validate", 6), ("migrate", 24))
         ),
     ],
 )
@@ -315,21 +315,21 @@ def test_run_killed_many_times_leaves_the_old_or_the_new(
 def stop_at_each_call(lanes: List[Lane], number: int, code: int, said: str) -> None:
     whole = lanes[0].run(at_call=0)
     assert whole.code in (0, 1), whole.output
-    calls = int(whole.output.rpartition("calls: ")[2])
-    assert calls > 5
+    calls = json.loads(whole.output.rpartition("calls: ")[2])
+    assert len(calls) > 5
 
     def one_lane(lane: Lane, share: Sequence[int]) -> None:
-        for call in share:
+        for nth, call in enumerate(share):
             lane.reset()
             ended = lane.run(at_call=call, number=number)
             assert ended.code == code, (call, ended.output)
             assert "Traceback" not in ended.output, (call, ended.output)
             assert said in ended.output
             lane.check()
-            if call % 3 == 0:
+            if nth % 3 == 0:
                 lane.check_next_run()
 
-    in_all(lanes, one_lane, range(1, calls + 1))
+    in_all(lanes, one_lane, calls)
 
 
 @pytest.mark.slow
@@ -364,7 +364,7 @@ def test_run_interrupted_at_each_file_system_call_says_so(
 def test_interrupted_run_says_so_and_leaves_nothing_behind(
     phase: str, number: signal.Signals, lanes: Callable[[str], List[Lane]]
 ) -> None:
-    interrupt_many(lanes(phase), 12 if phase == "migrate" else 6, number, phase)
+    interrupt_many(lanes(phase), 8 if phase == "migrate" else 4, number, phase)
 
 
 def interrupt_many(lanes: List[Lane], times: int, number: signal.Signals, seed: str) -> None:

@@ -78,9 +78,9 @@ class References:
     def _dropped(self, table: Table, schema: Schema) -> Set[str]:
         """The columns whose references SQLite has no use for: the owner's too, unless it has that and a table of users."""
         dropped = set(table.all_dropped)
-        root = self.tables[self.settings.root.name]
+        root = self.tables.get(self.settings.root.name)
         held = schema.columns.get(target_of(table, schema), {})
-        if table.owner is not None and table.owner not in table.dropped and root.becomes is None:
+        if table.owner is not None and table.owner not in table.dropped and not (root and root.becomes):
             dropped -= {table.owner} if table.owner.lower() in held else set()
         return dropped
 

@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import Iterator
 
 import pytest
 
@@ -18,31 +18,10 @@ from migration.errors import ExitCode, MigrationError
 from migration.fleet import cluster, room
 from migration.postgres import connecting
 from migration.sqlite.schema import read_schema
-from support.fleet import LEDGER, PERSONAL, Output, ids, migrate_all
+from support.fleet import LEDGER, PERSONAL, Everybody, Output, ids, migrate_all
 from support.migrations import settings_of
 from support.places import ANNA, BRUNO, CARLA, DORA, SUITE, Place, contents
-from support.runs import Result
 from support.servers import Database
-
-
-class Everybody(NamedTuple):
-    """A run over the whole sample, to look at and never to change."""
-
-    output: Output
-    result: Result
-    log: str
-    ids: dict[str, str]
-
-
-@pytest.fixture(scope="module")
-def everybody(sample_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Everybody:
-    folder = tmp_path_factory.mktemp("everybody")
-    output, log = Output(folder / "output"), folder / "log"
-    options = ("--workers", 2, "--verbose", "--log-file", log)
-    result = migrate_all(output, sample_database.url, *options)
-    assert result.code == 0, result.err
-    return Everybody(output, result, log.read_text(encoding="utf-8"), ids(sample_database))
-
 
 # What a run makes
 
@@ -287,16 +266,6 @@ def test_next_run_replaces_everything_by_what_is_there_now(database: Database, o
     changed = {name for name in before if before[name] != after[name]}
     reports = {"validation_report.json", "validation_report.html"}
     assert changed - reports == {"session_notes.json", "manifest.json"}
-
-
-def test_nothing_is_left_to_resume(everybody: Everybody, sample_database: Database) -> None:
-    before = everybody.output.states()
-    done = migrate_all(everybody.output, sample_database.url, "--resume")
-    assert done.code == 0, done.err
-    assert "all 4 users were done before; their files were verified" in done.err
-    assert "0 users, 0 failed; 4 done before, their files verified" in done.out
-    assert "worker" not in done.err  # none is started
-    assert everybody.output.states() == before
 
 
 def test_each_user_can_have_a_snapshot_of_their_own(sample_database: Database, output: Output) -> None:

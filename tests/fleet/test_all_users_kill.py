@@ -24,7 +24,7 @@ from support.fleet import Going, Output, migrate_all
 from support.runs import Result, gone
 from support.servers import Database, Server
 
-USERS = 40
+USERS = 34
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def check_database(path: Path) -> None:
         database.close()
 
 
-@pytest.mark.parametrize("users", [0, 15])
+@pytest.mark.parametrize("users", [0, 8])
 def test_killed_coordinator_leaves_a_run_to_resume(
     users: int, many: Database, output: Output, going: Callable[..., Going]
 ) -> None:
@@ -127,7 +127,7 @@ def test_run_that_is_killed_again_and_again_comes_to_its_end(
     many: Database, output: Output, going: Callable[..., Going]
 ) -> None:
     chance = random.Random(6)
-    for _ in range(5):
+    for _ in range(3):
         run = going(many.url, "--workers", 2, "--resume")
         time.sleep(chance.uniform(0.5, 3.0))  # from before the first user to after some
         run.process.kill()
@@ -208,7 +208,7 @@ def test_lost_connection_of_a_worker_is_made_again(
     many: Database, output: Output, going: Callable[..., Going]
 ) -> None:
     run = going(many.url, "--workers", 2)
-    for users in (5, 15):
+    for users in (5, 10):
         run.until_done(users)
         for backend in backends(many, coordinator=False):
             many.execute("SELECT pg_terminate_backend(%s)", backend)

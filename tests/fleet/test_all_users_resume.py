@@ -14,7 +14,7 @@ import pytest
 from migration.fleet import origin, results
 from migration.fleet.results import Made
 from migration.postgres import connecting
-from support.fleet import Output, ids, migrate_all
+from support.fleet import Everybody, Output, ids, migrate_all
 from support.migrations import settings_of
 from support.places import ANNA, BRUNO, CARLA, DORA, Place, contents, extended_schema
 from support.runs import Result
@@ -42,19 +42,11 @@ class Done(NamedTuple):
         return Made(*self.output.query(sql, self.ids[email])[0])
 
 
-@pytest.fixture(scope="module")
-def before(sample_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Done:
-    output = Output(tmp_path_factory.mktemp("before") / "output")
-    done = migrate_all(output, sample_database.url, "--workers", 2)
-    assert done.code == 0, done.err
-    return Done(output, sample_database, ids(sample_database))
-
-
 @pytest.fixture()
-def done(before: Done, tmp_path: Path) -> Done:
+def done(everybody: Everybody, sample_database: Database, tmp_path: Path) -> Done:
     output = Output(tmp_path / "output")
-    shutil.copytree(str(before.output.folder), str(output.folder))
-    return before._replace(output=output)
+    shutil.copytree(str(everybody.output.folder), str(output.folder))
+    return Done(output, sample_database, everybody.ids)
 
 
 def resume(done: Done, *options: object, url: str | None = None) -> Result:
@@ -62,6 +54,16 @@ def resume(done: Done, *options: object, url: str | None = None) -> Result:
 
 
 # Files
+
+
+def test_nothing_is_left_to_resume(done: Done) -> None:
+    before = done.output.states()
+    again = resume(done)
+    assert again.code == 0, again.err
+    assert "all 4 users were done before; their files were verified" in again.err
+    assert "0 users, 0 failed; 4 done before, their files verified" in again.out
+    assert "worker" not in again.err  # none is started
+    assert done.output.states() == before
 
 
 def test_files_that_are_not_as_they_were_made_are_made_again(done: Done) -> None:
@@ -214,11 +216,20 @@ def test_folder_of_another_database_is_refused(done: Done, server: Server, optio
     assert contents(done.output.folder) == before
 
 
-def test_database_made_anew_under_the_same_name_is_another_one(done: Done) -> None:
-    done.change_ledger("UPDATE runs SET database = json_set(database, '$[1]', '1')")
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("database", "json_set(database, '$[1]', '1')", ", which is not the same database any more\n"),
+        ("config_sha256", "'another'", "were done with another configuration (config.py), by run 1"),
+    ],
+)
+def test_another_database_of_the_same_name_and_another_configuration_are_refused(
+    column: str, value: str, said: str, done: Done
+) -> None:
+    done.change_ledger("UPDATE runs SET %s = %s" % (column, value))
     refused = resume(done)
     assert refused.code == 2
-    assert ", which is not the same database any more\n" in refused.err
+    assert said in refused.err
 
 
 def test_another_url_of_the_same_database_is_resumed(done: Done) -> None:
@@ -242,13 +253,6 @@ def test_another_schema_is_refused_and_nothing_touched(done: Done, tmp_path: Pat
     )
     assert "try: leave --resume away to migrate everybody again, or " in refused.err
     assert contents(done.output.folder) == before
-
-
-def test_another_configuration_is_refused(done: Done) -> None:
-    done.change_ledger("UPDATE runs SET config_sha256 = 'another'")
-    refused = resume(done)
-    assert refused.code == 2
-    assert "were done with another configuration (config.py), by run 1" in refused.err
 
 
 def test_without_resume_another_schema_replaces_everything(done: Done, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from support.servers import Database, Server
 @pytest.fixture(scope="module")
 def some(server: Server) -> Iterator[Database]:
     with server.new_database(of="") as database:
-        crowd.fill(database.url, 30)
+        crowd.fill(database.url, 16)
         yield database
 
 
@@ -114,7 +114,7 @@ def test_worker_that_is_killed_while_it_starts_is_missed_and_the_run_goes_on(
     assert run.wait() == 0, run.text
     if distributed.__version__ >= "2025":
         assert "WARNING 1 of 2 worker processes could not be started\n" in run.text
-    assert "30 users, 0 failed" in run.text
+    assert "16 users, 0 failed" in run.text
 
 
 @starts_once
@@ -213,7 +213,7 @@ def test_work_that_hangs_outside_of_postgresql_ends_its_process(
     user = users(database)[ANNA]
     code = (
         "import sys, time; sys.path.insert(0, %r); from migration.fleet import worker;"
-        "worker.GRACE = 0.2; import import_to_sqlite; import_to_sqlite.import_ = lambda *given: time.sleep(1000);"
+        "worker.GRACE = 0.2; import import_to_sqlite; import_to_sqlite.import_ = lambda *given, **named: time.sleep(1000);"
         "from migration.fleet.worker import *; from migration.fleet.ledger import Pending;"
         "migrate_user(Task(*%r), Pending(*%r))" % (str(SUITE), tuple(task._replace(seconds=1)), tuple(user))
     )
@@ -240,7 +240,7 @@ def test_frozen_server_process_of_one_user_fails_that_user_and_the_run_ends(
         assert run.wait() == 1, run.text
     finally:
         os.kill(found[0][0], signal.SIGCONT)
-    assert "29 users, 1 failed" in run.text
+    assert "15 users, 1 failed" in run.text
     assert output.query("SELECT exit_code, error FROM users WHERE state = 'failed'")[0][1].startswith(
         "the user took longer than 1 s\ntry: "
     )

@@ -604,7 +604,7 @@ def without_unique(database: Database, table: str) -> None:
 def test_two_users_of_one_address_are_refused(database: Database, place: Place) -> None:
     without_unique(database, "users")
     database.execute("UPDATE users SET email = %s WHERE email = %s", ANNA, BRUNO)
-    with pytest.raises(MigrationError, match="2 users have the e-mail address") as caught:
+    with pytest.raises(MigrationError, match="2 users are called") as caught:
         export(settings_of(database.url, place))
     assert caught.value.exit_code == ExitCode.SOURCE
 

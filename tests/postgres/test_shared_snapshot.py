@@ -291,7 +291,7 @@ def test_worker_whose_settings_name_another_database_stops_the_run(
 def test_bug_is_one_users_end_and_tells_no_value(
     database: Database, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*arguments: object) -> None:
+    def broken(*arguments: object, **named: object) -> None:
         raise KeyError("Anna Sample")
 
     monkeypatch.setattr(import_to_sqlite, "import_", broken)

@@ -672,7 +672,7 @@ def differences(oracle: Oracle) -> List[str]:
 
 @given(seed=st.integers(0, 2**32))
 @hypothesis_settings(
-    max_examples=8,
+    max_examples=4,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

@@ -228,53 +228,31 @@ def test_old_database_that_cannot_be_replaced_keeps_its_write_ahead_logging(
 # What SQLite or the contract refuses
 
 
-def test_row_without_a_required_value_is_named(settings: Settings) -> None:
-    def act(records: List[Dict[str, Any]]) -> None:
-        records[3]["country"] = None
+NOWHERE_ID = "00000000-0000-4000-8000-000000000000"
 
-    change(settings.data_dir, "location_cache.json", act)
-    name = json.loads((settings.data_dir / "location_cache.json").read_text(encoding="utf-8"))[3]["id"]
+
+@pytest.mark.parametrize(
+    ("table", "column", "values", "said"),
+    [
+        ("location_cache", "country", {3: None}, "is rejected by SQLite: NOT NULL"),
+        ("location_cache", "geonames_id", {2: 1, 5: 1}, "is rejected by SQLite: UNIQUE"),
+        ("location_cache", "geonames_id", {5: 2**70}, "is rejected by SQLite"),
+        ("clients", "id", {3: NOWHERE_ID, 4: NOWHERE_ID}, "is rejected by SQLite: UNIQUE"),
+        ("transit_events", "chart_id", {0: NOWHERE_ID}, ": chart_id leads to no row of charts"),
+    ],
+)
+def test_row_that_sqlite_does_not_take_is_named(
+    table: str, column: str, values: Dict[int, Any], said: str, settings: Settings
+) -> None:
+    def act(records: List[Dict[str, Any]]) -> None:
+        for row, value in values.items():
+            records[row][column] = value
+
+    change(settings.data_dir, table + ".json", act)
+    records = json.loads((settings.data_dir / (table + ".json")).read_text(encoding="utf-8"))
     error = refused(settings, ExitCode.TARGET)
-    assert "location_cache %s is rejected by SQLite: NOT NULL" % name in error.message
-
-
-def test_row_that_is_there_twice_is_named(settings: Settings) -> None:
-    def act(records: List[Dict[str, Any]]) -> None:
-        records[5]["geonames_id"] = 1
-        records[2]["geonames_id"] = 1
-
-    change(settings.data_dir, "location_cache.json", act)
-    name = json.loads((settings.data_dir / "location_cache.json").read_text(encoding="utf-8"))[5]["id"]
-    error = refused(settings, ExitCode.TARGET)
-    assert "location_cache %s is rejected by SQLite: UNIQUE" % name in error.message
-
-
-def test_number_that_sqlite_cannot_be_given_is_named(settings: Settings) -> None:
-    def act(records: List[Dict[str, Any]]) -> None:
-        records[5]["geonames_id"] = 2**70
-
-    change(settings.data_dir, "location_cache.json", act)
-    name = json.loads((settings.data_dir / "location_cache.json").read_text(encoding="utf-8"))[5]["id"]
-    assert "location_cache %s is rejected by SQLite" % name in refused(settings, ExitCode.TARGET).message
-
-
-def test_repeated_primary_key_is_named(settings: Settings) -> None:
-    def act(records: List[Dict[str, Any]]) -> None:
-        records[4]["id"] = records[3]["id"]
-
-    change(settings.data_dir, "clients.json", act)
-    name = json.loads((settings.data_dir / "clients.json").read_text(encoding="utf-8"))[4]["id"]
-    assert name in refused(settings, ExitCode.TARGET).message
-
-
-def test_reference_that_leads_nowhere_is_named(settings: Settings) -> None:
-    def act(records: List[Dict[str, Any]]) -> None:
-        records[0]["chart_id"] = "00000000-0000-4000-8000-000000000000"
-
-    change(settings.data_dir, "transit_events.json", act)
-    name = json.loads((settings.data_dir / "transit_events.json").read_text(encoding="utf-8"))[0]["id"]
-    error = refused(settings, ExitCode.TARGET)
-    assert "transit_events %s: chart_id leads to no row of charts" % name in error.message
+    named = "%s %s%s" % (table, records[max(values)]["id"], said if said[0] == ":" else " " + said)
+    assert named in error.message
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,25 @@ def ids(database: Database) -> dict[str, str]:
     return dict(database.rows("SELECT email, id::text FROM users"))
 
 
+class Everybody(NamedTuple):
+    """A run over the whole sample, to look at and never to change."""
+
+    output: Output
+    result: Result
+    log: str
+    ids: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def everybody(sample_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Everybody:
+    folder = tmp_path_factory.mktemp("everybody")
+    output, log = Output(folder / "output"), folder / "log"
+    options = ("--workers", 2, "--verbose", "--log-file", log)
+    result = migrate_all(output, sample_database.url, *options)
+    assert result.code == 0, result.err
+    return Everybody(output, result, log.read_text(encoding="utf-8"), ids(sample_database))
+
+
 @pytest.fixture()
 def output(tmp_path: Path) -> Output:
     return Output(tmp_path / "output")

@@ -14,6 +14,7 @@ import select
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
@@ -39,7 +40,8 @@ def serving() -> Iterator[subprocess.Popen]:
 class Process:
     """A run of a script's ``main``; ``output`` and ``errors`` are files, which may be the same.
 
-    At file system call ``at_call`` (from 1; 0: they are only counted) the run gets the signal ``number``.
+    At file system call ``at_call`` (from 1) the run gets the signal ``number``. At 0 it prints as its last line the
+    first and the last call of each place in the code, as the loops between them only repeat it.
     """
 
     def __init__(
@@ -111,11 +113,16 @@ def _run(
     if at_call is None:
         return main()
     calls = 0
+    places: dict[tuple, list[int]] = {}
 
     def counted(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **keywords: Any) -> Any:
             nonlocal calls
             calls += 1
+            if at_call == 0:
+                stack = traceback.walk_stack(None)
+                place = tuple((frame.f_code, line) for frame, line in stack)
+                places.setdefault(place, []).append(calls)
             if calls == at_call:
                 os.kill(os.getpid(), number)
             return function(*arguments, **keywords)
@@ -127,7 +134,7 @@ def _run(
     try:
         return main()
     finally:
-        print("calls: %d" % calls)
+        print("calls: %s" % json.dumps(sorted({n for at in places.values() for n in (at[0], at[-1])})))
 
 
 if __name__ == "__main__":

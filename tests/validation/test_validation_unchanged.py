@@ -113,6 +113,8 @@ CHANGES: Dict[str, str] = {
         ANNA, BRUNO
     ),
     "everybody's row given to one": "UPDATE interpretations SET user_id = %s WHERE user_id IS NULL" % BRUNO,
+    "user's own row changed": "UPDATE users SET password_hash = 'another' WHERE id = " + ANNA,
+    "preferences removed": "DELETE FROM user_preferences WHERE user_id = " + ANNA,
     # nothing is written to a row
     "another table under the name": "DROP TABLE location_cache; ALTER TABLE twin RENAME TO location_cache",
     "another column under the name": "ALTER TABLE clients DROP notes; ALTER TABLE clients ADD notes text DEFAULT 'new'",
