@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import importlib.util
-import os
-import pickle
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +17,6 @@ def template(path: Path) -> Any:
 
     environment = Environment(
         loader=FileSystemLoader(str(path.parent)),
-        bytecode_cache=_compiled(path),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_printable,
@@ -31,27 +25,6 @@ def template(path: Path) -> Any:
     )
     environment.filters.update(number=number, several=several, size=size, moment=_moment, seconds=_seconds)
     return environment.get_template(path.name)
-
-
-def _compiled(path: Path) -> Any:
-    """Keeps the compiled template in the folder in which Python keeps compiled modules."""
-    from jinja2 import BytecodeCache
-
-    kept = Path(importlib.util.cache_from_source(str(path)))
-
-    class Compiled(BytecodeCache):
-        def load_bytecode(self, bucket: Any) -> None:
-            with contextlib.suppress(OSError, EOFError, ValueError, pickle.UnpicklingError):
-                bucket.bytecode_from_string(kept.read_bytes())
-
-        def dump_bytecode(self, bucket: Any) -> None:
-            if not sys.dont_write_bytecode:
-                with contextlib.suppress(OSError):
-                    new = kept.with_name("%s.%d" % (kept.name, os.getpid()))
-                    new.write_bytes(bucket.bytecode_to_string())
-                    os.replace(str(new), str(kept))
-
-    return Compiled()
 
 
 def _printable(value: Any) -> Any:

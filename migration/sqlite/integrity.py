@@ -66,8 +66,9 @@ def looking_through(database: sqlite3.Connection) -> "Iterator[Future[Found]]":
         try:
             yield looking
         except BaseException:
-            database.interrupt()
-            wait([looking])
+            looking.cancel()
+            while wait([looking], 0.05).not_done:  # SQLite forgets an interrupt before its first step
+                database.interrupt()
             raise
 
 

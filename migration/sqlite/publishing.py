@@ -148,6 +148,7 @@ class Stamp(NamedTuple):
     size: int
     modified_ns: int
     logged: int  # bytes in its write-ahead log
+    changed_ns: int  # of its entry; other than the time of the last write, nobody can set it back
 
 
 def stamp(path: Path) -> Optional[Stamp]:
@@ -159,7 +160,22 @@ def stamp(path: Path) -> Optional[Stamp]:
         logged = wal.stat().st_size if wal.exists() else 0
     except OSError:
         return None
-    return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, logged)
+    return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, logged, found.st_ctime_ns)
+
+
+def require_unwritten(staged: Path, since: Optional[Stamp]) -> None:
+    """Raises MigrationError (exit 5) if somebody has written the new database since it had this stamp."""
+    if stamp(staged) != since:
+        raise failed(
+            "somebody wrote the new database while it was checked",
+            "let nobody else write there, and run again",
+        )
+
+
+def published_stamp(path: Path, staged: Optional[Stamp]) -> Optional[Stamp]:
+    """The stamp of the database at ``path``, if it is still what was staged: replacing a file changes its entry alone."""
+    now = stamp(path)
+    return now if now is not None and staged is not None and now[:5] == staged[:5] else None
 
 
 def publish(staged: Path, path: Path, backups: Optional[Backups]) -> Optional[Path]:

@@ -36,7 +36,8 @@ def unchanged_tables(context: Context, taken: unchanged.Taken) -> FrozenSet[str]
     found = frozenset(
         table.name
         for table in context.settings.tables
-        if checksums[table.file] == taken.checksums[table.file] and rows[table.name] == taken.sent[table.name]
+        if checksums[table.file] == taken.checksums[table.file]
+        and rows.get(table.name) == taken.sent[table.name]
     ) & unchanged.unchanged(taken, live)
     log.debug("rows that cannot have changed since the export: %s", ", ".join(sorted(found)) or "none")
     return found

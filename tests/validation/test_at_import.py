@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any, Callable, Dict
@@ -105,3 +106,35 @@ def test_comparison_that_fails_is_left_to_the_validation(
     assert imported.equal is None
     report, compared = validated(settings, imported, monkeypatch)
     assert report.passed and compared
+
+
+def test_database_that_is_written_while_it_is_checked_is_not_published(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare = at_import.compare
+
+    def meddling(staged: Path, *others: Any) -> Any:
+        equal = compare(staged, *others)
+        with open(str(staged), "r+b") as file:  # as no lock of SQLite's prevents
+            place = file.read().index(b"@example.com")
+            file.seek(place)
+            file.write(b"#")
+        return equal
+
+    monkeypatch.setattr(at_import, "compare", meddling)
+    with pytest.raises(
+        MigrationError, match="somebody wrote the new database while it was checked"
+    ) as caught:
+        import_(settings, validated=True)
+    assert caught.value.exit_code == ExitCode.TARGET
+    assert not settings.sqlite_path.exists()
+
+
+def test_change_that_sets_the_time_of_the_last_write_back_is_found(settings: Settings) -> None:
+    imported = import_(settings, validated=True)
+    path = settings.sqlite_path
+    before = path.stat()
+    path.write_bytes(path.read_bytes().replace(b"@example.com", b"#example.com"))
+    os.utime(str(path), ns=(before.st_atime_ns, before.st_mtime_ns))
+    report = validate(settings, None, imported.stamp, imported.equal)
+    assert "contents" in {finding.check for finding in report.findings}
