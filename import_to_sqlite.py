@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, Mapping, Optional, Sequence, Tuple
 
+from migration.bundle.changes import read_changes
 from migration.bundle.manifest import Manifest, files_of
 from migration.bundle.reading import Reader, open_bundle
 from migration.cli import configuration, options, running, terminal
@@ -104,7 +105,7 @@ def _load(
 ) -> Dict[str, Filled]:
     """Load every table. The results leave out single rows."""
     filled: Dict[str, Filled] = {}
-    records = export.user_data()
+    records, brought = export.user_data(), read_changes(export).brought
     total = sum(export.manifest.row_counts[table.name] for table in settings.whole_tables)
     with terminal.progress("import", total) as advance:
         for table in settings.tables:
@@ -112,7 +113,8 @@ def _load(
                 record = records.get(table.member)
                 fill_row_1(database, record, table, columns[table.name], schema, export.manifest)
                 continue
-            done = fill(database, export, table, columns[table.name], schema, advance)
+            others = brought.get(table.name, frozenset())
+            done = fill(database, export, table, columns[table.name], schema, others, advance)
             log.info("imported %s: %d rows in %.1f s", table.name, done.rows, done.seconds)
             filled[table.name] = done
     return filled

@@ -113,7 +113,7 @@ def _main(arguments: argparse.Namespace, settings: Settings) -> int:
         worker_memory=arguments.worker_memory,
         user_timeout=arguments.user_timeout,
         max_connections=arguments.max_connections,
-        config=configuration.foreign(arguments.config),
+        config=configuration.foreign(arguments.config.path),
         schema_path=arguments.schema_path,
         postgres_url=arguments.postgres_url,
     )

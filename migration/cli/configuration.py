@@ -59,15 +59,16 @@ def find(arguments: argparse.Namespace) -> None:
     given = getattr(arguments, "config", None)
     if given == "":
         raise UsageError("--config is empty")
-    given = given or environment(SUITE).get("MIGRATION_CONFIG")
+    ours = environment(SUITE)
+    given = given or ours.get("MIGRATION_CONFIG")
     path = (expanded(given) if given else SUITE / "config.py").absolute()
     arguments.config = load(path)
-    arguments.environment = environment(path.parent)
+    arguments.environment = ours if path.parent == SUITE else environment(path.parent)
 
 
-def foreign(config: Config) -> Optional[str]:
+def foreign(path: Path) -> Optional[str]:
     """The path of a config.py that is not the suite's own."""
-    return None if config.path == SUITE / "config.py" else str(config.path)
+    return None if path == SUITE / "config.py" else str(path)
 
 
 def load(path: Path) -> Config:
@@ -100,7 +101,7 @@ def load(path: Path) -> Config:
 
 
 def _shown(path: Path) -> str:
-    return foreign(Config(path, {})) or "config.py"
+    return foreign(path) or "config.py"
 
 
 _OLD_NAMES = re.compile(r"migration\.tables|Singleton")

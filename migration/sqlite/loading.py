@@ -11,7 +11,7 @@ from typing import Any, Callable, Collection, List, NamedTuple, Optional, Sequen
 import msgspec
 
 from migration import conversion
-from migration.bundle.changes import Key, key_text, read_changes
+from migration.bundle.changes import Key, key_text
 from migration.bundle.damage import damaged
 from migration.bundle.manifest import Manifest, owners_of
 from migration.bundle.reading import Reader
@@ -41,12 +41,12 @@ def fill(
     table: Table,
     columns: Sequence[Column],
     schema: Schema,
+    brought: Collection[Key],
     advance: Callable[[int], None],
 ) -> Filled:
-    """Load a table's records. Raises MigrationError: exit 2 for the schema, 3 for a value, 4 for the bundle, 5 for SQLite."""
+    """Load a table's records; ``brought``: the keys of rows of others among them. Raises MigrationError: exit 2 for the schema, 3 for a value, 4 for the bundle, 5 for SQLite."""
     started = time.perf_counter()
     mapped = mapping.map_columns(table, columns, schema)
-    brought = read_changes(export).brought.get(table.name, frozenset())
     rows = _load(database, export, Loader(table, columns, mapped, export.manifest, brought), advance)
     _require_count(table.file, rows, export.manifest.row_counts[table.name])
     _require_only(database, mapped.target, rows)
@@ -132,8 +132,8 @@ class Loader:
 
     def records(self, block: Block) -> List[Any]:
         """Decode a block of records. Raises msgspec.DecodeError where one is damaged."""
-        together = block.lines is not None and len(block.lines) < MANY_BYTES
-        records = self.decode.many(block.lines) if together and block.lines is not None else None
+        lines = block.lines
+        records = self.decode.many(lines) if lines is not None and len(lines) < MANY_BYTES else None
         if records is None:
             decode = conversion.deep(self.decode)
             records = [decode(text) for text in block.texts]

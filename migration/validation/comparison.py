@@ -216,7 +216,7 @@ class _Walker:
     def block(self, block: Block) -> ComparedBlock:
         """Raises msgspec.DecodeError where a text is no record."""
         found = self.comparison.block(block)
-        self.rows += len(block.texts)
+        self.rows += found.rows
         if self._digester is not None:
             self._digester.add(block.texts)
         return found
