@@ -9,11 +9,30 @@ import os
 import shutil
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO, Collection, Iterator
+from typing import Any, BinaryIO, Collection, Iterator, NamedTuple, Tuple
 
 BLOCK = 1 << 20  # bytes read or written at once
 STAGING = ".staging"
 COMPLETE = ".complete"
+
+
+class FileStamp(NamedTuple):
+    """Identifies a file and its content: an equal stamp means that nobody has written it since."""
+
+    device: int
+    inode: int
+    size: int  # bytes
+    modified_ns: int  # of its content; whoever may write the file can set this time back
+    changed_ns: int  # of anything about it, its name too; nobody can set this time back
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> FileStamp:
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+    @property
+    def content(self) -> Tuple[int, ...]:
+        """What stays the same if the file is only renamed."""
+        return self[:4]
 
 
 def create_private(path: Path, exclusive: bool = False) -> BinaryIO:

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, NamedTuple, Optional, Sized, TypeVar
+from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Sized, TypeVar
 
 import msgspec
 
@@ -18,7 +18,7 @@ from migration.bundle.manifest import MANIFEST, REPORTS, Manifest, read_manifest
 from migration.bundle.records import DAMAGES, Block, OtherLayout, first_damage, in_array, in_blocks, in_lines
 from migration.conversion import Decoded, deep, reject_duplicates
 from migration.errors import BundleError
-from migration.files import hash_into
+from migration.files import FileStamp, hash_into
 from migration.model import CHANGES, USER_DATA
 
 Result = TypeVar("Result")
@@ -108,20 +108,9 @@ def _opened(folder: Path, tables: Mapping[str, str]) -> Reader:
 _EMPTY = 64  # bytes: more than an empty array takes in any layout
 
 
-class FileStamp(NamedTuple):
-    """Identifies a file and its content: an equal stamp means that nobody has written it since."""
-
-    device: int
-    inode: int
-    size: int
-    modified_ns: int
-    changed_ns: int
-
-
 def _stamp(path: Path) -> FileStamp:
     with open_file(path) as file:
-        found = os.fstat(file.fileno())
-    return FileStamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        return FileStamp.of(os.fstat(file.fileno()))
 
 
 class Reader:

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Callable, Iterator, List, Optional, Tuple
 
-from migration.files import create_private, make_folder, sync_folder, sync_path
+from migration.files import FileStamp, create_private, make_folder, sync_folder, sync_path
 from migration.settings import Backups
 from migration.sqlite.errors import errors, in_use
 
@@ -223,9 +223,8 @@ def _named(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _state(path: Path) -> List[Tuple[int, int, int]]:
-    found = [each.stat() for each in _existing(path)]
-    return [(file.st_ino, file.st_size, file.st_mtime_ns) for file in found]
+def _state(path: Path) -> List[FileStamp]:
+    return [FileStamp.of(each.stat()) for each in _existing(path)]
 
 
 def set_aside(path: Path, to: Backups) -> Path:

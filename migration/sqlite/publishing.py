@@ -12,7 +12,7 @@ from typing import Iterator, NamedTuple, Optional
 
 from migration import lock
 from migration.errors import TargetError
-from migration.files import sync_folder
+from migration.files import FileStamp, sync_folder
 from migration.settings import Backups
 from migration.sqlite import old_files
 from migration.sqlite.backups import back_up
@@ -141,14 +141,10 @@ def _keep_what_sqlite_leaves(target: Path, backups: Optional[Backups]) -> None:
 
 
 class Stamp(NamedTuple):
-    """Identifies a file and its content: an equal stamp means that nobody has written it since."""
+    """Identifies a database and its content, by its file and the bytes in its write-ahead log."""
 
-    device: int
-    inode: int
-    size: int
-    modified_ns: int
-    logged: int  # bytes in its write-ahead log
-    changed_ns: int  # of its entry; other than the time of the last write, nobody can set it back
+    file: FileStamp
+    logged: int
 
 
 def stamp(path: Path) -> Optional[Stamp]:
@@ -160,7 +156,7 @@ def stamp(path: Path) -> Optional[Stamp]:
         logged = wal.stat().st_size if wal.exists() else 0
     except OSError:
         return None
-    return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, logged, found.st_ctime_ns)
+    return Stamp(FileStamp.of(found), logged)
 
 
 def require_unwritten(staged: Path, since: Optional[Stamp]) -> None:
@@ -173,9 +169,12 @@ def require_unwritten(staged: Path, since: Optional[Stamp]) -> None:
 
 
 def published_stamp(path: Path, staged: Optional[Stamp]) -> Optional[Stamp]:
-    """The stamp of the database at ``path``, if it is still what was staged: replacing a file changes its entry alone."""
+    """The stamp of the database at ``path``, if nobody has written it since it was staged."""
     now = stamp(path)
-    return now if now is not None and staged is not None and now[:5] == staged[:5] else None
+    if now is None or staged is None:
+        return None
+    is_same = now.file.content == staged.file.content and now.logged == staged.logged
+    return now if is_same else None
 
 
 def publish(staged: Path, path: Path, backups: Optional[Backups]) -> Optional[Path]:

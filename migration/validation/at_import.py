@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Callable, Mapping, NamedTuple, Optional
 
 from migration.bundle.manifest import Manifest
-from migration.bundle.reading import FileStamp, Reader
+from migration.bundle.reading import Reader
 from migration.errors import MigrationError
+from migration.files import FileStamp
 from migration.settings import Settings
 from migration.sqlite import connecting
 from migration.sqlite.schema import Schema

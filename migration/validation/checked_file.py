@@ -35,7 +35,7 @@ class CheckedFile(NamedTuple):
         """Path, sizes and SHA256, for the report."""
         return Database(
             os.fsencode(connecting.resolved(self.path)).decode("utf-8", "backslashreplace"),
-            0 if self.stamp is None else self.stamp.size,
+            0 if self.stamp is None else self.stamp.file.size,
             0 if self.stamp is None else self.stamp.logged,
             sha256(self),
         )
@@ -90,6 +90,10 @@ def sha256(file: CheckedFile) -> Optional[str]:
     except OSError:
         return None
     now = publishing.stamp(file.path)
-    if now is None or now[:4] != file.stamp[:4] or (file.stamp.logged and now != file.stamp):
+    if (
+        now is None
+        or now.file.content != file.stamp.file.content
+        or (file.stamp.logged and now != file.stamp)
+    ):
         return None
     return digest.hexdigest()
