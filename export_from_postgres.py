@@ -23,7 +23,7 @@ from migration.bundle.manifest import Manifest
 from migration.bundle.writing import Writer, new_bundle
 from migration.cli import configuration, options, running, terminal
 from migration.errors import ExitCode, SourceError
-from migration.model import Table, Way
+from migration.model import Table, Way, reference_name
 from migration.postgres import connecting, parameters
 from migration.postgres.orphans import LISTED_ORPHANS, Orphans
 from migration.postgres.rows import Rows, rows_of_user
@@ -162,7 +162,7 @@ def _orphans(rows: Rows, settings: Settings) -> Tuple[Dict[str, int], Dict[str, 
     for orphans in found:
         if orphans.leaving == "cut":
             rows.leaving.require_cuttable(orphans.table, orphans.columns, orphans.parent)
-            name = "%s (%s) → %s" % (orphans.table, ", ".join(orphans.columns), orphans.parent)
+            name = reference_name(orphans.table, orphans.columns, orphans.parent)
             cut[name] = cut.get(name, 0) + orphans.rows
             log.warning("cut to NULL: %s in %d rows", name, orphans.rows)
     for table, number in rows.leaving.brought.items():

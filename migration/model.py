@@ -128,6 +128,11 @@ def undecided(question: str, *choices: str) -> Ownership:
 LEAVING = ("stop", "skip", "cut", "bring")
 
 
+def reference_name(table: str, columns: Iterable[object], parent: str) -> str:
+    """What a reference is called in messages, manifests and reports."""
+    return "%s (%s) → %s" % (table, ", ".join(map(str, columns)), parent)
+
+
 @dataclass(frozen=True)
 class Reference:
     """A reference that PostgreSQL does not declare, or what becomes of one that leads out of the export.
@@ -153,7 +158,7 @@ class Reference:
         return _columns(self.parent_columns)
 
     def __str__(self) -> str:
-        return "%s (%s) → %s" % (self.table, ", ".join(map(str, self.names)), self.parent)
+        return reference_name(self.table, self.names, self.parent)
 
 
 def require_tuple(what: str, value: object) -> None:
@@ -366,3 +371,7 @@ class ForeignKey(NamedTuple):
     equalities: Tuple[Equality, ...] = ()
     exact: Tuple[Tuple[int, int], ...] = ()
     when: str = ""
+
+    @property
+    def name(self) -> str:
+        return reference_name(self.table, self.columns, self.parent)

@@ -8,7 +8,7 @@ import msgspec
 
 from migration.bundle.damage import damaged
 from migration.bundle.reading import Reader
-from migration.model import CHANGES
+from migration.model import CHANGES, reference_name
 
 Key = Tuple[Optional[str], ...]
 
@@ -40,7 +40,7 @@ def read_changes(export: Reader) -> Changes:
     for entry in entries:
         name = entry.table
         if entry.change == "cut":
-            name = "%s (%s) → %s" % (entry.table, ", ".join(entry.columns), entry.parent)
+            name = reference_name(entry.table, entry.columns, entry.parent)
         told[name] = told.get(name, 0) + 1
     if told != {**export.manifest.cut, **export.manifest.brought}:
         raise damaged("%s does not list what the manifest counts" % CHANGES, "export again")

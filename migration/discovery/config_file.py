@@ -208,10 +208,8 @@ def described(departure: Departure) -> str:
         "%s of other roots" % counted(counts.to_others, "row") if counts.to_others else "",
         "%s of nobody" % counted(counts.to_nobody, "row") if counts.to_nobody else "",
     ]
-    return "%s (%s) → %s: names %s%s" % (
-        key.table,
-        ", ".join(key.columns),
-        key.parent,
+    return "%s: names %s%s" % (
+        key.name,
         listed([part for part in to if part]),
         "" if departure.link.optional else "; the column is NOT NULL and cannot be cut",
     )

@@ -41,14 +41,10 @@ def cut_columns(references: References, schema: Schema, key: ForeignKey) -> Tupl
 
 def cannot_cut(key: ForeignKey) -> MigrationError:
     return UsageError(
-        "%s cannot be cut: none of its columns may be NULL in both databases" % named(key),
+        "%s cannot be cut: none of its columns may be NULL in both databases" % key.name,
         'let it "skip" the row or "bring" the other: Reference("%s", (%s,), "%s", leaving="skip") in config.REFERENCES'
         % (key.table, ", ".join('"%s"' % name for name in key.columns), key.parent),
     )
-
-
-def named(key: ForeignKey) -> str:
-    return "%s (%s) → %s" % (key.table, ", ".join(key.columns), key.parent)
 
 
 class Leaving:
@@ -126,7 +122,7 @@ class Leaving:
                     "%d rows of %s would be brought, of %d of the %d other rows of %s"
                     % (rows, name, roots, others, root.name),
                     'let the reference "cut", "skip" or "stop" instead, by REFERENCES or LEAVING in config.py: %s'
-                    % "; ".join(named(key) for key in bringing if key.parent == name),
+                    % "; ".join(key.name for key in bringing if key.parent == name),
                 )
 
     def _rows_brought(self, name: str) -> str:
@@ -170,7 +166,7 @@ class Leaving:
 
     def listed(self) -> Iterator[bytes]:
         """A JSON object for each reference that is cut, and for each row that is brought, in a fixed order."""
-        for key, columns in sorted(self._cut.items(), key=lambda item: named(item[0])):
+        for key, columns in sorted(self._cut.items(), key=lambda item: item[0].name):
             entry = {
                 "change": "cut",
                 "table": key.table,

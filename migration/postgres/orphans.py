@@ -11,7 +11,7 @@ from migration.postgres.catalog import Catalog
 from migration.postgres.ownership import Owned
 from migration.postgres.references import present
 from migration.postgres.set_columns import identity
-from migration.postgres.sets import MANY, Sets, among
+from migration.postgres.sets import MORE, Sets, among
 from migration.postgres.ways import Node
 from migration.sql import qualified
 
@@ -135,11 +135,7 @@ class Search:
             )
             for number, key in enumerate(keys)
         )
-        return {
-            "%s (%s) → %s" % (keys[number].table, ", ".join(keys[number].columns), keys[number].parent): rows
-            for number, rows in (self.db.rows(counts) if keys else ())
-            if rows
-        }
+        return {keys[number].name: rows for number, rows in (self.db.rows(counts) if keys else ()) if rows}
 
     def _leaving(self, key: ForeignKey) -> str:
         """What becomes of a reference that leads to no exported row; what was not to be brought stops the export."""
@@ -190,8 +186,7 @@ class Search:
             "SELECT {}, {}, t.r FROM {}".format(number, sets.number(key.table), sets.dangling_from(key))
             for number, key in skipping
         ]
-        # Make the planner expect few edges and many rows, so that it hashes the edges once.
-        starts.append("SELECT 0, 0, '' FROM (SELECT json_each('{}') FROM %s) j" % MANY)
+        starts.append("SELECT 0, 0, '' FROM " + MORE)
         with self.db.hashing():
             return self.db.rows(
                 "{}, edge (k, n, r, parent_n, parent_r) AS MATERIALIZED ({}), broken (k, n, r) AS (({}) UNION SELECT e.k, e.n, e.r"

@@ -110,7 +110,7 @@ class Owned:
         return way.equalities[0].sql(self.root_key, qualified(alias, way.columns[0]))
 
     def _leads_to_owned(self, key: ForeignKey, alias: str) -> str:
-        parent = _next_alias(alias)
+        parent = next_alias(alias)
         return "EXISTS (SELECT FROM {} {} WHERE {} AND {})".format(
             self.db.quoted(key.parent),
             parent,
@@ -156,6 +156,6 @@ def conjunction(conditions: Iterable[str]) -> str:
     return " AND ".join(condition for condition in conditions if condition != "true") or "true"
 
 
-def _next_alias(alias: str) -> str:
+def next_alias(alias: str) -> str:
     """Of the row that the row of an alias refers to: t, t1, t2 …"""
     return "%s%d" % (alias[0], int(alias[1:] or 0) + 1)

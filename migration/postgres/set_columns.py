@@ -107,22 +107,17 @@ class SetColumns:
 
     def is_same(self, name: str, member: str, row: str) -> str:
         """SQL condition: a row of a set is the row of the table."""
-        key = self.catalog.keys[name]
-        if not key:
+        if not self.catalog.keys[name]:
             return "%s.r = %s" % (member, identity(row))
-        return " AND ".join(
-            self._key_equality(name, column).sql(
-                "%s.%s" % (member, self.place(name, column)), qualified(row, column)
-            )
-            for column in key
-        )
+        return self._same_key(name, member, functools.partial(qualified, row))
 
     def is_same_member(self, name: str, member: str, row: str) -> str:
         """SQL condition: rows of two sets of a table that has a key are one."""
+        return self._same_key(name, member, lambda column: "%s.%s" % (row, self.place(name, column)))
+
+    def _same_key(self, name: str, member: str, other: Callable[[str], str]) -> str:
         return " AND ".join(
-            self._key_equality(name, column).sql(
-                "%s.%s" % (member, self.place(name, column)), "%s.%s" % (row, self.place(name, column))
-            )
+            self._key_equality(name, column).sql("%s.%s" % (member, self.place(name, column)), other(column))
             for column in self.catalog.keys[name]
         )
 

@@ -10,13 +10,15 @@ import functools
 from typing import Collection, List, Mapping, Sequence, Tuple
 
 from migration.model import ForeignKey, Table, Way
-from migration.postgres.ownership import Owned, conjunction
+from migration.postgres.ownership import Owned, conjunction, next_alias
 from migration.postgres.references import matches
 from migration.postgres.set_columns import SetColumns, identity
-from migration.postgres.ways import Link, Node
+from migration.postgres.ways import Branch, Link, Node
 from migration.sql import literal, qualified
 
 MANY = "json_each('{}')"  # no rows, of which the planner expects a hundred
+# No rows either, of which it expects many more: among the starts of a recursion, so that it hashes the edges once.
+MORE = "(SELECT json_each('{}') FROM %s) j" % MANY
 
 
 class Sets(SetColumns):
@@ -120,15 +122,13 @@ class Sets(SetColumns):
             conditions = [self._member(self.tables[node.table])]
             rows = [self._select(node, identities, conditions)]
         else:
-            rows = [
-                self._select(
-                    node,
-                    identities,
-                    [*branch.conditions, *map(self._exists, branch.links), *self._apart(node)],
-                )
-                for branch in self.ways.nodes[node]
-            ]
+            rows = [self._by(node, identities, branch) for branch in self.ways.nodes[node]]
         return "%s AS (%s)" % (self.name(node), self._union(node, identities, rows))
+
+    def _by(self, node: Node, identities: bool, branch: Branch) -> str:
+        """The rows that come into a set by one way, whose links lead from sets that are made before."""
+        conditions = [*branch.conditions, *map(self._exists, branch.links), *self._apart(node)]
+        return self._select(node, identities, conditions)
 
     def _union(self, node: Node, identities: bool, rows: Sequence[str]) -> str:
         """Queries as one, of which the planner expects some rows."""
@@ -197,13 +197,7 @@ class Sets(SetColumns):
             self.ways.inner([node], inner),
             [link for link in inner.links if link.node != node],
         )
-        first = [
-            self._select(
-                node, identities, [*branch.conditions, *map(self._exists, branch.links), *self._apart(node)]
-            )
-            for branch in self.ways.nodes[node]
-            if branch != inner
-        ]
+        first = [self._by(node, identities, branch) for branch in self.ways.nodes[node] if branch != inner]
         conditions = [self._linked(link), *inner.conditions, *map(self._exists, others), *self._apart(node)]
         return "%s AS ((%s) UNION %s)" % (
             self.name(node),
@@ -244,8 +238,7 @@ class Sets(SetColumns):
                             conjunction([*conditions, self.owned.within(link.node.table, "p")]),
                         )
                     )
-        # Make the planner expect few edges and many rows, so that it hashes the edges once.
-        starts.append("SELECT 0, '' FROM (SELECT json_each('{}') FROM %s) j" % MANY)
+        starts.append("SELECT 0, '' FROM " + MORE)
         first = self.name(nodes[0])
         place = "%s IN (SELECT g.r FROM %s_g g WHERE g.n = %%d)" % (identity("t"), first)
         return [
@@ -286,7 +279,7 @@ class Sets(SetColumns):
             return "%s.%s IS NOT NULL" % (alias, self.place(table.name, way.columns[0]))
         if rule.way is not Way.CHILD or not self.owned.is_plain(table.name) or way is None:
             return "true"
-        parent = "%s%d" % (alias[0], int(alias[1:] or 0) + 1)
+        parent = next_alias(alias)
         own = self.is_own(self.tables[way.parent], parent)
         if own in ("true", "false"):
             return own

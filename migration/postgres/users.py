@@ -48,7 +48,7 @@ def user_of_id(db: Snapshot, settings: Settings, user_id: str) -> User:
                 id=qualified("t", users.key),
                 name=qualified("t", users.named_by),
                 users=everybody(db, settings),
-                is_it=db.equality(key, key).sql(qualified("t", users.key), "{}::{}".format(wanted, key.type)),
+                is_it=_has_key(db, settings, wanted),
             )
         )
     except psycopg2.DataError as error:
@@ -62,18 +62,19 @@ def user_of_id(db: Snapshot, settings: Settings, user_id: str) -> User:
     return User(*rows[0])
 
 
+def _has_key(db: Snapshot, settings: Settings, wanted: str) -> str:
+    """SQL condition on alias ``t`` of the users' table: its key is this SQL value."""
+    key = db.catalog.column(settings.root.name, settings.root.key)
+    return db.equality(key, key).sql(qualified("t", key.name), "{}::{}".format(wanted, key.type))
+
+
 def require_one(db: Snapshot, settings: Settings, user: User) -> None:
     """Refuse a key that several users have, where PostgreSQL lets them. Raises MigrationError (exit 3)."""
     users = settings.root
     if db.catalog.keys[users.name] == (users.key,):
         return
-    key = db.catalog.column(users.name, users.key)
-    found = db.value(
-        "SELECT count(*) FROM {} WHERE {}".format(
-            everybody(db, settings),
-            db.equality(key, key).sql(qualified("t", users.key), "{}::{}".format(literal(user.id), key.type)),
-        )
-    )
+    condition = _has_key(db, settings, literal(user.id))
+    found = db.value("SELECT count(*) FROM %s WHERE %s" % (everybody(db, settings), condition))
     if found > 1:
         raise SourceError(
             "the user has %d rows in %s; there can be one" % (found, users.name),

@@ -46,7 +46,7 @@ def _named(key: Key) -> str:
 
 
 def _not_cut(context: Context, table: Table, columns: Sequence[str], keys: Sequence[Key]) -> Iterator[str]:
-    """The listed rows of which no column that can be NULL is."""
+    """The listed rows in which none of the columns is NULL."""
     pairs, key = _pairs(context, table), context.source_key(table, context.compared)
     names = [pairs[name] for name in columns if name in pairs]
     if not names:
@@ -54,23 +54,24 @@ def _not_cut(context: Context, table: Table, columns: Sequence[str], keys: Seque
     target = context.mapped(table, context.compared).target
     kept = " AND ".join("%s IS NOT NULL" % quote(name) for name in names)
     if table.becomes is not None:
-        wanted = " AND id = 1"
-        found = context.database.execute(
-            "SELECT 1 FROM %s WHERE %s%s" % (quote(target), kept, wanted)
-        ).fetchall()
-        yield from (_named(keys[0]) for _ in found)
+        found = context.database.execute("SELECT 1 FROM %s WHERE %s AND id = 1" % (quote(target), kept))
+        yield from (_named(keys[0]) for _ in found.fetchall())
         return
-    if not key or not set(key) <= set(pairs):
-        return
-    listed = set(keys)
-    query = "SELECT %s FROM %s WHERE %s" % (
-        ", ".join(quote(pairs[name]) for name in key),
-        quote(target),
-        kept,
+    if key and set(key) <= set(pairs):
+        listed = set(keys)
+        yield from (_named(found) for found in _keys(context, table, kept) if found in listed)
+
+
+def _keys(context: Context, table: Table, condition: str) -> Iterator[Key]:
+    """The keys of the rows ``t`` of SQLite for which a condition holds."""
+    pairs = _pairs(context, table)
+    query = "SELECT %s FROM %s t WHERE %s" % (
+        ", ".join("t." + quote(pairs[name]) for name in context.source_key(table, context.compared)),
+        quote(context.mapped(table, context.compared).target),
+        condition,
     )
     for values in context.database.execute(query):
-        if tuple(map(key_text, values)) in listed:
-            yield _named(tuple(map(key_text, values)))
+        yield tuple(map(key_text, values))
 
 
 def _not_needed(context: Context, table: Table) -> Iterator[str]:
@@ -81,7 +82,6 @@ def _not_needed(context: Context, table: Table) -> Iterator[str]:
     if not brought or not set(key) <= set(pairs):
         return
     by_name = {each.name: each for each in context.settings.tables}
-    target = context.mapped(table, context.compared).target
     tests = []
     for child, columns, theirs in ways:
         if child not in by_name or not set(theirs) <= set(pairs):
@@ -94,14 +94,8 @@ def _not_needed(context: Context, table: Table) -> Iterator[str]:
             matches.append("c.rowid <> t.rowid")
         source = quote(context.mapped(by_name[child], context.compared).target)
         tests.append("NOT EXISTS (SELECT 1 FROM %s c WHERE %s)" % (source, " AND ".join(matches)))
-    query = "SELECT %s FROM %s t WHERE %s" % (
-        ", ".join("t." + quote(pairs[name]) for name in key),
-        quote(target),
-        " AND ".join(tests) or "1",
-    )
-    for values in context.database.execute(query):
-        if tuple(map(key_text, values)) in brought:
-            yield _named(tuple(map(key_text, values)))
+    condition = " AND ".join(tests) or "1"
+    yield from (_named(found) for found in _keys(context, table, condition) if found in brought)
 
 
 def _ways(context: Context) -> Mapping[str, Sequence[Tuple[str, Sequence[str], Sequence[str]]]]:

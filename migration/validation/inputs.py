@@ -105,7 +105,7 @@ class Context:
         return self.described.get(table.lower(), {})
 
     @functools.cached_property
-    def _mapped(self) -> Dict[Tuple[str, int], TableMapping]:
+    def _mapped(self) -> Dict[Tuple[str, Tuple[Column, ...]], TableMapping]:
         return {}
 
     @functools.cached_property
@@ -114,7 +114,7 @@ class Context:
 
     def mapped(self, table: Table, columns: Columns) -> TableMapping:
         """The columns of ``table`` that the database has."""
-        key = table.name, id(columns)
+        key = table.name, columns[table.name]
         if key not in self._mapped:
             self._mapped[key] = self._map(table, columns)
         return self._mapped[key]
