@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from typing import Collection, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
-from migration.discovery.references import Link
+from migration.discovery.references import Link, names
 from migration.discovery.source import Source
 from migration.model import Ownership, Root, Way, assert_never
 from migration.postgres.catalog import within
@@ -205,9 +205,4 @@ class Belonging:
 
 def _matches(link: Link, parent: str) -> str:
     """SQL condition: the row ``t`` names the row of this alias."""
-    key = link.key
-    tests = [
-        equality.sql(qualified(parent, theirs), qualified("t", mine))
-        for equality, theirs, mine in zip(key.equalities, key.parent_columns, key.columns)
-    ]
-    return " AND ".join([*tests, "(%s)" % link.when] if link.when else tests)
+    return names(link.key, parent) + (" AND (%s)" % link.when if link.when else "")

@@ -25,6 +25,7 @@ from migration.model import (
     the_root,
     undecided,
 )
+from migration.postgres.catalog import usual
 
 
 def classify(source: Source, root: Root, references: References) -> Classes:
@@ -227,8 +228,8 @@ class _Classifier:
         rows: Optional[int],
     ) -> Classed:
         behind = dict.fromkeys(name for link in ways.values() for name in link.key.columns)
-        made = self._classed(table, undecided(question, *map(written, choices)), [], rows)
-        return dataclasses.replace(made, group=Group.OPEN, assumed=choices[0], left_behind=tuple(behind))
+        made = self._classed(table, choices[0], [], rows)
+        return dataclasses.replace(_asked(made, question, choices), left_behind=tuple(behind))
 
     def _reason(self, table: str, link: Link) -> str:
         known = link.why if link.why else "by a foreign key"
@@ -322,9 +323,7 @@ class _Classifier:
             link.columns,
         )
         choices = [any_of(table.assumed, child_of(table.name, link.key.columns)), table.assumed]
-        return dataclasses.replace(
-            table, group=Group.OPEN, rule=undecided(question, *map(written, choices)), assumed=choices[0]
-        )
+        return _asked(table, question, choices)
 
     def _with_nobodys(self, table: Classed, departures: Sequence[Departure]) -> Classed:
         """Ask where rows of roots refer to rows of a table that are nobody's: are these everybody's?"""
@@ -340,9 +339,7 @@ class _Classifier:
         if rule == owned_by(rule.columns) and self.source.may_be_null(table.name, rule.columns):
             choices.insert(0, _with_shared(rule))
         question = "rows of this table that are nobody's are named by %s of roots" % counted(rows, "row")
-        return dataclasses.replace(
-            table, group=Group.OPEN, rule=undecided(question, *map(written, choices)), assumed=rule
-        )
+        return dataclasses.replace(_asked(table, question, choices), assumed=rule)
 
     # Tables without a way to the root
 
@@ -381,11 +378,7 @@ class _Classifier:
         )
         nobodys = 'no entry here, and "%s" in UNRELATED_TABLES' % name
         choices = [*ways, *([any_of(*ways)] if len(ways) > 1 else ())]
-        return dataclasses.replace(
-            self._classed(name, ways[0], (), None),
-            group=Group.OPEN,
-            rule=undecided(question, *map(written, choices), nobodys),
-        )
+        return _asked(self._classed(name, ways[0], (), None), question, choices, nobodys)
 
     def _counted(self, tables: Sequence[Classed]) -> Iterator[Classed]:
         """The small ones with their rows counted."""
@@ -397,22 +390,21 @@ class _Classifier:
     def _with_usual_owner(self, name: str) -> Optional[Classed]:
         """A question where a table has the column by which most others belong to a root, and of another type."""
         rules = [self.belonging.rule(table) for table in self.belonging.decided]
-        columns = [rule.columns[0] for rule in rules if rule.way is Way.OWNED]
-        usual = max(columns, key=columns.count, default="")
+        owner = usual([rule.columns[0] for rule in rules if rule.way is Way.OWNED])
         if (
-            not 1 < columns.count(usual) > len(columns) // 2
-            or not self.source.catalog.has(name, (usual,))
-            or self.source.catalog.primary_keys.get(name) == (usual,)
-            or any(link.key.table == name and usual in link.key.columns for link in self.links)
+            owner is None
+            or not self.source.catalog.has(name, (owner,))
+            or self.source.catalog.primary_keys.get(name) == (owner,)
+            or any(link.key.table == name and owner in link.key.columns for link in self.links)
             or name in self.source.foreign
         ):
             return None
         question = "%s is how most tables belong to %s, but here it is of type %s" % (
-            usual,
+            owner,
             self.root.name,
-            self.source.catalog.column(name, usual).type,
+            self.source.catalog.column(name, owner).type,
         )
-        return self._open(name, question + _OR_ELSEWHERE, [owned_by(usual), shared()], {}, None)
+        return self._open(name, question + _OR_ELSEWHERE, [owned_by(owner), shared()], {}, None)
 
     def _nobodys_table(self, name: str) -> Classed:
         group, why = Group.UNRELATED, "refers to nothing of a root's, and nothing of theirs refers to it"
@@ -421,6 +413,12 @@ class _Classifier:
         return dataclasses.replace(
             self._classed(name, shared(), [why], None), group=group, rule=None, assumed=None, reasons=(why,)
         )
+
+
+def _asked(table: Classed, question: str, choices: Sequence[Ownership], *others: str) -> Classed:
+    """The table with a question. ``others``: choices that are no ownership. The first one is assumed."""
+    rule = undecided(question, *map(written, choices), *others)
+    return dataclasses.replace(table, group=Group.OPEN, rule=rule, assumed=choices[0])
 
 
 def _with_shared(rule: Ownership) -> Ownership:

@@ -121,8 +121,7 @@ def config_text(
 
 def _comment(line: str, indent: str = "    ") -> List[str]:
     """Of whatever names are in it, it stays a comment."""
-    plain = " ".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line.split("\n"))
-    plain = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in plain)
+    plain = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line.replace("\n", " "))
     return textwrap.wrap(
         plain,
         _WIDTH,

@@ -134,6 +134,14 @@ def _guesses(
                 break
 
 
+def names(key: ForeignKey, parent: str) -> str:
+    """SQL condition: row ``t`` names the row of this alias."""
+    return " AND ".join(
+        equality.sql(qualified(parent, theirs), qualified("t", mine))
+        for equality, theirs, mine in zip(key.equalities, key.parent_columns, key.columns)
+    )
+
+
 def _plain_key(table: str, column: str, parent: str, key: str) -> ForeignKey:
     return ForeignKey(table, (column,), parent, (key,), (Equality("pg_catalog.="),))
 
@@ -237,11 +245,7 @@ def _asked(source: Source, table: str, candidates: Sequence[_Candidate]) -> List
             "count(*) FILTER (WHERE %s)" % there,
             "count(*) FILTER (WHERE %s AND %s IS NULL)" % (there, qualified(parent, key.parent_columns[0])),
         ]
-        same = [
-            equality.sql(qualified(parent, theirs), qualified("t", mine))
-            for equality, theirs, mine in zip(key.equalities, key.parent_columns, key.columns)
-        ]
-        joins.append("LEFT JOIN %s %s ON %s" % (source.db.quoted(key.parent), parent, " AND ".join(same)))
+        joins.append("LEFT JOIN %s %s ON %s" % (source.db.quoted(key.parent), parent, names(key, parent)))
     sql = "SELECT {} FROM {} t {}".format(", ".join(counts), source.db.quoted(table), " ".join(joins))
     row = source.db.rows(sql)[0]
     return [

@@ -117,13 +117,7 @@ def _empty(db: Snapshot, tables: Sequence[str]) -> Iterator[str]:
     listed = [
         name for name in tables if name not in db.catalog.unreadable and db.catalog.columns.get(name, ())
     ]
-    for start in range(0, len(listed), _AT_ONCE):
-        some = listed[start : start + _AT_ONCE]
-        asked = " UNION ALL ".join(
-            "SELECT %d WHERE NOT EXISTS (SELECT FROM %s)" % (number, db.quoted(name))
-            for number, name in enumerate(some)
-        )
-        yield from (some[number] for (number,) in db.rows(asked))
+    yield from (name for name, _ in _each(db, listed, "SELECT %d, 0 WHERE NOT EXISTS (SELECT FROM %s)"))
     yield from (name for name in tables if not db.catalog.columns.get(name, ()))
 
 
@@ -141,14 +135,16 @@ def count_small(source: Source, tables: Sequence[str]) -> Dict[str, int]:
         and source.bytes_.get(name, 0) <= _SMALL
     ]
     found = {name: 0 for name in tables if name in source.empty}
-    for start in range(0, len(small), _AT_ONCE):
-        some = small[start : start + _AT_ONCE]
-        asked = " UNION ALL ".join(
-            "SELECT %d, count(*) FROM %s" % (number, source.db.quoted(name))
-            for number, name in enumerate(some)
-        )
-        found.update((some[number], rows) for number, rows in source.db.rows(asked))
+    found.update(_each(source.db, small, "SELECT %d, count(*) FROM %s"))
     return found
+
+
+def _each(db: Snapshot, tables: Sequence[str], query: str) -> Iterator[Tuple[str, int]]:
+    """Table → a number, by a query with places for the table's number and its name; many in one round trip."""
+    for start in range(0, len(tables), _AT_ONCE):
+        some = tables[start : start + _AT_ONCE]
+        asked = " UNION ALL ".join(query % (number, db.quoted(name)) for number, name in enumerate(some))
+        yield from ((some[number], found) for number, found in db.rows(asked))
 
 
 def _read_with_parent(catalog: Catalog) -> Dict[str, str]:

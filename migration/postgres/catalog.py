@@ -188,9 +188,13 @@ def user_tables(catalog: Catalog, settings: Settings) -> Set[str]:
 
 def usual_owner(settings: Settings) -> Optional[str]:
     """The column by which most tables of config belong to the root: others that have it are taken for the root's too."""
-    owners = [table.owner for table in settings.tables if table.ownership.way is Way.OWNED]
-    found = max(owners, key=owners.count, default=None)
-    return found if 1 < owners.count(found) > len(owners) // 2 else None
+    return usual([str(table.owner) for table in settings.tables if table.ownership.way is Way.OWNED])
+
+
+def usual(columns: Sequence[str]) -> Optional[str]:
+    """The name that more than half of the columns have, and two at least."""
+    found = max(columns, key=columns.count, default="")
+    return found if 1 < columns.count(found) > len(columns) // 2 else None
 
 
 def _has_owner(table: str, owner: str, settings: Settings, catalog: Catalog) -> bool:
