@@ -87,6 +87,7 @@ def owned_by(columns: Columns, or_shared: bool = False) -> Ownership:
 def child_of(parent: str, columns: Columns) -> Ownership:
     """Rows whose ``columns`` (one, or all of a composite key) point at a row of ``parent`` that is the user's.
 
+    Rows of ``parent`` that come along by ``referenced()`` count as the user's here, with what hangs on them.
     ``parent`` may be the table itself: then rows under a row that is the user's by another way.
     """
     return Ownership(Way.CHILD, _columns(columns), parent)
