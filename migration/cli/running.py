@@ -90,6 +90,8 @@ INTERRUPTED = "error: interrupted; nothing is half done, run again when ready"
 
 
 def _interrupted() -> int:
+    if sys.excepthook is _end_of_script:  # a script, which ends now
+        sys.unraisablehook = lambda remains: None  # of objects that were being made: their clean-up may fail
     say(INTERRUPTED)
     return int(ExitCode.INTERRUPTED)
 

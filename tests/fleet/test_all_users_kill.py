@@ -9,6 +9,8 @@ import random
 import re
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Callable, Iterator
@@ -21,6 +23,7 @@ from demo.postgres import temp_postgres
 from migration.fleet import cluster
 from migration.fleet.coordinator import MOST_IN_TASK
 from support.fleet import Going, Output, migrate_all
+from support.places import SUITE
 from support.runs import Result, gone
 from support.servers import Database, Server
 
@@ -120,6 +123,38 @@ def test_interrupted_run_ends_and_can_be_resumed(
     assert output.summary["overall_status"] == "INCOMPLETE"
     if number == signal.SIGTERM:
         check_resumed(output, many.url)
+
+
+MADE_HALF = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from migration.cli import running
+running.begin()
+import distributed
+made, init = [], distributed.Future.__init__
+def interrupted(self, *given, **named):
+    made.append(1)
+    if len(made) == 3:
+        raise KeyboardInterrupt
+    init(self, *given, **named)
+distributed.Future.__init__ = interrupted
+import migrate_all_users
+if __name__ == "__main__":
+    sys.exit(migrate_all_users.main(sys.argv[1:]))
+"""
+
+
+def test_object_that_an_interrupt_leaves_half_made_says_nothing(
+    many: Database, output: Output, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(MADE_HALF, encoding="utf-8")
+    options = ["--output-dir", str(output.folder), "--postgres-url", many.url, "--workers", "1"]
+    done = subprocess.run(
+        [sys.executable, str(script), str(SUITE), *options], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 130
+    assert done.stderr.endswith("error: interrupted; nothing is half done, run again when ready\n")
 
 
 @pytest.mark.slow
