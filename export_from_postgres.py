@@ -185,10 +185,11 @@ def _left_behind(rows: Rows) -> Dict[str, int]:
         )
     for orphans in found:
         log.info(
-            "left behind: %d rows of %s that refer by %s to rows of the user in %s",
+            "left behind: %d rows of %s that refer by %s to %s in %s",
             orphans.rows,
             orphans.table,
             ", ".join(orphans.columns),
+            orphans.to,
             orphans.parent,
         )
     outside = rows.outside()

@@ -44,7 +44,7 @@ class Way(enum.Enum):
 class Ownership:
     """How a row belongs to a user; made by the functions below.
 
-    ``columns``: of OWNED and CHILD, and the root's key. ``parent``: of CHILD. ``ways``: of ANY and ALL. ``texts``: the
+    ``columns``: of OWNED and CHILD, and the root's key. ``parent``, ``or_referenced``: of CHILD. ``ways``: of ANY and ALL. ``texts``: the
     SQL of WHERE; the question and the choices of UNDECIDED.
     """
 
@@ -52,6 +52,7 @@ class Ownership:
     columns: Tuple[str, ...] = ()
     parent: Optional[str] = None
     or_shared: bool = False
+    or_referenced: bool = False
     ways: Tuple[Ownership, ...] = ()
     texts: Tuple[str, ...] = ()
 
@@ -65,6 +66,11 @@ class Ownership:
         yield self
         for way in self.ways:
             yield from way.parts
+
+    @property
+    def comes_along(self) -> bool:
+        """Whether rows may come with rows that refer to them, without being the user's."""
+        return any(part.way is Way.REFERENCED for part in self.parts)
 
 
 Columns = Union[str, Sequence[str]]
@@ -84,13 +90,14 @@ def owned_by(columns: Columns, or_shared: bool = False) -> Ownership:
     return Ownership(Way.OWNED, _columns(columns), or_shared=or_shared)
 
 
-def child_of(parent: str, columns: Columns) -> Ownership:
+def child_of(parent: str, columns: Columns, or_referenced: bool = False) -> Ownership:
     """Rows whose ``columns`` (one, or all of a composite key) point at a row of ``parent`` that is the user's.
 
-    Rows of ``parent`` that come along by ``referenced()`` count as the user's here, with what hangs on them.
+    Rows of ``parent`` that only come along, by ``referenced()`` or because they are brought, are not the user's. With
+    ``or_referenced``, what hangs on those that come along by ``referenced()`` is taken too, whoever put it there.
     ``parent`` may be the table itself: then rows under a row that is the user's by another way.
     """
-    return Ownership(Way.CHILD, _columns(columns), parent)
+    return Ownership(Way.CHILD, _columns(columns), parent, or_referenced=or_referenced)
 
 
 def shared() -> Ownership:

@@ -58,6 +58,7 @@ def require_well_formed(
             'give the entry of %s, and no other, the_root(): Table("%s", the_root(), …)'
             % (root.name, root.name),
         )
+    _require_followed({table.name: table for table in tables})
     members = [table.member for table in tables if table.becomes is not None]
     for member in members:
         if members.count(member) > 1:
@@ -113,6 +114,22 @@ def _problem(rule: Ownership, is_whole: bool) -> Optional[Tuple[str, str]]:
     if way in (Way.ROOT, Way.SHARED, Way.REFERENCED, Way.WHERE, Way.UNDECIDED):
         return None
     assert_never(way)
+
+
+def _require_followed(tables: Mapping[str, Table]) -> None:
+    """Raises MigrationError (exit 2) where rows would hang on rows of which none is the root's."""
+    for table in tables.values():
+        for part in table.ownership.parts:
+            parent = tables.get(part.parent or "")
+            if parent is not None and parent.ownership.way is Way.REFERENCED and not part.or_referenced:
+                listed = ", ".join('"%s"' % name for name in part.columns)
+                raise UsageError(
+                    "config.TABLES, %s: it is child_of %s, of which no row is the root's: rows there come along by"
+                    " referenced()" % (table.name, parent.name),
+                    'write child_of("%s", %s, or_referenced=True) for all that hangs on the rows that come along, or'
+                    " leave the table out by EXCLUDED_TABLES or UNRELATED_TABLES"
+                    % (parent.name, listed if len(part.columns) == 1 else "(%s)" % listed),
+                )
 
 
 def _require_decided(tables: Sequence[Table]) -> None:

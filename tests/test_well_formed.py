@@ -59,6 +59,15 @@ def test_ownership_that_says_nothing_or_what_cannot_be_is_refused(ownership: Own
     assert refused(Table("notes", ownership)).message == "config.TABLES, notes: " + message
 
 
+def test_what_hangs_on_rows_of_which_none_is_the_roots_has_to_be_asked_for() -> None:
+    tags = Table("tags", referenced())
+    error = refused(tags, Table("aliases", any_of(owned_by("a"), child_of("tags", "tag"))))
+    assert error.message.startswith(
+        "config.TABLES, aliases: it is child_of tags, of which no row is the root's"
+    )
+    assert 'child_of("tags", "tag", or_referenced=True)' in str(error.hint)
+
+
 def test_every_open_question_is_shown_with_its_choices() -> None:
     error = refused(
         Table("notes", undecided("by author or by team?", 'owned_by("author")', 'child_of("teams", "team")')),

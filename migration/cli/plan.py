@@ -136,10 +136,11 @@ def show(made: Plan, settings: Settings) -> None:
         log.warning("%d rows of %s that are not the user's will be brought, as config.py says", rows, table)
     for orphans, declared in made.left_behind:
         log.warning(
-            "%d rows of %s that are not exported refer by %s to rows of the user in %s: %s",
+            "%d rows of %s that are not exported refer by %s to %s in %s: %s",
             orphans.rows,
             orphans.table,
             ", ".join(orphans.columns),
+            orphans.to,
             orphans.parent,
             "they stay, as config.py says"
             if declared

@@ -339,6 +339,16 @@ class _Classifier:
         if rule == owned_by(rule.columns) and self.source.may_be_null(table.name, rule.columns):
             choices.insert(0, _with_shared(rule))
         question = "rows of this table that are nobody's are named by %s of roots" % counted(rows, "row")
+        children = dict.fromkeys(
+            link.key.table
+            for link in self.links
+            if link.key.parent == table.name and link.key.table != table.name
+        )
+        if children:
+            question += (
+                "; with referenced(), what is child_of them in %s stays behind, unless or_referenced=True is there"
+                % listed(children)
+            )
         return dataclasses.replace(_asked(table, question, choices), assumed=rule)
 
     # Tables without a way to the root
@@ -364,7 +374,8 @@ class _Classifier:
                     continue
                 if key.table not in hanging:
                     waiting.append(key.table)
-                hanging.setdefault(key.table, []).append(child_of(name, key.columns))
+                way = child_of(name, key.columns, or_referenced=name in needed)
+                hanging.setdefault(key.table, []).append(way)
         for name, ways in hanging.items():
             yield self._hanging(name, ways)
         for name in self.source.tables:
@@ -373,8 +384,9 @@ class _Classifier:
 
     def _hanging(self, name: str, ways: Sequence[Ownership]) -> Classed:
         """Ask of a table whose rows hang on rows that come along: it may be everybody's, or what members share."""
-        question = "its rows hang on %s, of which rows come along; nothing says whether these do" % listed(
-            dict.fromkeys(str(way.parent) for way in ways)
+        question = (
+            "its rows hang on %s, of which rows come along; child_of gives each root all that hangs there, whoever put it there"
+            % listed(dict.fromkeys(str(way.parent) for way in ways))
         )
         nobodys = 'no entry here, and "%s" in UNRELATED_TABLES' % name
         choices = [*ways, *([any_of(*ways)] if len(ways) > 1 else ())]

@@ -34,7 +34,8 @@ def written(rule: Ownership) -> str:
     if way is Way.OWNED:
         return "owned_by(%s%s)" % (columns_text(rule.columns), ", or_shared=True" if rule.or_shared else "")
     if way is Way.CHILD:
-        return "child_of(%s, %s)" % (text(rule.parent or ""), columns_text(rule.columns))
+        more = ", or_referenced=True" if rule.or_referenced else ""
+        return "child_of(%s, %s%s)" % (text(rule.parent or ""), columns_text(rule.columns), more)
     if way is Way.SHARED:
         return "shared()"
     if way is Way.REFERENCED:

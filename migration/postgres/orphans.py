@@ -21,7 +21,7 @@ LISTED_ORPHANS = 20
 class Orphans(NamedTuple):
     """Rows with a reference between exported and not exported rows: how many, and the first few.
 
-    ``sample``: the key of a row, and its reference. ``leaving``: what becomes of them.
+    ``sample``: the key of a row, and its reference. ``leaving``: what becomes of them. ``to``: what they refer to.
     """
 
     table: str
@@ -30,6 +30,7 @@ class Orphans(NamedTuple):
     rows: int
     sample: Tuple[Tuple[str, str], ...]
     leaving: str = "stop"
+    to: str = "rows of the user"
 
 
 class Search:
@@ -107,14 +108,20 @@ class Search:
         return self._counted(sets.clause(tables, identities=sets is self.all), tests)
 
     def left_behind(self) -> List[Orphans]:
-        """Rows that are not exported but refer to rows of the user's own."""
+        """Rows that are not exported but refer to rows of the user's own, or hang on rows that come along."""
+        ways = [key for name in self.tables for key in self.references.ways_of(name)]
         tests = [
             _Test(key, self._left_behind_from(key), functools.partial(qualified, "t"), identity("t"))
-            for key in self.references.source
-            if self._may_be_left_behind(key)
+            for key in dict.fromkeys((*self.references.source, *ways))
+            if self._hangs(key) or self._may_be_left_behind(key)
         ]
         tables = {name for test in tests for name in (test.key.table, test.key.parent)}
-        return self._counted(self.all.clause(tables), tests)
+        return [
+            found._replace(to="rows that come along")
+            if self.tables[found.parent].ownership.comes_along
+            else found
+            for found in self._counted(self.all.clause(tables), tests)
+        ]
 
     def outside(self) -> Dict[str, int]:
         """Rows of the user by a reference to a table that config leaves behind: ``table (columns) → parent`` → rows."""
@@ -198,16 +205,21 @@ class Search:
             )
 
     def _left_behind_from(self, key: ForeignKey) -> str:
-        """FROM clause: rows ``t`` that are not the user's and refer to one that is."""
+        """FROM clause: rows ``t`` that are not exported and refer to one that is."""
         return "{} t WHERE {} AND EXISTS (SELECT FROM {} p WHERE {} AND {}) AND {} AND {}".format(
             self.db.quoted(key.table),
             present(qualified("t", name) for name in key.columns),
             self.all.name(Node(key.parent)),
             self.all.named_by(key),
-            self.all.is_own(self.tables[key.parent], "p"),
+            "true" if self._hangs(key) else self.all.is_own(self.tables[key.parent], "p"),
             self.owned.within(key.table, "t"),
             self.all.not_exported(self.tables[key.table]),
         )
+
+    def _hangs(self, key: ForeignKey) -> bool:
+        """Whether rows belong to the user by a reference to a table of which rows come along, too."""
+        is_way = key in self.references.ways_of(key.table) if key.table in self.tables else False
+        return is_way and self.tables[key.parent].ownership.comes_along
 
     def _may_be_left_behind(self, key: ForeignKey) -> bool:
         return (

@@ -30,7 +30,7 @@ class SetColumns:
         return self._numbers[table]
 
     def name(self, node: Node) -> str:
-        return "%s%d" % ("b" if node.brought else "s", self.number(node.table))
+        return "%s%d" % ("b" if node.brought else "o" if node.own else "s", self.number(node.table))
 
     def exported(self, table: str) -> str:
         """The name of the set of all rows of a table that are exported."""

@@ -272,7 +272,7 @@ class Sets(SetColumns):
     def is_own(self, table: Table, alias: str) -> str:
         """SQL condition on a row of a set: it is the user's own, and not shared with others."""
         rule = table.ownership
-        if rule.way is Way.SHARED or any(part.way is Way.REFERENCED for part in rule.parts):
+        if rule.way is Way.SHARED or rule.comes_along or any(part.or_referenced for part in rule.parts):
             return "false"
         way = self._ways[table.name]
         if rule.or_shared and way is not None:

@@ -13,10 +13,14 @@ from migration.postgres.ownership import Owned
 
 
 class Node(NamedTuple):
-    """A set: the rows of a table that are the user's, or those that are brought."""
+    """A set of rows of a table: those of the user with those that come along by ``referenced()``, or a part of them.
+
+    ``own``: without those that come along. ``brought``: instead of these, those that are brought.
+    """
 
     table: str
     brought: bool = False
+    own: bool = False
 
 
 class Link(NamedTuple):
@@ -64,11 +68,21 @@ class Ways:
                 brought[parent] = None
                 waiting += [key for key in self._references_of(parent.table) if self._follows(key)]
         made: Dict[Node, List[Branch]] = {}
-        for name in self.tables:
+        for name, table in self.tables.items():
             made[Node(name)] = self._branches(name, brought)
+            if self.own(name) != Node(name):
+                made[self.own(name)] = [
+                    self._branch(name, ways)
+                    for ways in _alternatives(table.ownership)
+                    if not _come_along(ways)
+                ]
         for node in brought:
             made[node] = self._brings(node.table, brought)
         return made
+
+    def own(self, table: str) -> Node:
+        """The rows of a table that are the user's."""
+        return Node(table, own=self.tables[table].ownership.comes_along)
 
     def _references_of(self, table: str) -> List[ForeignKey]:
         return [key for key in self.references.exported if key.table == table]
@@ -85,9 +99,9 @@ class Ways:
         return table.becomes is None and table.ownership.way not in (Way.SHARED, Way.REFERENCED)
 
     def _branches(self, name: str, brought: Collection[Node]) -> List[Branch]:
-        table, found = self.tables[name], []
-        for ways in _alternatives(table.ownership):
-            if any(way.way is Way.REFERENCED for way in ways):
+        found = []
+        for ways in _alternatives(self.tables[name].ownership):
+            if _come_along(ways):
                 found += [
                     Branch((), (Link(node, key, False),))
                     for key in self.references.exported
@@ -95,16 +109,20 @@ class Ways:
                     for node in (Node(key.table), Node(key.table, True))
                     if not node.brought or node in brought
                 ]
-                continue
-            conditions = [self.owned.by_itself(table, way) for way in ways if way.way is not Way.CHILD]
-            links = [
-                Link(Node(key.parent), key, True)
-                for way in ways
-                if way.way is Way.CHILD
-                for key in [self.references.way(table, way)]
-            ]
-            found.append(Branch(tuple(conditions), tuple(links)))
+            else:
+                found.append(self._branch(name, ways))
         return found
+
+    def _branch(self, name: str, ways: Sequence[Ownership]) -> Branch:
+        table = self.tables[name]
+        conditions = [self.owned.by_itself(table, way) for way in ways if way.way is not Way.CHILD]
+        links = [
+            Link(Node(key.parent) if way.or_referenced else self.own(key.parent), key, True)
+            for way in ways
+            if way.way is Way.CHILD
+            for key in [self.references.way(table, way)]
+        ]
+        return Branch(tuple(conditions), tuple(links))
 
     def _brings(self, name: str, brought: Collection[Node]) -> List[Branch]:
         found = []
@@ -164,6 +182,10 @@ class Ways:
             return []
         inner = [branch for branch in self.nodes[nodes[0]] if self.inner(nodes, branch)]
         return inner if len(inner) == 1 else []
+
+
+def _come_along(ways: Sequence[Ownership]) -> bool:
+    return any(way.way is Way.REFERENCED for way in ways)
 
 
 def _alternatives(rule: Ownership) -> List[Tuple[Ownership, ...]]:

@@ -73,7 +73,7 @@ def random_ownership(rng: random.Random, name: str, references: Dict[Tuple[str, 
         if chosen < 0.4:
             return where("t.owner = {root} AND t.id > 4")
         column, parent = rng.choice(mine)
-        return child_of(parent, column)
+        return child_of(parent, column, or_referenced=rng.random() < 0.3)
 
     shape = rng.random()
     if shape < 0.25:
@@ -90,6 +90,9 @@ def random_ownership(rng: random.Random, name: str, references: Dict[Tuple[str, 
 
 
 class Sets(NamedTuple):
+    """``mine``: with what comes along by referenced(); ``own``: without."""
+
+    own: Dict[str, Set[int]]
     mine: Dict[str, Set[int]]
     brought: Dict[str, Set[int]]
 
@@ -103,7 +106,8 @@ def is_mine(rule: Ownership, table: str, row: Row, app: Application, sets: Sets)
     if rule.way is Way.WHERE:
         return row["owner"] == ROOT and int(row["id"] or 0) > 4
     if rule.way is Way.CHILD:
-        return row[rule.columns[0]] in sets.mine[str(rule.parent)]
+        parents = sets.mine if rule.or_referenced else sets.own
+        return row[rule.columns[0]] in parents[str(rule.parent)]
     if rule.way is Way.REFERENCED:
         return is_named(table, row, app, sets, ["cut", "bring", "skip"])
     tests = [is_mine(part, table, row, app, sets) for part in rule.ways]
@@ -124,7 +128,7 @@ def answer(app: Application) -> Tuple[Dict[str, Set[int]], Dict[Tuple[str, str],
     """The rows that are exported, and by reference those that are cut."""
     left_out: Dict[str, Set[Any]] = {name: set() for name in app.rows}
     while True:
-        sets = Sets({name: set() for name in app.rows}, {name: set() for name in app.rows})
+        sets = Sets(*({name: set() for name in app.rows} for _ in range(3)))
         before = None
         while before != repr(sets):
             before = repr(sets)
@@ -132,7 +136,13 @@ def answer(app: Application) -> Tuple[Dict[str, Set[int]], Dict[Tuple[str, str],
                 for row in rows:
                     if row["id"] in left_out[name]:
                         continue
-                    if is_mine(app.ways[name], name, row, app, sets):
+                    rule = app.ways[name]
+                    own = [part for part in (rule.ways or (rule,)) if part != referenced()]
+                    if any(is_mine(part, name, row, app, sets) for part in own) and (
+                        rule.way is not Way.ALL or is_mine(rule, name, row, app, sets)
+                    ):
+                        sets.own[name].add(int(row["id"] or 0))
+                    if is_mine(rule, name, row, app, sets):
                         sets.mine[name].add(int(row["id"] or 0))
                     if is_named(name, row, app, sets, ["bring"]):
                         sets.brought[name].add(int(row["id"] or 0))

@@ -30,6 +30,24 @@ INSERT INTO docs SELECT g, 1 + g % 3 FROM generate_series(1, 30) g;
 DOCS_WAY = Table("docs", owned_by("owner"))
 DOCS_ARE = "SELECT id FROM docs WHERE owner = {r}"
 
+MEMBERS = """
+CREATE TABLE users (id int PRIMARY KEY, account int REFERENCES people, boss int REFERENCES users);
+INSERT INTO users SELECT g, CASE WHEN g <= 12 THEN 1 + g % 3 END, CASE WHEN g > 12 THEN g - 8 END FROM generate_series(1, 20) g;
+CREATE TABLE log (id int PRIMARY KEY, account int REFERENCES people, by int REFERENCES users);
+INSERT INTO log SELECT g, 1 + g % 3, 1 + g % 20 FROM generate_series(1, 60) g;
+CREATE TABLE thanks (id int PRIMARY KEY, account int REFERENCES people, said_to int REFERENCES users);
+INSERT INTO thanks SELECT g, g, 1 + g FROM generate_series(1, 3) g;
+CREATE TABLE sessions (id int PRIMARY KEY, user_id int REFERENCES users);
+INSERT INTO sessions SELECT g, 1 + g % 20 FROM generate_series(1, 80) g;
+CREATE TABLE clicks (id int PRIMARY KEY, session int REFERENCES sessions);
+INSERT INTO clicks SELECT g, g FROM generate_series(1, 80) g;
+CREATE TABLE badges (id int PRIMARY KEY, user_id int REFERENCES users);
+INSERT INTO badges SELECT g, 1 + g % 20 FROM generate_series(1, 20) g;
+"""
+MINE = (
+    "u AS (SELECT id FROM users WHERE account = {r} UNION SELECT c.id FROM users c JOIN u ON u.id = c.boss)"
+)
+
 CASES = {
     "join table whose both ends are mine": Case(
         DOCS
@@ -143,7 +161,7 @@ CASES = {
             DOCS_WAY,
             Table("a", referenced()),
             Table("b", referenced()),
-            Table("parts", child_of("a", "a")),
+            Table("parts", child_of("a", "a", or_referenced=True)),
         ],
         {
             name: "WITH RECURSIVE g AS (SELECT 'a' AS n, a AS id FROM docs WHERE owner = {r} AND a IS NOT NULL UNION SELECT e.* FROM g,"
@@ -240,6 +258,28 @@ CASES = {
         {
             "media": "WITH RECURSIVE m AS (SELECT id FROM media WHERE owner = {r} OR id IN (SELECT cover FROM docs WHERE owner = {r})"
             " UNION SELECT thumb FROM m JOIN media USING (id) WHERE thumb IS NOT NULL) SELECT id FROM m"
+        },
+    ),
+    "what hangs on rows that come along": Case(
+        MEMBERS,
+        [
+            Table("users", any_of(owned_by("account"), child_of("users", "boss"), referenced())),
+            Table("log", all_of(owned_by("account"), child_of("users", "by"))),
+            Table("thanks", owned_by("account")),
+            Table("sessions", child_of("users", "user_id")),
+            Table("clicks", child_of("sessions", "session")),
+            Table("badges", child_of("users", "user_id", or_referenced=True)),
+        ],
+        {
+            "users": "WITH RECURSIVE %s SELECT id FROM u UNION SELECT said_to FROM thanks WHERE account = {r}"
+            % MINE,
+            "log": "WITH RECURSIVE %s SELECT l.id FROM log l JOIN u ON u.id = l.by WHERE l.account = {r}"
+            % MINE,
+            "sessions": "WITH RECURSIVE %s SELECT s.id FROM sessions s JOIN u ON u.id = s.user_id" % MINE,
+            "clicks": "WITH RECURSIVE %s SELECT c.id FROM clicks c JOIN sessions s ON s.id = c.session"
+            " JOIN u ON u.id = s.user_id" % MINE,
+            "badges": "WITH RECURSIVE %s SELECT id FROM badges WHERE user_id IN (SELECT id FROM u UNION SELECT said_to"
+            " FROM thanks WHERE account = {r})" % MINE,
         },
     ),
     "chain below several ways, partitions": Case(
