@@ -327,11 +327,13 @@ class _Classifier:
 
     def _with_nobodys(self, table: Classed, departures: Sequence[Departure]) -> Classed:
         """Ask where rows of roots refer to rows of a table that are nobody's: are these everybody's?"""
-        rows = sum(
-            departure.counts.to_nobody
+        counts = [
+            departure.counts
             for departure in departures
             if departure.link.key.parent == table.name and departure.link.key.table != table.name
-        )
+        ]
+        rows = sum(found.to_nobody for found in counts)
+        others = sum(found.to_others for found in counts)
         rule = table.assumed
         if not rows or table.group is not Group.OWNED or rule is None:
             return table
@@ -339,15 +341,19 @@ class _Classifier:
         if rule == owned_by(rule.columns) and self.source.may_be_null(table.name, rule.columns):
             choices.insert(0, _with_shared(rule))
         question = "rows of this table that are nobody's are named by %s of roots" % counted(rows, "row")
-        children = dict.fromkeys(
-            link.key.table
-            for link in self.links
-            if link.key.parent == table.name and link.key.table != table.name
+        if others:
+            question += "; referenced() takes others' rows, too, which are named by %s" % counted(
+                others, "row"
+            )
+        hanging = sorted(
+            name
+            for name in self.belonging.decided
+            if any(part.parent == table.name for part in self.belonging.rule(name).parts)
         )
-        if children:
+        if hanging:
             question += (
-                "; with referenced(), what is child_of them in %s stays behind, unless or_referenced=True is there"
-                % listed(children)
+                "; with it, what hangs on such rows in %s stays behind, unless its child_of has or_referenced=True"
+                % listed(hanging)
             )
         return dataclasses.replace(_asked(table, question, choices), assumed=rule)
 

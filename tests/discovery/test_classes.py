@@ -261,6 +261,22 @@ def test_table_is_classed(shape: str, empty: Database, place: Place) -> None:
     assert classes_of(empty, place)["t"] == expected
 
 
+def test_question_says_what_comes_along_and_what_stays_behind(empty: Database, place: Place) -> None:
+    empty.execute(
+        PEOPLE
+        + "CREATE TABLE t (id int PRIMARY KEY, person_id int REFERENCES people); INSERT INTO t VALUES (1, 1), (2, NULL);"
+        "CREATE TABLE a (person_id int NOT NULL REFERENCES people, t_id int REFERENCES t);"
+        "CREATE TABLE u (t_id int REFERENCES t); INSERT INTO a VALUES (1, 1), (2, 2), (2, 1); INSERT INTO u VALUES (1), (2)"
+    )
+    with opened(empty, place, "people") as (_, classes):
+        table = next(table for table in classes.tables if table.name == "t")
+        assert table.rule is not None
+        assert table.rule.texts[0] == (
+            "rows of this table that are nobody's are named by 1 row of roots; referenced() takes others' rows, too, which are"
+            " named by 1 row; with it, what hangs on such rows in u stays behind, unless its child_of has or_referenced=True"
+        )
+
+
 def test_reference_that_the_data_do_not_bear_out_is_none(empty: Database, place: Place) -> None:
     empty.execute(PEOPLE + "CREATE TABLE a (person_id int REFERENCES people); CREATE TABLE t (person_id int)")
     with opened(empty, place, "people") as (_, classes):
