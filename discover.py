@@ -27,7 +27,7 @@ from migration.discovery.one_root import rows_of_one
 from migration.discovery.references import find_references
 from migration.discovery.source import Source, find_root, read_source, schema_of_root
 from migration.errors import ExitCode, UsageError
-from migration.model import LEAVING
+from migration.model import WHAT_BECOMES
 from migration.postgres import connecting
 from migration.settings import Settings
 
@@ -118,7 +118,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     )
     parser.add_argument(
         "--references",
-        choices=LEAVING,
+        choices=WHAT_BECOMES,
         help="what becomes of references to rows of others: stop the export, skip the row, cut the reference, bring the row (default: stop)",
     )
     parser.add_argument("--user", metavar="NAME", help="also count the rows of this one, table by table")

@@ -133,7 +133,7 @@ def undecided(question: str, *choices: str) -> Ownership:
     return Ownership(Way.UNDECIDED, texts=(question, *choices))
 
 
-LEAVING = ("stop", "skip", "cut", "bring")
+WHAT_BECOMES = ("stop", "skip", "cut", "bring")
 
 
 def reference_name(table: str, columns: Iterable[object], parent: str) -> str:

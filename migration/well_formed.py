@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
 from migration.errors import UsageError
-from migration.model import LEAVING, Ownership, Reference, Root, RowOne, Table, Way, assert_never
+from migration.model import WHAT_BECOMES, Ownership, Reference, Root, RowOne, Table, Way, assert_never
 
 
 def require_distinct(names: Iterable[str]) -> None:
@@ -151,10 +151,10 @@ def _require_decided(tables: Sequence[Table]) -> None:
 
 
 def _require_references(references: Sequence[Reference], leaving: str, tables: Mapping[str, Table]) -> None:
-    if leaving not in LEAVING:
+    if leaving not in WHAT_BECOMES:
         raise UsageError(
             "config.LEAVING is %r" % (leaving,),
-            "write one of %s" % ", ".join('"%s"' % name for name in LEAVING),
+            "write one of %s" % ", ".join('"%s"' % name for name in WHAT_BECOMES),
         )
     if not isinstance(references, (tuple, list)) or not all(
         isinstance(reference, Reference) for reference in references
@@ -186,10 +186,10 @@ def _problem_of(reference: Reference, tables: Mapping[str, Table]) -> Optional[T
             return "table %s is not in config.TABLES" % name, "correct the name, or add the table"
     if reference.parent_names and len(reference.parent_names) != len(reference.names):
         return "it has other numbers of columns on its two sides", "name as many parent_columns as columns"
-    if reference.leaving is not None and reference.leaving not in LEAVING:
+    if reference.leaving is not None and reference.leaving not in WHAT_BECOMES:
         return (
             "leaving is %r" % (reference.leaving,),
-            "write one of %s" % ", ".join('"%s"' % name for name in LEAVING),
+            "write one of %s" % ", ".join('"%s"' % name for name in WHAT_BECOMES),
         )
     if reference.when is not None and (not isinstance(reference.when, str) or not reference.when.strip()):
         return "when is no SQL", "write when=\"t.kind = 'note'\", or leave it away"

@@ -31,15 +31,15 @@ class Config:
     names: Mapping[str, Any]
 
     def __getattr__(self, name: str) -> Any:
-        """Raises UsageError for a name that config.py lacks."""
-        if name not in self.names:
-            raise UsageError(
-                "%s has no %s" % (_shown(self.path), name),
-                _OLD_FORM
-                if name == "ROOT"
-                else "take it over from the config.py that this version came with",
-            )
-        return self.names[name]
+        """Raises UsageError where config.py does not say what belongs to whom; all else has a default."""
+        if name in self.names:
+            return self.names[name]
+        if name in _DEFAULTS:
+            return _DEFAULTS[name]
+        raise UsageError(
+            "%s has no %s" % (_shown(self.path), name),
+            _OLD_FORM if name == "ROOT" else "take it over from the config.py that this version came with",
+        )
 
     def get(self, name: str, default: Any) -> Any:
         """What need not stand in a config.py."""
@@ -49,6 +49,24 @@ class Config:
         """A path counts from the folder of its config.py; "" where there is none."""
         given = str(getattr(self, name) or "")
         return str(self.path.parent / given) if given and not given.startswith("~") else given
+
+
+# Paths count from the folder of config.py. Of PostgreSQL's, what is None is libpq's to know.
+_DEFAULTS: Mapping[str, Any] = {
+    "POSTGRES_HOST": None,
+    "POSTGRES_PORT": None,
+    "POSTGRES_DB": None,
+    "POSTGRES_USER": None,
+    "POSTGRES_PASSWORD": "",
+    "POSTGRES_SCHEMA": "public",
+    "SQLITE_PATH": "app.db",
+    "SCHEMA_PATH": "sqlite_schema.sql",
+    "DATA_DIR": "migration_data",
+    "BACKUP_DIR": "backups",
+    "LOG_FILE": None,
+    "LOG_LEVEL": "INFO",
+    "DEFAULT_USER_EMAIL": "",
+}
 
 
 def find(arguments: argparse.Namespace) -> None:
@@ -309,7 +327,7 @@ def _postgres(found: _Lookup) -> Tuple[Dict[str, str], Optional[str]]:
         if name not in named and name != "password":
             if libpq in os.environ:
                 named[name] = os.environ[libpq]
-            else:
+            elif getattr(found.config, variable) is not None:
                 named[name] = str(getattr(found.config, variable))
     fallback = (
         None if "password" in named or "PGPASSWORD" in os.environ else str(found.config.POSTGRES_PASSWORD)

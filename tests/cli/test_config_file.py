@@ -12,6 +12,7 @@ import pytest
 from support.places import ANNA, SUITE, Place
 from support.runs import Run
 from support.servers import Database
+from support.sqlite_files import rows_of
 
 
 @pytest.fixture
@@ -52,6 +53,34 @@ def test_paths_and_env_file_count_from_the_config_files_folder(
     assert (by_variable.returncode, by_variable.stderr) == (0, "")
 
 
+SHORT = """
+from migration.model import *
+
+ROOT = root("people", named_by="name")
+TABLES = (Table("people", the_root()), Table("notes", owned_by("person")))
+EXCLUDED_TABLES = ()
+"""
+
+
+def test_config_that_says_only_what_belongs_to_whom_is_enough(empty: Database, tmp_path: Path) -> None:
+    empty.execute(
+        "CREATE TABLE people (id int PRIMARY KEY, name text); INSERT INTO people VALUES (1, 'ann'), (2, 'bob');"
+        "CREATE TABLE notes (id int PRIMARY KEY, person int); INSERT INTO notes VALUES (1, 1), (2, 2)"
+    )
+    folder = tmp_path / "short"
+    folder.mkdir()
+    (folder / "config.py").write_text(SHORT)
+    (folder / "sqlite_schema.sql").write_text(
+        "CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT); CREATE TABLE notes (id INTEGER PRIMARY KEY, person INTEGER);"
+    )
+    options = ("--config", "short/config.py", "--user", "ann", "--quiet", "--postgres-url", empty.url)
+    done = migrate(*options, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rows_of(folder / "app.db", "SELECT * FROM notes") == [(1, 1)]
+    made = ["app.db", "config.py", "migration_data", "sqlite_schema.sql"]
+    assert sorted(path.name for path in folder.iterdir()) == made
+
+
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
@@ -60,7 +89,7 @@ def test_paths_and_env_file_count_from_the_config_files_folder(
         ("\nimport no_such_module\n", 2, "no_such_module"),
         ("raise SystemExit(7)\n", 1, "SystemExit"),
         ("\0", None, "null bytes"),
-        ("x = 1\n", None, "has no LOG_LEVEL"),
+        ("x = 1\n", None, "has no EXCLUDED_TABLES"),
     ],
 )
 def test_config_that_does_not_load_is_named_with_its_own_line(
