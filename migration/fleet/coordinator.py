@@ -16,11 +16,10 @@ from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tup
 
 from migration.cli import terminal
 from migration.cli.log import log
-from migration.errors import ExitCode, MigrationError, ResourceError, SourceError, UsageError, error_of
+from migration.errors import ExitCode, MigrationError, ResourceError, SourceError, error_of
 from migration.fleet import cluster, local_workers, origin, results, resuming, room, selection, summary
 from migration.fleet.cluster import Lost, Workers
 from migration.fleet.ledger import Ledger, Outcome, Pending
-from migration.fleet.summary import LISTED
 from migration.fleet.worker import Task, close_connections, fingerprint, migrate_users
 from migration.postgres import connecting, parameters, shared_rows
 from migration.postgres.representable import account_for
@@ -143,7 +142,7 @@ def _reason(error: BaseException) -> Tuple[Optional[int], str]:
 
 
 def _enter(book: Ledger, run: int, users: Iterable[str], options: RunOptions, settings: Settings) -> None:
-    """Enter the users in the ledger. Raises SourceError for none, UsageError if two would share a folder."""
+    """Enter the users in the ledger. Raises SourceError for none."""
     if not book.want(users, run, options.resume):
         raise SourceError(
             "no %susers in table %s of %s"
@@ -153,13 +152,6 @@ def _enter(book: Ledger, run: int, users: Iterable[str], options: RunOptions, se
                 parameters.masked(settings.postgres),
             ),
             "check the database and its schema: --postgres-url, and POSTGRES_SCHEMA in config.py",
-        )
-    alike = book.alike(run) if results.ignores_case(options.output) else []
-    if alike:
-        raise UsageError(
-            "users whose ids differ in capitals alone would share a folder in %s: %s"
-            % (options.output, ", ".join(alike[:LISTED])),
-            "choose an --output-dir on a file system that tells capitals apart",
         )
 
 

@@ -196,14 +196,6 @@ class Ledger:
             )
         return int(self._read("SELECT count(*) FROM users WHERE wanted = ?", (run,))[0][0])
 
-    def alike(self, run: int) -> List[str]:
-        """Users of the run whose ids differ only in case."""
-        sql = (
-            "SELECT user_id FROM users WHERE wanted = ? AND lower(user_id) IN (SELECT lower(user_id) FROM users"
-            " WHERE wanted = ? GROUP BY 1 HAVING count(*) > 1) ORDER BY lower(user_id), user_id LIMIT ?"
-        )
-        return [user for (user,) in self._read(sql, (run, run, PAGE))]
-
     def pending(self, run: int) -> Iterator[Pending]:
         """The users that have not been started, read page by page."""
         for user in self.users(run, "pending"):

@@ -9,11 +9,10 @@ import re
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Iterator, Mapping, NamedTuple, Optional
-from urllib.parse import quote
 
 from migration.bundle.manifest import MANIFEST, REPORTS
 from migration.errors import MigrationError, TargetError
-from migration.files import create_private, hash_into, make_folder, sync_folder
+from migration.files import hash_into, make_folder, sync_folder
 from migration.sqlite import old_files
 from migration.sqlite.errors import errors as sqlite_errors
 from migration.sqlite.errors import in_use
@@ -37,11 +36,24 @@ class Made(NamedTuple):
 
 
 def folder_of(output: Path, user_id: str) -> Path:
-    """The user's folder. An id with other characters is encoded, so that its folder is none of our own files."""
-    name = quote(user_id, safe="").replace(".", "%2E") or "%"
+    """The user's folder: a name that any file system takes, of which no other id has one that differs only in case.
+
+    Lower-case letters, digits, "_" and "-" stand for themselves, other bytes as in a URL, so that ``urllib.parse.unquote``
+    reads the id from it. The digest in the name of a long id comes after a "~", which stands in no other name.
+    """
+    name = "".join(map(_AS_NAME.__getitem__, user_id.encode("utf-8"))) or "%"
+    if _MEANS_MORE.fullmatch(name):
+        name = "%%%02X%s" % (ord(name[0]), name[1:])
     if len(name) > LONGEST_NAME:
         name = name[: LONGEST_NAME - 65] + "~" + hashlib.sha256(user_id.encode("utf-8")).hexdigest()
     return output / name
+
+
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_-")
+_AS_NAME = tuple(chr(byte) if byte in _PLAIN else "%%%02X" % byte for byte in range(256))
+# A device on Windows, with any suffix; what a command takes for an option, where it is no number.
+# https://learn.microsoft.com/en-us/windows/win32/fileio/naming-a-file
+_MEANS_MORE = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]|-(?![0-9]+$).*")
 
 
 @contextlib.contextmanager
@@ -169,13 +181,3 @@ def _sha256(path: Path) -> str:
     with open(str(path), "rb", buffering=0) as file:
         hash_into(digest, file)
     return digest.hexdigest()
-
-
-def ignores_case(folder: Path) -> bool:
-    """Whether the folder's file system ignores case in names."""
-    probe = folder / ".Case-Probe"
-    create_private(probe).close()
-    try:
-        return os.path.exists(str(folder / probe.name.lower()))
-    finally:
-        probe.unlink()

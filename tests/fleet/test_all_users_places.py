@@ -13,7 +13,7 @@ from typing import Callable, Iterator
 import pytest
 
 from migration.errors import ExitCode, MigrationError
-from migration.fleet import ledger, local_workers, origin, results
+from migration.fleet import ledger, local_workers, origin
 from migration.fleet.origin import Origin
 from support.fleet import Output, command, ids, migrate_all
 from support.mounts import Mount
@@ -66,25 +66,11 @@ def test_links_in_the_place_of_the_folders_own_files_are_refused(
     assert list(outside.iterdir()) == []
 
 
-# Ids that differ in capitals
-
-
-def test_ids_that_differ_in_capitals_are_found_where_folders_would_meet(tmp_path: Path) -> None:
-    with ledger.opened(tmp_path / "ledger.db") as book:
-        run = begin(book)
-        assert book.want(["a", "B", "b", "A", "c", "É", "é"], run, False) == 7
-        assert book.alike(run) == ["A", "a", "B", "b"]  # others are written by their bytes: %C3%89 and %C3%A9
-        book.want(["a"], begin(book), False)
-        assert book.alike(run) == ["B", "b"]
-    assert not results.ignores_case(tmp_path)
-    assert list(tmp_path.iterdir()) == [tmp_path / "ledger.db"]
+# The ledger
 
 
 def begin(book: ledger.Ledger) -> int:
     return book.begin(None, "now", "source", "18", Origin(origin.Database(None, "1", "x", None), "", ""))
-
-
-# The ledger
 
 
 @contextlib.contextmanager
