@@ -72,6 +72,22 @@ def brief(text: str) -> str:
     return shown if len(text) <= SHOWN else "%s… (%d characters)" % (shown, len(text))
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: 1 row, 2 rows, 3 companies, 4 people."""
+    return "%d %s" % (number, noun if number == 1 else plural(noun))
+
+
+def plural(noun: str) -> str:
+    if noun in _PLURALS:
+        return _PLURALS[noun]
+    if re.search("[^aeiou]y$", noun):
+        return noun[:-1] + "ies"
+    return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
+
+
+_PLURALS = {"person": "people", "child": "children", "man": "men", "woman": "women"}
+
+
 def size(number: float) -> str:
     """Bytes for people: 999 B, 1.2 kB, 3.4 MB."""
     for unit in ("B", "kB", "MB", "GB"):

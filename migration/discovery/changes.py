@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Dict, Iterator, Mapping, NamedTuple, Tuple
 
 from migration.discovery.config_file import Discovered
-from migration.discovery.words import counted
 from migration.errors import UsageError
+from migration.printing import counted
 
 
 class Written(NamedTuple):

@@ -10,7 +10,7 @@ from migration.discovery.classed import Classed, Classes, Departure, Group
 from migration.discovery.levels import doubtful_link, levels, parents_first
 from migration.discovery.references import Guess, Link, References
 from migration.discovery.source import Source, count_small
-from migration.discovery.words import counted, listed, written
+from migration.discovery.words import listed, written
 from migration.errors import SourceError, UsageError
 from migration.model import (
     Ownership,
@@ -26,6 +26,7 @@ from migration.model import (
     undecided,
 )
 from migration.postgres.catalog import usual
+from migration.printing import counted
 
 
 def classify(source: Source, root: Root, references: References) -> Classes:

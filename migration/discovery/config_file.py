@@ -8,9 +8,10 @@ from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from migration.discovery.classed import Classed, Classes, Departure, Group
 from migration.discovery.source import Source
-from migration.discovery.words import columns_text, counted, listed, names, text, written
+from migration.discovery.words import columns_text, listed, names, text, written
 from migration.model import ForeignKey, Way
 from migration.postgres.catalog import Catalog
+from migration.printing import counted
 
 _TOP = '''"""What an operator may change: where things are, who is migrated, and which tables.
 

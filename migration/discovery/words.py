@@ -1,4 +1,4 @@
-"""Ownership and names as config.py writes them, counts in words, and the words in names."""
+"""Ownership and names as config.py writes them, and the words in names."""
 
 from __future__ import annotations
 
@@ -47,10 +47,6 @@ def written(rule: Ownership) -> str:
     if way is Way.UNDECIDED:
         return "undecided(%s)" % ", ".join(map(text, rule.texts))
     assert_never(way)
-
-
-def counted(number: int, what: str) -> str:
-    return "%d %s%s" % (number, what, "" if number == 1 else "s")
 
 
 def listed(values: Iterable[str], last: str = "and") -> str:
