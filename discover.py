@@ -75,6 +75,8 @@ def _show(
         log.info("not exported, as its rows are those of tables: %s %s", what, name)
     for departure in classes.departures:
         log.warning("leaves a root's data: %s", config_file.described(departure))
+    if classes.departures and arguments.references == "bring":
+        log.warning("%s", config_file.whole_rows(source, classes.root.name))
     for table in classes.of(Group.OPEN):
         assert table.rule is not None
         log.warning("open question: %s: %s", table.name, table.rule.texts[0])

@@ -29,6 +29,7 @@ from migration.postgres.orphans import LISTED_ORPHANS, Orphans
 from migration.postgres.rows import Rows, rows_of_user
 from migration.postgres.snapshot import Snapshot
 from migration.postgres.unchanged import Taken, taken
+from migration.printing import counted
 from migration.settings import Settings
 from migration.sqlite.schema import read_schema
 
@@ -152,7 +153,8 @@ def _orphans(rows: Rows, settings: Settings) -> Tuple[Dict[str, int], Dict[str, 
         raise SourceError(
             "rows of the user refer to rows that are not exported: "
             + _counted(stopping, "leads to no exported row of"),
-            "correct them in PostgreSQL, or leave these rows out with --orphans skip",
+            _to_roots(rows, stopping)
+            or "correct them in PostgreSQL, or leave these rows out with --orphans skip",
         )
     for line in _lines(
         [orphans for orphans in found if orphans.leaving == "skip"], "leads to no exported row of"
@@ -166,8 +168,27 @@ def _orphans(rows: Rows, settings: Settings) -> Tuple[Dict[str, int], Dict[str, 
             cut[name] = cut.get(name, 0) + orphans.rows
             log.warning("cut to NULL: %s in %d rows", name, orphans.rows)
     for table, number in rows.leaving.brought.items():
-        log.warning("brought: %d rows of %s that are not the user's", number, table)
+        log.warning("brought: %s of %s", counted(number, "row"), rows.leaving.brought_from(table))
     return dict(rows.skipped), cut
+
+
+def _to_roots(rows: Rows, stopping: Sequence[Orphans]) -> Optional[str]:
+    """What to do about rows that are brought and name another root's own row."""
+    for found in stopping:
+        if rows.leaving.names_roots(found.table, found.parent):
+            return (
+                "rows of %s are brought, and name other rows of %s, which come along only if that is declared: write"
+                ' Reference("%s", (%s,), "%s", leaving="bring") in config.REFERENCES for these whole rows, "cut" for NULL'
+                " in their place, or bring no such rows"
+                % (
+                    found.table,
+                    found.parent,
+                    found.table,
+                    ", ".join('"%s"' % name for name in found.columns),
+                    found.parent,
+                )
+            )
+    return None
 
 
 def _left_behind(rows: Rows) -> Dict[str, int]:

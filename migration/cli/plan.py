@@ -12,7 +12,7 @@ from migration.model import Kind
 from migration.postgres import connecting, parameters
 from migration.postgres.orphans import Orphans
 from migration.postgres.rows import rows_of_user
-from migration.printing import size
+from migration.printing import counted, size
 from migration.settings import Settings
 from migration.sqlite import mapping
 from migration.sqlite.mapping import TableMapping
@@ -32,7 +32,7 @@ class TablePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """``left_behind``: orphans, and whether config allows them."""
+    """``left_behind``: orphans, and whether config allows them. ``brought``: table, in words → rows."""
 
     user_id: str
     tables: Tuple[TablePlan, ...]
@@ -71,7 +71,7 @@ def plan(settings: Settings) -> Plan:
         orphans = tuple(rows.orphans())
         left_behind = tuple((found, rows.declared_left_behind(found)) for found in rows.left_behind())
         suspects = tuple(rows.suspects())
-        brought = rows.leaving.brought
+        brought = {rows.leaving.brought_from(table): number for table, number in rows.leaving.brought.items()}
         user_id = rows.user.id
     needs = disk.needs_of_one(
         sum(table.bytes for table in tables),
@@ -133,7 +133,7 @@ def show(made: Plan, settings: Settings) -> None:
             _WHAT_BECOMES[orphans.leaving],
         )
     for table, rows in made.brought.items():
-        log.warning("%d rows of %s that are not the user's will be brought, as config.py says", rows, table)
+        log.warning("will be brought, as config.py says: %s of %s", counted(rows, "row"), table)
     for orphans, declared in made.left_behind:
         log.warning(
             "%d rows of %s that are not exported refer by %s to %s in %s: %s",

@@ -97,7 +97,7 @@ def config_text(
             "",
             *_reference_lines(references),
             "",
-            *_leaving_lines(classes.departures, leaving),
+            *_leaving_lines(source, classes, leaving),
             "",
             *_lists(source, classes),
             "",
@@ -184,21 +184,34 @@ def _reference_lines(references: Sequence[List[str]]) -> List[str]:
     return [*head, "REFERENCES = (", *(line for lines in references for line in lines), ")"]
 
 
-def _leaving_lines(departures: Sequence[Departure], leaving: Optional[str]) -> List[str]:
+def _leaving_lines(source: Source, classes: Classes, leaving: Optional[str]) -> List[str]:
     lines = [
         '# What becomes of references that lead to rows of others: "stop" the export, "skip" the row, "cut" the reference',
         '# to NULL where its column allows it, or "bring" the row that it names.',
     ]
-    for departure in departures:
+    for departure in classes.departures:
         lines += _comment(described(departure), "")
         if not departure.link.optional:
             advice = (
                 'to leave such rows out: Reference(%s, leaving="skip"); or "bring" takes the others along'
             )
             lines += _comment("  " + advice % _reference(departure.link.key), "")
-    if not departures:
+    if classes.departures:
+        lines += _comment(whole_rows(source, classes.root.name), "")
+    else:
         lines.append("# There was none when this was written.")
     return [*lines, "LEAVING = %s" % text(leaving or "stop")]
+
+
+def whole_rows(source: Source, root: str) -> str:
+    """What "bring" for all takes along of other roots."""
+    return (
+        '"bring" for all takes along whole rows of others in %s, where exported rows name them: with %s'
+        % (
+            root,
+            listed(column.name for column in source.catalog.columns[root]),
+        )
+    )
 
 
 def described(departure: Departure) -> str:

@@ -154,6 +154,18 @@ class Leaving:
         }
         return {name: rows for name, rows in counts.items() if rows}
 
+    def brought_from(self, name: str) -> str:
+        """The table with brought rows as messages name it; of other roots with what their rows tell of them."""
+        whose = "%s that are not the user's" % name
+        if name != self.sets.owned.settings.root.name:
+            return whose
+        copied = map_columns(self.tables[name], self.catalog.columns[name], self._schema).copied
+        return "%s: whole rows of others, with %s" % (whose, ", ".join(pair.source.name for pair in copied))
+
+    def names_roots(self, table: str, parent: str) -> bool:
+        """Whether a reference of rows that are brought leads to another root's own row, which has to be declared."""
+        return table in self._brought and parent == self.sets.owned.settings.root.name
+
     @property
     def declared(self) -> Optional[str]:
         """Whether the run skips every row of a reference that leaves; None where config.py leaves all as it is."""

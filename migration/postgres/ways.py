@@ -91,8 +91,12 @@ class Ways:
         return "skip" if self.skip else self.references.leaving(key)
 
     def _follows(self, key: ForeignKey) -> bool:
-        """Whether a reference of a row that is brought brings a row in its turn: by default, as the row needs it."""
-        return self.leaving(key) in ("bring", "stop")
+        """Whether a reference of a row that is brought brings a row in its turn: by default, as the row needs it.
+
+        Not the row of another root, which may hold an address or a password: that has to be declared.
+        """
+        leaving = self.leaving(key)
+        return leaving == "bring" or (leaving == "stop" and key.parent != self.owned.settings.root.name)
 
     def _can_bring(self, name: str) -> bool:
         table = self.tables[name]

@@ -124,6 +124,17 @@ def test_file_that_is_there_is_never_overwritten(
     assert (place.folder / file).read_text() == "mine"
 
 
+def test_bring_for_all_is_said_to_take_rows_of_others(empty: Database, place: Place, run: Run) -> None:
+    empty.execute(GARDENS)
+    done = run(
+        *("discover.py", "--postgres-url", empty.url, "--root", "Gardener", "--references", "bring"),
+        *("--output", place.folder / "made"),
+    )
+    said = "whole rows of others in Gardener, where exported rows name them: with id, email and planId"
+    assert said in done.err
+    assert said.partition(",")[0] in (place.folder / "made" / "config.py").read_text(encoding="utf-8")
+
+
 def test_questions_and_departures_are_said(empty: Database, place: Place, run: Run) -> None:
     empty.execute(GARDENS)
     done = run(

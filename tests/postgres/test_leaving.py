@@ -122,20 +122,35 @@ def test_rows_that_are_brought_are_those_that_are_named_and_what_these_need(
     assert ids_in(place, "SELECT id FROM notes") == ids(empty, "SELECT id FROM (%s) n" % MINE)
 
 
-def test_row_that_is_brought_brings_its_owner_where_sqlite_refers_to_that(
-    empty: Database, place: Place
+@pytest.mark.parametrize("owner", ["stop", "bring", "cut"])
+def test_row_of_another_user_comes_along_only_where_that_is_declared(
+    empty: Database, place: Place, owner: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = settings_of_case(empty, place, leaving(author="bring", boss="stop"))
-    empty.execute("ALTER TABLE authors ADD FOREIGN KEY (person) REFERENCES people")
+    """Rows of authors that are brought refer to people, whose rows hold what nobody else should see."""
+    to_people = () if owner == "stop" else (Reference("authors", "person", "people", leaving=owner),)
+    settings = settings_of_case(empty, place, (*leaving(author="bring", boss="stop"), *to_people))
+    empty.execute(
+        "ALTER TABLE authors ALTER person DROP NOT NULL, ADD FOREIGN KEY (person) REFERENCES people"
+    )
     schema = settings.schema_path.read_text()
     settings.schema_path.write_text(
         schema.replace('"person"', '"person" REFERENCES people').replace(
             '"people" ("id"', '"people" ("id" INTEGER PRIMARY KEY'
         )
     )
+    if owner == "stop":
+        error = refused(settings)
+        assert error.exit_code == ExitCode.SOURCE
+        assert "authors 1: person leads to no exported row of people (2)" in error.message
+        assert 'Reference("authors", ("person",), "people", leaving="bring")' in str(error.hint)
+        assert not settings.data_dir.exists() or not list(settings.data_dir.glob("*.json"))
+        return
     manifest = migrate(settings)
-    assert sorted(rows_of(place.app, "SELECT id FROM people")) == [(1,), (2,), (3,)]
-    assert manifest["brought"]["people"] == 2
+    people = {"bring": [(1, "p1"), (2, "p2"), (3, "p3")], "cut": [(1, "p1")]}[owner]
+    assert sorted(rows_of(place.app, "SELECT id, name FROM people")) == people
+    assert manifest["brought"].get("people", 0) == len(people) - 1
+    said = "brought: 2 rows of people that are not the user's: whole rows of others, with id, name"
+    assert (said in caplog.text) == (owner == "bring")
     assert rows_of(place.app, "PRAGMA foreign_key_check") == []
 
 
@@ -380,8 +395,13 @@ def test_keys_of_any_type_are_matched_listed_and_checked(
         Table("icons", referenced()),
         Table("docs", owned_by("owner"), left_behind=("up",)),
     ]
+    to_others = [("up", "docs"), *([("owner", "people")] if leaves == "bring" else [])]
     settings = settings_for(
-        empty, place, Case("", ways, {}, [Reference("docs", "up", "docs", leaving=leaves)])
+        empty,
+        place,
+        Case(
+            "", ways, {}, [Reference("docs", column, parent, leaving=leaves) for column, parent in to_others]
+        ),
     )
     manifest = migrate(settings)
     mine = {n for n in range(1, 21) if n % 3 == 0}

@@ -45,7 +45,7 @@ WAYS = {
     "with a reference that is cut": (owned_by("person"), (to_team("cut"),), EXCHANGE),
     "and bring others": (
         owned_by("person"),
-        (to_team("bring"),),
+        (to_team("bring"), Reference("teams", "owner", "people", leaving="bring")),
         "UPDATE odd SET team = 3 WHERE id = 1",
     ),
 }
