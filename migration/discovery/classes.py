@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set
 
-from migration.discovery.belonging import Belonging, Ways
+from migration.discovery.belonging import Belonging, Leaving, Ways
 from migration.discovery.classed import Classed, Classes, Departure, Group
+from migration.discovery.held_keys import ROWS, held_keys
 from migration.discovery.levels import doubtful_link, levels, parents_first
-from migration.discovery.references import Guess, Link, References
+from migration.discovery.references import Guess, Link, References, plain_key
 from migration.discovery.source import Source, count_small
 from migration.discovery.words import listed, written
 from migration.errors import SourceError, UsageError
@@ -34,6 +35,7 @@ def classify(source: Source, root: Root, references: References) -> Classes:
     return _Classifier(source, root, references).classes()
 
 
+_BY_VALUES = "by its values"
 _OR_ELSEWHERE = "; or list the table in EXCLUDED_TABLES, or in UNRELATED_TABLES, in place of this entry"
 
 
@@ -43,10 +45,19 @@ class _Classifier:
         self.root = root
         self.doubtful = [guess for guess in references.doubtful if guess.key.table not in source.foreign]
         links = [link for link in references.links if not {link.key.table, link.key.parent} & source.foreign]
-        self.levels, self.uncertain = levels(root.name, links, self.doubtful)
+        found, _ = levels(root.name, links, self.doubtful)
+        self.held = held_keys(source, root, [name for name in source.tables if name not in found])
+        self.levels, self.uncertain = levels(root.name, links, [*self.doubtful, *self._by_values()])
         self.links = [*links, *(doubtful_link(guess) for guess in self.uncertain.values())]
         self.belonging = Belonging(source, root, self.links)
         self.proved: Set[Link] = set()  # references that never leave a root's rows
+
+    def _by_values(self) -> Iterator[Guess]:
+        for table, columns in self.held.items():
+            for held in columns:
+                if held.certain and held.alike:
+                    key = plain_key(table, held.column, self.root.name, self.root.key)
+                    yield Guess(key, _BY_VALUES, held.values, 0)
 
     def classes(self) -> Classes:
         if len(self.levels) == 1:
@@ -198,6 +209,9 @@ class _Classifier:
 
     def _uncertain(self, table: str, guess: Guess, way: Ownership) -> Classed:
         column = ", ".join(guess.key.columns)
+        if guess.why == _BY_VALUES:
+            ways = [owned_by(held.column) for held in self.held[table] if held.certain and held.alike]
+            return self._holding(table, ways, {way: Link(guess.key, True)})
         if guess.values:
             borne = "%d of its %s lead nowhere" % (guess.astray, counted(guess.values, "value"))
         elif table in self.source.empty:
@@ -219,6 +233,17 @@ class _Classifier:
             {way: Link(guess.key, True)},
             None,
         )
+
+    def _holding(self, table: str, ways: Sequence[Ownership], links: Mapping[Ownership, Link]) -> Classed:
+        """Ask of a table whose values alone say that it has to do with the root."""
+        names = [name for way in ways for name in way.columns]
+        question = "%s %s keys of %s, all that were looked at, though no foreign key says so" % (
+            listed(names),
+            "holds" if len(names) == 1 else "hold",
+            self.root.name,
+        )
+        several = [any_of(*ways), all_of(*ways)] if len(ways) > 1 else []
+        return self._open(table, question + _OR_ELSEWHERE, [*ways, *several, shared()], links, None)
 
     def _open(
         self,
@@ -301,7 +326,7 @@ class _Classifier:
                 behind.update(dict.fromkeys(link.key.columns))
         for link, counts in zip(links, found):
             if link.key.parent == table.name and counts.from_nobody and table.group is Group.OWNED:
-                table = self._tree(table, link, counts.from_nobody)
+                table = self._tree(table, link, counts)
         reasons = [
             "%s of others or of nobody name a root's rows by %s, and stay behind"
             % (counted(counts.from_others + counts.from_nobody, "row"), link.columns)
@@ -316,14 +341,22 @@ class _Classifier:
             reasons=(*table.reasons, *reasons),
         )
 
-    def _tree(self, table: Classed, link: Link, rows: int) -> Classed:
+    def _tree(self, table: Classed, link: Link, counts: Leaving) -> Classed:
         """Ask where rows that are nobody's hang on rows of a root in the same table."""
         assert table.assumed is not None
-        question = "%s with no root of their own hang on rows of a root by %s" % (
+        rows = counts.from_nobody
+        question = "%s with no root of their own %s on rows of a root by %s" % (
             counted(rows, "row"),
+            "hangs" if rows == 1 else "hang",
             link.columns,
         )
         choices = [any_of(table.assumed, child_of(table.name, link.key.columns)), table.assumed]
+        others = counts.from_others + counts.to_nobody  # what hangs on nobody's rows comes with these
+        if others:
+            question += "; child_of takes others' rows, too: %s of other roots may hang there" % counted(
+                others, "row"
+            )
+            choices.reverse()
         return _asked(table, question, choices)
 
     def _with_nobodys(self, table: Classed, departures: Sequence[Departure]) -> Classed:
@@ -387,7 +420,7 @@ class _Classifier:
             yield self._hanging(name, ways)
         for name in self.source.tables:
             if name not in owned and name not in needed and name not in hanging:
-                yield self._with_usual_owner(name) or self._nobodys_table(name)
+                yield self._with_usual_owner(name) or self._with_keys(name) or self._nobodys_table(name)
 
     def _hanging(self, name: str, ways: Sequence[Ownership]) -> Classed:
         """Ask of a table whose rows hang on rows that come along: it may be everybody's, or what members share."""
@@ -425,8 +458,27 @@ class _Classifier:
         )
         return self._open(name, question + _OR_ELSEWHERE, [owned_by(owner), shared()], {}, None)
 
+    def _with_keys(self, name: str) -> Optional[Classed]:
+        """A question where columns hold the root's keys in another type."""
+        ways = [owned_by(held.column) for held in self.held.get(name, ()) if held.certain]
+        return self._holding(name, ways, {}) if ways else None
+
     def _nobodys_table(self, name: str) -> Classed:
-        group, why = Group.UNRELATED, "refers to nothing of a root's, and nothing of theirs refers to it"
+        group, why = (
+            Group.UNRELATED,
+            (
+                "no key, no name and no value of its first %d rows leads to a root, and nothing of a root's refers to it"
+                % ROWS
+            ),
+        )
+        columns = [held.column for held in self.held.get(name, ())]
+        if columns:
+            why = "every value of %s in the first %d rows is a key of %s; if it names one: %s" % (
+                listed(columns, "and of"),
+                ROWS,
+                self.root.name,
+                listed([written(owned_by(column)) for column in columns], "or"),
+            )
         if name in self.source.foreign:
             group, why = Group.FOREIGN, "a foreign table: its rows are another server's"
         return dataclasses.replace(

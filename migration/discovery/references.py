@@ -130,7 +130,7 @@ def _guesses(
                     )
                 if (parent, key.name) == (table, column.name) or not are_written_alike(key, column):
                     continue
-                yield _Candidate(_plain_key(table, column.name, parent, key.name), "by its name")
+                yield _Candidate(plain_key(table, column.name, parent, key.name), "by its name")
                 break
 
 
@@ -142,7 +142,7 @@ def names(key: ForeignKey, parent: str) -> str:
     )
 
 
-def _plain_key(table: str, column: str, parent: str, key: str) -> ForeignKey:
+def plain_key(table: str, column: str, parent: str, key: str) -> ForeignKey:
     return ForeignKey(table, (column,), parent, (key,), (Equality("pg_catalog.="),))
 
 
@@ -181,7 +181,7 @@ def _by_value(source: Source, table: str, type_: Column, id_: Column, named: _Na
             key = source.single_key(parent)
             if key is not None and are_written_alike(key, id_):
                 yield _Candidate(
-                    _plain_key(table, id_.name, parent, key.name),
+                    plain_key(table, id_.name, parent, key.name),
                     "by the names in %s" % type_.name,
                     "%s = %s"
                     % (name, literal(value).strip() if "\\" in value else "'%s'" % value.replace("'", "''")),

@@ -15,7 +15,7 @@ from migration.discovery.references import find_references
 from migration.discovery.source import Source, find_root, read_source, schema_of_root
 from migration.discovery.words import written
 from migration.errors import MigrationError
-from migration.model import Way
+from migration.model import Way, child_of
 from migration.postgres import connecting
 from support.applications import GARDENS, LENDING
 from support.migrations import settings_of
@@ -274,6 +274,47 @@ def test_question_says_what_comes_along_and_what_stays_behind(empty: Database, p
         assert table.rule.texts[0] == (
             "rows of this table that are nobody's are named by 1 row of roots; referenced() takes others' rows, too, which are"
             " named by 1 row; with it, what hangs on such rows in u stays behind, unless its child_of has or_referenced=True"
+        )
+
+
+def test_columns_that_hold_the_roots_keys_are_asked_for(empty: Database, place: Place) -> None:
+    empty.execute(
+        """
+        CREATE TABLE accounts (id uuid PRIMARY KEY, email text UNIQUE);
+        INSERT INTO accounts SELECT md5(g::text)::uuid, 'a' || g FROM generate_series(1, 9) g;
+        CREATE TABLE lists (account_id uuid NOT NULL REFERENCES accounts); INSERT INTO lists SELECT id FROM accounts;
+        CREATE TABLE friends (a uuid, b uuid); INSERT INTO friends SELECT x.id, y.id FROM accounts x, accounts y;
+        CREATE TABLE audit (id int PRIMARY KEY, whose text, what text); INSERT INTO audit SELECT row_number() OVER (), id, 'x' FROM accounts;
+        CREATE TABLE hints (id int PRIMARY KEY, "99%" uuid); INSERT INTO hints SELECT row_number() OVER (), id FROM accounts;
+        CREATE TABLE hint_lines (hint int REFERENCES hints);
+        CREATE TABLE tokens (token uuid); INSERT INTO tokens SELECT id FROM accounts UNION ALL SELECT md5('x')::uuid;
+        """
+    )
+    with opened(empty, place, "accounts") as (_, classes):
+        rules = {table.name: table.rule for table in classes.tables}
+    asked = {name: rule.texts for name, rule in rules.items() if rule is not None and rule.texts}
+    assert {name: texts[1:3] for name, texts in asked.items()} == {
+        "friends": ('owned_by("a")', 'owned_by("b")'),
+        "audit": ('owned_by("whose")', "shared()"),
+        "hints": ('owned_by("99%")', "shared()"),
+    }
+    assert asked["friends"][0].startswith(
+        "a and b hold keys of accounts, all that were looked at, though no foreign key says so"
+    )
+    assert rules["hint_lines"] == child_of("hints", "hint")
+    assert rules["tokens"] is None
+
+
+def test_small_numbers_that_may_be_keys_are_said(empty: Database, place: Place) -> None:
+    empty.execute(
+        PEOPLE
+        + "CREATE TABLE a (person_id int REFERENCES people); CREATE TABLE t (id int PRIMARY KEY, x int, y int);"
+        "INSERT INTO t VALUES (1, 2, 0), (2, 3, 1)"
+    )
+    with opened(empty, place, "people") as (_, classes):
+        (table,) = [table for table in classes.tables if table.name == "t"]
+        assert table.reasons == (
+            'every value of x in the first 2000 rows is a key of people; if it names one: owned_by("x")',
         )
 
 
