@@ -108,7 +108,7 @@ def check(settings: Settings, folder: Path) -> List[changes.Change]:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    parser = options.parser(__doc__ or "", data_dir=False)
+    parser = options.parser(__doc__ or "", data_dir=False, needs_config=False)
     options.add_source(parser)
     parser.add_argument(
         "--root", metavar="TABLE", help="whose data it is: the table of users, accounts or workspaces"

@@ -36,9 +36,10 @@ class Config:
             return self.names[name]
         if name in _DEFAULTS:
             return _DEFAULTS[name]
+        old = {"USER", "PREFERENCES"} & set(self.names)
+        missing = [each for each in _NEEDED if each not in self.names]
         raise UsageError(
-            "%s has no %s" % (_shown(self.path), name),
-            _OLD_FORM if name == "ROOT" else "take it over from the config.py that this version came with",
+            "%s has no %s" % (_shown(self.path), ", ".join(missing)), _OLD_FORM if old else _WHAT_IT_HOLDS
         )
 
     def get(self, name: str, default: Any) -> Any:
@@ -72,15 +73,16 @@ _DEFAULTS: Mapping[str, Any] = {
 def find(arguments: argparse.Namespace) -> None:
     """Load the config.py that a run uses and its ``.env`` file, as ``arguments.config`` and ``arguments.environment``.
 
-    That is --config's, else MIGRATION_CONFIG's (of the environment or of the suite's ``.env``), else the suite's own. Raises UsageError.
+    That is --config's, else MIGRATION_CONFIG's (of the environment or of the suite's ``.env``), else the suite's own.
+    Where ``arguments.needs_config`` is False, only --config's. Raises UsageError.
     """
-    given = getattr(arguments, "config", None)
+    given, needed = getattr(arguments, "config", None), getattr(arguments, "needs_config", True)
     if given == "":
         raise UsageError("--config is empty")
     ours = environment(SUITE)
-    given = given or ours.get("MIGRATION_CONFIG")
+    given = given or (ours.get("MIGRATION_CONFIG") if needed else None)
     path = (expanded(given) if given else SUITE / "config.py").absolute()
-    arguments.config = load(path)
+    arguments.config = load(path) if given or needed else Config(path, {})
     arguments.environment = ours if path.parent == SUITE else environment(path.parent)
 
 
@@ -122,6 +124,11 @@ def _shown(path: Path) -> str:
     return foreign(path) or "config.py"
 
 
+_NEEDED = ("EXCLUDED_TABLES", "ROOT", "TABLES")
+_WHAT_IT_HOLDS = (
+    'a config.py says ROOT = root("users", key="id", named_by="email"), TABLES = (Table("users", the_root()), …) and'
+    " EXCLUDED_TABLES = (); discover.py writes one, docs/other-applications.md explains it"
+)
 _OLD_NAMES = re.compile(r"migration\.tables|Singleton")
 _OLD_FORM = (
     "this config.py is of an earlier form: write ROOT = root(…), and USER and PREFERENCES as the first entries of TABLES,"

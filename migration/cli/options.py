@@ -27,8 +27,8 @@ exit codes:
 WHO, SOURCE, TARGET, VALIDATION, PHASES = "who", "source", "target", "validation", "phases"
 
 
-def parser(description: str, data_dir: bool = True) -> "Parser":
-    """A parser with the options that every script has. ``data_dir``: add --data-dir."""
+def parser(description: str, data_dir: bool = True, needs_config: bool = True) -> "Parser":
+    """A parser with the options that every script has. ``data_dir``: add --data-dir. ``needs_config``: there is a default one."""
     made = Parser(
         description=description,
         epilog=EXIT_CODES,
@@ -43,8 +43,11 @@ def parser(description: str, data_dir: bool = True) -> "Parser":
     made.add_argument(
         "--config",
         metavar="FILE",
-        help="the application's config.py (MIGRATION_CONFIG; default: the suite's own)",
+        help="the application's config.py (MIGRATION_CONFIG; default: the suite's own)"
+        if needs_config
+        else "a config.py that says where PostgreSQL is (default: none, also not MIGRATION_CONFIG)",
     )
+    made.set_defaults(needs_config=needs_config)
     made.add_argument("--log-file", metavar="FILE", help="also write the log here (LOG_FILE)")
     loudness = made.add_mutually_exclusive_group()
     loudness.add_argument("--verbose", "-v", action="store_true", help="log details (LOG_LEVEL=DEBUG)")

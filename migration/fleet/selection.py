@@ -30,9 +30,12 @@ def users(db: Snapshot, settings: Settings, file: Optional[str], active: bool) -
         id=quote(settings.root.key), users=everybody(db, settings)
     )
     if active:
-        if ACTIVE not in {column.name for column in db.catalog.columns[settings.root.name]}:
+        kinds = {column.name: column.kind for column in db.catalog.columns[settings.root.name]}
+        if kinds.get(ACTIVE) is not Kind.BOOLEAN:
             raise UsageError(
-                "table %s has no column %s" % (settings.root.name, ACTIVE), "name the users with --users-from"
+                "--where-active reads the column %s, and table %s has no such column%s"
+                % (ACTIVE, settings.root.name, " of type boolean" if ACTIVE in kinds else ""),
+                "leave it away to migrate all, or name those to migrate in a file: --users-from FILE",
             )
         sql += " WHERE t.%s" % ACTIVE
     return (_id(user, settings) for user in db.stream(sql))

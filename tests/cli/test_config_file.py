@@ -89,7 +89,12 @@ def test_config_that_says_only_what_belongs_to_whom_is_enough(empty: Database, t
         ("\nimport no_such_module\n", 2, "no_such_module"),
         ("raise SystemExit(7)\n", 1, "SystemExit"),
         ("\0", None, "null bytes"),
-        ("x = 1\n", None, "has no EXCLUDED_TABLES"),
+        ("", None, "has no EXCLUDED_TABLES, ROOT, TABLES\ntry: a config.py says ROOT = root("),
+        (
+            "TABLES = EXCLUDED_TABLES = USER = ()\n",
+            None,
+            "has no ROOT\ntry: this config.py is of an earlier form",
+        ),
     ],
 )
 def test_config_that_does_not_load_is_named_with_its_own_line(

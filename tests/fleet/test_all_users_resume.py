@@ -386,3 +386,7 @@ def test_no_active_user_is_an_error(database: Database, tmp_path: Path) -> None:
     nobody = migrate_all(Output(tmp_path / "output"), database.url, "--where-active")
     assert nobody.code == 3
     assert "error: no active users in table users of " in nobody.err
+    database.execute("ALTER TABLE users ALTER is_active DROP DEFAULT, ALTER is_active TYPE text USING 'yes'")
+    unknown = migrate_all(Output(tmp_path / "output"), database.url, "--where-active")
+    assert unknown.code == 2
+    assert "reads the column is_active, and table users has no such column of type boolean" in unknown.err
