@@ -25,7 +25,7 @@ from migration.discovery.classed import Classed, Classes, Group
 from migration.discovery.classes import classify
 from migration.discovery.one_root import rows_of_one
 from migration.discovery.references import find_references
-from migration.discovery.source import Source, find_root, read_source, schema_of_root
+from migration.discovery.source import Source, find_root, leave_out, read_source, schema_of_root
 from migration.errors import ExitCode, UsageError
 from migration.model import WHAT_BECOMES
 from migration.postgres import connecting
@@ -46,6 +46,7 @@ def discover(settings: Settings, arguments: argparse.Namespace) -> Classes:
             db.schema, root_name = schema_of_root(db, arguments.root)
             source = read_source(db)
             root = find_root(source, root_name, arguments.named_by)
+            source = leave_out(source, root, arguments.exclude)
             classes = classify(source, root, find_references(source, root.name))
             mine: Optional[Mapping[str, int]] = None
             if arguments.user is not None:
@@ -122,6 +123,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         "--references",
         choices=WHAT_BECOMES,
         help="what becomes of references to rows of others: stop the export, skip the row, cut the reference, bring the row (default: stop)",
+    )
+    parser.add_argument(
+        "--exclude",
+        metavar="TABLE[.COLUMN]",
+        action="append",
+        default=[],
+        help="leave this table or column behind: one that SQLite cannot tell from another, say; may be repeated",
     )
     parser.add_argument("--user", metavar="NAME", help="also count the rows of this one, table by table")
     parser.add_argument(

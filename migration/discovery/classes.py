@@ -481,6 +481,8 @@ class _Classifier:
             )
         if name in self.source.foreign:
             group, why = Group.FOREIGN, "a foreign table: its rows are another server's"
+        if name in self.source.excluded:
+            why = "left out by --exclude"
         return dataclasses.replace(
             self._classed(name, shared(), [why], None), group=group, rule=None, assumed=None, reasons=(why,)
         )

@@ -136,7 +136,7 @@ def _comment(line: str, indent: str = "    ") -> List[str]:
 def _entry(table: Classed, dropped: Sequence[str]) -> Iterator[str]:
     reasons = list(table.reasons)
     if dropped:
-        reasons.append("no value of %s can be kept in SQLite: see migration_mapping.md" % listed(dropped))
+        reasons.append("migration_mapping.md says why SQLite has no %s" % listed(dropped))
     for reason in reasons:
         yield from _comment(reason)
     assert table.rule is not None

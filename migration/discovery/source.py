@@ -20,7 +20,8 @@ class Source(NamedTuple):
     ``bytes_``: what they fill.
 
     ``empty``: tables without a row. ``no_tables``: views and the like, and what they are. ``foreign``: tables of other
-    servers. ``heirs``: tables that are read as part of the one that they inherit from → that one.
+    servers, and those of ``--exclude``. ``heirs``: tables that are read as part of the one that they inherit from → that
+    one. ``excluded``: tables of ``--exclude``. ``without``: table → columns of ``--exclude``.
     """
 
     db: Snapshot
@@ -32,6 +33,8 @@ class Source(NamedTuple):
     no_tables: Mapping[str, str]
     foreign: FrozenSet[str]
     heirs: Mapping[str, str]
+    excluded: FrozenSet[str] = frozenset()
+    without: Mapping[str, FrozenSet[str]] = {}
 
     @property
     def tables(self) -> List[str]:
@@ -192,6 +195,33 @@ def _similar(given: str, rows: Sequence[Tuple[str, str]]) -> str:
     return "%s: %s; case counts" % (
         "similar" if alike else "there are",
         ", ".join(alike or list(shown.values())[:10]),
+    )
+
+
+def leave_out(source: Source, root: Root, given: Sequence[str]) -> Source:
+    """The source without the tables and columns that ``--exclude`` names. Raises UsageError for one that is not there."""
+    tables, columns = set(), {root.name: {root.key, root.named_by}}
+    for name in given:
+        table, _, column = name.rpartition(".")
+        if name == root.name or column in columns[root.name] and table == root.name:
+            raise UsageError(
+                "--exclude %s: without it nothing says whose data it is" % name,
+                "choose another --root, or another column with --named-by",
+            )
+        if name in source.tables:
+            tables.add(name)
+        elif table in source.tables and source.catalog.has(table, (column,)):
+            columns.setdefault(table, set()).add(column)
+        else:
+            raise UsageError(
+                "--exclude %s: there is no such table or column" % name,
+                "write TABLE or TABLE.COLUMN as discover.py shows them; case counts",
+            )
+    columns[root.name] -= {root.key, root.named_by}
+    return source._replace(
+        foreign=source.foreign | tables,
+        excluded=frozenset(tables),
+        without={table: frozenset(names) for table, names in columns.items()},
     )
 
 

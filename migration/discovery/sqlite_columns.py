@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Collection, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from migration.discovery import table_rules
 from migration.discovery.defaults import Default, Wanted, defaults_of
@@ -32,11 +32,19 @@ class Field(NamedTuple):
 class Columns:
     """The columns of a table: their SQL, what is said of them, and the names that its expressions may use."""
 
-    def __init__(self, db: Snapshot, side: Side, definitions: Definitions, columns: Sequence[Column]) -> None:
+    def __init__(
+        self,
+        db: Snapshot,
+        side: Side,
+        definitions: Definitions,
+        columns: Sequence[Column],
+        without: Collection[str],
+    ) -> None:
         self.parts: List[Part] = []
         self.fields: List[Field] = []
         self.notes: List[str] = []
         self._side = side
+        self._without = without
         self.names = _names(db.catalog, side, definitions)
         wanted = [
             Wanted(column, side.forms[column.name], made.base, made.default)
@@ -57,8 +65,10 @@ class Columns:
         found = self._side.forms.get(column.name)
         if found is None:
             self.fields.append(Field(column.name, column.type, column.not_null, None, "left behind"))
+            why = "no value of its type %s can be kept" % column.type
             self.notes.append(
-                "column `%s` is left behind: no value of its type %s can be kept" % (column.name, column.type)
+                "column `%s` is left behind: %s"
+                % (column.name, "--exclude names it" if column.name in self._without else why)
             )
             return
         words, says = [name(column.name), found.declared], found.says

@@ -52,7 +52,7 @@ def table_names(tables: Sequence[str], relations: Mapping[str, str]) -> Dict[str
             )
             raise UsageError(
                 "SQLite does not tell table %s from %s" % (table, other),
-                "rename one of them in PostgreSQL",
+                "leave one of them behind, --exclude '%s', or rename it in PostgreSQL" % table,
             )
         found[table] = chosen
         taken.add(chosen.lower())

@@ -5,7 +5,7 @@ What is not known to mean the same in SQLite is left out with a note: never wron
 
 from __future__ import annotations
 
-from typing import Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Collection, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 from migration.discovery import table_rules
 from migration.discovery.definitions import Definitions, View, read_definitions
@@ -58,13 +58,21 @@ def _folds(catalog: Catalog, table: str, ctype: str) -> bool:
     return not ctype.startswith(_OWN_CASE) and names <= set(_KNOWN_COLLATIONS)
 
 
-def schema_of(db: Snapshot, tables: Sequence[str]) -> SqliteSchema:
-    """The SQLite schema of these tables, in their order. Raises MigrationError (exit 2) for names that SQLite lacks."""
+def schema_of(
+    db: Snapshot, tables: Sequence[str], without: Mapping[str, Collection[str]] = {}
+) -> SqliteSchema:
+    """The SQLite schema of these tables, in their order. Raises MigrationError (exit 2) for names that SQLite lacks.
+
+    ``without``: table → columns that are left behind.
+    """
     catalog = db.catalog
     definitions = read_definitions(db, tables)
     targets = table_names(tables, {table: catalog.relations[table].name for table in tables})
     sides = {
-        catalog.relations[table].oid: _side(catalog, table, targets[table], definitions) for table in tables
+        catalog.relations[table].oid: _side(
+            catalog, table, targets[table], definitions, without.get(table, ())
+        )
+        for table in tables
     }
     uniques = {oid: table_rules.unique_keys(side) for oid, side in sides.items()}
     relations = {relation.oid: table for table, relation in catalog.relations.items()}
@@ -75,7 +83,7 @@ def schema_of(db: Snapshot, tables: Sequence[str]) -> SqliteSchema:
     sources: Dict[Tuple[str, str], Source] = {}
     for table in tables:
         side = sides[catalog.relations[table].oid]
-        made = Columns(db, side, definitions, catalog.columns[table])
+        made = Columns(db, side, definitions, catalog.columns[table], without.get(table, ()))
         foreign = table_rules.foreign_keys(side, sides, uniques, relations)
         keys, checks = table_rules.keys(side), table_rules.checks(side, made.names)
         indexes = table_rules.indexes(side, made.names, given)
@@ -100,14 +108,16 @@ def schema_of(db: Snapshot, tables: Sequence[str]) -> SqliteSchema:
     return SqliteSchema(script.text(), described, refused, others)
 
 
-def _side(catalog: Catalog, table: str, target: str, definitions: Definitions) -> Side:
+def _side(
+    catalog: Catalog, table: str, target: str, definitions: Definitions, without: Collection[str]
+) -> Side:
     folds = _folds(catalog, table, definitions.ctype)
     definition = definitions.tables[catalog.relations[table].oid]
     forms: Dict[str, Form] = {}
     for column in catalog.columns[table]:
         made = definition.columns[column.name]
         type_ = catalog.values.get(table, {}).get(column.name)
-        if type_ is not None and kinds.refusal(type_) is not None:
+        if column.name in without or (type_ is not None and kinds.refusal(type_) is not None):
             continue
         collation = catalog.collation(table, column.name)
         found = form(
@@ -124,7 +134,8 @@ def _side(catalog: Catalog, table: str, target: str, definitions: Definitions) -
         raise UsageError(
             "columns of %s differ only in case, which SQLite does not tell apart: %s"
             % (table, ", ".join(twice)),
-            "rename one of them in PostgreSQL",
+            "leave all but one behind: %s; or rename them in PostgreSQL"
+            % " ".join("--exclude '%s.%s'" % (table, column) for column in twice[1:]),
         )
     bases = {column: made.base for column, made in definition.columns.items()}
     return Side(table, target, forms, bases, definition, bool(catalog.heirs(table)), folds)

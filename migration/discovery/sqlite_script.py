@@ -51,7 +51,7 @@ class Script:
         if why is not None:
             raise UsageError(
                 "SQLite takes no table like %s: %s" % (target, why),
-                "leave the table behind with EXCLUDED_TABLES, or write its CREATE TABLE by hand",
+                "leave the table behind: --exclude TABLE, as PostgreSQL calls it",
             )
         self._statements += ["", _create(target, comment, [*parts, *kept])]
         return refused

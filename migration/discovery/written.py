@@ -52,7 +52,7 @@ def texts(source: Source, classes: Classes, settings: Settings, leaving: Optiona
     """The text of each file. The config.py is run once, so that it is known to load."""
     info = source.db.connection.info
     known = {"host": info.host, "port": info.port, "dbname": info.dbname, "user": info.user}
-    schema = schema_of(source.db, [table.name for table in classes.migrated])
+    schema = schema_of(source.db, [table.name for table in classes.migrated], source.without)
     config = config_text(source, classes, {**known, **settings.postgres}, leaving, schema.refused)
     loaded(config)
     return {CONFIG: config, SCHEMA: schema.text, MAPPING: _mapping(schema, classes)}

@@ -155,7 +155,13 @@ class References:
             table, parent = tables.get(key.table.lower()), tables.get(key.parent.lower())
             if table is not None and parent is not None:
                 mine, theirs = (
-                    {column.name.lower(): column.name for column in self.catalog.columns[name]}
+                    {
+                        column.name.lower(): column.name
+                        for column in sorted(
+                            self.catalog.columns[name],
+                            key=lambda column: column.name not in self.tables[name].dropped,
+                        )
+                    }
                     for name in (table, parent)
                 )
                 yield ForeignKey(

@@ -93,7 +93,12 @@ def _map_columns(table: Table, columns: Tuple[Column, ...], schema: Schema) -> T
         )
     places = schema.columns[target]
     copied, dropped, homeless, generated = [], [], [], []
+    kept = {column.name.lower() for column in columns if column.name not in table.dropped}
+    eclipsed = {name for name in table.dropped if name.lower() in kept}  # SQLite's column is another one's
     for column in columns:
+        if column.name in eclipsed:
+            dropped.append(column)
+            continue
         place = places.get(column.name.lower())
         if place is not None and not (table.becomes and place.name.lower() == "id"):
             copied.append(Copied(column, place))
@@ -114,7 +119,7 @@ def _map_columns(table: Table, columns: Tuple[Column, ...], schema: Schema) -> T
         raise UsageError(
             "columns of %s differ only in case, which SQLite does not tell apart: %s"
             % (table.name, ", ".join(twice)),
-            "rename one of them in PostgreSQL",
+            "rename one of them in PostgreSQL, or add it to dropped=(...) of %s in config.py" % table.name,
         )
     _require_whole_number(table, copied, schema)
     given = {pair.target.name for pair in copied}

@@ -160,6 +160,8 @@ REFUSED = {
     "no such column": (("--root", "members", "--named-by", "nick"), 2, "no column nick", "it has id, joined, pin"),
     "no name of one": (("--root", "notes", "--named-by", "member_id"), 2, "several rows of notes", "--named-by"),
     "nothing owned": (("--root", "settings_of_all", "--named-by", "version"), 2, "no key of one column", "--root"),
+    "nothing to exclude": (("--root", "members", "--exclude", "Books"), 2, "--exclude Books: there is no", "case counts"),
+    "the root excluded": (("--root", "members", "--exclude", "members.id"), 2, "says whose data it is", "--named-by"),
     "no such user": (("--root", "members", "--user", "Mia"), 3, "user not found: Mia", "check the spelling"),
     "nobody there": (("--root", "members", "--postgres-url", NOWHERE), 3, "cannot connect", "start PostgreSQL"),
     "a file for a folder": (("--root", "members", "--output", "{file}"), 5, "cannot write to the folder", "--output"),

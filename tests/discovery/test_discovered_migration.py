@@ -121,3 +121,41 @@ def test_command_line_from_discovery_to_the_database(empty: Database, place: Pla
         # rob helps in plot 1, which is pia's: she is brought
         assert database.execute('SELECT id FROM "Gardener" ORDER BY id').fetchall() == [("g1",), ("g2",)]
         assert database.execute('SELECT "plotId" FROM "PlotHelper"').fetchall() == [(1,)]
+
+
+ALIKE = """
+CREATE TABLE people (id int PRIMARY KEY, name text UNIQUE, "Name" text);
+INSERT INTO people VALUES (1, 'ann', 'A'), (2, 'bob', 'B');
+CREATE TABLE "Orders" (id int PRIMARY KEY, "Id" int, "ID" int REFERENCES "Orders", up int REFERENCES "Orders", person int REFERENCES people);
+INSERT INTO "Orders" VALUES (1, 11, 2, 1, 1), (2, 12, 2, NULL, 2);
+CREATE TABLE orders (id int PRIMARY KEY, person int REFERENCES people); INSERT INTO orders VALUES (3, 1);
+CREATE TABLE lines (id int PRIMARY KEY, a int NOT NULL REFERENCES "Orders", b int REFERENCES orders);
+INSERT INTO lines VALUES (1, 1, 3), (2, 2, NULL);
+CREATE TABLE nothing (); INSERT INTO nothing DEFAULT VALUES;
+"""
+
+
+def test_what_sqlite_cannot_tell_apart_is_left_behind_by_name(
+    empty: Database, place: Place, run: Run
+) -> None:
+    """Each error says which option leaves one of the two behind, until the rest is migrated."""
+    empty.execute(ALIKE)
+    options: Tuple[str, ...] = ()
+    for wanted in ("orders", "people.name", "Orders.Id", "Orders.id"):
+        done = run(
+            *("discover.py", "--postgres-url", empty.url, "--root", "people", "--named-by", "name", *options),
+            *("--output", place.folder / "made"),
+        )
+        assert done.code == 2 and "--exclude '%s'" % wanted in done.err, done.err
+        options += ("--exclude", {"people.name": "people.Name", "Orders.id": "Orders.ID"}.get(wanted, wanted))
+    config = discovered(empty, place, run, "people", "--named-by", "name", *options)
+    assert (config["EXCLUDED_TABLES"], config["UNRELATED_TABLES"]) == (("orders",), ("nothing",))
+    settings = settings_for(empty, place.folder, config, "ann")
+    migrate_strictly(settings)
+    with sqlite3.connect(str(settings.sqlite_path)) as database:
+        found = [
+            database.execute('SELECT * FROM "%s"' % name).fetchall() for name in ("people", "Orders", "lines")
+        ]
+    assert found == [[(1, "ann")], [(1, 1, 1)], [(1, 1, 3)]]
+    mapping = (place.folder / "made" / "migration_mapping.md").read_text(encoding="utf-8")
+    assert "Column `Id` is left behind: --exclude names it." in mapping
