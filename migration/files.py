@@ -40,10 +40,9 @@ def create_private(path: Path, exclusive: bool = False) -> BinaryIO:
 
     An existing file is emptied; with ``exclusive`` it raises FileExistsError.
     """
-    there = os.O_EXCL if exclusive else os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+    there = os.O_EXCL if exclusive else os.O_TRUNC | os.O_NOFOLLOW
     descriptor = os.open(str(path), os.O_WRONLY | os.O_CREAT | there, 0o600)
-    if hasattr(os, "fchmod"):
-        os.fchmod(descriptor, 0o600)
+    os.fchmod(descriptor, 0o600)
     return os.fdopen(descriptor, "wb")
 
 
@@ -65,8 +64,7 @@ def make_folder(folder: Path) -> None:
 def open_regular(path: Path) -> BinaryIO:
     """Open a plain file for reading. Raises OSError, for a symbolic link too: it could lead anywhere."""
     # without O_NONBLOCK, opening a named pipe waits for a writer
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    descriptor = os.open(str(path), flags | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(str(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise NotPlainError(errno.EINVAL, "not a plain file")
@@ -105,14 +103,12 @@ def sync_path(path: Path, flags: int = os.O_RDWR) -> None:
         os.close(descriptor)
 
 
-# Some file systems cannot sync a folder, and Windows cannot open one.
+# Some file systems cannot sync a folder.
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
 
 
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder survive a power cut, where the system can."""
-    if os.name == "nt":
-        return
     try:
         sync_path(folder, os.O_RDONLY)
     except OSError as error:

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 from pathlib import Path
 from typing import Iterator, Type
 
 from migration.errors import MigrationError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment,unused-ignore]
-
-
-_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # the last from Windows
+_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
 @contextlib.contextmanager
@@ -27,7 +22,7 @@ def held(path: Path, what: str, error: Type[MigrationError]) -> Iterator[None]:
     ``what``: the thing that is locked, for the message. Raises ``error``.
     """
     while True:
-        descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             _take(descriptor, what, error)
             # The last holder may have removed the file between our open and our lock.
@@ -43,23 +38,14 @@ def held(path: Path, what: str, error: Type[MigrationError]) -> Iterator[None]:
             os.write(descriptor, b"%d" % os.getpid())
         yield
     finally:
-        if fcntl is not None:  # Windows cannot remove an open file
-            with contextlib.suppress(OSError):
-                path.unlink()
+        with contextlib.suppress(OSError):
+            path.unlink()
         os.close(descriptor)
 
 
 def _take(descriptor: int, what: str, error: Type[MigrationError]) -> None:
     try:
-        if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            import msvcrt
-
-            # A byte far behind the content: Windows refuses reads of a locked byte.
-            os.lseek(descriptor, 1 << 20, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-            os.lseek(descriptor, 0, os.SEEK_SET)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as refusal:
         if refusal.errno not in _HELD:
             raise error(

@@ -45,10 +45,9 @@ class _LogFile(logging.FileHandler):
 
     def _open(self) -> Any:
         """Create the file with mode 0600. A named pipe without a reader is an error instead of a wait."""
-        patient = getattr(os, "O_NONBLOCK", 0)
-        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | patient, 0o600)
-        if patient:
-            os.set_blocking(descriptor, True)
+        patient = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
+        descriptor = os.open(self.baseFilename, patient, 0o600)
+        os.set_blocking(descriptor, True)
         return os.fdopen(descriptor, "a", encoding="utf-8")
 
     def handleError(self, record: logging.LogRecord) -> None:

@@ -1,9 +1,10 @@
-"""Check before any work that the required packages are installed and can be loaded."""
+"""Check before any work that the system is one of ours, and that the required packages are installed and can be loaded."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from typing import List, Optional
 
@@ -27,7 +28,12 @@ COMPILED = ("psycopg2", "msgspec")  # may be installed but built for another sys
 
 
 def require(names: "tuple[str, ...]" = FOR_ALL) -> None:
-    """Raises ResourceError if a package is not installed or cannot be loaded."""
+    """Raises ResourceError if a package is not installed or cannot be loaded, and on Windows."""
+    if os.name != "posix":
+        raise ResourceError(
+            "this program runs on Linux and other Unix systems, not here: its locks, syncs and private files are theirs",
+            "on Windows, run it in the Windows Subsystem for Linux (WSL)",
+        )
     absent = [name for name in names if not _is_there(name)]
     if absent:
         raise _not_installed(absent)

@@ -61,9 +61,9 @@ class Guard:
         self._call: Optional[object] = None
         self._heard: Callable[[], object] = unmoved
         self._closed = threading.Event()
-        self._socket = _socket_of(connection)
-        if self._socket is not None:
-            _keep_alive(self._socket, connection)
+        # The connection's socket once more, which stays ours when libpq closes its own
+        self._socket = socket.socket(fileno=os.dup(connection.fileno()))
+        _keep_alive(self._socket, connection)
         _guards.add(self)
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -92,9 +92,8 @@ class Guard:
 
     def abort(self) -> None:
         """End the connection from this side: libpq returns from whatever it waits for."""
-        if self._socket is not None:
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def fail(self, failure: MigrationError) -> None:
         """End what the connection is busy with, and its use: ``failure`` is what whoever uses it is told."""
@@ -107,8 +106,7 @@ class Guard:
     def close(self) -> None:
         _guards.discard(self)
         self._closed.set()
-        if self._socket is not None:
-            self._socket.close()
+        self._socket.close()
 
     def _cancel(self, call: object) -> None:
         # psycopg2 lets no other thread run while it waits for the server's answer to this
@@ -155,7 +153,7 @@ class Guard:
 
     def _has_unread(self) -> bool:
         """Whether the server has sent more than this side has taken yet."""
-        if self._socket is None or self._closed.is_set() or not hasattr(select, "poll"):
+        if self._closed.is_set():
             return False
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
@@ -179,8 +177,6 @@ class Guard:
 
         SSLRequest is answered with one letter. https://www.postgresql.org/docs/current/protocol-message-formats.html
         """
-        if self._socket is None:
-            return True
         try:
             with socket.socket(self._socket.family, socket.SOCK_STREAM) as probe:
                 probe.settimeout(seconds)
@@ -192,14 +188,6 @@ class Guard:
 
 
 _guards: Set[Guard] = set()
-
-
-def _socket_of(connection: Any) -> Optional[socket.socket]:
-    """The connection's socket once more, which stays ours when libpq closes its own."""
-    try:
-        return socket.socket(fileno=os.dup(connection.fileno()))
-    except OSError:  # Windows
-        return None
 
 
 def _keep_alive(connected: socket.socket, connection: Any) -> None:

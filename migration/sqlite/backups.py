@@ -47,7 +47,7 @@ _OWNERS = ".databases"  # in a backup folder: one line per backup, its name and 
 
 def _note_owner(backup: Path, of: Path) -> None:
     """Append the line in one write: runs on other databases may append at the same moment."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     with os.fdopen(os.open(str(backup.with_name(_OWNERS)), flags, 0o600), "rb+", buffering=0) as file:
         written = os.fstat(file.fileno()).st_size
         file.seek(max(0, written - 1))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import resource
 import shutil
 import sqlite3
 import tempfile
@@ -12,11 +14,6 @@ from pathlib import Path
 from typing import Iterator, Optional
 
 from migration.errors import MigrationError, ResourceError, TargetError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment,unused-ignore]
 
 # Result codes: https://www.sqlite.org/rescode.html
 ERROR, BUSY, LOCKED, NOMEM, READONLY, INTERRUPT = 1, 5, 6, 7, 8, 9
@@ -169,10 +166,6 @@ def _has_less_room(temporary: Path, place: Path) -> bool:
 
 def _is_limited() -> bool:
     """Whether files may not be larger than a limit of this process (``ulimit -f``)."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return False
     return resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
 
 
@@ -187,8 +180,7 @@ def _refusal(path: Path) -> Optional[OSError]:
             file.write(b"\0" * _TRIED)
             file.flush()
             os.fsync(file.fileno())
-            if fcntl is not None:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise  # says nothing about the place

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import glob
 import os
 import struct
@@ -20,11 +21,6 @@ from typing import BinaryIO, Callable, Iterator, List, Optional, Tuple
 from migration.files import FileStamp, create_private, make_folder, sync_folder, sync_path
 from migration.settings import Backups
 from migration.sqlite.errors import errors, in_use
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment,unused-ignore]
 
 COMPANIONS = ("-wal", "-shm", "-journal")
 _LOGS = ("-wal", "-journal")
@@ -173,7 +169,7 @@ _BLOCK = 1 << 20  # bytes
 
 def is_locked(path: Path, seconds: float) -> bool:
     """Whether another process keeps one of SQLite's locks for so many seconds; does not open the file as a database."""
-    if fcntl is None or not os.access(str(path), os.R_OK | os.W_OK):
+    if not os.access(str(path), os.R_OK | os.W_OK):
         return False
     end = time.monotonic() + seconds
     while True:

@@ -217,6 +217,6 @@ def publish(staged: Path, path: Path, backups: Optional[Backups]) -> Optional[Pa
 
 def keep_owner(target: Path, staged: Path) -> None:
     """If root replaces another user's database, the new one belongs to that user too."""
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
+    if os.geteuid() == 0:
         was = target.stat()
         os.chown(str(staged), was.st_uid, was.st_gid)

@@ -12,6 +12,7 @@ from typing import Dict
 import pytest
 
 from migration.cli import packages
+from migration.errors import MigrationError
 from support.places import SCHEMA, SUITE, Place
 from support.servers import Database
 from support.sqlite_files import make_old_database
@@ -115,3 +116,11 @@ def test_nothing_else_is_taken_for_a_missing_package(sample_database: Database) 
     for missing in (ModuleNotFoundError("no", name="jinja2"), ImportError("no", name="msgspec._core")):
         error = packages.lacking(missing)
         assert error is not None and error.exit_code == 70
+
+
+def test_a_system_without_unix_locks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages.os, "name", "nt")
+    with pytest.raises(MigrationError, match="runs on Linux") as refused:
+        packages.require(())
+    assert refused.value.exit_code == 70
+    monkeypatch.undo()
