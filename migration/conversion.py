@@ -6,12 +6,10 @@ A value reaches SQLite exactly, or its conversion raises ``Unrepresentable`` and
 
 from __future__ import annotations
 
-import functools
 import json
 import re
-import sys
 from decimal import Decimal, InvalidOperation
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar, Union
+from typing import Any, Callable, List, Optional, Union
 
 import msgspec
 
@@ -20,14 +18,9 @@ from migration.model import Column, Family, Kind, assert_never
 SqliteValue = Union[None, int, float, str, bytes]
 Converter = Callable[[Any], SqliteValue]
 
-JSON_NULLS = "$json_null"  # the bundle's own member: which nulls of a record are JSON's, not SQL's
 STRUCTURED = (Kind.JSON, Kind.JSONB, Kind.STRUCTURE)
 NUMERIC_AFFINITIES = ("INTEGER", "REAL", "NUMERIC")
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
-
-
-DEEPEST = 10000  # levels of JSON; PostgreSQL's max_stack_depth ends earlier
-Decoded = TypeVar("Decoded")
 
 
 class Unrepresentable(ValueError):
@@ -298,172 +291,7 @@ def _undeclared(not_null: bool, json_declared: bool, target: str) -> Converter:
     return convert
 
 
-# From a record to a row
-
-
-def undeclared(names: Sequence[str]) -> Tuple[Column, ...]:
-    """Columns of a bundle that names no types."""
-    return tuple(Column(name, "", Kind.UNDECLARED, False) for name in names)
-
-
-_JSON_TYPES: Dict[str, Any] = {
-    Kind.BOOLEAN: Optional[bool],
-    Kind.INTEGER: Optional[int],
-    Kind.FLOAT: Union[float, str, None],
-    Kind.NUMERIC: msgspec.Raw,
-    Kind.JSON: msgspec.Raw,
-    Kind.JSONB: msgspec.Raw,
-    Kind.STRUCTURE: msgspec.Raw,
-    Kind.UNDECLARED: msgspec.Raw,
-}
-
-
-def record_decoder(columns: Sequence[Column]) -> RecordDecoder:
-    return _record_decoder(tuple(columns))
-
-
-class RecordDecoder:
-    """Decoder of records with exactly these columns, each once.
-
-    Yields structures whose fields ``c0, c1 …`` are the columns in order and ``json_nulls`` names
-    the columns whose null is JSON's. JSON and decimal numbers stay raw, so that no digit is touched.
-    Raises msgspec.ValidationError where the record is another, msgspec.DecodeError where it is no JSON.
-    """
-
-    def __init__(self, columns: Sequence[Column]) -> None:
-        self._fields: List[Any] = [
-            ("c%d" % i, _JSON_TYPES.get(column.kind, Optional[str])) for i, column in enumerate(columns)
-        ]
-        self._names = {"c%d" % i: column.name for i, column in enumerate(columns)}
-        self._type = msgspec.defstruct(
-            "Record",
-            [*self._fields, ("json_nulls", Tuple[str, ...], ())],
-            rename={**self._names, "json_nulls": JSON_NULLS},
-            forbid_unknown_fields=True,
-            omit_defaults=True,
-            gc=False,
-        )
-        self._decoder = msgspec.json.Decoder(self._type)
-        self._list_decoder = msgspec.json.Decoder(List[self._type])  # type: ignore[name-defined]
-        self._encoder = msgspec.json.Encoder()
-
-    def __call__(self, text: bytes) -> Any:
-        """One record."""
-        try:
-            record = self._decoder.decode(text)
-        except msgspec.ValidationError:
-            raise
-        except (msgspec.DecodeError, RecursionError) as error:
-            # A json column may hold an escaped half of a surrogate pair, which PostgreSQL and SQLite take,
-            # and be deeper than Python 3.12 lets C code go.
-            try:
-                members = split_members(text)
-            except ValueError:
-                raise error from None
-            nulls_text = members.pop(JSON_NULLS, b"[]")
-            if set(members) != set(self._names.values()):
-                raise msgspec.ValidationError("it has other members than its table has columns") from error
-            values = [_member(field, members[self._names[field[0]]]) for field in self._fields]
-            nulls = msgspec.json.decode(nulls_text, type=Tuple[str, ...])
-            return self._type(*values, nulls)
-        if (
-            self._encoder.encode(record) != text
-        ):  # another layout, or a repeated key (the decoder would keep the last one)
-            reject_duplicates(text)
-        return record
-
-    def many(self, lines: bytes) -> Optional[List[Any]]:
-        """The records of lines with a comma between two; None if one of them is not written as we write it."""
-        try:
-            records: List[Any] = self._list_decoder.decode(b"[%s]" % lines)
-        except (msgspec.DecodeError, RecursionError):
-            return None
-        return records if b",\n".join(map(self._encoder.encode, records)) == lines else None
-
-
-_record_decoder = functools.lru_cache(maxsize=64)(RecordDecoder)
-
-
-def _member(field: Tuple[str, Any], raw: bytes) -> Any:
-    return msgspec.Raw(raw) if field[1] is msgspec.Raw else msgspec.json.decode(raw, type=field[1])
-
-
-def refuse_constant(name: str) -> None:
-    """For ``parse_constant``: NaN and Infinity, which Python would read."""
-    raise ValueError("%s is not JSON" % name)
-
-
-# Only the end of the value matters, so integers are parsed as floats: int() refuses more than 4300 digits.
-_READER = json.JSONDecoder(parse_constant=refuse_constant, parse_int=float)
-# The same in Python alone, whose depth sys.setrecursionlimit sets in every version.
-_DEEP_READER = json.JSONDecoder(parse_constant=refuse_constant, parse_int=float)
-_DEEP_READER.scan_once = json.scanner.py_make_scanner(_DEEP_READER)  # type: ignore[attr-defined]
-
-
-def value_at(text: str, position: int) -> Tuple[Any, int]:
-    """The JSON value at a position, and where it ends. Raises ValueError, RecursionError."""
-    try:
-        return _READER.raw_decode(text, position)
-    except RecursionError:
-        if sys.getrecursionlimit() < DEEPEST:
-            raise  # for ``deep``: Python 3.8 may end at a second overflow right after the first
-        return _DEEP_READER.raw_decode(text, position)
-
-
-def deep(decode: Callable[..., Decoded]) -> Callable[..., Decoded]:
-    """The decoder for JSON that is nested deeper than Python's recursion limit: PostgreSQL takes some thousand levels."""
-
-    def patient(*arguments: Any) -> Decoded:
-        try:
-            return decode(*arguments)
-        except RecursionError:
-            limit = sys.getrecursionlimit()
-            sys.setrecursionlimit(limit + DEEPEST)
-            try:
-                return decode(*arguments)
-            finally:
-                sys.setrecursionlimit(limit)
-
-    return patient
-
-
-def split_members(record: bytes) -> Dict[str, bytes]:
-    """The members of a JSON object as JSON text, taken apart by Python's own reader. Raises ValueError."""
-    text = record.decode("utf-8")
-    members: Dict[str, bytes] = {}
-    sign, position = "{", 0
-    while True:
-        position = _after(text, position, sign)
-        name, position = value_at(text, position)
-        start = _after(text, position, ":")
-        _, position = value_at(text, start)
-        if not isinstance(name, str) or name in members:
-            raise ValueError("a member is there twice")
-        members[name] = text[start:position].encode("utf-8")
-        if text[position:].strip(_BLANKS) == "}":
-            return members
-        sign = ","
-
-
-_BLANKS = " \t\n\r"
-
-
-def _after(text: str, position: int, sign: str) -> int:
-    """Where the next token begins behind ``sign``."""
-    rest = text[position:].lstrip(_BLANKS)
-    if not rest.startswith(sign):
-        raise ValueError("%s is missing" % sign)
-    return len(text) - len(rest[1:].lstrip(_BLANKS))
-
-
-def reject_duplicates(record: bytes) -> None:
-    """Raise msgspec.ValidationError where a record has a member twice."""
-    pairs = json.loads(record.decode("utf-8"), object_pairs_hook=list, parse_int=float)
-    if isinstance(pairs, list):
-        names = [pair[0] for pair in pairs if isinstance(pair, tuple)]
-        twice = {name for name in names if names.count(name) > 1}
-        if twice:
-            raise msgspec.ValidationError("it has %s twice" % ", ".join(sorted(twice)))
+# Which conversion a column needs
 
 
 def converter(

@@ -12,8 +12,8 @@ from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequ
 import msgspec
 
 from migration.bundle.damage import damaged, read_file
-from migration.conversion import refuse_constant
 from migration.errors import MigrationError
+from migration.json_text import refuse_constant
 from migration.model import Column
 
 FORMAT_VERSION = 1

@@ -16,11 +16,12 @@ from migration.bundle.damage import damaged, legible, open_file, read_file
 from migration.bundle.folder import held
 from migration.bundle.manifest import MANIFEST, REPORTS, Manifest, read_manifest
 from migration.bundle.records import DAMAGES, Block, OtherLayout, first_damage, in_array, in_blocks, in_lines
-from migration.conversion import Decoded, deep, reject_duplicates
 from migration.errors import BundleError
 from migration.files import FileStamp, hash_into
+from migration.json_text import members
 from migration.model import CHANGES, USER_DATA
 
+Decoded = TypeVar("Decoded")
 Result = TypeVar("Result")
 Counted = TypeVar("Counted", bound=Sized)
 
@@ -144,16 +145,13 @@ class Reader:
         content = read_file(self.folder / USER_DATA)
         self._require(USER_DATA, hashlib.sha256(content))
         try:
-            members = msgspec.json.decode(content, type=Dict[str, msgspec.Raw])
-            reject_duplicates(content)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            found = members(content)
+        except (ValueError, RecursionError) as error:
             raise damaged("%s is damaged: %s" % (USER_DATA, error)) from error
-        texts = {name: bytes(raw) for name, raw in members.items()}
-        return {name: None if text == b"null" else text for name, text in texts.items()}
+        return {name: None if text == b"null" else text for name, text in found.items()}
 
     def records(self, file_name: str, decode: Callable[[bytes], Decoded]) -> Iterator[Decoded]:
         """Each record of a table's file, decoded. Raises as ``blocks`` does."""
-        decode = deep(decode)
         for batch in self.blocks(file_name, lambda block: [decode(text) for text in block.texts], decode):
             yield from batch
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, BinaryIO, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import msgspec
 
-from migration.conversion import deep, value_at
 from migration.files import block_size
+from migration.json_text import objects
 
 LINES = 1 << 18  # bytes of records that are processed together
 MANY_BYTES = 16 << 20  # of a block with a large record: it is not copied to be processed as a whole
@@ -127,32 +126,5 @@ def in_array(text: str) -> Iterator[bytes]:
 
     ``text``: decoded with ``surrogateescape``, so that only a record that is not UTF-8 is refused, by its decoder.
     """
-
-    def sign_at(position: int) -> Tuple[str, int]:
-        """The next sign that is not blank, and where it is."""
-        found = _BLANK.match(text, position)
-        assert found is not None
-        return text[found.end() : found.end() + 1], found.end()
-
-    end_of = deep(value_at)
-    sign, position = sign_at(0)
-    if sign != "[":
-        raise ValueError("not a JSON array")
-    sign, position = sign_at(position + 1)
-    while sign != "]":
-        if sign != "{":
-            raise ValueError("not a JSON object" if sign else "the file ends too early")
-        _, end = end_of(text, position)
-        yield text[position:end].encode("utf-8", "surrogateescape")
-        sign, position = sign_at(end)
-        if sign == ",":
-            sign, position = sign_at(position + 1)
-            if sign == "]":
-                raise ValueError("a comma before the end of the array")
-        elif sign != "]":
-            raise ValueError("a comma is missing" if sign else "the file ends too early")
-    if sign_at(position + 1)[0]:
-        raise ValueError("text after the end of the array")
-
-
-_BLANK = re.compile(r"[ \t\n\r]*")
+    for record in objects(text):
+        yield record.encode("utf-8", "surrogateescape")

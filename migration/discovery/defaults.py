@@ -10,6 +10,7 @@ import psycopg2
 from sqlglot import exp
 
 from migration import conversion
+from migration.decoding import record_decoder
 from migration.discovery.expressions import parse
 from migration.discovery.sqlite_types import MOMENTS, Form, Sort
 from migration.discovery.values import Untranslatable, text
@@ -176,9 +177,7 @@ def _literal(one: Wanted, raw: msgspec.Raw) -> Default:
     column = one.column
     if column.kind in (Kind.JSON, Kind.JSONB):
         return Default(text(msgspec.json.decode(raw, type=str).replace("\n", " ").replace("\r", " ")))
-    decoded = conversion.record_decoder([Column("v", column.type, column.kind, False)])(
-        b'{"v":' + bytes(raw) + b"}"
-    )
+    decoded = record_decoder([Column("v", column.type, column.kind, False)])(b'{"v":' + bytes(raw) + b"}")
     convert = conversion.converter(column, one.form.declared, False, False)
     try:
         value = decoded.c0 if convert is None else convert(decoded.c0)

@@ -16,6 +16,7 @@ from migration.bundle.damage import damaged
 from migration.bundle.manifest import Manifest, owners_of
 from migration.bundle.reading import Reader
 from migration.bundle.records import MANY_BYTES, Block
+from migration.decoding import JSON_NULLS, record_decoder
 from migration.errors import SourceError
 from migration.model import USER_DATA, Column, Table
 from migration.printing import brief
@@ -99,7 +100,7 @@ class Loader:
         self.mapped = mapped
         self._brought = brought
         self.file = table.file
-        self.decode = conversion.record_decoder(columns)
+        self.decode = record_decoder(columns)
         self._names = [pair.source.name for pair in mapped.copied]
         self._takes = _getters(columns, self._names)
         self._key = (
@@ -135,8 +136,7 @@ class Loader:
         lines = block.lines
         records = self.decode.many(lines) if lines is not None and len(lines) < MANY_BYTES else None
         if records is None:
-            decode = conversion.deep(self.decode)
-            records = [decode(text) for text in block.texts]
+            records = [self.decode(text) for text in block.texts]
         return records
 
     def values(self, records: Sequence[Any], before: int = 0) -> List[List[Any]]:
@@ -154,7 +154,7 @@ class Loader:
                 if name not in self._names:
                     raise damaged(
                         "%s: %s of %s names no column"
-                        % (self.file, conversion.JSON_NULLS, self.name(record, before + number + 1))
+                        % (self.file, JSON_NULLS, self.name(record, before + number + 1))
                     )
                 columns[self._names.index(name)][number] = "null"
         return columns
@@ -235,7 +235,7 @@ def _load(
 ) -> int:
     """Insert all records of the loader's file. Returns how many."""
     loaded = 0
-    for records in export.blocks(loader.file, loader.records, conversion.deep(loader.decode)):
+    for records in export.blocks(loader.file, loader.records, loader.decode):
         values = loader.values(records, loaded)
         if loader.columns:  # an empty file of a bundle that names no types has none
             rows = zip(*values)

@@ -8,10 +8,11 @@ from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import msgspec
 
-from migration import conversion
 from migration.bundle.damage import damaged
 from migration.bundle.reading import Reader
+from migration.decoding import JSON_NULLS, undeclared
 from migration.errors import UsageError
+from migration.json_text import members
 from migration.model import USER_DATA, Column, Family, Table
 from migration.settings import Settings
 from migration.sqlite.schema import Schema, TargetColumn
@@ -85,10 +86,10 @@ def _map_columns(table: Table, columns: Tuple[Column, ...], schema: Schema) -> T
             % (table.name, ", ".join(map(ascii, unnameable))),
             "rename the column in PostgreSQL and in the SQLite schema",
         )
-    if any(column.name == conversion.JSON_NULLS for column in columns):
+    if any(column.name == JSON_NULLS for column in columns):
         raise UsageError(
             "a column of %s is called %s, which has a meaning of its own in the bundle"
-            % (table.name, conversion.JSON_NULLS),
+            % (table.name, JSON_NULLS),
             "rename the column in PostgreSQL and in the SQLite schema",
         )
     places = schema.columns[target]
@@ -166,13 +167,11 @@ def columns_of(export: Reader, settings: Settings, schema: Schema) -> Dict[str, 
         if table.name in found:
             continue
         if table.becomes is not None:
-            found[table.name] = conversion.undeclared(_member_names(user_data.get(table.member)))
+            found[table.name] = undeclared(_member_names(user_data.get(table.member)))
         else:
             decode = msgspec.json.Decoder(Dict[str, msgspec.Raw]).decode
             first = next(export.records(table.file, decode), schema.columns.get(target_of(table, schema), {}))
-            found[table.name] = conversion.undeclared(
-                [name for name in first if name != conversion.JSON_NULLS]
-            )
+            found[table.name] = undeclared([name for name in first if name != JSON_NULLS])
     return found
 
 
@@ -186,6 +185,6 @@ def _member_names(record: Optional[bytes]) -> List[str]:
     if record is None:
         return []
     try:
-        return list(msgspec.json.decode(record, type=Dict[str, msgspec.Raw]))
-    except msgspec.DecodeError as error:
+        return list(members(record))
+    except (ValueError, RecursionError) as error:
         raise damaged("%s is damaged: %s" % (USER_DATA, error)) from error

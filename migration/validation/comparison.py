@@ -8,10 +8,10 @@ import sqlite3
 import time
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
 
-from migration import conversion
 from migration.bundle.damage import damaged
 from migration.bundle.reading import Reader
 from migration.bundle.records import Block, in_blocks
+from migration.decoding import record_decoder
 from migration.model import Table
 from migration.postgres.digests import Digest, Digester
 from migration.sql import quote
@@ -247,7 +247,7 @@ def _comparison(
 ) -> Iterator[Tuple[Comparison, Callable[[bytes], Any]]]:
     """The comparison of a table, and the decoder of its records."""
     key, columns = context.key(table, mapped, context.compared), context.compared[table.name]
-    decode = conversion.deep(conversion.record_decoder(columns))
+    decode = record_decoder(columns)
     describe = showing.shortened if context.settings.show_values else context.fingerprint
     if not mapped.copied:
         yield _Uncompared(decode), decode
@@ -293,7 +293,7 @@ def _blocks(context: Context, table: Table, walker: _Walker) -> Iterator[Iterato
 def _bundle_digest(context: Context, table: Table) -> Digest:
     """The digest of a bundle's file that is not compared with SQLite."""
     assert context.export is not None
-    decode = conversion.deep(conversion.record_decoder(context.held[table.name]))
+    decode = record_decoder(context.held[table.name])
     digester = Digester()
     walker = _Walker(_Uncompared(decode), decode, digester)
     for _ in context.export.blocks(table.file, walker.block, decode):

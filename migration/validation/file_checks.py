@@ -10,7 +10,8 @@ from typing import Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence
 
 import msgspec
 
-from migration import conversion
+from migration.decoding import JSON_NULLS
+from migration.json_text import members
 from migration.model import Table
 from migration.sql import quote
 from migration.sqlite import connecting, mapping
@@ -251,8 +252,8 @@ def _given(context: Context, table: Table) -> Callable[[str], bool]:
     if table.becomes is None:
         return lambda column: True
     text = context.records[table.name]
-    record = {} if text is None else msgspec.json.decode(text, type=Dict[str, msgspec.Raw])
-    nulls = msgspec.json.decode(record.get(conversion.JSON_NULLS, b"[]"), type=Tuple[str, ...])
+    record = {} if text is None else members(text)
+    nulls = msgspec.json.decode(record.get(JSON_NULLS, b"[]"), type=Tuple[str, ...])
     columns = context.schema.columns[mapping.target_of(table, context.schema)]
 
     def given(column: str) -> bool:
@@ -260,6 +261,6 @@ def _given(context: Context, table: Table) -> Callable[[str], bool]:
             return False
         place = columns.get(column.lower())
         nullable = place is None or not place.not_null
-        return nullable or bytes(record[column]) != b"null" or column in nulls
+        return nullable or record[column] != b"null" or column in nulls
 
     return given

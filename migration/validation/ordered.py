@@ -28,7 +28,7 @@ class OrderedComparison:
     """Compares the records of a table with its rows, block by block in key order, at flat memory.
 
     ``key``: the source columns of SQLite's primary key; ``decode``: decodes one record's text
-    (``conversion.record_decoder``); ``row_as_record``: the SQL that ``rendering`` gives, None where it gives none;
+    (``decoding.record_decoder``); ``row_as_record``: the SQL that ``rendering`` gives, None where it gives none;
     ``json_columns``: those that config declares. The methods raise Unordered if records or rows do not come in key
     order: ``pairing.SortedComparison`` takes them in any.
     """

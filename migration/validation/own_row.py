@@ -7,8 +7,8 @@ from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import msgspec
 
-from migration import conversion
 from migration.bundle.damage import damaged
+from migration.decoding import record_decoder
 from migration.model import USER_DATA, Column, Table
 from migration.sql import quote
 from migration.sqlite import connecting
@@ -111,7 +111,7 @@ def _changes(context: Context, table: Table) -> Tuple[Changes, str]:
 
 def _decoded(columns: Sequence[Column], text: bytes) -> Any:
     try:
-        return conversion.record_decoder(columns)(text)
+        return record_decoder(columns)(text)
     except msgspec.DecodeError as error:
         raise damaged("%s is damaged: %s" % (USER_DATA, error)) from error
 

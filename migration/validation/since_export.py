@@ -9,7 +9,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Tuple
 
-from migration import conversion
+from migration.decoding import record_decoder
 from migration.model import Table
 from migration.postgres import unchanged
 from migration.postgres.digests import Digest
@@ -129,9 +129,7 @@ def _changes(context: Context, table: Table, mapped: TableMapping, ordered: bool
     assert export is not None and live is not None
     key = context.key(table, mapped, context.held)
     columns, columns_now = context.held[table.name], live.catalog.columns[table.name]
-    decode, decode_now = (
-        conversion.deep(conversion.record_decoder(listed)) for listed in (columns, columns_now)
-    )
+    decode, decode_now = record_decoder(columns), record_decoder(columns_now)
     changes = Changes()
     with contextlib.ExitStack() as stack:
         texts = stack.enter_context(contextlib.closing(live.records(table)))

@@ -10,7 +10,7 @@ import pytest
 
 from migration.bundle import records
 from migration.bundle.records import OtherLayout, in_array, in_lines
-from migration.conversion import record_decoder
+from migration.decoding import record_decoder
 from migration.model import Column, Kind
 
 

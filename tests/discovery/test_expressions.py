@@ -12,6 +12,7 @@ import psycopg2
 import pytest
 
 from migration import conversion
+from migration.decoding import record_decoder
 from migration.discovery.sqlite_schema import SqliteSchema, schema_of
 from migration.model import Column
 from support.discovery import reading
@@ -203,7 +204,7 @@ def test_check_judges_as_postgres_does(judged: Judged, number: int) -> None:
     assert any("is left out" in note for note in described.notes) is not is_kept
     database = sqlite3.connect(":memory:")
     database.executescript(judged.schema.text)
-    decode = conversion.record_decoder(columns)
+    decode = record_decoder(columns)
     converters = [
         conversion.converter(column, (field.declared or "").split()[0], False, False)
         for column, field in zip(columns, described.fields)

@@ -11,6 +11,7 @@ from typing import Dict, List
 import psycopg2
 
 from migration import conversion
+from migration.decoding import record_decoder
 from migration.discovery.sqlite_schema import schema_of
 from support.discovery import reading
 from support.servers import Database, Server
@@ -116,7 +117,7 @@ def test_random_conditions_are_true_where_they_are_for_postgres(server: Server) 
         "CREATE TABLE t (%s)"
         % ", ".join("%s %s" % (one.name, (one.declared or "").split()[0]) for one in fields)
     )
-    decode = conversion.record_decoder(columns)
+    decode = record_decoder(columns)
     for record, *verdicts in found:
         decoded = decode(record.encode())
         values = []

@@ -9,7 +9,7 @@ from typing import Any, Optional, Tuple
 import msgspec
 import pytest
 
-from migration.conversion import record_decoder
+from migration.decoding import record_decoder
 from migration.model import Column, Kind
 from migration.sqlite.mapping import Copied, TableMapping
 from migration.sqlite.schema import TargetColumn

@@ -15,7 +15,7 @@ import pytest
 import config
 from export_from_postgres import export
 from import_to_sqlite import import_
-from migration import conversion
+from migration.decoding import record_decoder
 from migration.errors import ExitCode, MigrationError
 from migration.model import Column, Kind, Table, owned_by, shared
 from migration.postgres import connecting
@@ -777,7 +777,7 @@ def test_texts_that_pair_are_equal_where_the_values_are(kind: str, target: str) 
     )
     ((of_value,), (of_cell,)) = pairing_texts.forms([pair], ())
     compared = equality.Cells(mapping.TableMapping("t", "t", (pair,), ()), [pair.source])
-    decode = conversion.record_decoder([pair.source])
+    decode = record_decoder([pair.source])
     for value in RECORDED[kind]:
         text = value if isinstance(value, bytes) else json.dumps(value).encode("utf-8")
         record = decode(b'{"v":%s}' % text)

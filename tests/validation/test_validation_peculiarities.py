@@ -294,6 +294,7 @@ def test_damaged_structure_is_reported(settings: Settings, sql: str) -> None:
 
 def test_deep_json_is_compared(database: Database, place: Place) -> None:
     deep = "(repeat('[', 3000) || repeat(']', 3000))::json"
+    database.execute("UPDATE user_preferences SET aspect_orbs = %s::jsonb" % deep)
     settings = with_odd_values(database, place, "json", "TEXT", deep)
     assert validate(settings).passed
     assert validate(dataclasses.replace(settings, against="source")).passed
