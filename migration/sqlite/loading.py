@@ -249,11 +249,17 @@ def _load(
                     raise building.too_large("%s %s" % (loader.mapped.table, name), row, error) from error
                 raise failed(
                     "%s %s is rejected by SQLite: %s" % (loader.mapped.table, name, error),
-                    "correct the row in PostgreSQL and export again, or the constraint in the schema file",
+                    "correct the row in PostgreSQL and export again, or the constraint in the schema file"
+                    + _of_cuts(loader.mapped.table, export.manifest),
                 ) from error
         loaded += len(records)
         advance(len(records))
     return loaded
+
+
+def _of_cuts(table: str, manifest: Manifest) -> str:
+    cut = [name for name in manifest.cut if name.startswith(table + " (")]
+    return "; or do not cut %s, but skip the row or bring the other" % " or ".join(cut) if cut else ""
 
 
 def _require_count(file: str, rows: int, expected: int) -> None:

@@ -217,6 +217,24 @@ def test_reference_that_may_not_be_null_cannot_be_cut(
     assert error.message.startswith("notes (author) → authors cannot be cut")
 
 
+def test_cut_that_sqlite_does_not_take_leaves_the_old_database(empty: Database, place: Place) -> None:
+    settings = settings_of_case(empty, place, leaving())
+    migrate(settings)
+    old = place.app.read_bytes()
+    schema = settings.schema_path.read_text()
+    rule = '"author" CONSTRAINT signed CHECK (author IS NOT NULL OR id NOT IN (4, 8))'  # 4 is cut, 8 too
+    settings.schema_path.write_text(schema.replace('"author"', rule))
+    with pytest.raises(MigrationError, match="notes 4 is rejected by SQLite: .* signed") as caught:
+        import_(settings)
+    assert caught.value.exit_code == ExitCode.TARGET
+    assert "or notes (author) → authors, but skip the row or bring the other" in str(caught.value.hint)
+    assert place.app.read_bytes() == old
+    settings.schema_path.write_text(schema.replace('"author"', '"author" NOT NULL'))
+    error = pytest.raises(MigrationError, export, settings).value
+    assert error.exit_code == ExitCode.USAGE
+    assert error.message.startswith("notes (author) → authors cannot be cut")
+
+
 def test_rows_of_every_other_user_are_not_brought(empty: Database, place: Place) -> None:
     """A row that is everybody's names each person: with it, each export would hold them all."""
     empty.execute(
