@@ -5,6 +5,7 @@
     python migrate_all_users.py --output-dir migrated --resume               what is not yet done and validated
     python migrate_all_users.py --output-dir migrated --users-from FILE      these users alone
     python migrate_all_users.py --output-dir migrated --scheduler tcp://…    on the workers of a cluster
+    python migrate_all_users.py --verify migrated                            every file, years later, without PostgreSQL
 
 All users are read at one instant. One user's failure does not stop the others; the run then lists it and exits with 1.
 """
@@ -24,7 +25,7 @@ from typing import Optional, Sequence
 from migration import files, lock
 from migration.cli import configuration, options, running
 from migration.errors import TargetError
-from migration.fleet import cluster, ledger, local_workers, results, summary
+from migration.fleet import cluster, ledger, local_workers, results, summary, verification
 from migration.fleet.coordinator import RunOptions, migrate_all
 from migration.settings import Settings
 
@@ -36,10 +37,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     options.add_orphans(parser)
     options.add_strict(parser)
     parser.groups[options.TARGET].add_argument(
-        "--output-dir",
+        "--output-dir", metavar="DIR", help="a folder for each user, the ledger and the summary (required)"
+    )
+    parser.groups[options.VALIDATION].add_argument(
+        "--verify",
         metavar="DIR",
-        required=True,
-        help="a folder for each user, the ledger and the summary",
+        help="migrate nothing: compare the files of a finished output with its ledger, without PostgreSQL",
     )
     who = parser.groups[options.WHO]
     chosen = who.add_mutually_exclusive_group()
@@ -62,7 +65,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         "--worker-memory",
         metavar="SIZE",
         type=_memory,
-        default="1GB",
+        default=10**9,
         help="limit of each local worker (default: 1GB)",
     )
     workers.add_argument(
@@ -88,6 +91,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         "--resume", action="store_true", help="migrate only who is not yet done and validated in this folder"
     )
     arguments = parser.parse_args(argv)
+    if arguments.verify is not None:
+        for name, value in vars(arguments).items():
+            if name not in ("verify", "log_file", "verbose", "quiet") and value != parser.get_default(name):
+                parser.error("--verify starts no run: leave --%s away" % name.replace("_", "-"))
+        return running.run(_verify, arguments)
+    if arguments.output_dir is None:
+        parser.error("the following arguments are required: --output-dir")
     if arguments.max_connections < 2:
         parser.error("--max-connections is at least 2: the coordinator's, and a worker's")
     return running.run(lambda args: _main(args, configuration.settings(args)), arguments)
@@ -98,6 +108,10 @@ def _memory(text: str) -> int:
         return local_workers.bytes_of(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    return verification.verify(configuration.expanded(arguments.verify).absolute())
 
 
 def _main(arguments: argparse.Namespace, settings: Settings) -> int:

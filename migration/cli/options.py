@@ -14,10 +14,10 @@ from migration.printing import LINES, say
 EXIT_CODES = """\
 exit codes:
   0    done
-  1    the validation found differences, or some of many users failed
+  1    the validation or --verify found differences, or some of many users failed
   2    usage or configuration
   3    PostgreSQL: unreachable, refused, user not found, data it cannot represent
-  4    export bundle: missing, damaged, of another user, in use; it or the report cannot be written
+  4    export bundle or ledger: missing, damaged, of another user, in use; it or the report cannot be written
   5    SQLite database, its backup or the output folder: in use, not writable, disk full, constraint; the old database is untouched
   70   a bug in the program, or the machine lacks memory, threads, open files or a package
   130  interrupted

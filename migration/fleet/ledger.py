@@ -56,6 +56,7 @@ CREATE TABLE IF NOT EXISTS users (
     error TEXT,
     database_sha256 TEXT,         -- of app.db as it was made; NULL: never, or by a version that did not note it
     bundle_sha256 TEXT,           -- of the list of the bundle's files with their own
+    reports_sha256 TEXT,          -- of that of the validation's reports
     left_out INTEGER,             -- rows, by --orphans skip or config.py
     warnings INTEGER,             -- of the validation
     cut INTEGER,                  -- references that left the export; NULL where none was cut
@@ -69,6 +70,7 @@ ADDED = {
     "users": (
         "database_sha256 TEXT",
         "bundle_sha256 TEXT",
+        "reports_sha256 TEXT",
         "left_out INTEGER",
         "warnings INTEGER",
         "cut INTEGER",
@@ -97,6 +99,7 @@ class Outcome(NamedTuple):
     snapshot: Optional[str] = None
     database_sha256: Optional[str] = None
     bundle_sha256: Optional[str] = None
+    reports_sha256: Optional[str] = None
     left_out: Optional[int] = None
     warnings: Optional[int] = None
     cut: Optional[int] = None
@@ -281,6 +284,15 @@ class Ledger:
             )
         ]
 
+    def last_run_ended(self) -> bool:
+        rows = self._read("SELECT ended FROM runs ORDER BY run DESC LIMIT 1")
+        return bool(rows) and rows[0][0] is not None
+
+    def owner_of(self, database_sha256: str) -> Optional[str]:
+        """A user whose database has this digest."""
+        rows = self._read("SELECT user_id FROM users WHERE database_sha256 = ? LIMIT 1", (database_sha256,))
+        return str(rows[0][0]) if rows else None
+
     def migrated(self, run: int) -> Migrated:
         """Users, rows and bytes that this run has done."""
         return self._sum("wanted = ? AND run = ? AND state = 'done'", (run, run))
@@ -310,7 +322,9 @@ class Ledger:
 
 
 # Columns that identify the files of a user
-_OF_FILES = ("run", "snapshot", "database_sha256", "bundle_sha256", "left_out", "warnings", "cut", "brought")
+_OF_FILES = (
+    "run", "snapshot", "database_sha256", "bundle_sha256", "reports_sha256", "left_out", "warnings", "cut", "brought",
+)  # fmt: skip
 
 
 def _before(row: Mapping[str, Any]) -> Before:
@@ -322,8 +336,8 @@ def _before(row: Mapping[str, Any]) -> Before:
 
 def made_of(user: Mapping[str, Any]) -> Optional[Made]:
     """The digests of a user's files; None if an earlier version did not record them."""
-    digests = user["database_sha256"], user["bundle_sha256"]
-    return None if None in digests else Made(*digests)
+    database, bundle = user.get("database_sha256"), user.get("bundle_sha256")
+    return None if database is None or bundle is None else Made(database, bundle, user.get("reports_sha256"))
 
 
 @contextlib.contextmanager

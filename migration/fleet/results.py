@@ -12,7 +12,7 @@ from typing import Iterator, Mapping, NamedTuple, Optional
 
 from migration.bundle.manifest import MANIFEST, REPORTS
 from migration.errors import MigrationError, TargetError
-from migration.files import hash_into, make_folder, sync_folder
+from migration.files import hash_into, make_folder, open_regular, sync_folder
 from migration.sqlite import old_files
 from migration.sqlite.errors import errors as sqlite_errors
 from migration.sqlite.errors import in_use
@@ -29,10 +29,11 @@ _ASIDE = "app_%Y%m%d_%H%M%S.db"  # local time
 
 
 class Made(NamedTuple):
-    """SHA256 of the database, and of the list of SHA256s of the bundle's files."""
+    """SHA256 of the database, and of the lists of SHA256s of the bundle's files and of the validation's reports."""
 
     database: str
     bundle: str
+    reports: Optional[str] = None  # an earlier version did not note it
 
 
 def folder_of(output: Path, user_id: str) -> Path:
@@ -97,8 +98,10 @@ def require_no_link(path: Path) -> None:
 
 def made(folder: Path, checksums: Mapping[str, str], database: Optional[str]) -> Made:
     """Digests of files just made. ``checksums``: the manifest's; ``database``: the SHA256 of the database, if known."""
-    files = {**checksums, MANIFEST: _sha256(folder / BUNDLE / MANIFEST)}
-    return Made(database or _sha256(folder / DATABASE), _of_all(files))
+    bundle = folder / BUNDLE
+    files = {**checksums, MANIFEST: sha256_of(bundle / MANIFEST)}
+    reports = {name: sha256_of(bundle / name) for name in REPORTS}
+    return Made(database or sha256_of(folder / DATABASE), of_all(files), of_all(reports))
 
 
 def difference(folder: Path, was: Made) -> Optional[str]:
@@ -116,10 +119,10 @@ def difference(folder: Path, was: Made) -> Optional[str]:
         return "the validation report is missing"
     names = {path.name for path in bundle.glob("*.json")} - set(REPORTS)
     try:
-        files = {name: _sha256(bundle / name) for name in names if not (bundle / name).is_symlink()}
+        files = {name: sha256_of(bundle / name) for name in names if not (bundle / name).is_symlink()}
     except OSError:
         return "the bundle cannot be read"
-    return None if _of_all(files) == was.bundle else "the bundle was changed or is incomplete"
+    return None if of_all(files) == was.bundle else "the bundle was changed or is incomplete"
 
 
 def is_as_made(database: Path, sha256: str) -> bool:
@@ -129,7 +132,7 @@ def is_as_made(database: Path, sha256: str) -> bool:
         if beside.is_symlink() or (beside.is_file() and beside.stat().st_size):
             return False
     try:
-        return _sha256(database) == sha256
+        return sha256_of(database) == sha256
     except OSError:
         return False
 
@@ -171,13 +174,15 @@ def _free_name(folder: Path) -> Path:
     return folder / when.strftime(_ASIDE)
 
 
-def _of_all(files: Mapping[str, str]) -> str:
+def of_all(files: Mapping[str, str]) -> str:
+    """The digest of a list of files: SHA256 by name."""
     listed = "".join("%s %s\n" % (files[name].lower(), name) for name in sorted(files))
     return hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The digest of a plain file. Raises OSError, for a symbolic link too."""
     digest = hashlib.sha256()
-    with open(str(path), "rb", buffering=0) as file:
+    with open_regular(path) as file:
         hash_into(digest, file)
     return digest.hexdigest()

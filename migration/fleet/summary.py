@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Dict, Iterator, List
 
 from migration import files
 from migration.cli import terminal
-from migration.fleet import ledger, results
+from migration.fleet import ledger, results, sealed
 from migration.fleet.ledger import Ledger
 from migration.printing import printable_json
 from migration.templates import template
@@ -25,13 +25,20 @@ LISTED = 50  # failed users on the terminal; all are in the summary
 
 
 def write(book: Ledger, output: Path) -> List[Path]:
-    """Write both files to ``output``, or neither if that fails. The caller holds the folder's lock. Raises TargetError."""
+    """Write both files to ``output``, or neither if that fails, when the ledger is complete.
+
+    The caller holds the folder's lock. Raises TargetError.
+    """
     about = _about(book)
     with results.errors(output / SUMMARY):
         with files.staged(output) as staging:
             for name, fill in ((PAGE, _fill_page), (SUMMARY, _fill_json)):
                 with files.create_private(staging / name) as file:
                     fill(file, about, book)
+                    if name == SUMMARY:
+                        file.flush()
+                        others = {ledger.NAME: output / ledger.NAME, PAGE: staging / PAGE}
+                        file.write(sealed.seal(staging / SUMMARY, others))
                     files.sync(file)
         files.move_in(output, last=(SUMMARY,))
     return [output / SUMMARY, output / PAGE]
@@ -61,14 +68,14 @@ def _users(book: Ledger, **of: Any) -> Iterator[Dict[str, Any]]:
 
 
 def _fill_json(file: BinaryIO, about: Dict[str, Any], book: Ledger) -> None:
-    """One user a line."""
+    """One user a line; all but the end."""
     head = printable_json(json.dumps(about, indent=2, ensure_ascii=False))
     file.write(head[: -len("\n}")].encode("utf-8") + b',\n  "users": [')
     separator = "\n    "
     for user in _users(book):
         file.write((separator + printable_json(json.dumps(user, ensure_ascii=False))).encode("utf-8"))
         separator = ",\n    "
-    file.write(b"\n  ]\n}\n")
+    file.write(b"\n  ]")
 
 
 def _fill_page(file: BinaryIO, about: Dict[str, Any], book: Ledger) -> None:

@@ -205,6 +205,7 @@ def phases(settings: Settings, user_id: str, db: Snapshot, database: Optional[st
         snapshot=manifest.snapshot,
         database_sha256=made.database,
         bundle_sha256=made.bundle,
+        reports_sha256=made.reports,
         left_out=sum(manifest.orphans_skipped.values()),
         warnings=len(report.warnings),
         cut=sum(manifest.cut.values()) or None,
