@@ -45,12 +45,13 @@ def discover(settings: Settings, arguments: argparse.Namespace) -> Classes:
         with connecting.opened(settings) as db:
             db.schema, root_name = schema_of_root(db, arguments.root)
             source = read_source(db)
-            root = find_root(source, root_name, arguments.named_by)
-            source = leave_out(source, root, arguments.exclude)
-            classes = classify(source, root, find_references(source, root.name))
-            mine: Optional[Mapping[str, int]] = None
-            if arguments.user is not None:
-                mine = rows_of_one(source, classes, settings, arguments.user)
+            with terminal.progress("whose rows they are", len(source.tables), "tables") as advance:
+                root = find_root(source, root_name, arguments.named_by)
+                source = leave_out(source, root, arguments.exclude)
+                classes = classify(source, root, find_references(source, root.name), advance)
+                mine: Optional[Mapping[str, int]] = None
+                if arguments.user is not None:
+                    mine = rows_of_one(source, classes, settings, arguments.user)
             texts = written.texts(source, classes, settings, arguments.references)
         written.write(folder, texts)
     _show(classes, source, arguments, mine)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set
 
 from migration.discovery.belonging import Belonging, Leaving, Ways
 from migration.discovery.classed import Classed, Classes, Departure, Group
@@ -30,9 +30,14 @@ from migration.postgres.catalog import usual
 from migration.printing import counted
 
 
-def classify(source: Source, root: Root, references: References) -> Classes:
-    """Class every table. Raises MigrationError: exit 2 for a root that owns nothing, 3 where a table may not be read."""
-    return _Classifier(source, root, references).classes()
+def classify(
+    source: Source, root: Root, references: References, advance: Callable[[int], None] = lambda tables: None
+) -> Classes:
+    """Class every table. Raises MigrationError: exit 2 for a root that owns nothing, 3 where a table may not be read.
+
+    ``advance`` is called with the number of tables looked at since its last call.
+    """
+    return _Classifier(source, root, references).classes(advance)
 
 
 _BY_VALUES = "by its values"
@@ -59,7 +64,7 @@ class _Classifier:
                     key = plain_key(table, held.column, self.root.name, self.root.key)
                     yield Guess(key, _BY_VALUES, held.values, 0)
 
-    def classes(self) -> Classes:
+    def classes(self, advance: Callable[[int], None]) -> Classes:
         if len(self.levels) == 1:
             raise UsageError(
                 "no table refers to %s: it owns nothing" % self.root.name,
@@ -74,12 +79,14 @@ class _Classifier:
             assumed = owned[name].assumed
             assert assumed is not None
             self.belonging.decide(name, assumed)
+            advance(1)
         departures: List[Departure] = []
         for name in list(owned):
             owned[name] = self._with_departures(owned[name], departures)
         for name in list(owned):
             owned[name] = self._with_nobodys(owned[name], departures)
         others = list(self._counted(list(self._others(set(owned)))))
+        advance(len(others) + 1)  # and the root
         migrated = {
             *owned,
             *(table.name for table in others if table.group in (Group.REFERENCED, Group.OPEN)),

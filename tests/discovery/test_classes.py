@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 
@@ -34,7 +34,10 @@ def opened(database: Database, place: Place, root: str) -> Iterator[Tuple[Source
         db.schema, name = schema_of_root(db, root)
         source = read_source(db)
         found = find_root(source, name, None)
-        yield source, classify(source, found, find_references(source, found.name))
+        looked_at: List[int] = []
+        classes = classify(source, found, find_references(source, found.name), looked_at.append)
+        assert sum(looked_at) == len(source.tables)  # where a terminal's progress bar ends
+        yield source, classes
 
 
 def classes_of(database: Database, place: Place, root: str = "people") -> Dict[str, Any]:
