@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import sqlite3
 from pathlib import Path
@@ -70,11 +71,16 @@ def read_index(index: Path) -> Index:
 
 
 def require(path: Path) -> None:
-    """Raises BundleError if there is no ledger."""
-    if path.is_symlink() or not path.is_file():
+    """Raises BundleError if there is no ledger, or none that can be read."""
+    try:
+        open_regular(path).close()
+    except FileNotFoundError:
+        raise BundleError("no ledger: %s does not exist" % path, "name the --output-dir of a run") from None
+    except OSError as error:
         raise BundleError(
-            "no ledger: %s does not exist, or is no file" % path, "name the --output-dir of a run"
-        )
+            "the ledger %s cannot be read: %s" % (path, error.strerror or error),
+            "check its permissions, and those of its folder; symbolic links are not followed",
+        ) from error
 
 
 def changed(path: Path, index: Path) -> BundleError:
@@ -91,7 +97,7 @@ def opened(path: Path) -> Iterator[Ledger]:
     """Open a ledger to read it. No file is changed or made. Raises BundleError if it is damaged."""
     for end in results.COMPANIONS:
         beside = path.with_name(path.name + end)
-        if beside.exists() and beside.stat().st_size:
+        if os.path.exists(str(beside)) and os.path.getsize(str(beside)):
             raise BundleError(
                 "%s is beside the ledger: a run was killed while it wrote, or another program has the ledger open"
                 % beside,

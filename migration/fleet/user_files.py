@@ -18,6 +18,7 @@ from migration.sqlite.integrity import foreign_key_violations, integrity_problem
 
 LOCK = ".lock"  # a process that was killed leaves it, and on Windows every one does
 LISTED = 3  # of SQLite's findings in one database
+EXTRA = "is no file of the run"
 CHANGED = "is not the file that the run made: its SHA256 differs"
 NOT_NOTED = "database, manifest and reports, of which an earlier version of the suite noted no SHA256"
 NO_REPORTS_NOTED = "the validation's reports, of which an earlier version of the suite noted no SHA256"
@@ -54,7 +55,7 @@ def checked(output: Path, user: Mapping[str, Any]) -> Checked:
         failed = "failed (exit code %s)" % user["exit_code"]
         words = failed if user["state"] == "failed" else "is still to be migrated"
         differences = [Difference("", "was not checked: the user " + words)]
-    elif folder.is_symlink() or not folder.is_dir():
+    elif os.path.islink(str(folder)) or not os.path.isdir(str(folder)):
         differences = [Difference("", "is missing")]
     else:
         differences = list(_differences(look, user["user_id"], ledger.made_of(user)))
@@ -80,8 +81,7 @@ class Look:
         except FileNotFoundError:
             return Difference(file, "is missing")
         except OSError as error:
-            what = "is a symbolic link" if path.is_symlink() else error.strerror or str(error)
-            return Difference(file, what)
+            return Difference(file, "is a symbolic link" if os.path.islink(str(path)) else _unreadable(error))
 
     def others(self, inside: str, known: Set[str]) -> Iterator[Difference]:
         """What is in the folder ``inside`` and not known."""
@@ -89,20 +89,24 @@ class Look:
             with os.scandir(str(self.folder / inside)) as entries:
                 names = sorted({entry.name for entry in entries} - known)
         except OSError as error:
-            yield Difference(inside, error.strerror or str(error))
+            yield Difference(inside, _unreadable(error))
             return
         for name in names:
             yield Difference(
                 os.path.join(inside, name),
                 "lies beside the database: a program has it open, or was killed; its last changes may be in here"
                 if name in {DATABASE + end for end in COMPANIONS}
-                else "is no file of the run",
+                else EXTRA,
             )
+
+
+def _unreadable(error: OSError) -> str:
+    return "cannot be read: %s" % (error.strerror or error)
 
 
 def _differences(look: Look, user_id: str, made: Optional[Made]) -> Iterator[Difference]:
     yield from look.others("", {DATABASE, BUNDLE, BACKUPS})
-    if (look.folder / BACKUPS).exists():
+    if os.path.lexists(str(look.folder / BACKUPS)):
         look.unproved.append(KEPT)
     if made is None:
         look.unproved.append(NOT_NOTED)
@@ -130,7 +134,7 @@ def _of_sqlite(path: Path) -> Iterator[Difference]:
 
 
 def _of_bundle(look: Look, user_id: str, made: Optional[Made]) -> Iterator[Difference]:
-    if (look.folder / BUNDLE).is_symlink():
+    if os.path.islink(str(look.folder / BUNDLE)):
         yield Difference(BUNDLE, "is a symbolic link")
         return
     found = look.digest(os.path.join(BUNDLE, MANIFEST))

@@ -17,7 +17,9 @@ from migration.bundle.manifest import read_manifest
 from migration.cli import terminal
 from migration.cli.log import log
 from migration.errors import ExitCode, MigrationError, TargetError
+from migration.files import COMPLETE, STAGING
 from migration.fleet import ledger, results, sealed, summary, user_files
+from migration.fleet.coordinator import COMMON
 from migration.fleet.ledger import Ledger
 from migration.fleet.results import BUNDLE
 from migration.fleet.user_files import Checked, Difference, Look
@@ -145,6 +147,7 @@ def _users(output: Path, book: Ledger, folders: sqlite3.Connection) -> Iterator[
                     log.info("%d of %d users, %.1f a second", done, total, done / (now - began))
 
 
+_UNENDED = {COMMON, STAGING, COMPLETE}
 _OURS = {ledger.NAME, summary.SUMMARY, summary.PAGE, user_files.LOCK}
 
 
@@ -157,7 +160,7 @@ def _others(output: Path, folders: sqlite3.Connection) -> Iterator[Checked]:
             )
             if entry.name in _OURS or known.fetchone() is not None:
                 continue
-            what = "is no file of the run"
+            what = "was left by a run that was killed" if entry.name in _UNENDED else user_files.EXTRA
             with contextlib.suppress(MigrationError):
                 manifest = read_manifest(output / entry.name / BUNDLE)
                 what = "is no user's folder; its bundle is of user %s" % manifest.user_id
@@ -184,10 +187,9 @@ def _show(output: Path, totals: _Totals, seconds: float) -> None:
         seconds,
     )
     if totals.differences:
-        end = "DIFFERENT: %s, of %s" % (
-            several(totals.differences, "difference"),
-            several(totals.different, "user"),
-        )
+        end = "DIFFERENT: " + several(totals.differences, "difference")
+        if totals.different:
+            end += ", of " + several(totals.different, "user")
     else:
         end = "INTACT" if not totals.unproved else "INTACT, so far as it could be checked"
     lines.append("%s: %s (%s)" % (output, end, read))

@@ -19,6 +19,7 @@ from migration import lock
 from migration.errors import TargetError
 from migration.fleet import ledger, summary
 from support.fleet import Everybody
+from support.mounts import Mount
 from support.places import ANNA, BRUNO, SUITE, contents
 
 
@@ -88,6 +89,16 @@ def test_intact_output_is_read_whole_and_left_as_it_is(everybody: Everybody) -> 
     assert contents(output) == before
 
 
+def test_output_on_read_only_media(
+    everybody: Everybody, tmp_path: Path, mount: Mount, verify: Callable[..., Verified]
+) -> None:
+    mount(tmp_path / "media", size=64 << 20)
+    shutil.copytree(str(everybody.output.folder), str(tmp_path / "media" / "output"))
+    mount(tmp_path / "media", read_only=True)
+    found = verify(tmp_path / "media" / "output")
+    assert (found.code, found.err) == (0, "")
+
+
 def test_each_file_is_named_if_a_byte_of_it_changes_or_it_is_gone(
     done: Done, verify: Callable[..., Verified]
 ) -> None:
@@ -153,6 +164,7 @@ DAMAGES: list[tuple[str, Callable[[Done], object], list[str]]] = [
     ("extra", lambda done: (done.of(done.anna) / "notes.txt").touch(), ["user {anna}: notes.txt " + EXTRA]),
     ("extra in bundle", lambda done: (done.of(done.anna) / "bundle" / "more.json").touch(), ["user {anna}: bundle/more.json " + EXTRA]),
     ("extra folder", lambda done: (done.output / "more").mkdir(), ["more " + EXTRA]),
+    ("left over", lambda done: (done.output / ".shared").mkdir(), [".shared was left by a run that was killed"]),
     ("link", lambda done: (done.output / "more").symlink_to("/"), ["more " + EXTRA]),
     ("reference that leads nowhere", dangle, [
         "user {anna}: app.db " + CHANGED, "user {anna}: app.db foreign_key_check: session_notes first: client_id leads to no row of clients"]),
