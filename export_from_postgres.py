@@ -22,6 +22,7 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 from migration.bundle.manifest import Manifest
 from migration.bundle.writing import Writer, new_bundle
 from migration.cli import configuration, options, running, terminal
+from migration.cli.summary import summary_of_phases
 from migration.errors import ExitCode, SourceError
 from migration.model import Table, Way, reference_name
 from migration.postgres import connecting, parameters
@@ -246,20 +247,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def _main(settings: Settings) -> int:
     exported = export(settings)
-    manifest = exported.manifest
-    terminal.summary(
-        "Exported to %s" % settings.data_dir,
-        ("table", "rows", "bytes", "seconds"),
-        [
-            (
-                table.name,
-                manifest.row_counts[table.name],
-                manifest.sizes[table.file],
-                exported.seconds[table.name],
-            )
-            for table in settings.whole_tables
-        ],
-    )
+    title = "Exported to %s" % settings.data_dir
+    summary_of_phases(title, settings, exported.manifest, {"seconds": exported.seconds})
     return ExitCode.DONE
 
 

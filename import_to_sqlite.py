@@ -24,6 +24,7 @@ from migration.bundle.changes import read_changes
 from migration.bundle.manifest import Manifest, files_of
 from migration.bundle.reading import Reader, open_bundle
 from migration.cli import configuration, options, running, terminal
+from migration.cli.summary import summary_of_phases
 from migration.errors import ExitCode, MigrationError
 from migration.files import sync_path
 from migration.model import Column
@@ -41,14 +42,13 @@ log = logging.getLogger("migration.import")
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import wrote: the bundle's manifest, rows and seconds of each table, and the backup it made.
+    """What an import wrote: the bundle's manifest, the seconds of each table, and the backup it made.
 
     ``stamp`` identifies the file whose integrity the import has checked. ``equal``: set if it has compared the file
     with the bundle too, and nothing differed.
     """
 
     manifest: Manifest
-    rows: Mapping[str, int]
     seconds: Mapping[str, float]
     backup: Optional[Path]
     stamp: Optional[publishing.Stamp]
@@ -91,9 +91,8 @@ def import_(settings: Settings, validated: bool = False, digested: bool = True) 
         log.info("old database backed up to %s", backup)
         backups.prune(settings.backups, settings.keep_backups, settings.sqlite_path, backup)
     log.info("database of user %s published as %s", export.manifest.user_id, settings.sqlite_path)
-    rows = {table: done.rows for table, done in filled.items()}
     seconds = {table: done.seconds for table, done in filled.items()}
-    return Imported(export.manifest, rows, seconds, backup, stamp, equal)
+    return Imported(export.manifest, seconds, backup, stamp, equal)
 
 
 def _load(
@@ -170,19 +169,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def _main(settings: Settings) -> int:
     imported = import_(settings)
-    terminal.summary(
-        "Imported to %s" % settings.sqlite_path,
-        ("table", "rows", "bytes", "seconds"),
-        [
-            (
-                table.name,
-                imported.rows[table.name],
-                imported.manifest.sizes.get(table.file),
-                imported.seconds[table.name],
-            )
-            for table in settings.whole_tables
-        ],
-    )
+    title = "Imported to %s" % settings.sqlite_path
+    summary_of_phases(title, settings, imported.manifest, {"seconds": imported.seconds})
     return ExitCode.DONE
 
 

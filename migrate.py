@@ -22,20 +22,11 @@ import contextlib
 import dataclasses
 import enum
 import sys
-from typing import (
-    TYPE_CHECKING,
-    Collection,
-    ContextManager,
-    Dict,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-    Sequence,
-)
+from typing import TYPE_CHECKING, Collection, ContextManager, Iterator, NamedTuple, Optional, Sequence
 
-from migration.cli import configuration, options, packages, running, terminal
+from migration.cli import configuration, options, packages, running
 from migration.cli.log import log
+from migration.cli.summary import summary_of_phases
 from migration.errors import ExitCode
 from migration.settings import Settings
 
@@ -200,23 +191,15 @@ def _summarize(exported: Optional[Exported], imported: Optional[Imported], setti
     done = exported or imported
     assert done is not None
     manifest = done.manifest
-    phases: Dict[str, Dict[str, float]] = {}
-    if exported is not None:
-        phases["export seconds"] = dict(exported.seconds)
-    if imported is not None:
-        phases["import seconds"] = dict(imported.seconds)
-    rows: List[List[object]] = [
-        [table.name, manifest.row_counts[table.name], manifest.sizes.get(table.file)]
-        + [seconds[table.name] for seconds in phases.values()]
-        for table in settings.whole_tables
-    ]
+    phases = {"export seconds": exported, "import seconds": imported}
     if not settings.json:  # stdout holds only the report
         title = (
             "Exported to %s" % settings.data_dir
             if imported is None
             else "%s to %s" % ("Imported" if exported is None else "Migrated", settings.sqlite_path)
         )
-        terminal.summary(title, ["table", "rows", "bytes", *phases], rows)
+        seconds = {what: phase.seconds for what, phase in phases.items() if phase is not None}
+        summary_of_phases(title, settings, manifest, seconds)
     for name, left_out in manifest.orphans_skipped.items():
         log.warning(
             "left out of %s by %s: %d rows that refer to rows of others", name, manifest.skipped_by, left_out

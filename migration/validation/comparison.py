@@ -17,7 +17,7 @@ from migration.postgres.digests import Digest, Digester
 from migration.sql import quote
 from migration.sqlite import connecting, mapping
 from migration.sqlite.mapping import TableMapping
-from migration.validation import isolation, pairing, showing, walking
+from migration.validation import isolation, keys, pairing, showing, walking
 from migration.validation.checks import Compared, Evidence, Looked, since
 from migration.validation.inputs import Context
 from migration.validation.ordered import OrderedComparison
@@ -249,6 +249,7 @@ def _comparison(
     key, columns = context.key(table, mapped, context.compared), context.compared[table.name]
     decode = record_decoder(columns)
     describe = showing.shortened if context.settings.show_values else context.fingerprint
+    subject = keys.Subject(context.database, table, mapped, key, columns, decode, describe)
     if not mapped.copied:
         yield _Uncompared(decode), decode
     elif ordered:
@@ -256,26 +257,10 @@ def _comparison(
         expression = None
         if not table.ownership.or_shared:
             expression = rendered(mapped, columns, table.owner, context.user_id)
-        comparison = OrderedComparison(
-            context.database, mapped, key.columns, columns, decode, expression, describe, table.json_types
-        )
-        yield comparison, decode
+        yield OrderedComparison(subject, expression), decode
     else:
         with pairing.sorting() as sorter:
-            yield (
-                pairing.SortedComparison(
-                    context.database,
-                    mapped,
-                    key,
-                    columns,
-                    decode,
-                    sorter,
-                    context.fingerprint,
-                    describe,
-                    table.json_types,
-                ),
-                decode,
-            )
+            yield pairing.SortedComparison(subject, sorter, context.fingerprint), decode
 
 
 @contextlib.contextmanager

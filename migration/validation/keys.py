@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import operator
+import sqlite3
 from typing import Any, Callable, Collection, List, NamedTuple, Sequence, Tuple
 
 import msgspec
 
 from migration.conversion import STRUCTURED, affinity
-from migration.model import Kind
+from migration.model import Column, Kind, Table
 from migration.printing import brief
 from migration.sqlite.mapping import Copied, TableMapping
 from migration.sqlite.schema import TargetColumn
-from migration.validation.walking import Row, Unordered
+from migration.validation.walking import Describe, Row, Unordered
 
 
 class Key(NamedTuple):
@@ -25,6 +26,21 @@ class Key(NamedTuple):
     columns: Tuple[str, ...] = ()
     ordered: bool = False
     unique: bool = False
+
+
+class Subject(NamedTuple):
+    """What is compared: the rows of a table of SQLite with records that have these columns.
+
+    ``decode``: decodes one record's text (``decoding.record_decoder``); ``describe``: shows a value in messages.
+    """
+
+    database: sqlite3.Connection
+    table: Table
+    mapped: TableMapping
+    key: Key
+    columns: Sequence[Column]
+    decode: Callable[[bytes], Any]
+    describe: Describe
 
 
 NOWHERE = object()  # before the first key, or after the last

@@ -3,60 +3,37 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any, Callable, Collection, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from migration.bundle.records import MANY_BYTES, Block
 from migration.conversion import STRUCTURED
-from migration.model import Column
 from migration.sql import quote
-from migration.sqlite.mapping import TableMapping
 from migration.validation.equality import Cells
-from migration.validation.keys import NOWHERE, KeyReader, bindable, is_before, key_reader, lacks_part
-from migration.validation.walking import (
-    EXTRA,
-    MISSING,
-    ComparedBlock,
-    Describe,
-    Difference,
-    Row,
-    Unordered,
-    select,
-)
+from migration.validation.keys import NOWHERE, KeyReader, Subject, bindable, is_before, key_reader, lacks_part
+from migration.validation.walking import EXTRA, MISSING, ComparedBlock, Difference, Row, Unordered, select
 
 
 class OrderedComparison:
     """Compares the records of a table with its rows, block by block in key order, at flat memory.
 
-    ``key``: the source columns of SQLite's primary key; ``decode``: decodes one record's text
-    (``decoding.record_decoder``); ``row_as_record``: the SQL that ``rendering`` gives, None where it gives none;
-    ``json_columns``: those that config declares. The methods raise Unordered if records or rows do not come in key
-    order: ``pairing.SortedComparison`` takes them in any.
+    The key is SQLite's primary key. ``row_as_record``: the SQL that ``rendering`` gives, None where it gives none.
+    The methods raise Unordered if records or rows do not come in key order: ``pairing.SortedComparison`` takes them in any.
     """
 
-    def __init__(
-        self,
-        database: sqlite3.Connection,
-        mapped: TableMapping,
-        key: Sequence[str],
-        columns: Sequence[Column],
-        decode: Callable[[bytes], Any],
-        row_as_record: Optional[str],
-        describe: Describe,
-        json_columns: Collection[str] = (),
-    ) -> None:
+    def __init__(self, subject: Subject, row_as_record: Optional[str]) -> None:
         self.cells = 0  # compared so far
-        self._database = database
-        self._table = mapped.target
-        self._cells = Cells(mapped, columns, json_columns)
-        self._key = key_reader(key, self._cells.pairs)
-        self._decode = decode
-        self._describe = describe
+        self._database = subject.database
+        self._table = subject.mapped.target
+        self._cells = Cells(subject.mapped, subject.columns, subject.table.json_types)
+        self._key = key_reader(subject.key.columns, self._cells.pairs)
+        self._decode = subject.decode
+        self._describe = subject.describe
         self._after: Any = NOWHERE  # the key up to which rows have been looked at
         self._names = [quote(pair.target.name) + " COLLATE BINARY" for pair in self._key.pairs]
         self._order = " ORDER BY " + ", ".join(self._names)
         self._row_as_record = row_as_record
-        self._least = sum(len(column.name) + len('"":0,') for column in columns)  # bytes of a record
-        self._has_json = any(column.kind in STRUCTURED for column in columns)
+        self._least = sum(len(column.name) + len('"":0,') for column in subject.columns)  # bytes of a record
+        self._has_json = any(column.kind in STRUCTURED for column in subject.columns)
 
     def begin(self) -> None:
         """Raise Unordered if SQLite would have to sort the rows, or if a row has NULL in its key."""

@@ -12,7 +12,7 @@ import itertools
 import marshal
 import operator
 import sqlite3
-from typing import Any, Callable, Collection, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import msgspec
 
@@ -22,7 +22,7 @@ from migration.printing import brief
 from migration.sqlite.mapping import TableMapping
 from migration.validation import equality, json_and_moments, pairing_texts, record_changes, walking
 from migration.validation.equality import Cells
-from migration.validation.keys import Key
+from migration.validation.keys import Key, Subject
 from migration.validation.pairing_texts import Form
 from migration.validation.showing import Fingerprints
 from migration.validation.walking import EXTRA, MISSING, ComparedBlock, Difference, Row, Unordered
@@ -159,31 +159,21 @@ def _shown(value: Any) -> str:
 class SortedComparison:
     """Compares the records of a table with its rows, in any order; same methods as ``ordered.OrderedComparison``."""
 
-    def __init__(
-        self,
-        database: sqlite3.Connection,
-        mapped: TableMapping,
-        key: Key,
-        columns: Sequence[Column],
-        decode: Callable[[bytes], Any],
-        sorter: Sorter,
-        fingerprints: Fingerprints,
-        describe: walking.Describe,
-        json_columns: Collection[str] = (),
-    ) -> None:
+    def __init__(self, subject: Subject, sorter: Sorter, fingerprints: Fingerprints) -> None:
         self.cells = 0
-        self._database = database
-        self._table = mapped.target
-        self._key = key
-        self._decode = decode
+        self._database = subject.database
+        self._table = subject.mapped.target
+        self._key = key = subject.key
+        self._decode = subject.decode
         self._sorter = sorter
-        self._describe = describe
-        self._compared = Cells(mapped, columns, json_columns)
+        self._describe = subject.describe
+        json_columns = subject.table.json_types
+        self._compared = Cells(subject.mapped, subject.columns, json_columns)
         names = [pair.source.name for pair in self._compared.pairs]
         of_records, of_rows = pairing_texts.forms(self._compared.pairs, json_columns)
         self._records, self._rows = _Items(key, names, of_records), _Items(key, names, of_rows)
         self._places = self._records.places
-        self._names = _Names(self._places, fingerprints, describe)
+        self._names = _Names(self._places, fingerprints, subject.describe)
 
     def begin(self) -> None:
         """Any order will do."""
