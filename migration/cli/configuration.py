@@ -42,10 +42,6 @@ class Config:
             "%s has no %s" % (_shown(self.path), ", ".join(missing)), _OLD_FORM if old else _WHAT_IT_HOLDS
         )
 
-    def get(self, name: str, default: Any) -> Any:
-        """What need not stand in a config.py."""
-        return self.names.get(name, default)
-
     def path_of(self, name: str) -> str:
         """A path counts from the folder of its config.py; "" where there is none."""
         given = str(getattr(self, name) or "")
@@ -67,6 +63,10 @@ _DEFAULTS: Mapping[str, Any] = {
     "LOG_FILE": None,
     "LOG_LEVEL": "INFO",
     "DEFAULT_USER_EMAIL": "",
+    "APPLICATION": Settings.application,
+    "UNRELATED_TABLES": None,
+    "REFERENCES": (),
+    "LEAVING": "stop",
 }
 
 
@@ -224,10 +224,9 @@ def settings(arguments: argparse.Namespace, asks_postgres: bool = True) -> Setti
     config = found.config
     postgres, fallback = _postgres(found) if asks_postgres else ({}, None)
     require_tuple("EXCLUDED_TABLES", config.EXCLUDED_TABLES)
-    unrelated = config.get("UNRELATED_TABLES", None)
+    unrelated = config.UNRELATED_TABLES
     require_tuple("UNRELATED_TABLES", unrelated)
-    references, leaving = config.get("REFERENCES", ()), config.get("LEAVING", "stop")
-    require_well_formed(config.TABLES, config.ROOT, references, leaving)
+    require_well_formed(config.TABLES, config.ROOT, config.REFERENCES, config.LEAVING)
     require_distinct(table.name for table in config.TABLES)
     return Settings(
         postgres=postgres,
@@ -242,8 +241,8 @@ def settings(arguments: argparse.Namespace, asks_postgres: bool = True) -> Setti
         application=_application(config),
         root=config.ROOT,
         tables=tuple(config.TABLES),
-        references=tuple(references),
-        leaving=leaving,
+        references=tuple(config.REFERENCES),
+        leaving=config.LEAVING,
         excluded_tables=tuple(config.EXCLUDED_TABLES),
         unrelated_tables=tuple(unrelated or ()),
         every_table=unrelated is not None,
@@ -260,7 +259,7 @@ def settings(arguments: argparse.Namespace, asks_postgres: bool = True) -> Setti
 
 
 def _application(config: Config) -> str:
-    name = config.get("APPLICATION", Settings.application)
+    name = config.APPLICATION
     if not isinstance(name, str) or not re.fullmatch("[A-Za-z0-9_-]{1,63}", name):
         raise UsageError(
             "config.APPLICATION is %r" % (name,),

@@ -144,7 +144,7 @@ class Rows:
         shared = self.db.exported.get(table.name)
         if shared is None:
             with self._hashing(table):
-                return self.db.copy(self.as_json(table), sink, lambda: sink.taken)
+                return self.db.copy(self.as_json(table), sink)
         if table.owner is None:
             sink.take(*shared[:4])
             return shared.rows

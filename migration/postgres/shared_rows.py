@@ -7,7 +7,6 @@ is, the records of an ``or_shared`` table are sorted in between the user's own.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator
@@ -43,7 +42,7 @@ def export_shared(db: Snapshot, settings: Settings, schema: Schema, folder: Path
         )
         with create_private(folder / table.file) as file:
             sink = Sink(file, check_utf8=False, advance=lambda rows: None)
-            db.copy(ordered, sink, functools.partial(getattr, sink, "taken"))
+            db.copy(ordered, sink)
             sink.end()
             sync(file)
         exported[table.name] = SharedRows(
@@ -98,6 +97,10 @@ class _Merged:
         key_type: Any = msgspec.defstruct("Key", [("value", Any)], rename={"value": key})
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(key_type).decode
         self._advance()
+
+    @property
+    def taken(self) -> int:
+        return self._sink.taken
 
     def _advance(self) -> None:
         self._line = next(self._everybodys, b"")

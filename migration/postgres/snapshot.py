@@ -10,7 +10,7 @@ import functools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO, Callable, Generator, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, BinaryIO, Generator, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import psycopg2
 import psycopg2.extensions
@@ -83,20 +83,16 @@ class Snapshot:
     def value(self, sql: str, parameters: Optional[Sequence[object]] = None) -> Any:
         return self.rows(sql, parameters)[0][0]
 
-    def copy(self, query: str, sink: Any, taken: Optional[Callable[[], object]] = None) -> int:
+    def copy(self, query: str, sink: Any) -> int:
         """Write each row of a one-column JSON query to ``sink.write`` as bytes that end in a newline.
 
-        Returns how many rows PostgreSQL says it sent.
-
-        ``taken``: something that changes with each row, where the sink has it for nothing.
+        Returns how many rows PostgreSQL says it sent. ``sink.taken`` changes with each row, if the sink has that: a sign of life.
 
         JSON text holds no control character, so with these two as quote and delimiter nothing in it
         is ever quoted or escaped. The server sends one message a row.
         Source: https://www.postgresql.org/docs/current/sql-copy.html (CSV format)
         """
-        if taken is None:
-            sink = _Counted(sink)
-            taken = sink.taken
+        taken = functools.partial(getattr, sink, "taken", None)
         with self._lock, self.guard.waiting(taken), self.connection.cursor() as cursor:
             self.asked = self.reading = query
             cursor.copy_expert(
@@ -224,29 +220,16 @@ class Snapshot:
         return Equality(operator, cast)
 
 
-class _Counted:
-    """Hands records on, and tells how many."""
-
-    def __init__(self, sink: Any) -> None:
-        self._write = sink.write
-        self._records = 0
-
-    def write(self, line: bytes) -> None:
-        self._records += 1
-        self._write(line)
-
-    def taken(self) -> int:
-        return self._records
-
-
 class _Unread:
     """Accepts records until the reader stops, then discards the rest: a COPY must be read to its end."""
 
     def __init__(self, sink: BinaryIO) -> None:
+        self.taken = 0
         self._sink = sink
         self._read = True
 
     def write(self, line: bytes) -> None:
+        self.taken += 1
         if self._read:
             try:
                 self._sink.write(line)

@@ -29,8 +29,8 @@ def resolved(path: Path) -> Path:
         raise failed("%s is a link that leads to itself" % path, "set --sqlite-path") from error
 
 
-def any_text(content: bytes) -> str:
-    """For ``text_factory``: also decodes text that is not UTF-8."""
+def _any_text(content: bytes) -> str:
+    """Text that is not UTF-8, too: a difference to report."""
     return content.decode("utf-8", "surrogateescape")
 
 
@@ -95,6 +95,7 @@ def _is_readable(path: Path, mode: str) -> bool:
 
 def _to_read(path: Path, mode: str) -> sqlite3.Connection:
     connection = connected(path, mode)
+    connection.text_factory = _any_text
     connection.execute("PRAGMA query_only = ON")
     return connection
 

@@ -49,7 +49,6 @@ def opened(path: Path) -> Iterator[CheckedFile]:
         _fold_log(path)
         stamp, raw = publishing.stamp(path), _raw(path, stack)
         database, other = stack.enter_context(connecting.opened_twice(path))
-        other.text_factory = connecting.any_text
         yield CheckedFile(path, database, other, stamp, raw)
 
 

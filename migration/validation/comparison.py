@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sqlite3
 import time
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
 
@@ -15,7 +14,7 @@ from migration.decoding import record_decoder
 from migration.model import Table
 from migration.postgres.digests import Digest, Digester
 from migration.sql import quote
-from migration.sqlite import connecting, mapping
+from migration.sqlite import mapping
 from migration.sqlite.mapping import TableMapping
 from migration.validation import isolation, keys, pairing, showing, walking
 from migration.validation.checks import Compared, Evidence, Looked, since
@@ -68,14 +67,12 @@ def with_digests(context: Context, tables: Mapping[str, Compared]) -> Dict[str, 
 def _compare(context: Context, table: Table, advance: Callable[[int], None]) -> Compared:
     started, export = time.perf_counter(), context.export
     mapped = context.mapped(table, context.compared)
-    try:
-        walked = _walk_in_any_order(context, table, mapped, advance)
-    except sqlite3.OperationalError:
-        if context.database.text_factory is connecting.any_text:
-            raise
-        # Perhaps text that is not UTF-8: a difference to report. Reading all text this way would be slower.
-        context.database.text_factory = connecting.any_text
-        walked = _walk_in_any_order(context, table, mapped, advance)
+    # Compare in key order if both sides have one, else sort both first
+    walked = walking.in_any_order(
+        lambda in_order: _walk(context, table, mapped, advance, in_order),
+        table.name,
+        context.key(table, mapped, context.compared).ordered,
+    )
     held, digest = walked.rows, walked.digest
     if export is not None:
         if context.against == "source":
@@ -137,16 +134,6 @@ class _Walked(NamedTuple):
     cells: int
     differences: int
     findings: List[Finding]
-
-
-def _walk_in_any_order(
-    context: Context, table: Table, mapped: TableMapping, advance: Callable[[int], None]
-) -> _Walked:
-    """Compare in key order if both sides have one, else sort both first."""
-    ordered = context.key(table, mapped, context.compared).ordered
-    return walking.in_any_order(
-        lambda in_order: _walk(context, table, mapped, advance, in_order), table.name, ordered
-    )
 
 
 def _walk(

@@ -12,10 +12,10 @@ from typing import Any, Callable, Collection, Iterator, Sequence, Tuple
 
 import msgspec
 
-from migration.conversion import BLANKS, MOMENTS, STRUCTURED, affinity
-from migration.model import Column, Family, Kind, assert_never
+from migration.conversion import BLANKS, affinity
+from migration.model import Column, Family, assert_never
 from migration.sqlite.mapping import Copied, TableMapping
-from migration.validation.json_and_moments import ISO_MOMENT, same_json, same_moment, same_number
+from migration.validation.json_and_moments import same_json, same_moment, same_number
 from migration.validation.walking import Describe, Row
 
 Same = Callable[[Any, Any], bool]
@@ -27,41 +27,15 @@ class Cells:
     def __init__(
         self, mapped: TableMapping, columns: Sequence[Column], json_columns: Collection[str] = ()
     ) -> None:
-        plain = [pair for pair in mapped.copied if _is_plain(pair)]
-        self.pairs = [*plain, *(pair for pair in mapped.copied if not _is_plain(pair))]
-        self._plain = len(plain)
-        self._tests = [_test(pair, pair.source.name in json_columns) for pair in self.pairs]
-        self._others = self._tests[len(plain) :]
-        # Equal text may still have PostgreSQL's form: no trailing zeros in a fraction, or "BC".
-        self._moments = [(i, self._tests[i]) for i, pair in enumerate(plain) if pair.source.kind in MOMENTS]
+        self.pairs = mapped.copied
         self.take = fields(self.pairs, columns)
-        self._has_nulls = any(column.kind in (*STRUCTURED, Kind.UNDECLARED) for column in columns)
-
-    def equal(self, record: Any, values: Row, row: Row) -> bool:
-        """Whether the row equals the record. Fast: True is reliable, False means look closer."""
-        if self._has_nulls and record.json_nulls:
-            return False
-        number = self._plain
-        if values[:number] != row[:number]:
-            for value, found, same in zip(values, row[:number], self._tests):
-                if value != found and (value is None or not same(value, found)):
-                    return False
-        for i, same in self._moments:
-            value = values[i]
-            if value is not None and not ISO_MOMENT.fullmatch(value) and not same(value, row[i]):
-                return False
-        for value, found, same in zip(values[number:], row[number:], self._others):
-            if value is None or found is None:
-                if value is not found:
-                    return False
-            elif not same(value, found):
-                return False
-        return True
+        self._tests = [_test(pair, pair.source.name in json_columns) for pair in self.pairs]
 
     def unequal(self, record: Any, values: Row, row: Row, describe: Describe) -> Iterator[Tuple[str, str]]:
         """Column and message of each cell that differs from the record."""
+        nulls = record.json_nulls
         for pair, same, value, found in zip(self.pairs, self._tests, values, row):
-            if pair.source.name in record.json_nulls:
+            if nulls and pair.source.name in nulls:
                 equal = found == "null"
             elif value is None:
                 equal = found is None
@@ -81,19 +55,6 @@ def fields(pairs: Sequence[Copied], columns: Sequence[Column]) -> Callable[[Any]
     """A function that takes the values of ``pairs`` from a record decoded by ``columns``."""
     names = [column.name for column in columns]
     return _tuple_getter(operator.attrgetter, ["c%d" % names.index(pair.source.name) for pair in pairs])
-
-
-def _is_plain(pair: Copied) -> bool:
-    """Whether both sides are text that Python can compare. ``forms`` checks the form of the text."""
-    return pair.source.kind not in (
-        Kind.BOOLEAN,
-        Kind.INTEGER,
-        Kind.NUMERIC,
-        Kind.FLOAT,
-        Kind.BYTEA,
-        Kind.UNDECLARED,
-        *STRUCTURED,
-    )
 
 
 def _test(pair: Copied, declared_json: bool) -> Same:

@@ -14,7 +14,7 @@ from migration.decoding import JSON_NULLS
 from migration.json_text import members
 from migration.model import Table
 from migration.sql import quote
-from migration.sqlite import connecting, mapping
+from migration.sqlite import mapping
 from migration.sqlite.integrity import Found, foreign_key_violations
 from migration.sqlite.mapping import TableMapping
 from migration.sqlite.schema import SchemaDifference, TargetColumn, describe_objects, differences
@@ -69,7 +69,6 @@ def changed_defaults(evidence: Evidence) -> Looked:
 
 def _looked(evidence: Evidence, count: Callable[[Context], int], problems: Iterator[Finding]) -> Looked:
     started, context = time.perf_counter(), evidence.context
-    context.database.text_factory = connecting.any_text
     listings: Dict[Tuple[str, Optional[str], bool], Listing] = {}
     for finding in _readable(problems):
         key = finding.check, finding.table, finding.error

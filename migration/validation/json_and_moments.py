@@ -89,7 +89,9 @@ def same_moment(value: Any, found: Any) -> bool:
         return True  # PostgreSQL leaves the last zeros of a fraction out
     if value.endswith("infinity"):
         return bool(value == found)
-    return ISO_MOMENT.fullmatch(found) is not None and moment_parts(value) == moment_parts(found)
+    return ISO_MOMENT.fullmatch(found) is not None and (
+        value == found or moment_parts(value) == moment_parts(found)
+    )
 
 
 def moment_parts(text: str) -> Optional[Row]:

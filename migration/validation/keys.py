@@ -86,16 +86,12 @@ def key_reader(columns: Sequence[str], pairs: Sequence[Copied]) -> KeyReader:
     names = [pair.source.name for pair in pairs]
     places = [names.index(name) for name in columns]
     readers = [_key_reader(pairs[place]) for place in places]
-    of_row = operator.itemgetter(*places)
 
     def read(values: Row) -> Any:
         key = [reader(values[place]) for place, reader in zip(places, readers)]
         return tuple(key) if len(key) > 1 else key[0]
 
-    plain = all(reader is _plain for reader in readers) and not any(
-        pairs[place].source.kind is Kind.UNDECLARED for place in places
-    )
-    return KeyReader([pairs[place] for place in places], of_row if plain else read, of_row)
+    return KeyReader([pairs[place] for place in places], read, operator.itemgetter(*places))
 
 
 def pairing_key(

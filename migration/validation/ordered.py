@@ -40,15 +40,10 @@ class OrderedComparison:
         plan = "EXPLAIN QUERY PLAN SELECT 1 FROM " + quote(self._table) + self._order
         if any("TEMP B-TREE" in step for *_, step in self._database.execute(plan)):
             raise Unordered
-        if len(self._names) > 1:
-            condition = " OR ".join(map(_IS_NULL, self._names))
-            nulls = self._database.execute(
-                "SELECT 1 FROM {} WHERE {} LIMIT 1".format(quote(self._table), condition)
-            ).fetchone()
-        else:  # NULL is the first in order
-            sql = "SELECT {} FROM {}".format(self._names[0], quote(self._table))
-            nulls = self._database.execute(sql + self._order + " LIMIT 1").fetchone() == (None,)
-        if nulls:
+        nulls = " OR ".join(map(_IS_NULL, self._names))
+        for _ in self._database.execute(
+            "SELECT 1 FROM {} WHERE {} LIMIT 1".format(quote(self._table), nulls)
+        ):
             raise Unordered
 
     def block(self, block: Block) -> ComparedBlock:
@@ -125,9 +120,8 @@ class OrderedComparison:
             if row is None or place != name:
                 yield Difference(table, key.shown(name), None, MISSING)
                 continue
-            if not cells.equal(record, values, row):
-                for column, message in cells.unequal(record, values, row, self._describe):
-                    yield Difference(table, key.shown(name), column, message)
+            for column, message in cells.unequal(record, values, row, self._describe):
+                yield Difference(table, key.shown(name), column, message)
             row, place = _next(rows, key)
         while row is not None:
             yield Difference(table, key.shown(place), None, EXTRA, True)

@@ -11,11 +11,10 @@ from migration.bundle.damage import damaged
 from migration.decoding import record_decoder
 from migration.model import USER_DATA, Column, Table
 from migration.sql import quote
-from migration.sqlite import connecting
 from migration.validation import equality, json_and_moments, record_changes
 from migration.validation.checks import Evidence, Looked, since
 from migration.validation.inputs import Context
-from migration.validation.isolation import text_of
+from migration.validation.isolation import owner_of
 from migration.validation.report import PREFIXES, Changes, Finding
 from migration.validation.since_export import message_of
 
@@ -23,7 +22,6 @@ from migration.validation.since_export import message_of
 def own_rows(evidence: Evidence) -> Looked:
     """Each row equals its record in the bundle and in PostgreSQL. Rows that --orphans skip left out are reported here too."""
     started, context = time.perf_counter(), evidence.context
-    context.database.text_factory = connecting.any_text
     findings: List[Finding] = []
     changes: Dict[str, Changes] = {}
     for table in context.settings.single_rows:
@@ -52,15 +50,10 @@ def _differences(context: Context, table: Table) -> Iterator[Finding]:
 
 
 def _foreign(context: Context, table: Table, record: Any) -> Iterator[Finding]:
-    names = [column.name for column in context.compared[table.name]]
-    if table.owner in names:
-        owner = text_of(getattr(record, "c%d" % names.index(table.owner)))
-        if owner not in context.owners(table.name):
-            message = "%s: the record of %s belongs to another user" % (
-                PREFIXES["isolation"],
-                table.name,
-            )
-            yield Finding("isolation", message, table.name, column=table.owner)
+    owner = owner_of(context, table)
+    if owner is not None and owner.is_another(record):
+        message = "%s: the record of %s belongs to another user" % (PREFIXES["isolation"], table.name)
+        yield Finding("isolation", message, table.name, column=table.owner)
 
 
 def _unequal(context: Context, table: Table, record: Any, prefix: str) -> Iterator[Finding]:

@@ -211,8 +211,6 @@ class SortedComparison:
         assert match.one is not None and match.other is not None
         record, row = self._decode(match.one.content), marshal.loads(match.other.content)
         values = self._compared.take(record)
-        if self._compared.equal(record, values, row):
-            return
         unequal = list(self._compared.unequal(record, values, row, self._describe))
         name = self._names.of(match.one, values)
         if self._places or len(unequal) < len(values):
