@@ -91,6 +91,10 @@ def _show(
             "it" if open_ == 1 else "them",
             path,
         )
+        log.warning(
+            "rows of roots and references that leave them are counted by the first answer to each question: another"
+            " answer may let others leave, and the export says which"
+        )
     else:
         log.info("next: python migrate.py --config %s --user NAME", path)
 

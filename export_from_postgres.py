@@ -155,7 +155,8 @@ def _orphans(rows: Rows, settings: Settings) -> Tuple[Dict[str, int], Dict[str, 
             "rows of the user refer to rows that are not exported: "
             + _counted(stopping, "leads to no exported row of"),
             _to_roots(rows, stopping)
-            or "correct them in PostgreSQL, or leave these rows out with --orphans skip",
+            or "correct them in PostgreSQL, or leave these rows out with --orphans skip"
+            + (_declared(stopping[0]) if settings.declares_leaving else ""),
         )
     for line in _lines(
         [orphans for orphans in found if orphans.leaving == "skip"], "leads to no exported row of"
@@ -190,6 +191,18 @@ def _to_roots(rows: Rows, stopping: Sequence[Orphans]) -> Optional[str]:
                 )
             )
     return None
+
+
+def _declared(orphans: Orphans) -> str:
+    columns = ", ".join('"%s"' % name for name in orphans.columns)
+    return (
+        ', or say in config.REFERENCES what becomes of them: Reference("%s", %s, "%s", leaving=…), with "skip", "cut" or "bring"'
+        % (
+            orphans.table,
+            columns if len(orphans.columns) == 1 else "(%s)" % columns,
+            orphans.parent,
+        )
+    )
 
 
 def _left_behind(rows: Rows) -> Dict[str, int]:

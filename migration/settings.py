@@ -42,6 +42,7 @@ class Settings:
     leaving: str = (
         "stop"  # what becomes of references that lead out of the export, unless a Reference says it
     )
+    declares_leaving: bool = False  # whether config.py has LEAVING at all, as those of discover.py do
     application: str = "app"  # its name, of backups and of the connection
     backup: bool = True
     keep_backups: Optional[int] = None

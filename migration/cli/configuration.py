@@ -243,6 +243,7 @@ def settings(arguments: argparse.Namespace, asks_postgres: bool = True) -> Setti
         tables=tuple(config.TABLES),
         references=tuple(config.REFERENCES),
         leaving=config.LEAVING,
+        declares_leaving="LEAVING" in config.names,
         excluded_tables=tuple(config.EXCLUDED_TABLES),
         unrelated_tables=tuple(unrelated or ()),
         every_table=unrelated is not None,

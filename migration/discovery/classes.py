@@ -207,8 +207,8 @@ class _Classifier:
             "; ".join("%s says it of %d" % (written(way), by_rule[way]) for way in rules),
         )
         certain = [way for way in rules if not ways[way].optional]
-        every = [all_of(*certain)] if len(certain) > 1 else []
-        if every and not any(link.key.parent == self.root.name for link in ways.values()):
+        every = [all_of(*(certain if len(certain) > 1 else rules))]
+        if len(certain) > 1 and not any(link.key.parent == self.root.name for link in ways.values()):
             choices = [*every, *rules]  # of two parents, both: else a row shows one's data to the other
         else:
             choices = [*rules, *every]

@@ -113,6 +113,8 @@ def _unknown(node: exp.Expression) -> str:
         return _WHY[node.key]
     if isinstance(node, exp.Func) and not isinstance(node, exp.Connector):
         return "%s() is not known to mean the same in SQLite" % node.sql_name().lower()
+    if isinstance(node, exp.Dot) and isinstance(node.expression, exp.Func):
+        return "%s.%s() is not known to mean the same in SQLite" % (node.this.name, node.expression.name)
     if isinstance(node, exp.ByteString):
         return "it has a text with a backslash"
     return "%s is not known to mean the same in SQLite" % node.key.upper()

@@ -77,6 +77,7 @@ def test_application_of_quoted_names_and_rows_that_others_share(empty: Database,
         "Plot": (
             'owned_by("ownerId")',
             'owned_by("madeById")',
+            'all_of(owned_by("ownerId"), owned_by("madeById"))',
             'any_of(owned_by("ownerId"), owned_by("madeById"))',
         ),
         "PlotHelper": (

@@ -143,6 +143,7 @@ def test_questions_and_departures_are_said(empty: Database, place: Place, run: R
     )
     assert done.code == 0
     assert "2 questions are open: answer them in %s" % (place.folder / "config.py") in done.err
+    assert "are counted by the first answer to each question" in done.err
     assert "Plot (madeById) → Gardener: names 1 row of other roots\n" in done.err
     assert "PlotHelper (plotId) → Plot: names 2 rows of other roots; the column is NOT NULL" in done.err
     config = loaded((place.folder / "config.py").read_text(encoding="utf-8"))
