@@ -10,7 +10,7 @@ from typing import Collection, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
 from migration.discovery.references import Link, names
 from migration.discovery.source import Source
-from migration.model import Ownership, Root, Way, assert_never
+from migration.model import Ownership, Root, Way, any_of, assert_never
 from migration.postgres.catalog import within
 from migration.sql import qualified, quote
 
@@ -173,6 +173,7 @@ class Belonging:
         joins: List[str] = []
         used: Dict[str, None] = {}
         mine = self._whose(table, self._rules[table], joins, used)
+        partly = self._whose(table, _by_any(self._rules[table]), joins, used)
         counted = ["count(*)"]
         for link in links:
             key = link.key
@@ -188,7 +189,7 @@ class Belonging:
                 "count(*) FILTER (WHERE %s)" % condition
                 for condition in (
                     differ,
-                    "%s IS NOT NULL AND %s IS NULL AND %s" % (mine, theirs, present),
+                    "%s IS NOT NULL AND %s IS NULL AND %s" % (partly, theirs, present),
                     differ,
                     "%s IS NOT NULL AND %s IS NULL" % (theirs, mine),
                 )
@@ -201,6 +202,11 @@ class Belonging:
             else "SELECT count(*) FROM %s" % self._from(table)
         )[0]
         return row[0], [Leaving(*row[start : start + 4]) for start in range(1, len(row), 4)]
+
+
+def _by_any(rule: Ownership) -> Ownership:
+    """The row of a join table as a root's where one of its ends is."""
+    return any_of(*rule.ways) if rule.way is Way.ALL else rule
 
 
 def _matches(link: Link, parent: str) -> str:

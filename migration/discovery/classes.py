@@ -25,9 +25,11 @@ from migration.model import (
     shared,
     the_root,
     undecided,
+    where,
 )
 from migration.postgres.catalog import usual
 from migration.printing import counted
+from migration.sql import quote
 
 
 def classify(
@@ -85,7 +87,7 @@ class _Classifier:
             owned[name] = self._with_departures(owned[name], departures)
         for name in list(owned):
             owned[name] = self._with_nobodys(owned[name], departures)
-        others = list(self._counted(list(self._others(set(owned)))))
+        others = list(self._counted(list(self._others(list(owned)))))
         advance(len(others) + 1)  # and the root
         migrated = {
             *owned,
@@ -357,13 +359,17 @@ class _Classifier:
             "hangs" if rows == 1 else "hang",
             link.columns,
         )
-        choices = [any_of(table.assumed, child_of(table.name, link.key.columns)), table.assumed]
+        rule, tree = table.assumed, child_of(table.name, link.key.columns)
+        choices = [any_of(rule, tree), rule]
         others = counts.from_others + counts.to_nobody  # what hangs on nobody's rows comes with these
         if others:
             question += "; child_of takes others' rows, too: %s of other roots may hang there" % counted(
                 others, "row"
             )
             choices.reverse()
+            if rule.way in (Way.OWNED, Way.CHILD):
+                ownerless = where(" AND ".join("t.%s IS NULL" % quote(name) for name in rule.columns))
+                choices.insert(0, any_of(rule, all_of(tree, ownerless)))
         return _asked(table, question, choices)
 
     def _with_nobodys(self, table: Classed, departures: Sequence[Departure]) -> Classed:
@@ -378,7 +384,14 @@ class _Classifier:
         rule = table.assumed
         if not rows or table.group is not Group.OWNED or rule is None:
             return table
-        choices = [any_of(rule, referenced()), rule]
+        # A row of a join table is nobody's where one of its ends is: what it names does not come along by it.
+        joins = [name for name in self.belonging.decided if self.belonging.rule(name).way is Way.ALL]
+        by_joins = all(
+            departure.link.key.table in joins
+            for departure in departures
+            if departure.link.key.parent == table.name and departure.counts.to_nobody
+        )
+        choices = [*([] if by_joins else [any_of(rule, referenced())]), rule]
         if rule == owned_by(rule.columns) and self.source.may_be_null(table.name, rule.columns):
             choices.insert(0, _with_shared(rule))
         question = "rows of this table that are nobody's are named by %s of roots" % counted(rows, "row")
@@ -400,7 +413,7 @@ class _Classifier:
 
     # Tables without a way to the root
 
-    def _others(self, owned: Set[str]) -> Iterator[Classed]:
+    def _others(self, owned: Sequence[str]) -> Iterator[Classed]:
         needed: Dict[str, List[str]] = {}
         waiting = list(owned)
         for name in waiting:

@@ -201,7 +201,9 @@ def _leaving_lines(source: Source, classes: Classes, leaving: Optional[str]) -> 
     else:
         lines.append("# There was none when this was written.")
     if classes.of(Group.OPEN):
-        lines += _comment("Counted by the first answer to each question: another one may let others leave.", "")
+        lines += _comment(
+            "Counted by the first answer to each question: another one may let others leave.", ""
+        )
     return [*lines, "LEAVING = %s" % text(leaving or "stop")]
 
 

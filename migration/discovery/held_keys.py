@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Dict, Iterable, List, NamedTuple, Tuple
 
 from migration.discovery.source import Source
+from migration.discovery.words import stem, words_of
 from migration.model import Column, Kind, Root
 from migration.postgres.operators import are_written_alike
 from migration.sql import qualified, quote
@@ -16,7 +17,7 @@ _LONGEST = 300  # characters of a value: keys are shorter
 class Held(NamedTuple):
     """A column of which every value that was looked at is a key of the root.
 
-    ``certain``: no chance, as small numbers would be. ``alike``: its values compare with the key as they are.
+    ``certain``: no chance, as small numbers would be whose column is not called after the root. ``alike``: its values compare with the key as they are.
     """
 
     column: str
@@ -42,7 +43,7 @@ def held_keys(source: Source, root: Root, tables: Iterable[str]) -> Dict[str, Li
     held: Dict[str, List[Held]] = {}
     known = _known(source, root, [values for _, _, values in looked]) if looked else {}
     for number, (table, column, values) in enumerate(looked):
-        certain = not _is_number(key)
+        certain = not _is_number(key) or set(stem(root.name)) <= set(words_of(column.name))
         if known.get(number) == len(values) and (certain or len(values) > 1):
             alike = are_written_alike(key, column)
             held.setdefault(table, []).append(Held(column.name, len(values), certain, alike))

@@ -61,7 +61,13 @@ def find_references(source: Source, root: str) -> References:
     links = _declared(source)
     inherited = list(_inherited(source, list(links.values())))
     keys = [*(link.key for link in links.values()), *(one.key for one in inherited)]
-    covered = {(key.table, name) for key in keys for name in key.columns}
+    # Of a composite key of which a column is NULL, PostgreSQL looks at none: each may name something by itself.
+    covered = {
+        (key.table, name)
+        for key in keys
+        if len(key.columns) == 1 or not source.may_be_null(key.table, key.columns)
+        for name in key.columns
+    }
     named = _by_stem(source, root)
     mixed = list(_mixed(source, covered, named))
     covered |= {(one.key.table, one.key.columns[0]) for one in mixed}
@@ -128,10 +134,17 @@ def _guesses(
                         onward.parent,
                         source.catalog.column(onward.parent, onward.parent_columns[0]),
                     )
-                if (parent, key.name) == (table, column.name) or not are_written_alike(key, column):
+                if (parent, key.name) == (table, column.name) or not _is_comparable(key, column):
                     continue
-                yield _Candidate(plain_key(table, column.name, parent, key.name), "by its name")
+                found = plain_key(table, column.name, parent, key.name)
+                if not are_written_alike(key, column):
+                    found = found._replace(equalities=(source.db.equality(key, column),))
+                yield _Candidate(found, "by its name")
                 break
+
+
+def _is_comparable(key: Column, column: Column) -> bool:
+    return are_written_alike(key, column) or key.type.partition("(")[0] == column.type.partition("(")[0]
 
 
 def names(key: ForeignKey, parent: str) -> str:
@@ -159,7 +172,7 @@ def _mixed(source: Source, covered: Set[Tuple[str, str]], named: _Named) -> Iter
         ids = {
             tuple(words_of(column.name)[:-1]): column
             for column in columns
-            if _IDS.fullmatch(words_of(column.name)[-1]) and (table, column.name) not in covered
+            if _IDS.fullmatch("".join(words_of(column.name)[-1:])) and (table, column.name) not in covered
         }
         for column in columns:
             words = words_of(column.name)

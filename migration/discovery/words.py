@@ -61,7 +61,7 @@ def listed(values: Iterable[str], last: str = "and") -> str:
 def words_of(name: str) -> List[str]:
     """The words of a name: of ``ownerId``, ``owner_id`` and ``OwnerID`` the same."""
     name = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)
-    return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
+    return [word for word in re.split(r"[\W_]+", name.lower()) if word]
 
 
 _IRREGULAR = {"people": "person", "children": "child", "men": "man", "women": "woman", "data": "datum"}

@@ -118,9 +118,9 @@ class References:
             if reference.when is not None
         ]
         for what, table, condition in conditions:
-            sql = "SELECT FROM %s t WHERE (%s\n) IS TRUE LIMIT 0"
+            sql = "SELECT FROM {0} t WHERE ({1}\n) IS TRUE AND CASE WHEN {1}\n THEN true END LIMIT 0"  # whole in itself
             try:
-                self.db.rows(sql % (self.db.quoted(table), condition.replace("{root}", root_key)))
+                self.db.rows(sql.format(self.db.quoted(table), condition.replace("{root}", root_key)))
             except psycopg2.errors.InsufficientPrivilege:
                 raise
             except (psycopg2.ProgrammingError, psycopg2.DataError) as error:

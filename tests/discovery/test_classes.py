@@ -153,6 +153,40 @@ SHAPES = {
             'owned_by("person_id")',
         ),
     ),
+    "a tree with rows of nobody and of others": (
+        "CREATE TABLE t (id int PRIMARY KEY, person_id int REFERENCES people, up int REFERENCES t);"
+        "INSERT INTO t VALUES (1, 1, NULL), (2, NULL, 1), (3, 2, 1), (4, 2, 3)",
+        (
+            """any_of(owned_by("person_id"), all_of(child_of("t", "up"), where('t."person_id" IS NULL')))""",
+            'owned_by("person_id")',
+            'any_of(owned_by("person_id"), child_of("t", "up"))',
+        ),
+    ),
+    "a composite key that one NULL takes out": (
+        "CREATE TABLE rooms (person_id int NOT NULL REFERENCES people, no int, PRIMARY KEY (person_id, no));"
+        "CREATE TABLE t (person_id int, no int, FOREIGN KEY (person_id, no) REFERENCES rooms);"
+        "INSERT INTO rooms VALUES (1, 1), (2, 1); INSERT INTO t VALUES (1, 1), (1, NULL), (2, 1)",
+        'owned_by("person_id")',
+    ),
+    "an end of a join table that is nobody's": (
+        "CREATE TABLE t (id int PRIMARY KEY, person_id int REFERENCES people); CREATE TABLE a (id int PRIMARY KEY, person_id int NOT NULL"
+        " REFERENCES people); CREATE TABLE j (a_id int NOT NULL REFERENCES a, t_id int NOT NULL REFERENCES t, PRIMARY KEY (a_id, t_id));"
+        "INSERT INTO t VALUES (1, 1), (2, NULL); INSERT INTO a VALUES (1, 1), (2, 2); INSERT INTO j VALUES (1, 1), (1, 2), (2, 2)",
+        ('owned_by("person_id", or_shared=True)', 'owned_by("person_id")'),
+    ),
+    "undeclared, of one type that is no whole number": (
+        "CREATE TABLE a (id numeric(20) PRIMARY KEY, person_id int REFERENCES people); CREATE TABLE t (a_id numeric);"
+        "INSERT INTO a VALUES (7, 1); INSERT INTO t VALUES (7.0)",
+        'child_of("a", "a_id")',
+    ),
+    "undeclared, of another type": (
+        "CREATE TABLE t (by_person text); INSERT INTO t VALUES ('1'), ('2')",
+        ('owned_by("by_person")', "shared()"),
+    ),
+    "names without an ASCII letter": (
+        """CREATE TABLE t ("ä" int, "%" int, "размер_type" text, person_id int REFERENCES people); INSERT INTO t VALUES (1, 1, 'x', 1)""",
+        'owned_by("person_id")',
+    ),
     "undeclared, by its name": (
         "CREATE TABLE t (person_id int); INSERT INTO t VALUES (1), (NULL)",
         'owned_by("person_id")',

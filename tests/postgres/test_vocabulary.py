@@ -358,6 +358,11 @@ def test_rows_are_those_that_plain_sql_finds(empty: Database, place: Place, name
             "config.TABLES, docs: where is refused by PostgreSQL: syntax error",
         ),
         (
+            [Table("docs", where("t.owner = {root}) OR (true"))],
+            (),
+            "config.TABLES, docs: where is refused by PostgreSQL: syntax error",
+        ),
+        (
             [Table("docs", where("t.owner + {root}"))],
             (),
             "config.TABLES, docs: where is refused by PostgreSQL: argument of IS",
