@@ -110,7 +110,7 @@ def check(settings: Settings, folder: Path) -> List[changes.Change]:
     before = changes.read_written(folder / written.CONFIG)
     with connecting.opened(settings) as db:
         db.schema = before.schema
-        return list(changes.changes(before.tables, config_file.discovered(db.catalog)))
+        return list(changes.changes(before.tables, config_file.discovered(db)))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Dict, Iterator, Mapping, NamedTuple, Tuple
 
 from migration.discovery.config_file import Discovered
+from migration.discovery.details import VIEW, Details
 from migration.errors import UsageError
 from migration.printing import counted
 
@@ -56,27 +57,28 @@ def read_written(path: Path) -> Written:
 
 def _is_sound(tables: object) -> bool:
     return isinstance(tables, dict) and all(
-        isinstance(table, tuple)
-        and len(table) == 2
-        and isinstance(table[0], dict)
-        and isinstance(table[1], tuple)
+        isinstance(table, tuple) and [type(part) for part in table] == [dict, tuple, dict]
         for table in tables.values()
     )
 
 
+_VALUES = "the values of column "
+_SAID_BEFORE = (_VALUES, "foreign key ")  # where they are new or gone, so is the column or the reference
 Change = Tuple[str, str]  # the table, and what of it
 
 
 def changes(before: Discovered, now: Discovered) -> Iterator[Change]:
-    """Each table, column and reference that is new, gone or another."""
+    """Each table, column, reference and rule that is new, gone or another."""
     for name in (*before, *(name for name in now if name not in before)):
         if name not in now:
-            yield name, "the table is gone"
+            yield name, "the view is gone" if VIEW in before[name][2] else "the table is gone"
         elif name not in before:
-            yield name, "a new table, of %s" % counted(len(now[name][0]), "column")
+            columns = counted(len(now[name][0]), "column")
+            yield name, "a new view" if VIEW in now[name][2] else "a new table, of %s" % columns
         else:
-            for what in (*_columns(before[name][0], now[name][0]), *_keys(before[name][1], now[name][1])):
-                yield name, what
+            yield from ((name, what) for what in _columns(before[name][0], now[name][0]))
+            yield from ((name, what) for what in _keys(before[name][1], now[name][1]))
+            yield from ((name, what) for what in _details(before[name][2], now[name][2]))
 
 
 def _columns(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
@@ -88,6 +90,17 @@ def _columns(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]
     for name in now:
         if name not in before:
             yield "a new column %s, %s" % (name, now[name])
+
+
+def _details(before: Details, now: Details) -> Iterator[str]:
+    for name, digest in before.items():
+        if name not in now and not name.startswith(_SAID_BEFORE):
+            yield "%s is gone" % name
+        elif now.get(name, digest) != digest:
+            yield "%s %s" % (name, "are others" if name.startswith(_VALUES) else "is another")
+    for name in now:
+        if name not in before and not name.startswith(_SAID_BEFORE):
+            yield "a new %s" % name
 
 
 def _keys(before: Tuple[str, ...], now: Tuple[str, ...]) -> Iterator[str]:

@@ -7,10 +7,11 @@ import textwrap
 from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from migration.discovery.classed import Classed, Classes, Departure, Group
+from migration.discovery.details import VIEW, Details, details
 from migration.discovery.source import Source
 from migration.discovery.words import columns_text, listed, names, text, written
 from migration.model import ForeignKey, Way
-from migration.postgres.catalog import Catalog
+from migration.postgres.snapshot import Snapshot
 from migration.printing import counted
 
 _TOP = '''"""What an operator may change: where things are, who is migrated, and which tables.
@@ -101,7 +102,7 @@ def config_text(
             "",
             *_lists(source, classes),
             "",
-            *_discovered_lines(discovered(source.catalog)),
+            *_discovered_lines(discovered(source.db)),
         ]
     )
     info = {name: str(value) for name, value in postgres.items()}
@@ -257,31 +258,40 @@ def _list(name: str, tables: Sequence[Classed]) -> List[str]:
 
 # What --check compares with
 
-Discovered = Dict[str, Tuple[Dict[str, str], Tuple[str, ...]]]
+Discovered = Dict[str, Tuple[Dict[str, str], Tuple[str, ...], Details]]
 
 
-def discovered(catalog: Catalog) -> Discovered:
-    """Each table's columns with their types, and its foreign keys, as PostgreSQL has them."""
+def discovered(db: Snapshot) -> Discovered:
+    """Each table's columns with their types, its foreign keys, and digests of what else PostgreSQL has of it."""
     found: Discovered = {}
     keys: Dict[str, List[str]] = {}
-    for key in catalog.foreign_keys:
+    for key in db.catalog.foreign_keys:
         keys.setdefault(key.table, []).append(
             "(%s) → %s (%s)" % (", ".join(key.columns), key.parent, ", ".join(key.parent_columns))
         )
-    for name, relation in catalog.relations.items():
+    more = details(db)
+    for name, relation in db.catalog.relations.items():
         if not relation.extension:
             columns = {
                 column.name: column.type + (" not null" if column.not_null else "")
-                for column in catalog.columns.get(name, ())
+                for column in db.catalog.columns.get(name, ())
             }
-            found[name] = columns, tuple(sorted(set(keys.get(name, ()))))
+            found[name] = columns, tuple(sorted(set(keys.get(name, ())))), more.pop(name, {})
+    found.update({name: ({}, (), view) for name, view in sorted(more.items()) if VIEW in view})
     return found
 
 
 def _discovered_lines(found: Discovered) -> Iterator[str]:
     yield "# What PostgreSQL had when this was written, for discover.py --check."
     yield "DISCOVERED = {"
-    for name, (columns, keys) in found.items():
-        listed_ = ", ".join("%s: %s" % (text(column), text(type_)) for column, type_ in columns.items())
-        yield "    %s: ({%s}, %s)," % (text(name), listed_, names(keys) if keys else "()")
+    for name, (columns, keys, more) in found.items():
+        yield "    %s: (" % text(name)
+        yield "        %s," % _dict(columns)
+        yield "        %s," % (names(keys) if keys else "()")
+        yield "        %s," % _dict(more)
+        yield "    ),"
     yield "}"
+
+
+def _dict(values: Mapping[str, str]) -> str:
+    return "{%s}" % ", ".join("%s: %s" % (text(name), text(value)) for name, value in values.items())

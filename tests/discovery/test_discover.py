@@ -103,6 +103,41 @@ def test_check_says_what_has_changed(lending: Database, place: Place, run: Run) 
     assert (place.folder / "config.py").read_bytes() == before
 
 
+def test_check_sees_rules_defaults_indexes_and_views(empty: Database, place: Place, run: Run) -> None:
+    empty.execute(
+        """
+        CREATE TYPE mood AS ENUM ('ok', ''); CREATE DOMAIN small AS int CHECK (VALUE < 9);
+        CREATE TABLE people (id int PRIMARY KEY, email text UNIQUE);
+        CREATE TABLE notes (id int PRIMARY KEY, person int REFERENCES people ON DELETE CASCADE, a int CHECK (a > 0), b int DEFAULT 1,
+            c mood, d small, e text UNIQUE);
+        CREATE INDEX notes_a ON notes (a); CREATE INDEX notes_b ON notes (b); CREATE VIEW seen AS SELECT a FROM notes;
+        """
+    )
+    where = ("--postgres-url", empty.url, "--output", place.folder)
+    assert run("discover.py", *where, "--root", "people").code == 0
+    assert run("discover.py", *where, "--check").code == 0
+    empty.execute(
+        """
+        ALTER TABLE notes DROP CONSTRAINT notes_a_check, DROP CONSTRAINT notes_e_key, ALTER b SET DEFAULT 2, DROP CONSTRAINT notes_pkey,
+            DROP CONSTRAINT notes_person_fkey, ADD FOREIGN KEY (person) REFERENCES people;
+        ALTER TYPE mood ADD VALUE 'more'; ALTER DOMAIN small DROP CONSTRAINT small_check; DROP INDEX notes_a;
+        DROP INDEX notes_b; CREATE INDEX notes_b ON notes (b DESC); CREATE VIEW more AS SELECT 1 AS a; DROP VIEW seen;
+        """
+    )
+    done = run("discover.py", *where, "--check", "--quiet")
+    found = {line.split("│")[2].strip() for line in done.out.splitlines() if line.startswith("│")}
+    assert found == {
+        *(
+            "constraint notes_a_check is gone",
+            "constraint notes_e_key is gone",
+            "constraint notes_pkey is gone",
+        ),
+        *("the values of column %s are others" % name for name in "bcd"),
+        *("foreign key notes_person_fkey is another",),
+        *("index notes_a is gone", "index notes_b is another", "the view is gone", "a new view"),
+    }
+
+
 def test_second_discovery_is_the_first_one(lending: Database, place: Place, run: Run) -> None:
     where = ("--postgres-url", lending.url, "--root", "members", "--output")
     for name in ("one", "two"):  # what stands in the environment for other scripts is not looked at
