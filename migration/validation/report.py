@@ -8,7 +8,7 @@ import os
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import msgspec
 
@@ -202,25 +202,13 @@ class Database(NamedTuple):
 class Report:
     """``validation_report.json``, as ``schema_design/validation_report.schema.json`` describes it."""
 
-    timestamp: str
     database: Database
-    user_id: str
-    against: str
     strict: bool
-    values_shown: bool
-    environment: Dict[str, Any]
-    user_email: Optional[str] = None
-    compared_with: List[str] = field(default_factory=list)
-    export_timestamp: Optional[str] = None
-    orphans_skipped: Dict[str, int] = field(default_factory=dict)
-    cut: Dict[str, int] = field(default_factory=dict)
-    brought: Dict[str, int] = field(default_factory=dict)
-    bundle: Optional[Dict[str, Dict[str, Any]]] = None
-    validation_results: Dict[str, TableResult] = field(default_factory=dict)
-    findings: List[Finding] = field(default_factory=list)
-    checks: List[CheckResult] = field(default_factory=list)
-    source_changes: Dict[str, Changes] = field(default_factory=dict)
-    seconds: float = 0.0
+    facts: Dict[str, Any]  # what stands in the JSON as it is
+    validation_results: Dict[str, TableResult]
+    findings: List[Finding]
+    checks: List[CheckResult]
+    source_changes: Dict[str, Changes]
     report_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -259,67 +247,55 @@ class Report:
         return finding.error or self.strict
 
     def as_json(self) -> Dict[str, Any]:
-        return {
+        made = {
+            **self.facts,
             "report_version": 2,
             "report_id": self.report_id,
-            "timestamp": self.timestamp,
             "database": self.database._asdict(),
-            "user_email": self.user_email,
-            "user_id": self.user_id,
             "validation_results": {
-                name: {
-                    "pg_count": result.pg_count,
-                    "bundle_count": result.bundle_count,
-                    "sqlite_count": result.sqlite_count,
-                    "match": result.match,
-                    "differences": result.differences,
-                    "cells": result.cells,
-                    "columns": result.columns,
-                    "proved_forms": result.proved_forms,
-                    "dropped": result.dropped,
-                    "bytes": result.bytes,
-                    "seconds": round(result.seconds, 3),
-                }
+                name: {**_members(result, _OF_TABLE), "seconds": round(result.seconds, 3)}
                 for name, result in self.validation_results.items()
             },
             "errors": self.errors,
             "warnings": self.warnings,
             "overall_status": "PASS" if self.passed else "FAIL",
-            "against": self.against,
-            "compared_with": self.compared_with,
             "strict": self.strict,
-            "values_shown": self.values_shown,
-            "export_timestamp": self.export_timestamp,
-            "orphans_skipped": self.orphans_skipped,
-            **{name: rows for name, rows in (("cut", self.cut), ("brought", self.brought)) if rows},
             "findings": [
                 {
                     "check": finding.check,
                     "level": "error" if self.is_error(finding) else "warning",
-                    "message": finding.message,
-                    "table": finding.table,
-                    "row": finding.row,
-                    "column": finding.column,
-                    "count": finding.count,
+                    **_members(finding, _OF_FINDING),
                 }
                 for finding in self.findings
             ],
             "checks": [check.as_json() for check in self.checks],
             "source_changes": {
-                table: {
-                    kind: {"rows": changed.rows, "ids": changed.ids}
-                    for kind, changed in vars(changes).items()
-                }
+                table: {kind: vars(changed) for kind, changed in vars(changes).items()}
                 for table, changes in self.source_changes.items()
             },
-            "bundle": self.bundle,
-            "environment": self.environment,
-            "seconds": round(self.seconds, 3),
         }
+        return {name: made[name] for name in _IN_ORDER if name in made}
 
     def text(self) -> str:
         text = msgspec.json.format(msgspec.json.encode(self.as_json())).decode("utf-8")
         return printable_json(text) + "\n"
+
+
+_IN_ORDER = (
+    *("report_version", "report_id", "timestamp", "database", "user_email", "user_id", "validation_results"),
+    *("errors", "warnings", "overall_status", "against", "compared_with", "strict", "values_shown"),
+    *("export_timestamp", "orphans_skipped", "cut", "brought", "findings", "checks", "source_changes"),
+    *("bundle", "environment", "seconds"),
+)
+_OF_TABLE = (
+    *("pg_count", "bundle_count", "sqlite_count", "match", "differences", "cells", "columns"),
+    *("proved_forms", "dropped", "bytes"),
+)
+_OF_FINDING = ("message", "table", "row", "column", "count")
+
+
+def _members(of: object, names: Sequence[str]) -> Dict[str, Any]:
+    return {name: getattr(of, name) for name in names}
 
 
 def require_writable(folder: Path) -> None:

@@ -31,31 +31,34 @@ def report_of(
     changes: Dict[str, Changes] = {}
     for found in looked.values():
         changes.update(found.changes)
-    return Report(
-        timestamp=timestamp,
-        database=file.described(),
-        user_id=context.user_id,
-        against=context.against,
-        strict=settings.strict,
-        values_shown=settings.show_values,
-        environment=_environment(evidence),
-        user_email=email,
-        compared_with=["bundle"] * (export is not None) + ["source"] * (live is not None),
-        export_timestamp=None if manifest is None else manifest.export_timestamp,
-        orphans_skipped={} if manifest is None else dict(manifest.orphans_skipped),
-        cut={} if manifest is None else dict(manifest.cut),
-        brought={} if manifest is None else dict(manifest.brought),
-        bundle=None
+    facts = {
+        "timestamp": timestamp,
+        "user_email": email,
+        "user_id": context.user_id,
+        "against": context.against,
+        "compared_with": ["bundle"] * (export is not None) + ["source"] * (live is not None),
+        "values_shown": settings.show_values,
+        "export_timestamp": None if manifest is None else manifest.export_timestamp,
+        "orphans_skipped": {} if manifest is None else manifest.orphans_skipped,
+        "bundle": None
         if export is None
         else {
             name: {"sha256": checksum.lower(), "bytes": export.stamps[name].size}
             for name, checksum in export.manifest.checksums.items()
         },
-        validation_results={table.name: _result(evidence, table) for table in settings.whole_tables},
-        findings=[finding for found in looked.values() for finding in found.findings],
-        checks=results(checks, looked, settings.strict),
-        source_changes=changes,
-        seconds=since(started),
+        "environment": _environment(evidence),
+    }
+    if manifest is not None:
+        changed = {"cut": manifest.cut, "brought": manifest.brought}
+        facts.update({name: counts for name, counts in changed.items() if counts})
+    return Report(
+        file.described(),
+        settings.strict,
+        {**facts, "seconds": round(since(started), 3)},
+        {table.name: _result(evidence, table) for table in settings.whole_tables},
+        [finding for found in looked.values() for finding in found.findings],
+        results(checks, looked, settings.strict),
+        changes,
     )
 
 

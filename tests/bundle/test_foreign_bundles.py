@@ -103,7 +103,7 @@ def test_what_has_not_changed_is_no_change_however_it_is_spelled(
     import_(settings)
     report = validate(settings)
     assert report.passed, report.errors
-    assert report.compared_with == ["bundle", "source"]
+    assert report.facts["compared_with"] == ["bundle", "source"]
     database.execute(
         "UPDATE charts SET calculation_params = jsonb_set(calculation_params, '{padded}', '1.51') WHERE calculation_params <> 'null'"
     )

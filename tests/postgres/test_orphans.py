@@ -140,7 +140,7 @@ def test_skipped_orphan_takes_what_hangs_on_it_along(database: Database, place: 
     assert {check.result for check in report.checks} == {
         "ok"
     }  # what an option leaves out is no check's finding
-    assert dict(report.orphans_skipped) == expected
+    assert dict(report.facts["orphans_skipped"]) == expected
     assert any(orphan["table"] in warning and "orphans" in warning for warning in report.warnings)
     assert rows_of(place.app, "PRAGMA foreign_key_check") == []
 

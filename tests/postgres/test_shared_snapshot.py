@@ -83,7 +83,7 @@ def test_bundle_is_that_of_the_instant_whatever_changed_since(
         import_(together)
         report = validate(together, db)
     assert report.passed, report.errors
-    assert report.compared_with == ["bundle", "source"]
+    assert report.facts["compared_with"] == ["bundle", "source"]
     reports = {"validation_report.json", "validation_report.html"}
     ours = {name: text for name, text in bundle_of(together).items() if name not in reports}
     assert ours == bundle_of(alone)

@@ -401,7 +401,7 @@ def test_values_are_shown_only_where_they_are_asked_for(settings: Settings) -> N
         page = (settings.data_dir / "validation_report.html").read_text(encoding="utf-8")
         assert ("PRIVATE" in report.text()) is show
         assert ("PRIVATE" in page) is show
-        assert report.values_shown is show
+        assert report.facts["values_shown"] is show
 
 
 def test_password_hash_is_never_shown(settings: Settings) -> None:

@@ -185,7 +185,11 @@ def test_database_is_compared_with_the_source_where_there_is_no_bundle(settings:
     shutil.rmtree(str(settings.data_dir))
     report = validate(settings)
     assert report.passed and report.warnings == []
-    assert (report.against, report.compared_with, report.bundle) == ("source", ["source"], None)
+    assert [report.facts[name] for name in ("against", "compared_with", "bundle")] == [
+        "source",
+        ["source"],
+        None,
+    ]
     assert report.validation_results["clients"].cells == 12 * 8
     break_a_cell(settings)
     report = validate(settings)
@@ -200,7 +204,7 @@ def test_source_is_compared_cell_by_cell_where_it_is_asked_for(
     against_source = dataclasses.replace(settings, against="source")
     report = validate(against_source)
     assert report.passed and report.warnings == []
-    assert (report.against, report.compared_with) == ("source", ["bundle", "source"])
+    assert report.facts["compared_with"] == ["bundle", "source"] and report.facts["against"] == "source"
     database.execute("UPDATE clients SET last_name = 'Newly Wed'")
     report = validate(against_source)
     assert checks(report) == {"contents", "source"}
