@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from typing import Callable, Iterator, Optional, Sequence
 
@@ -55,6 +56,9 @@ def wants_progress() -> bool:
     return sys.stderr is not None and sys.stderr.isatty() and not quiet()
 
 
+_BREAK = re.compile("\n")
+
+
 def summary(
     title: str,
     columns: Sequence[str],
@@ -82,7 +86,8 @@ def summary(
             name, justify="left" if text else "right", footer=total or ("" if i else "total"), overflow="fold"
         )
     for row in rows:
-        shown.add_row(*(Text(printable(_cell(name, value))) for name, value in zip(columns, row)))
+        cells = (printable(_cell(name, value), breaks=_BREAK) for name, value in zip(columns, row))
+        shown.add_row(*map(Text, cells))
     with _read_along(ExitCode.USAGE if is_result else None):
         print(printable(title))
         Console(width=None if sys.stdout.isatty() else 100, highlight=False).print(shown)

@@ -86,7 +86,7 @@ EXPLANATIONS: Mapping[str, Explanation] = {
     ),
     "user": Explanation(
         "Password or preferences are not the user's",
-        "The account or the settings are not as they were: signing in may fail, or charts may look different.",
+        "The account or the settings are not as they were: signing in may fail, or what depends on settings may look different.",
         "If neither was changed in the new database on purpose, import again:",
         IMPORT,
     ),
