@@ -126,8 +126,8 @@ def _shown(path: Path) -> str:
 
 _NEEDED = ("EXCLUDED_TABLES", "ROOT", "TABLES")
 _WHAT_IT_HOLDS = (
-    'a config.py says ROOT = root("users", key="id", named_by="email"), TABLES = (Table("users", the_root()), …) and'
-    " EXCLUDED_TABLES = (); discover.py writes one, docs/other-applications.md explains it"
+    'write ROOT = root(…), as in ROOT = root("users", key="id", named_by="email"), TABLES = (Table("users", the_root()), …)'
+    " and EXCLUDED_TABLES = (); discover.py writes one, docs/other-applications.md explains it"
 )
 _OLD_NAMES = re.compile(r"migration\.tables|Singleton")
 _OLD_FORM = (
