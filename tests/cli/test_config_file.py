@@ -89,7 +89,7 @@ def test_config_that_says_only_what_belongs_to_whom_is_enough(empty: Database, t
         ("\nimport no_such_module\n", 2, "no_such_module"),
         ("raise SystemExit(7)\n", 1, "SystemExit"),
         ("\0", None, "null bytes"),
-        ("", None, "has no EXCLUDED_TABLES, ROOT, TABLES\ntry: a config.py says ROOT = root("),
+        ("", None, "has no EXCLUDED_TABLES, ROOT, TABLES\ntry: write ROOT = root("),
         (
             "TABLES = EXCLUDED_TABLES = USER = ()\n",
             None,
