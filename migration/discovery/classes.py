@@ -184,7 +184,10 @@ class _Classifier:
                 reasons.append("%s: the same on all %s" % (listed(others), counted(found.rows, "row")))
         else:
             rule = any_of(*rules)
-            reasons = ["in several ways, which agree on every row, and none of which says it for all"]
+            reasons = [
+                "in several ways, which agree on every row, and none of which says it for all; a row that names two roots"
+                " would go to both"
+            ]
             reasons += [
                 "%s: %s" % (written(way), counted(rows, "row")) for way, rows in zip(rules, found.found)
             ]
@@ -395,7 +398,7 @@ class _Classifier:
         if rule == owned_by(rule.columns) and self.source.may_be_null(table.name, rule.columns):
             choices.insert(0, _with_shared(rule))
         question = "rows of this table that are nobody's are named by %s of roots" % counted(rows, "row")
-        if others:
+        if others and not by_joins:
             question += "; referenced() takes others' rows, too, which are named by %s" % counted(
                 others, "row"
             )
@@ -404,7 +407,11 @@ class _Classifier:
             for name in self.belonging.decided
             if any(part.parent == table.name for part in self.belonging.rule(name).parts)
         )
-        if hanging:
+        if by_joins:
+            question += ", in join tables: without or_shared=True these rows of %s stay behind" % listed(
+                name for name in hanging if name in joins
+            )
+        elif hanging:
             question += (
                 "; with it, what hangs on such rows in %s stays behind, unless its child_of has or_referenced=True"
                 % listed(hanging)
