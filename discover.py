@@ -50,8 +50,8 @@ def discover(settings: Settings, arguments: argparse.Namespace) -> Classes:
                 source = leave_out(source, root, arguments.exclude)
                 classes = classify(source, root, find_references(source, root.name), advance)
                 mine: Optional[Mapping[str, int]] = None
-                if arguments.user is not None:
-                    mine = rows_of_one(source, classes, settings, arguments.user)
+                if arguments.user is not None or arguments.user_id is not None:
+                    mine = rows_of_one(source, classes, settings, arguments.user, arguments.user_id)
             texts = written.texts(source, classes, settings, arguments.references)
         written.write(folder, texts)
     _show(classes, source, arguments, mine)
@@ -61,7 +61,12 @@ def discover(settings: Settings, arguments: argparse.Namespace) -> Classes:
 def _show(
     classes: Classes, source: Source, arguments: argparse.Namespace, mine: Optional[Mapping[str, int]]
 ) -> None:
-    head = ["table", "class", "rows", *([] if mine is None else ["of " + arguments.user])]
+    head = [
+        "table",
+        "class",
+        "rows",
+        *([] if mine is None else ["of " + (arguments.user or arguments.user_id)]),
+    ]
     rows: List[List[object]] = [
         [
             table.name,
@@ -136,7 +141,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         default=[],
         help="leave this table or column behind: one that SQLite cannot tell from another, say; may be repeated",
     )
-    parser.add_argument("--user", metavar="NAME", help="also count the rows of this one, table by table")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--user", metavar="NAME", help="also count the rows of this one, table by table")
+    one.add_argument("--user-id", metavar="KEY", help="the same, by their key")
     parser.add_argument(
         "--output", metavar="DIR", help="folder for config.py, sqlite_schema.sql and migration_mapping.md"
     )
@@ -153,7 +160,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    for name in ("output", "root", "named_by", "user"):
+    for name in ("output", "root", "named_by", "user", "user_id"):
         value = getattr(arguments, name)
         if value == "" or (value is None and (name == "output" or (name == "root" and not arguments.check))):
             raise UsageError(

@@ -24,11 +24,12 @@ def lending(empty: Database) -> Database:
     return empty
 
 
-def test_files_are_whole_private_and_load(lending: Database, place: Place, run: Run) -> None:
+@pytest.mark.parametrize("one", [("--user", "noa"), ("--user-id", 2)])
+def test_files_are_whole_private_and_load(
+    lending: Database, place: Place, run: Run, one: tuple[str, object]
+) -> None:
     output = place.folder / "made"
-    done = run(
-        "discover.py", "--postgres-url", lending.url, "--root", "members", "--output", output, "--user", "noa"
-    )
+    done = run("discover.py", "--postgres-url", lending.url, "--root", "members", "--output", output, *one)
     assert done.code == 0, done.err
     assert sorted(path.name for path in output.iterdir()) == FILES
     assert {stat.S_IMODE(path.stat().st_mode) for path in output.iterdir()} == {0o600}
@@ -199,6 +200,7 @@ REFUSED = {
     "nothing to exclude": (("--root", "members", "--exclude", "Books"), 2, "--exclude Books: there is no", "case counts"),
     "the root excluded": (("--root", "members", "--exclude", "members.id"), 2, "says whose data it is", "--named-by"),
     "no such user": (("--root", "members", "--user", "Mia"), 3, "user not found: Mia", "check the spelling"),
+    "no such key": (("--root", "members", "--user-id", "9"), 3, "user not found: 9", ""),
     "nobody there": (("--root", "members", "--postgres-url", NOWHERE), 3, "cannot connect", "start PostgreSQL"),
     "a file for a folder": (("--root", "members", "--output", "{file}"), 5, "cannot write to the folder", "--output"),
     "nothing to check": (("--check",), 2, "cannot read", "the folder that discover.py has written"),
