@@ -142,16 +142,12 @@ class _Lookup:
     """Option, then environment, then ``.env``, then config.py."""
 
     arguments: argparse.Namespace
+    environment: Mapping[str, str]
+    config: Config
 
-    @property
-    def environment(self) -> Mapping[str, str]:
-        found: Mapping[str, str] = self.arguments.environment
-        return found
-
-    @property
-    def config(self) -> Config:
-        found: Config = self.arguments.config
-        return found
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> _Lookup:
+        return cls(arguments, arguments.environment, arguments.config)
 
     def given(self, option: str, variable: str) -> Optional[str]:
         """The option, else the variable. Raises UsageError for an empty option."""
@@ -220,7 +216,7 @@ def settings(arguments: argparse.Namespace, asks_postgres: bool = True) -> Setti
 
     ``asks_postgres``: False if the run needs no PostgreSQL; its settings are then not read.
     """
-    found = _Lookup(arguments)
+    found = _Lookup.of(arguments)
     config = found.config
     postgres, fallback = _postgres(found) if asks_postgres else ({}, None)
     require_tuple("EXCLUDED_TABLES", config.EXCLUDED_TABLES)
@@ -248,15 +244,13 @@ def settings(arguments: argparse.Namespace, asks_postgres: bool = True) -> Setti
         unrelated_tables=tuple(unrelated or ()),
         every_table=unrelated is not None,
         backup=not getattr(arguments, "no_backup", False),
-        keep_backups=getattr(arguments, "keep_backups", None),
         skip_orphans=getattr(arguments, "orphans", "stop") == "skip",
-        offline=getattr(arguments, "offline", False),
-        against=getattr(arguments, "against", None),
-        strict=getattr(arguments, "strict", False),
-        max_differences=getattr(arguments, "max_differences", None) or Settings.max_differences,
-        show_values=getattr(arguments, "show_values", False),
-        json=getattr(arguments, "json", False),
+        **{name: given for name, given in vars(arguments).items() if name in _OPTIONS and given is not None},
     )
+
+
+# Options that are settings of the same name; without the option, the setting's own default holds.
+_OPTIONS = ("keep_backups", "offline", "against", "strict", "max_differences", "show_values", "json")
 
 
 def _application(config: Config) -> str:
@@ -269,7 +263,7 @@ def _application(config: Config) -> str:
     return name
 
 
-def _user(found: _Lookup) -> Dict[str, Optional[str]]:
+def _user(found: _Lookup) -> Dict[str, Any]:
     """Whose data, by name or by key: of an option, else of the environment. Raises UsageError."""
     if getattr(found.arguments, "user_email", None) is not None:
         return {"user_email": found.utf8("user_email", "")}
@@ -287,7 +281,7 @@ _USER = ("MIGRATION_USER_EMAIL", "MIGRATION_USER", "MIGRATION_USER_ID")
 
 def source_settings(arguments: argparse.Namespace) -> Settings:
     """The settings of a run that asks PostgreSQL and knows no table yet. Raises UsageError."""
-    postgres, fallback = _postgres(_Lookup(arguments))
+    postgres, fallback = _postgres(_Lookup.of(arguments))
     nowhere = Path()
     return Settings(
         postgres=postgres,
@@ -372,7 +366,7 @@ def _refuse_url(variable: str, value: Optional[str]) -> None:
 
 def log_settings(arguments: argparse.Namespace) -> Tuple[str, Optional[Path]]:
     """The log's level and file. Raises UsageError."""
-    found = _Lookup(arguments)
+    found = _Lookup.of(arguments)
     if arguments.verbose:
         level = "DEBUG"
     elif arguments.quiet:

@@ -14,7 +14,7 @@ from migration.files import create_private, sync_path
 from migration.sql import quote
 from migration.sqlite import connecting
 from migration.sqlite.errors import errors, failed
-from migration.sqlite.schema import Schema
+from migration.sqlite.schema import Schema, in_memory
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +39,7 @@ def create(staged: Path, schema: Schema) -> sqlite3.Connection:
     connection = sqlite3.connect(str(staged), isolation_level=None)
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("PRAGMA journal_mode = MEMORY")
-    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as made:
-        made.executescript(schema.script)  # valid SQL, as read_schema has found
-        if made.in_transaction:
-            made.execute("COMMIT")
+    with in_memory(schema) as made:
         made.backup(connection)  # on the disk, each statement of the script would be a transaction of its own
     connection.execute("PRAGMA foreign_keys = OFF")  # checked as a whole before the commit
     connection.execute("PRAGMA cache_size = %d" % -connecting.CACHE)

@@ -211,7 +211,7 @@ def of_system(error: OSError, path: Path, option: str = "--sqlite-path") -> Migr
     elsewhere = "choose another place with " + option
     if error.errno == errno.ENOSPC:
         return failed("no space left for %s" % where, "free some space, or " + elsewhere)
-    if error.errno == getattr(errno, "EDQUOT", None):
+    if error.errno == errno.EDQUOT:
         return failed(
             "the disk quota is used up for %s" % where, "free some space (quota -s), or " + elsewhere
         )
@@ -251,5 +251,5 @@ def mounted(path: Path, option: str = "--sqlite-path") -> MigrationError:
     )
 
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, getattr(errno, "EOPNOTSUPP", errno.ENOSYS))
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _LONGEST = 400  # bytes of a path that every SQLite takes, with the names of ours that go with it

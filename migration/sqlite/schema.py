@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import sqlite3
@@ -94,6 +95,16 @@ def run_script(connection: sqlite3.Connection, script: str, path: Path) -> None:
             "the schema file %s is not valid SQL for SQLite %s: %s" % (path, sqlite3.sqlite_version, error),
             "check it with: sqlite3 :memory: < %s" % path,
         ) from error
+
+
+@contextlib.contextmanager
+def in_memory(schema: Schema) -> Iterator[sqlite3.Connection]:
+    """A database in memory that the schema file has made."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        database.executescript(schema.script)  # valid SQL, as read_schema has found
+        if database.in_transaction:
+            database.execute("COMMIT")
+        yield database
 
 
 def table_names(connection: sqlite3.Connection) -> List[str]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
 import sqlite3
 import string
 from datetime import date
-from typing import Any, Iterator, Mapping, NamedTuple, Optional, Pattern, Sequence, Tuple
+from typing import Any, Mapping, NamedTuple, Optional, Pattern, Sequence, Tuple
 
 from migration.sql import quote
-from migration.sqlite.schema import Schema, TargetColumn
+from migration.sqlite.schema import Schema, TargetColumn, in_memory
 
 ROWS = 32  # rows to evaluate; with fewer, random hex ids could happen to contain only decimal digits
 Row = Tuple[Any, ...]
@@ -55,7 +54,7 @@ class Default(NamedTuple):
 def of_rows(schema: Schema, table: str, names: Tuple[str, ...]) -> Mapping[str, Default]:
     """Column → its default, evaluated. Raises sqlite3.Error if SQLite cannot evaluate one."""
     columns = [schema.columns[table][name.lower()] for name in names]
-    with _loaded(schema) as database:
+    with in_memory(schema) as database:
         constant = [_is_constant(database, column.default) for column in columns]
         _lift_rules(database)
         given = [column for column in schema.columns[table].values() if column not in columns]
@@ -80,17 +79,8 @@ def of_row_1(schema: Schema, table: str, names: Tuple[str, ...]) -> Mapping[str,
     return found
 
 
-@contextlib.contextmanager
-def _loaded(schema: Schema) -> Iterator[sqlite3.Connection]:
-    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
-        database.executescript(schema.script)
-        if database.in_transaction:
-            database.execute("COMMIT")
-        yield database
-
-
 def _row_1(schema: Schema, table: str, names: Sequence[str]) -> Optional[Row]:
-    with _loaded(schema) as database:
+    with in_memory(schema) as database:
         return _read(database, table, names, "id = 1")
 
 
