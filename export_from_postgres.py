@@ -30,7 +30,7 @@ from migration.postgres.orphans import LISTED_ORPHANS, Orphans
 from migration.postgres.rows import Rows, rows_of_user
 from migration.postgres.snapshot import Snapshot
 from migration.postgres.unchanged import Taken, taken
-from migration.printing import counted
+from migration.printing import conjugated, counted
 from migration.settings import Settings
 from migration.sqlite.schema import read_schema
 
@@ -68,10 +68,11 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
         left_behind = _left_behind(rows)
         columns = sum(len(rows.catalog.columns[table.name]) for table in settings.tables)
         log.debug(
-            "export: user %s found, and %d columns of %d tables accounted for, in %.2f s",
+            "export: %s %s found, and %s of %s accounted for, in %.2f s",
+            settings.root.called,
             rows.user.id,
-            columns,
-            len(settings.tables),
+            counted(columns, "column"),
+            counted(len(settings.tables), "table"),
             time.perf_counter() - started,
         )
         sql_ascii = db.connection.get_parameter_status("server_encoding") == "SQL_ASCII"
@@ -79,7 +80,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
             records = {table: rows.record(table) for table in settings.single_rows}
             out.single_rows(records)
             seconds, sent = _write_tables(rows, settings, out)
-            log.debug("export: %d tables read in %.2f s", len(seconds), sum(seconds.values()))
+            log.debug("export: %s read in %.2f s", counted(len(seconds), "table"), sum(seconds.values()))
             out.changes(rows.leaving.listed())
             read = taken(rows, {**out.row_counts, **sent}, out.checksums, ends)
             db.require_unchanged()
@@ -107,14 +108,17 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
             started = time.perf_counter()
             out.finish(manifest)
     log.debug(
-        "export: %d files of %d bytes synced and published in %.2f s",
-        len(manifest.checksums) + 1,
+        "export: %s of %d bytes synced and published in %.2f s",
+        counted(len(manifest.checksums) + 1, "file"),
         sum(manifest.sizes.values()),
         time.perf_counter() - started,
     )
+    called = settings.root.called
     if not _owns_rows(settings, records, manifest):
-        log.warning("user %s owns no rows: only their own row and shared ones are exported", manifest.user_id)
-    log.info("bundle of user %s written to %s", manifest.user_id, settings.data_dir)
+        log.warning(
+            "%s %s owns no rows: only their own row and shared ones are exported", called, manifest.user_id
+        )
+    log.info("bundle of %s %s written to %s", called, manifest.user_id, settings.data_dir)
     return Exported(manifest, seconds, read)
 
 
@@ -138,7 +142,7 @@ def _write_tables(rows: Rows, settings: Settings, out: Writer) -> Tuple[Dict[str
             with out.table(table.name, table.file, advance) as sink:
                 sent[table.name] = rows.copy(table, sink)
             seconds[table.name] = time.perf_counter() - started
-            log.info("exported %s: %d rows in %.1f s", table.name, sink.rows, seconds[table.name])
+            log.info("exported %s: %s in %.1f s", table.name, counted(sink.rows, "row"), seconds[table.name])
     return seconds, sent
 
 
@@ -152,8 +156,8 @@ def _orphans(rows: Rows, settings: Settings) -> Tuple[Dict[str, int], Dict[str, 
     stopping = [orphans for orphans in found if orphans.leaving == "stop"]
     if stopping:
         raise SourceError(
-            "rows of the user refer to rows that are not exported: "
-            + _counted(stopping, "leads to no exported row of"),
+            "rows of the %s refer to rows that are not exported: " % settings.root.called
+            + _listed(stopping, "leads to no exported row of"),
             _to_roots(rows, stopping)
             or "correct them in PostgreSQL, or leave these rows out with --orphans skip"
             + (_declared(stopping[0]) if settings.declares_leaving else ""),
@@ -168,9 +172,9 @@ def _orphans(rows: Rows, settings: Settings) -> Tuple[Dict[str, int], Dict[str, 
             rows.leaving.require_cuttable(orphans.table, orphans.columns, orphans.parent)
             name = reference_name(orphans.table, orphans.columns, orphans.parent)
             cut[name] = cut.get(name, 0) + orphans.rows
-            log.warning("cut to NULL: %s in %d rows", name, orphans.rows)
-    for table, number in rows.leaving.brought.items():
-        log.warning("brought: %s of %s", counted(number, "row"), rows.leaving.brought_from(table))
+            log.warning("cut to NULL: %s in %s", name, counted(orphans.rows, "row"))
+    for line in rows.leaving.brought_lines():
+        log.warning("brought: %s", line)
     return dict(rows.skipped), cut
 
 
@@ -208,33 +212,37 @@ def _declared(orphans: Orphans) -> str:
 def _left_behind(rows: Rows) -> Dict[str, int]:
     """Raise SourceError for rows that refer to the user's and are not exported, or count those that config lets stay."""
     found = rows.left_behind()
+    called = rows.settings.root.called
     undeclared = [orphans for orphans in found if not rows.declared_left_behind(orphans)]
     if undeclared:
         first = undeclared[0]
         raise SourceError(
-            "rows that are not exported refer to rows of the user: "
-            + _counted(undeclared, "refers to a row of the user in"),
-            "if they are the user's, correct %s's entry in config.TABLES or the rows in PostgreSQL; if they are"
+            "rows that are not exported refer to rows of the %s: " % called
+            + _listed(undeclared, "refers to a row of the %s in" % called),
+            "if they are the %s's, correct %s's entry in config.TABLES or the rows in PostgreSQL; if they are"
             " to stay there, add left_behind=(%s,) to that entry"
-            % (first.table, ", ".join('"%s"' % name for name in first.columns)),
+            % (called, first.table, ", ".join('"%s"' % name for name in first.columns)),
         )
     for orphans in found:
         log.info(
-            "left behind: %d rows of %s that refer by %s to %s in %s",
-            orphans.rows,
+            "left behind: %s of %s that %s by %s to %s in %s",
+            counted(orphans.rows, "row"),
             orphans.table,
+            conjugated(orphans.rows, "refer"),
             ", ".join(orphans.columns),
             orphans.to,
             orphans.parent,
         )
     outside = rows.outside()
     for reference, count in outside.items():
-        log.info("left behind: what %d rows refer to by %s", count, reference)
+        log.info(
+            "left behind: what %s %s to by %s", counted(count, "row"), conjugated(count, "refer"), reference
+        )
     declared = {"%s (%s)" % (orphans.table, ", ".join(orphans.columns)): orphans.rows for orphans in found}
     return {**declared, **outside}
 
 
-def _counted(found: Sequence[Orphans], what: str) -> str:
+def _listed(found: Sequence[Orphans], what: str) -> str:
     total = sum(orphans.rows for orphans in found)
     shown = "\n  ".join(_lines(found, what)[:LISTED_ORPHANS])
     return "%d%s\n  %s" % (total, ", of which the first:" if total > LISTED_ORPHANS else "", shown)

@@ -28,6 +28,7 @@ from migration.cli.summary import summary_of_phases
 from migration.errors import ExitCode, MigrationError
 from migration.files import sync_path
 from migration.model import Column
+from migration.printing import counted
 from migration.settings import Settings
 from migration.sqlite import backups, building, integrity, mapping, publishing
 from migration.sqlite.loading import Filled, fill, fill_row_1
@@ -66,10 +67,14 @@ def import_(settings: Settings, validated: bool = False, digested: bool = True) 
     """
     schema = read_schema(settings.schema_path)
     mapping.require_own_targets(settings, schema)
-    to = settings.wanted_backups
+    to, called = settings.wanted_backups, settings.root.called
     tables = files_of(settings.whole_tables)
-    with open_bundle(settings.data_dir, tables, settings.user_email, settings.user_id) as export:
-        log.debug("import: bundle of %s, %d files", export.manifest.export_timestamp, len(export.stamps))
+    with open_bundle(
+        settings.data_dir, tables, settings.user_email, settings.user_id, called=called
+    ) as export:
+        log.debug(
+            "import: bundle of %s, %s", export.manifest.export_timestamp, counted(len(export.stamps), "file")
+        )
         columns = mapping.columns_of(export, settings, schema)
         with publishing.replacing(settings.sqlite_path, to) as staged:
             with building.building(staged, schema, settings.sqlite_path) as database:
@@ -90,7 +95,7 @@ def import_(settings: Settings, validated: bool = False, digested: bool = True) 
     if backup is not None:
         log.info("old database backed up to %s", backup)
         backups.prune(settings.backups, settings.keep_backups, settings.sqlite_path, backup)
-    log.info("database of user %s published as %s", export.manifest.user_id, settings.sqlite_path)
+    log.info("database of %s %s published as %s", called, export.manifest.user_id, settings.sqlite_path)
     seconds = {table: done.seconds for table, done in filled.items()}
     return Imported(export.manifest, seconds, backup, stamp, equal)
 
@@ -104,17 +109,18 @@ def _load(
 ) -> Dict[str, Filled]:
     """Load every table. The results leave out single rows."""
     filled: Dict[str, Filled] = {}
+    called = settings.root.called
     records, brought = export.user_data(), read_changes(export).brought
     total = sum(export.manifest.row_counts[table.name] for table in settings.whole_tables)
     with terminal.progress("import", total) as advance:
         for table in settings.tables:
             if table.becomes is not None:
                 record = records.get(table.member)
-                fill_row_1(database, record, table, columns[table.name], schema, export.manifest)
+                fill_row_1(database, record, table, columns[table.name], schema, export.manifest, called)
                 continue
             others = brought.get(table.name, frozenset())
-            done = fill(database, export, table, columns[table.name], schema, others, advance)
-            log.info("imported %s: %d rows in %.1f s", table.name, done.rows, done.seconds)
+            done = fill(database, export, table, columns[table.name], schema, others, advance, called)
+            log.info("imported %s: %s in %.1f s", table.name, counted(done.rows, "row"), done.seconds)
             filled[table.name] = done
     return filled
 

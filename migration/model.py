@@ -13,17 +13,25 @@ from typing import Iterable, Iterator, Mapping, NamedTuple, NoReturn, Optional, 
 from migration.errors import UsageError
 
 
-class Root(NamedTuple):
-    """Whose data it is: the table of users, its key, and the column with the name that the command line takes."""
+@dataclass(frozen=True)
+class Root:
+    """Whose data it is: the table of users, its key, and the column with the name that the command line takes.
+
+    ``called``: what messages call one of them, in the singular; no part of what a root is.
+    """
 
     name: str
     key: str
     named_by: str
+    called: str = field(default="user", compare=False)
 
 
-def root(name: str, key: str = "id", named_by: str = "email") -> Root:
-    """The users' table: ``key`` tells them apart, ``named_by`` is what they are called, an e-mail address say."""
-    return Root(name, key, named_by)
+def root(name: str, key: str = "id", named_by: str = "email", called: str = "user") -> Root:
+    """The users' table: ``key`` tells them apart, ``named_by`` is what they are called, an e-mail address say.
+
+    ``called``: what one of them is in messages: "workspace", "account".
+    """
+    return Root(name, key, named_by, called)
 
 
 class Way(enum.Enum):

@@ -77,6 +77,19 @@ def counted(number: int, noun: str) -> str:
     return "%d %s" % (number, noun if number == 1 else plural(noun))
 
 
+def of_all(noun: str) -> str:
+    """In the genitive: users', people's."""
+    several = plural(noun)
+    return several + ("'" if several.endswith("s") else "'s")
+
+
+def conjugated(number: int, verb: str) -> str:
+    """The verb of a number of things: one refers, two refer; one is, two are."""
+    if number != 1:
+        return verb
+    return {"are": "is", "have": "has"}.get(verb, verb + "s")
+
+
 def plural(noun: str) -> str:
     if noun in _PLURALS:
         return _PLURALS[noun]

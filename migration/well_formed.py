@@ -32,7 +32,7 @@ def require_well_formed(
 
     Raises MigrationError (exit 2).
     """
-    if not isinstance(root, Root) or not all(isinstance(part, str) for part in root):
+    if not isinstance(root, Root) or not all(isinstance(part, str) and part for part in vars(root).values()):
         raise UsageError(
             "config.ROOT is no root(…)", 'write ROOT = root("users", key="id", named_by="email")'
         )

@@ -33,10 +33,11 @@ def open_bundle(
     user_email: Optional[str] = None,
     user_id: Optional[str] = None,
     is_held: bool = False,
+    called: str = "user",
 ) -> Iterator[Reader]:
     """Open the bundle in ``folder``; ``tables``: file name by table name, which it must hold.
 
-    ``is_held``: the caller already holds the folder's lock.
+    ``is_held``: the caller already holds the folder's lock. ``called``: ``Root.called``.
 
     Each file is proved by its checksum as it is read. If the block fails, all files are hashed, as damage may be the
     reason: that error comes first. Raises MigrationError (exit 4) if the bundle is missing, damaged, of another user
@@ -56,7 +57,7 @@ def open_bundle(
         if not is_held and os.access(str(folder), os.W_OK):
             stack.enter_context(held(folder))
         export = _opened(folder, tables)
-        _require_user(folder, export.manifest, user_email, user_id)
+        _require_user(folder, export.manifest, user_email, user_id, called)
         try:
             yield export
         except Exception:
@@ -65,7 +66,7 @@ def open_bundle(
 
 
 def _require_user(
-    folder: Path, manifest: Manifest, user_email: Optional[str], user_id: Optional[str]
+    folder: Path, manifest: Manifest, user_email: Optional[str], user_id: Optional[str], called: str
 ) -> None:
     option, wanted, known = "--user-email", user_email, manifest.user_email
     if user_id is not None:
@@ -73,9 +74,9 @@ def _require_user(
     if wanted and wanted != known:
         raise BundleError(
             "the bundle in %s belongs to %s, not to %s"
-            % (folder, manifest.user_email or "user " + manifest.user_id, wanted),
-            "export again for this user, or leave %s away to use the bundle as it is" % option,
-            logged="the bundle in %s belongs to another user" % folder,
+            % (folder, manifest.user_email or "%s %s" % (called, manifest.user_id), wanted),
+            "export again for this %s, or leave %s away to use the bundle as it is" % (called, option),
+            logged="the bundle in %s belongs to another %s" % (folder, called),
         )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, Tuple
+from dataclasses import dataclass
+from typing import Dict, List, Tuple
 
 from migration import conversion, disk
 from migration.cli import terminal
@@ -12,7 +12,7 @@ from migration.model import Kind
 from migration.postgres import connecting, parameters
 from migration.postgres.orphans import Orphans
 from migration.postgres.rows import rows_of_user
-from migration.printing import counted, size
+from migration.printing import conjugated, counted, size
 from migration.settings import Settings
 from migration.sqlite import mapping
 from migration.sqlite.mapping import TableMapping
@@ -32,7 +32,7 @@ class TablePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """``left_behind``: orphans, and whether config allows them. ``brought``: table, in words → rows."""
+    """``left_behind``: orphans, and whether config allows them. ``brought``: a line for each table."""
 
     user_id: str
     tables: Tuple[TablePlan, ...]
@@ -40,7 +40,7 @@ class Plan:
     left_behind: Tuple[Tuple[Orphans, bool], ...]
     needs: Tuple[disk.Need, ...]
     suspects: Tuple[str, ...] = ()
-    brought: Mapping[str, int] = field(default_factory=dict)
+    brought: Tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -71,7 +71,7 @@ def plan(settings: Settings) -> Plan:
         orphans = tuple(rows.orphans())
         left_behind = tuple((found, rows.declared_left_behind(found)) for found in rows.left_behind())
         suspects = tuple(rows.suspects())
-        brought = {rows.leaving.brought_from(table): number for table, number in rows.leaving.brought.items()}
+        brought = tuple(rows.leaving.brought_lines())
         user_id = rows.user.id
     needs = disk.needs_of_one(
         sum(table.bytes for table in tables),
@@ -109,8 +109,8 @@ _WHAT_BECOMES = {
 def show(made: Plan, settings: Settings) -> None:
     """Print the plan to stdout."""
     terminal.summary(
-        "Dry run: user %s from %s to %s; nothing was written"
-        % (made.user_id, parameters.masked(settings.postgres), settings.sqlite_path),
+        "Dry run: %s %s from %s to %s; nothing was written"
+        % (settings.root.called, made.user_id, parameters.masked(settings.postgres), settings.sqlite_path),
         ("table", "rows", "bytes", "conversions", "dropped columns"),
         [(table.name, table.rows, table.bytes, table.conversions, table.dropped) for table in made.tables],
         even_if_quiet=True,
@@ -125,20 +125,24 @@ def show(made: Plan, settings: Settings) -> None:
         log.warning("%s", line)
     for orphans in made.orphans:
         log.warning(
-            "%d rows of %s refer by %s to rows of %s that are not the user's: the migration %s",
-            orphans.rows,
+            "%s of %s %s by %s to rows of %s that are not the %s's: the migration %s",
+            counted(orphans.rows, "row"),
             orphans.table,
+            conjugated(orphans.rows, "refer"),
             ", ".join(orphans.columns),
             orphans.parent,
+            settings.root.called,
             _WHAT_BECOMES[orphans.leaving],
         )
-    for table, rows in made.brought.items():
-        log.warning("will be brought, as config.py says: %s of %s", counted(rows, "row"), table)
+    for line in made.brought:
+        log.warning("will be brought, as config.py says: %s", line)
     for orphans, declared in made.left_behind:
         log.warning(
-            "%d rows of %s that are not exported refer by %s to %s in %s: %s",
-            orphans.rows,
+            "%s of %s that %s not exported %s by %s to %s in %s: %s",
+            counted(orphans.rows, "row"),
             orphans.table,
+            conjugated(orphans.rows, "are"),
+            conjugated(orphans.rows, "refer"),
             ", ".join(orphans.columns),
             orphans.to,
             orphans.parent,

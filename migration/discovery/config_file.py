@@ -66,8 +66,8 @@ LOG_LEVEL = "INFO"
 # Who is migrated where neither the command line nor the environment says so.
 DEFAULT_USER_EMAIL = ""
 
-# Whose data it is: a row of this table, told apart by the key and called by the name on the command line.
-ROOT = root({root}, key={key}, named_by={named_by})
+# Whose data it is: a row of this table, told apart by the key, named on the command line by the name; ``called``: in messages.
+ROOT = root({root}, key={key}, named_by={named_by}, called={called})
 '''
 
 _WIDTH = 110
@@ -117,6 +117,7 @@ def config_text(
         root=text(classes.root.name),
         key=text(classes.root.key),
         named_by=text(classes.root.named_by),
+        called=text(classes.root.called),
     )
     return top + body + "\n"
 

@@ -18,7 +18,7 @@ _NO_SCHEMA = Schema(Path(), "", {}, {}, (), {}, {}, {})  # what SQLite says of r
 
 
 def rows_of_one(
-    source: Source, classes: Classes, settings: Settings, name: Optional[str], key: Optional[str]
+    source: Source, classes: Classes, settings: Settings, name: Optional[str], key: Optional[str] = None
 ) -> Dict[str, int]:
     """Rows of the root of this name, or of this key, by table; of an open question by its first answer. Raises SourceError if there is none."""
     known = dataclasses.replace(

@@ -240,7 +240,8 @@ USUAL_NAMES = (
 
 def find_root(source: Source, table: str, named_by: Optional[str]) -> Root:
     """The root's key, and the column that names its rows. Raises UsageError where there is none, or several."""
-    return Root(table, _root_key(source, table), _naming_column(source, table, named_by))
+    called = " ".join(stem(source.catalog.relations[table].name)) or "user"
+    return Root(table, _root_key(source, table), _naming_column(source, table, named_by), called)
 
 
 def _root_key(source: Source, table: str) -> str:

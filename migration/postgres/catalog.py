@@ -9,6 +9,7 @@ from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Sequen
 from migration.errors import SourceError, UsageError
 from migration.model import Column, ForeignKey, Way
 from migration.postgres.kinds import Type
+from migration.printing import of_all
 from migration.settings import Settings
 
 LISTED = 10
@@ -153,7 +154,8 @@ def _require_declarations(settings: Settings, catalog: Catalog) -> None:
         unknown = [name for name in unknown if name in needed]
     if theirs:
         raise UsageError(
-            "users' data that config does not account for: table %s" % ", ".join(theirs),
+            "%s data that config does not account for: table %s"
+            % (of_all(settings.root.called), ", ".join(theirs)),
             "\n     ".join(_advice(name, settings, catalog) for name in theirs[:LISTED]),
         )
     if unknown:
@@ -264,16 +266,17 @@ def _require_unrelated(settings: Settings, catalog: Catalog) -> None:
     users = user_tables(catalog, settings)
     declared = declared_tables(settings)
     references = _kept_references(settings, catalog)
+    theirs = of_all(settings.root.called)
     with_heirs = {heir: name for name in reversed(listed) for heir in (*catalog.heirs(name), name)}
     for name, named in with_heirs.items():
         if name in declared or is_listed(name, settings.excluded_tables):
             continue
         if name in users:
             raise UsageError(
-                "config.UNRELATED_TABLES names %s, which is users' data" % name
+                "config.UNRELATED_TABLES names %s, which is %s data" % (name, theirs)
                 if name == named
-                else "table %s is users' data; it inherits from %s, which config.UNRELATED_TABLES names"
-                % (name, named),
+                else "table %s is %s data; it inherits from %s, which config.UNRELATED_TABLES names"
+                % (name, theirs, named),
                 _advice(name, settings, catalog),
             )
         for key in references:

@@ -13,6 +13,7 @@ from migration.postgres.records import Cut
 from migration.postgres.references import References
 from migration.postgres.sets import Sets
 from migration.postgres.ways import Node
+from migration.printing import conjugated, counted
 from migration.sqlite.mapping import map_columns
 from migration.sqlite.schema import Schema
 
@@ -119,8 +120,8 @@ class Leaving:
             )
             if roots == others > 1 and everybodys or others > FEW_ROOTS and roots * 2 > others:
                 raise UsageError(
-                    "%d rows of %s would be brought, of %d of the %d other rows of %s"
-                    % (rows, name, roots, others, root.name),
+                    "%s of %s would be brought, of %d of the %d other rows of %s"
+                    % (counted(rows, "row"), name, roots, others, root.name),
                     'let the reference "cut", "skip" or "stop" instead, by REFERENCES or LEAVING in config.py: %s'
                     % "; ".join(key.name for key in bringing if key.parent == name),
                 )
@@ -154,13 +155,20 @@ class Leaving:
         }
         return {name: rows for name, rows in counts.items() if rows}
 
-    def brought_from(self, name: str) -> str:
-        """The table with brought rows as messages name it; of other roots with what their rows tell of them."""
-        whose = "%s that are not the user's" % name
-        if name != self.sets.owned.settings.root.name:
-            return whose
-        copied = map_columns(self.tables[name], self.catalog.columns[name], self._schema).copied
-        return "%s: whole rows of others, with %s" % (whose, ", ".join(pair.source.name for pair in copied))
+    def brought_lines(self) -> Iterator[str]:
+        """What was brought, a line a table; of other roots with what their rows tell of them."""
+        root = self.sets.owned.settings.root
+        for name, rows in self.brought.items():
+            line = "%s of %s that %s not the %s's" % (
+                counted(rows, "row"),
+                name,
+                conjugated(rows, "are"),
+                root.called,
+            )
+            if name == root.name:
+                copied = map_columns(self.tables[name], self.catalog.columns[name], self._schema).copied
+                line += ": whole rows of others, with " + ", ".join(pair.source.name for pair in copied)
+            yield line
 
     def names_roots(self, table: str, parent: str) -> bool:
         """Whether a reference of rows that are brought leads to another root's own row, which has to be declared."""

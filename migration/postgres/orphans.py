@@ -30,7 +30,7 @@ class Orphans(NamedTuple):
     rows: int
     sample: Tuple[Tuple[str, str], ...]
     leaving: str = "stop"
-    to: str = "rows of the user"
+    to: str = ""
 
 
 class Search:
@@ -70,8 +70,8 @@ class Search:
         key = next(key for key in keys if key.table == self.owned.settings.root.name)
         columns = ", ".join(key.columns)
         return SourceError(
-            "the user's own row cannot be left out: %s leads to no exported row of %s"
-            % (columns, key.parent),
+            "the %s's own row cannot be left out: %s leads to no exported row of %s"
+            % (self.owned.settings.root.called, columns, key.parent),
             "correct it in PostgreSQL, or add %s to dropped=(...) of %s in config.py and take it out of the SQLite schema"
             % (", ".join('"%s"' % name for name in key.columns), key.table),
         )
@@ -116,10 +116,11 @@ class Search:
             if self._hangs(key) or self._may_be_left_behind(key)
         ]
         tables = {name for test in tests for name in (test.key.table, test.key.parent)}
+        own = "rows of the %s" % self.owned.settings.root.called
         return [
-            found._replace(to="rows that come along")
-            if self.tables[found.parent].ownership.comes_along
-            else found
+            found._replace(
+                to="rows that come along" if self.tables[found.parent].ownership.comes_along else own
+            )
             for found in self._counted(self.all.clause(tables), tests)
         ]
 

@@ -166,7 +166,8 @@ class Rows:
         records = lines.getvalue().split(b"\n")[:-1]
         if len(records) > 1:
             raise SourceError(
-                "the user has %d rows in %s; there can be one" % (len(records), table.name),
+                "the %s has %d rows in %s; there can be one"
+                % (self.settings.root.called, len(records), table.name),
                 "remove all but the one that holds",
             )
         return records[0] if records else None

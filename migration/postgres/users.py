@@ -9,7 +9,7 @@ import psycopg2
 from migration.errors import MigrationError, SourceError, UsageError
 from migration.postgres.catalog import apart_from, within
 from migration.postgres.snapshot import Snapshot
-from migration.printing import printable
+from migration.printing import counted, printable
 from migration.settings import Settings
 from migration.sql import literal, qualified
 
@@ -23,9 +23,11 @@ def everybody(db: Snapshot, settings: Settings) -> str:
 
 
 def without_key(settings: Settings) -> MigrationError:
+    called = settings.root.called
     return SourceError(
-        "a user in table %s has no %s" % (settings.root.name, settings.root.key),
-        "give that user one in PostgreSQL; without it, nothing there is theirs",
+        "%s %s in table %s has no %s"
+        % ("an" if called[:1] in "aeio" else "a", called, settings.root.name, settings.root.key),
+        "give that %s one in PostgreSQL; without it, nothing there is theirs" % called,
     )
 
 
@@ -55,10 +57,10 @@ def user_of_id(db: Snapshot, settings: Settings, user_id: str) -> User:
         raise UsageError(
             "%s is no key of table %s: its %s is of type %s"
             % (printable(user_id), users.name, users.key, key.type),
-            "write it as PostgreSQL does, or name the user with --user",
+            "write it as PostgreSQL does, or name the %s with --user" % users.called,
         ) from error
     if not rows:
-        raise SourceError("user not found: " + user_id)
+        raise SourceError("%s not found: %s" % (users.called, user_id))
     return User(*rows[0])
 
 
@@ -77,7 +79,7 @@ def require_one(db: Snapshot, settings: Settings, user: User) -> None:
     found = db.value("SELECT count(*) FROM %s WHERE %s" % (everybody(db, settings), condition))
     if found > 1:
         raise SourceError(
-            "the user has %d rows in %s; there can be one" % (found, users.name),
+            "the %s has %d rows in %s; there can be one" % (users.called, found, users.name),
             "remove all but the one that holds",
         )
 
@@ -97,12 +99,13 @@ def find_user(db: Snapshot, settings: Settings, email: str) -> User:
             raise without_key(settings)
         return User(*rows[0])
     if rows:
+        several = counted(len(rows), users.called)
         keys = sorted(str(key) for key, _ in rows)
         shown = ", ".join(keys[:LISTED_USERS]) + (", …" if len(keys) > LISTED_USERS else "")
         raise SourceError(
-            "%d users are called %s: those whose %s is %s" % (len(rows), email, users.key, shown),
+            "%s are called %s: those whose %s is %s" % (several, email, users.key, shown),
             "say which: --user-id KEY",
-            logged="%d users have the same name: those whose %s is %s" % (len(rows), users.key, shown),
+            logged="%s have the same name: those whose %s is %s" % (several, users.key, shown),
         )
     total = db.value("SELECT count(*) FROM " + source)
     listed = db.rows(
@@ -111,15 +114,15 @@ def find_user(db: Snapshot, settings: Settings, email: str) -> User:
         )
     )
     lines = [
-        "the %d users there:" % total
+        "the %s there:" % counted(total, users.called)
         if total <= LISTED_USERS
-        else "the first %d of %d users:" % (LISTED_USERS, total)
+        else "the first %d of %s:" % (LISTED_USERS, counted(total, users.called))
     ]
     lines += ["  " + printable(str(address)) for (address,) in listed]
     raise SourceError(
-        "user not found: " + email,
+        "%s not found: %s" % (users.called, email),
         'check the spelling (case counts); list all: psql -d DATABASE -c "SELECT %s FROM %s ORDER BY 1"'
         % (users.named_by, db.quoted(users.name).replace('"', "")),
-        logged="user not found",
+        logged="%s not found" % users.called,
         private_hint="\n".join(lines) if total else "table %s is empty" % users.name,
     )

@@ -77,12 +77,14 @@ def insert(
     )
 
 
-def set_row_1(connection: sqlite3.Connection, table: str, values: Sequence[Tuple[str, object]]) -> None:
-    """Set columns of row 1, which the schema may have made already."""
+def set_row_1(
+    connection: sqlite3.Connection, table: str, values: Sequence[Tuple[str, object]], called: str
+) -> None:
+    """Set columns of row 1, which the schema may have made already. ``called``: ``Root.called``."""
     try:
         _set_row_1(connection, table, values)
     except sqlite3.DataError as error:
-        raise too_large("%s of the user" % table, dict(values), error) from error
+        raise too_large("%s of the %s" % (table, called), dict(values), error) from error
 
 
 def _set_row_1(connection: sqlite3.Connection, table: str, values: Sequence[Tuple[str, object]]) -> None:

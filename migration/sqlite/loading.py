@@ -19,7 +19,7 @@ from migration.bundle.records import MANY_BYTES, Block
 from migration.decoding import JSON_NULLS, record_decoder
 from migration.errors import SourceError
 from migration.model import USER_DATA, Column, Table
-from migration.printing import brief
+from migration.printing import brief, counted
 from migration.sql import quote
 from migration.sqlite import building, mapping
 from migration.sqlite.errors import failed
@@ -44,11 +44,12 @@ def fill(
     schema: Schema,
     brought: Collection[Key],
     advance: Callable[[int], None],
+    called: str,
 ) -> Filled:
-    """Load a table's records; ``brought``: the keys of rows of others among them. Raises MigrationError: exit 2 for the schema, 3 for a value, 4 for the bundle, 5 for SQLite."""
+    """Load a table's records; ``brought``: the keys of rows of others among them; ``called``: ``Root.called``. Raises MigrationError: exit 2 for the schema, 3 for a value, 4 for the bundle, 5 for SQLite."""
     started = time.perf_counter()
     mapped = mapping.map_columns(table, columns, schema)
-    rows = _load(database, export, Loader(table, columns, mapped, export.manifest, brought), advance)
+    rows = _load(database, export, Loader(table, columns, mapped, export.manifest, called, brought), advance)
     _require_count(table.file, rows, export.manifest.row_counts[table.name])
     _require_only(database, mapped.target, rows)
     return Filled(rows, time.perf_counter() - started)
@@ -61,6 +62,7 @@ def fill_row_1(
     columns: Sequence[Column],
     schema: Schema,
     manifest: Manifest,
+    called: str,
 ) -> None:
     """Set row 1 of what a table becomes from its one record; without a record the schema's defaults hold.
 
@@ -69,11 +71,11 @@ def fill_row_1(
     if record is None:
         if table.ownership.is_root:
             raise damaged("%s holds no %s" % (USER_DATA, table.member))
-        log.info("the user has no %s: the schema's defaults hold", table.member)
-        building.set_row_1(database, table.target, [])
+        log.info("the %s has no %s: the schema's defaults hold", called, table.member)
+        building.set_row_1(database, table.target, [], called)
         return
     mapped = mapping.map_columns(table, columns, schema)
-    loader = Loader(table, columns, mapped, manifest)
+    loader = Loader(table, columns, mapped, manifest, called)
     try:
         row = [value for (value,) in loader.values([loader.decode(record)])]
     except msgspec.DecodeError as error:
@@ -83,7 +85,7 @@ def fill_row_1(
         for pair, value in zip(mapped.copied, row)
         if value is not None or not pair.target.not_null
     ]
-    building.set_row_1(database, mapped.target, values)
+    building.set_row_1(database, mapped.target, values, called)
 
 
 class Loader:
@@ -95,9 +97,11 @@ class Loader:
         columns: Sequence[Column],
         mapped: TableMapping,
         manifest: Manifest,
+        called: str,
         brought: Collection[Key] = (),
     ) -> None:
         self.mapped = mapped
+        self._called = called
         self._brought = brought
         self.file = table.file
         self.decode = record_decoder(columns)
@@ -189,8 +193,8 @@ class Loader:
         for number, record in enumerate(records, before + 1):
             if not self._is_user(owner(record)) and not self._is_brought(record):
                 raise damaged(
-                    "%s: the row %s belongs to another user than the manifest's"
-                    % (self.file, self.name(record, number))
+                    "%s: the row %s belongs to another %s than the manifest's"
+                    % (self.file, self.name(record, number), self._called)
                 )
 
     def _is_user(self, owner: Any) -> bool:
@@ -212,7 +216,7 @@ class Loader:
     def name(self, record: Any, number: int) -> str:
         """``number``: the record's place in its file, from 1."""
         if self._key is None:
-            return "of the user"
+            return "of the " + self._called
         return ", ".join(_key_part(take(record)) for take in self._key) or "record %d" % number
 
 
@@ -264,7 +268,7 @@ def _of_cuts(table: str, manifest: Manifest) -> str:
 
 def _require_count(file: str, rows: int, expected: int) -> None:
     if rows != expected:
-        raise damaged("%s holds %d records; the manifest says %d" % (file, rows, expected))
+        raise damaged("%s holds %s; the manifest says %d" % (file, counted(rows, "record"), expected))
 
 
 def _require_only(database: sqlite3.Connection, table: str, rows: int) -> None:
@@ -272,7 +276,7 @@ def _require_only(database: sqlite3.Connection, table: str, rows: int) -> None:
     held = database.execute("SELECT count(*) FROM " + quote(table)).fetchone()[0]
     if held != rows:
         raise failed(
-            "%s holds %d rows after %d were inserted: the schema file fills it with rows of its own"
-            % (table, held, rows),
+            "%s holds %s, of which %d came from the bundle: the schema file fills it with rows of its own"
+            % (table, counted(held, "row"), rows),
             "take them out of the schema file",
         )

@@ -186,7 +186,9 @@ def _bundle(settings: Settings) -> Iterator[Optional[Reader]]:
         yield None
         return
     tables = files_of(settings.whole_tables)
-    with open_bundle(settings.data_dir, tables, settings.user_email, settings.user_id, True) as export:
+    with open_bundle(
+        settings.data_dir, tables, settings.user_email, settings.user_id, True, settings.root.called
+    ) as export:
         yield export
 
 

@@ -68,7 +68,8 @@ def foreign_record(context: Context, table: Table, record: Any, number: int) -> 
     key = context.source_key(table, context.compared)
     parts = [str(text_of(getattr(record, "c%d" % names.index(name)))) for name in key]
     row = brief(", ".join(parts)) if key else "record %d" % number
-    message = "%s: %s %s belongs to another user" % (PREFIXES["isolation"], table.name, row)
+    called = context.settings.root.called
+    message = "%s: %s %s belongs to another %s" % (PREFIXES["isolation"], table.name, row, called)
     return Finding("isolation", message, table.name, row, table.owner)
 
 
@@ -76,7 +77,8 @@ def foreign_rows(context: Context, table: Table, mapped: TableMapping, rows: Seq
     """Findings for those ``rows``, extra in SQLite, that belong to another user in PostgreSQL."""
     listing = Listing("isolation", table.name, context.settings.max_differences)
     for row in rows_of_others(context, table, mapped, rows):
-        message = "%s: %s %s is a row of another user" % (PREFIXES["isolation"], table.name, row)
+        called = context.settings.root.called
+        message = "%s: %s %s is a row of another %s" % (PREFIXES["isolation"], table.name, row, called)
         listing.add(Finding("isolation", message, table.name, row))
     return listing.findings
 

@@ -10,6 +10,7 @@ import msgspec
 from migration.bundle.damage import damaged
 from migration.decoding import record_decoder
 from migration.model import USER_DATA, Column, Table
+from migration.printing import counted
 from migration.sql import quote
 from migration.validation import equality, json_and_moments, record_changes
 from migration.validation.checks import Evidence, Looked, since
@@ -52,7 +53,11 @@ def _differences(context: Context, table: Table) -> Iterator[Finding]:
 def _foreign(context: Context, table: Table, record: Any) -> Iterator[Finding]:
     owner = owner_of(context, table)
     if owner is not None and owner.is_another(record):
-        message = "%s: the record of %s belongs to another user" % (PREFIXES["isolation"], table.name)
+        message = "%s: the record of %s belongs to another %s" % (
+            PREFIXES["isolation"],
+            table.name,
+            context.settings.root.called,
+        )
         yield Finding("isolation", message, table.name, column=table.owner)
 
 
@@ -79,7 +84,7 @@ def _unequal(context: Context, table: Table, record: Any, prefix: str) -> Iterat
     # Values as fingerprints, whatever --show-values says: never show the password hash.
     for column, what in compared.unequal(record, values, row, context.fingerprint):
         if column not in left_to_schema:
-            message = "%s.%s is not the user's: %s" % (prefix, column, what)
+            message = "%s.%s is not the %s's: %s" % (prefix, column, context.settings.root.called, what)
             yield Finding("user", message, mapped.target, "1", column)
 
 
@@ -114,6 +119,6 @@ def _left_out(context: Context) -> Iterator[Finding]:
         return
     manifest = context.export.manifest
     for name, rows in manifest.orphans_skipped.items():
-        message = "%s %s by %s: %d rows that refer to rows of others"
-        message %= (PREFIXES["orphans"], name, manifest.skipped_by, rows)
+        message = "%s %s by %s: %s with references to rows of others"
+        message %= (PREFIXES["orphans"], name, manifest.skipped_by, counted(rows, "row"))
         yield Finding("orphans", message, name, error=False, count=rows)

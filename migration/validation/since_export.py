@@ -119,9 +119,10 @@ def _findings(context: Context, table: Table, mapped: TableMapping, changes: Cha
     if changes:
         what = "%s %s; migrate again to take them over" % (table.name, changes)
         yield Finding("source", message_of(context, what), table.name)
-        message = PREFIXES["isolation"] + ": %s %s of the bundle is another user's now"
+        message = PREFIXES["isolation"] + ": %s %s of the bundle is another %s's now"
         for row in rows_of_others(context, table, mapped, changes.removed.ids):
-            yield Finding("isolation", message % (table.name, row), table.name, row)
+            named = table.name, row, context.settings.root.called
+            yield Finding("isolation", message % named, table.name, row)
 
 
 def _changes(context: Context, table: Table, mapped: TableMapping, ordered: bool) -> Changes:

@@ -56,7 +56,7 @@ def test_paths_and_env_file_count_from_the_config_files_folder(
 SHORT = """
 from migration.model import *
 
-ROOT = root("people", named_by="name")
+ROOT = root("people", named_by="name", called="person")
 TABLES = (Table("people", the_root()), Table("notes", owned_by("person")))
 EXCLUDED_TABLES = ()
 """
@@ -77,6 +77,13 @@ def test_config_that_says_only_what_belongs_to_whom_is_enough(empty: Database, t
     done = migrate(*options, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert rows_of(folder / "app.db", "SELECT * FROM notes") == [(1, 1)]
+    unknown = migrate(
+        "--config", "short/config.py", "--user", "cyd", "--postgres-url", empty.url, cwd=tmp_path
+    )
+    assert (
+        unknown.stderr.startswith("error: person not found: cyd\n")
+        and "the 2 people there:" in unknown.stderr
+    )
     made = ["app.db", "config.py", "migration_data", "sqlite_schema.sql"]
     assert sorted(path.name for path in folder.iterdir()) == made
 

@@ -162,7 +162,7 @@ def test_dry_run_shows_rows_by_another_way(
     attachments = Table("attachments", child_of("clients", "client_id"))
     settings = settings_with(two_users, place, (attachments,), ATTACHMENTS_LITE)
     dry_run.show(dry_run.plan(settings), settings)
-    assert "1 rows of attachments that are not exported refer by chart_id to rows of the user in charts" in (
+    assert "1 row of attachments that is not exported refers by chart_id to rows of the user in charts" in (
         caplog.text
     )
 
