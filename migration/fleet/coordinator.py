@@ -17,11 +17,22 @@ from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tup
 from migration.cli import terminal
 from migration.cli.log import log
 from migration.errors import ExitCode, MigrationError, ResourceError, SourceError, error_of
-from migration.fleet import cluster, local_workers, origin, results, resuming, room, selection, summary
+from migration.fleet import (
+    cluster,
+    coverage,
+    local_workers,
+    origin,
+    results,
+    resuming,
+    room,
+    selection,
+    summary,
+)
 from migration.fleet.cluster import Lost, Workers
 from migration.fleet.ledger import Ledger, Outcome, Pending
 from migration.fleet.worker import Task, close_connections, fingerprint, migrate_users
 from migration.postgres import connecting, parameters, shared_rows
+from migration.postgres.coverage import Counting
 from migration.postgres.representable import account_for
 from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings
@@ -116,6 +127,9 @@ def migrate_all(options: RunOptions, settings: Settings, book: Ledger) -> int:
                 log.info(
                     "all %d users were done before; their files were verified", book.done_before(run).users
                 )
+            covered = coverage.count(Counting(db, settings, schema), book, run) if snapshot else None
+            if covered is not None:
+                book.note_coverage(run, covered)
         except BaseException as error:
             # On a full disk, for example, neither can be written; the first error counts.
             with contextlib.suppress(MigrationError, sqlite3.Error):
@@ -124,11 +138,14 @@ def migrate_all(options: RunOptions, settings: Settings, book: Ledger) -> int:
             log.warning("run %d stopped: --resume migrates who is not yet done", run)
             raise
     failed = book.count(run, "failed")
-    code = ExitCode.DIFFERENCES if failed else ExitCode.DONE
+    adds_up = covered is None or covered["complete"]
+    code = ExitCode.DIFFERENCES if failed or not adds_up else ExitCode.DONE
     book.end(run, code)
     for path in summary.write(book, output):
         log.info("summary written to %s", path)
     summary.show(book, run, output)
+    if covered is not None:
+        coverage.show(covered)
     return code
 
 

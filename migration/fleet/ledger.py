@@ -7,6 +7,7 @@ It uses a rollback journal, not a write-ahead log, because the file may be on st
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from datetime import datetime, timezone
 from pathlib import Path
@@ -34,6 +35,7 @@ CREATE TABLE IF NOT EXISTS runs (
     server_version TEXT NOT NULL,
     exit_code INTEGER,
     error TEXT,
+    coverage TEXT,                -- JSON: every table's rows in PostgreSQL and in files; NULL: not counted
     database TEXT,                -- which one it is, by whatever address: [system, oid, name, address]
     schema_sha256 TEXT,           -- of the SQLite schema
     config_sha256 TEXT            -- of the tables in config.py
@@ -60,13 +62,14 @@ CREATE TABLE IF NOT EXISTS users (
     left_out INTEGER,             -- rows, by --orphans skip or config.py
     warnings INTEGER,             -- of the validation
     cut INTEGER,                  -- references that left the export; NULL where none was cut
-    brought INTEGER               -- rows of others; NULL where none was brought
+    brought INTEGER,              -- rows of others; NULL where none was brought
+    table_rows TEXT               -- JSON: [rows in the files by table, rows left out by table]
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS users_by_state ON users (wanted, state);
 """
 # Columns that ledgers of earlier versions lack: table → columns
 ADDED = {
-    "runs": ("database TEXT", "schema_sha256 TEXT", "config_sha256 TEXT"),
+    "runs": ("database TEXT", "schema_sha256 TEXT", "config_sha256 TEXT", "coverage TEXT"),
     "users": (
         "database_sha256 TEXT",
         "bundle_sha256 TEXT",
@@ -75,6 +78,7 @@ ADDED = {
         "warnings INTEGER",
         "cut INTEGER",
         "brought INTEGER",
+        "table_rows TEXT",
     ),
 }
 INTERRUPTED = ""  # instead of a digest: the files come from an attempt that did not report its end
@@ -104,6 +108,7 @@ class Outcome(NamedTuple):
     warnings: Optional[int] = None
     cut: Optional[int] = None
     brought: Optional[int] = None
+    table_rows: Optional[str] = None
 
     @property
     def words(self) -> Optional[str]:
@@ -254,6 +259,17 @@ class Ledger:
                 (now(), exit_code, error, run),
             )
 
+    def note_coverage(self, run: int, coverage: Mapping[str, Any]) -> None:
+        with self._writing() as db:
+            text = json.dumps(coverage, ensure_ascii=False)
+            db.execute("UPDATE runs SET coverage = ? WHERE run = ?", (text, run))
+
+    def coverage(self) -> Optional[Dict[str, Any]]:
+        """That of the last run; None if it did not count."""
+        rows = self._read("SELECT coverage FROM runs ORDER BY run DESC LIMIT 1")
+        found: Optional[Dict[str, Any]] = json.loads(rows[0][0]) if rows and rows[0][0] else None
+        return found
+
     def count(self, run: int, state: str) -> int:
         sql = "SELECT count(*) FROM users WHERE wanted = ? AND state = ?"
         return int(self._read(sql, (run, state))[0][0])
@@ -323,7 +339,7 @@ class Ledger:
 
 # Columns that identify the files of a user
 _OF_FILES = (
-    "run", "snapshot", "database_sha256", "bundle_sha256", "reports_sha256", "left_out", "warnings", "cut", "brought",
+    "run", "snapshot", "database_sha256", "bundle_sha256", "reports_sha256", "left_out", "warnings", "cut", "brought", "table_rows",
 )  # fmt: skip
 
 

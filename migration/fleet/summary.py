@@ -47,19 +47,22 @@ def write(book: Ledger, output: Path) -> List[Path]:
 def _about(book: Ledger) -> Dict[str, Any]:
     totals = book.totals()
     complete = totals["users"] and not totals["pending"]
-    status = "FAIL" if totals["failed"] else "PASS" if complete else "INCOMPLETE"
+    coverage = book.coverage()
+    differs = coverage is not None and not coverage["complete"]
+    status = "FAIL" if totals["failed"] or differs else "PASS" if complete else "INCOMPLETE"
     return {
         "summary_version": 1,
         "timestamp": ledger.now(),
         "overall_status": status,
         "totals": totals,
-        "runs": book.runs(),
+        "runs": [{name: run[name] for name in run if name != "coverage"} for run in book.runs()],
+        "coverage": coverage,
     }
 
 
 def _users(book: Ledger, **of: Any) -> Iterator[Dict[str, Any]]:
     for user in book.users(**of):
-        del user["wanted"]
+        del user["wanted"], user["table_rows"]
         for name in ("cut", "brought"):  # only where config.py asks for it
             if user[name] is None:
                 del user[name]

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import json
 import logging
 import os
 import socket
@@ -210,6 +211,7 @@ def phases(settings: Settings, user_id: str, db: Snapshot, database: Optional[st
         warnings=len(report.warnings),
         cut=sum(manifest.cut.values()) or None,
         brought=sum(manifest.brought.values()) or None,
+        table_rows=json.dumps([manifest.row_counts, manifest.orphans_skipped], ensure_ascii=False),
     )
 
 
