@@ -11,7 +11,7 @@ import functools
 import json
 from typing import Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from migration.model import ForeignKey, Way
+from migration.model import ForeignKey, Kind, Way
 from migration.postgres.catalog import apart_from, is_listed, read_with, within
 from migration.postgres.ownership import Owned, next_alias
 from migration.postgres.references import References, matches
@@ -23,6 +23,7 @@ from migration.sql import literal, qualified
 from migration.sqlite.schema import Schema
 
 FIRST = 3  # keys that are named of the rows with the same reason
+TOLD = (Kind.INTEGER, Kind.UUID, Kind.DATE)  # others may be an address, a name or the token of a session
 
 SHARED = "shared"  # a class of rows, not a reason
 
@@ -234,10 +235,11 @@ class Counting:
         return self.first(counted) if may else ()
 
     def first(self, counted: Counted, condition: str = "true") -> Sequence[str]:
-        """The first keys of a table's rows, as JSON writes them; none where the table has no key."""
-        names = [qualified("t", name) for name in self.catalog.keys.get(counted.table, ())]
-        if not names:
+        """The first keys of a table's rows, as JSON writes them; none where it has no primary key of TOLD."""
+        key = self.catalog.primary_keys.get(counted.table, ())
+        if not key or any(self.catalog.column(counted.table, name).kind not in TOLD for name in key):
             return ()
+        names = [qualified("t", name) for name in key]
         sql = "SELECT {} FROM {} WHERE {} AND {} ORDER BY {} LIMIT {}".format(
             ", ".join("pg_catalog.to_json(%s) #>> '{}'" % name for name in names),
             counted.source,
