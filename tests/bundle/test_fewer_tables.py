@@ -43,7 +43,7 @@ def test_its_file_goes_with_the_old_bundle(fewer: Settings) -> None:
     assert LEFT in before
     export(fewer)
     assert names(fewer.data_dir) == before - {LEFT}
-    assert "location_cache" not in import_(fewer).rows
+    assert "location_cache" not in import_(fewer).seconds
 
 
 def test_a_file_that_no_manifest_names_is_refused(fewer: Settings) -> None:
