@@ -28,6 +28,7 @@ START_SECONDS = 60  # for a worker process on this machine
 SETTLED_SECONDS = 3  # to wait on when no process is still starting
 SILENT_SECONDS = 60  # without a heartbeat, until a worker is killed and replaced
 LEAST_MEMORY = 200 * 10**6  # bytes; a worker takes about 100 MB
+LOGGED = 100  # steps of tasks that Dask keeps for those who look for a fault in it
 FILES, FILES_OF_WORKER = 60, 20  # open files of the coordinator, and for each worker
 
 
@@ -76,8 +77,12 @@ def require_resources(workers: int) -> None:
 
 
 # Dask's profiler and its 20 ms tick take a tenth of a worker's time. We replace hung workers ourselves: Dask before 2024
-# only forgets them, and they keep their locks.
+# only forgets them, and they keep their locks. Dask logs its last tasks with all that they were given, and holds that in
+# the coordinator's memory; before 2024 it holds the last 100,000 steps under another name.
 _CALM = {
+    "distributed.admin.low-level-log-length": LOGGED,
+    "distributed.scheduler.transition-log-length": LOGGED,
+    "distributed.scheduler.events-log-length": LOGGED,
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
     "distributed.scheduler.worker-ttl": None,
@@ -101,9 +106,8 @@ def started(workers: int, memory: int) -> Iterator[Workers]:
         if not encrypted:
             log.warning("the workers are reached without TLS: pip install cryptography")
         stack.callback(_kill_children)
-        with dask.config.set(_CALM), warnings.catch_warnings():
-            # If the port is taken, Dask warns and picks another. We log which one.
-            warnings.simplefilter("ignore")
+        # If the dashboard's port is taken, Dask warns and picks another. We log which one.
+        with _no_warnings(), dask.config.set(_CALM):
             cluster = LocalCluster(
                 n_workers=0,  # Dask would wait forever for a worker that is stopped while it starts
                 threads_per_worker=1,
@@ -131,6 +135,13 @@ def started(workers: int, memory: int) -> Iterator[Workers]:
             "give them more memory with --worker-memory, or start fewer with --workers; then run again with --resume",
         )
         yield Workers(client, none_left, functools.partial(_kill_silent, cluster.scheduler, {}))
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _started(scheduler: Any, workers: int) -> int:

@@ -55,7 +55,8 @@ def require_same_origin(book: Ledger, now: Origin, where: str, output: Path, res
 
 def verify_done(book: Ledger, run: int, settings: Settings, output: Path) -> None:
     """Mark done users as pending if their files have changed, or if this run is stricter than the one that did them."""
-    again: Dict[str, List[str]] = {}  # reason → users
+    count: Dict[str, int] = {}  # reason → users
+    first: Dict[str, List[str]] = {}  # reason → the first of them
     done = book.users(run, "done")
     with terminal.progress("verify", book.count(run, "done"), "users") as advance, ThreadPoolExecutor(
         cluster.cores()
@@ -65,16 +66,19 @@ def verify_done(book: Ledger, run: int, settings: Settings, output: Path) -> Non
             if not page:
                 break
             reasons = pool.map(lambda user: _reason_to_repeat(user, settings, output), page)
-            for user, reason in zip(page, reasons):
-                if reason is not None:
-                    again.setdefault(reason, []).append(user["user_id"])
+            again = [(user["user_id"], reason) for user, reason in zip(page, reasons) if reason is not None]
+            book.again(user for user, _ in again)
+            for user, reason in again:
+                count[reason] = count.get(reason, 0) + 1
+                if count[reason] <= FEW:
+                    first.setdefault(reason, []).append(user)
             advance(len(page))
-    for reason, users in sorted(again.items()):
-        book.again(users)
-        more = ", …" if len(users) > FEW else ""
+    for reason, users in sorted(first.items()):
+        more = ", …" if count[reason] > FEW else ""
+        words = reason
         if reason == results.CHANGED:
-            reason += ", and what is there now is kept in %s of their folders" % results.BACKUPS
-        log.warning("%d users are done again, as %s: %s%s", len(users), reason, ", ".join(users[:FEW]), more)
+            words += ", and what is there now is kept in %s of their folders" % results.BACKUPS
+        log.warning("%d users are done again, as %s: %s%s", count[reason], words, ", ".join(users), more)
 
 
 def _reason_to_repeat(user: Mapping[str, Any], settings: Settings, output: Path) -> Optional[str]:
