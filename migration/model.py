@@ -52,7 +52,8 @@ class Way(enum.Enum):
 class Ownership:
     """How a row belongs to a user; made by the functions below.
 
-    ``columns``: of OWNED and CHILD, and the root's key. ``parent``, ``or_referenced``: of CHILD. ``ways``: of ANY and ALL. ``texts``: the
+    ``columns``: of OWNED and CHILD, and the root's key. ``parent``, ``or_referenced``, ``when``: of CHILD; the last one
+    is the condition of the Reference that is meant, where config has several of the same columns and parent. ``ways``: of ANY and ALL. ``texts``: the
     SQL of WHERE; the question and the choices of UNDECIDED.
     """
 
@@ -61,6 +62,7 @@ class Ownership:
     parent: Optional[str] = None
     or_shared: bool = False
     or_referenced: bool = False
+    when: str = ""
     ways: Tuple[Ownership, ...] = ()
     texts: Tuple[str, ...] = ()
 
@@ -172,6 +174,12 @@ class Reference:
     @property
     def parent_names(self) -> Tuple[str, ...]:
         return _columns(self.parent_columns)
+
+    def is_of(self, table: str, rule: Ownership) -> bool:
+        """Whether a ``child_of`` of this table means this reference, in whatever order it names the columns."""
+        return (self.table, self.parent) == (table, rule.parent) and sorted(self.names) == sorted(
+            rule.columns
+        )
 
     def __str__(self) -> str:
         return reference_name(self.table, self.names, self.parent)
@@ -292,6 +300,26 @@ def of_root(tables: Iterable[Table], root: Root) -> Tuple[Table, ...]:
         else table
         for table in tables
     )
+
+
+def told_apart(tables: Iterable[Table], references: Sequence[Reference]) -> Tuple[Table, ...]:
+    """With each ``child_of`` for which config has several references, by ``when``, as ``any_of`` one for each."""
+    return tuple(
+        table if rule == table.ownership else dataclasses.replace(table, ownership=rule)
+        for table in tables
+        for rule in [_told_apart(table.name, table.ownership, references)]
+    )
+
+
+def _told_apart(table: str, rule: Ownership, references: Sequence[Reference]) -> Ownership:
+    if rule.ways:
+        ways = tuple(_told_apart(table, way, references) for way in rule.ways)
+        return dataclasses.replace(rule, ways=ways)
+    if rule.way is not Way.CHILD or rule.when:
+        return rule
+    meant = [each.when for each in references if each.when and each.is_of(table, rule)]
+    ways = tuple(dataclasses.replace(rule, when=when) for when in dict.fromkeys(meant))
+    return any_of(*ways) if len(ways) > 1 else rule
 
 
 class Family(enum.Enum):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Mapping, NamedTuple, Optional, Tuple
 
-from migration.model import Reference, Root, Table, of_root
+from migration.model import Reference, Root, Table, of_root, told_apart
 
 
 class Backups(NamedTuple):
@@ -60,7 +60,7 @@ class Settings:
     default_email: Optional[str] = None  # config.DEFAULT_USER_EMAIL; the export's last resort
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tables", of_root(self.tables, self.root))
+        object.__setattr__(self, "tables", told_apart(of_root(self.tables, self.root), self.references))
 
     @property
     def skips(self) -> bool:

@@ -58,7 +58,6 @@ def require_well_formed(
             'give the entry of %s, and no other, the_root(): Table("%s", the_root(), …)'
             % (root.name, root.name),
         )
-    _require_followed({table.name: table for table in tables})
     members = [table.member for table in tables if table.becomes is not None]
     for member in members:
         if members.count(member) > 1:
@@ -66,6 +65,7 @@ def require_well_formed(
                 'config.TABLES has row_one(…, member="%s") twice' % member, "give each a member of its own"
             )
     _require_references(references, leaving, {table.name: table for table in tables})
+    _require_followed({table.name: table for table in tables}, references)
 
 
 def _require_sound(table: str, rule: Ownership, is_whole: bool) -> None:
@@ -116,10 +116,27 @@ def _problem(rule: Ownership, is_whole: bool) -> Optional[Tuple[str, str]]:
     assert_never(way)
 
 
-def _require_followed(tables: Mapping[str, Table]) -> None:
-    """Raises MigrationError (exit 2) where rows would hang on rows of which none is the root's."""
+def _require_followed(tables: Mapping[str, Table], references: Sequence[Reference]) -> None:
+    """Raises MigrationError (exit 2) where rows would hang on rows of which none is the root's, or that they do not mean."""
     for table in tables.values():
         for part in table.ownership.parts:
+            alike = [
+                each
+                for each in references
+                if each.table == table.name and set(each.names) == set(part.columns)
+            ]
+            others = [each for each in alike if each.when and each.parent != part.parent]
+            if (
+                part.way is Way.CHILD
+                and others
+                and not any(each.when and each.parent == part.parent for each in alike)
+            ):
+                raise UsageError(
+                    "config.TABLES, %s: it is child_of %s by %s, which names rows of %s, too"
+                    % (table.name, part.parent, ", ".join(part.columns), others[0].parent),
+                    'say in config.REFERENCES when it means this one: Reference("%s", "%s", "%s", when="…")'
+                    % (table.name, '", "'.join(part.columns), part.parent),
+                )
             parent = tables.get(part.parent or "")
             if parent is not None and parent.ownership.way is Way.REFERENCED and not part.or_referenced:
                 listed = ", ".join('"%s"' % name for name in part.columns)

@@ -68,6 +68,17 @@ def test_what_hangs_on_rows_of_which_none_is_the_roots_has_to_be_asked_for() -> 
     assert 'child_of("tags", "tag", or_referenced=True)' in str(error.hint)
 
 
+def test_column_that_names_rows_of_several_tables_has_to_say_when() -> None:
+    tables = (
+        Table("docs", owned_by("a")),
+        Table("pics", owned_by("a")),
+        Table("tags", child_of("docs", "on")),
+    )
+    error = refused(*tables, references=(Reference("tags", "on", "pics", when="t.kind = 'pic'"),))
+    assert error.message == "config.TABLES, tags: it is child_of docs by on, which names rows of pics, too"
+    assert 'Reference("tags", "on", "docs", when="…")' in str(error.hint)
+
+
 def test_every_open_question_is_shown_with_its_choices() -> None:
     error = refused(
         Table("notes", undecided("by author or by team?", 'owned_by("author")', 'child_of("teams", "team")')),

@@ -99,7 +99,9 @@ class _Classifier:
             tuple(
                 link
                 for link in self.links
-                if link.key.table in migrated and link.key.parent in migrated and not link.doubtful
+                if link.key.table in migrated
+                and link.key.parent in migrated
+                and (link.when or not link.doubtful)
             ),
             tuple(departures),
         )
@@ -154,11 +156,39 @@ class _Classifier:
         needs_look = len(ways) > 1 or any(link.optional for link in ways.values())
         if table in self.source.empty or not needs_look:
             way, link = next(iter(ways.items()))
-            return self._classed(table, way, [self._reason(table, link), *self._unproved(table, ways)], None)
+            made = self._classed(table, way, [self._reason(table, link), *self._unproved(table, ways)], None)
+            return self._beside(made, self._nearly(table))
         found = self.belonging.compare(table, list(ways))
+        near = self._nearly(table)
+        if near and not found.differ:
+            return self._beside(self._agreeing(table, ways, found), near)
         if found.differ:
             return self._disagreeing(table, ways, found)
         return self._agreeing(table, ways, found)
+
+    def _nearly(self, table: str) -> List[Guess]:
+        """References that a name suggests and most values bear out."""
+        decided = self.belonging.decided
+        return [
+            guess
+            for guess in self.doubtful
+            if guess.key.table == table
+            and guess.key.parent in decided
+            and guess.key.parent != table
+            and guess.mostly_holds
+        ]
+
+    def _beside(self, table: Classed, near: Sequence[Guess]) -> Classed:
+        """Ask where another column nearly always leads to rows of a root, too: is the row theirs?"""
+        if not near or table.assumed is None:
+            return table
+        ways = [self._way(Link(guess.key, True)) for guess in near]
+        question = "; ".join(
+            "%s names rows of %s in all but %d of %s, and no foreign key says so"
+            % (", ".join(guess.key.columns), guess.key.parent, guess.astray, counted(guess.values, "value"))
+            for guess in near
+        )
+        return _asked(table, question, [table.assumed, any_of(table.assumed, *ways)])
 
     def _is_join_table(self, table: str, links: Sequence[Link]) -> bool:
         """Whether a table connects rows of two others, neither of which is the root, and says no more."""
@@ -272,8 +302,6 @@ class _Classifier:
     def _reason(self, table: str, link: Link) -> str:
         known = link.why if link.why else "by a foreign key"
         what = "%s leads to %s %s" % (link.columns, link.key.parent, known)
-        if link.why:
-            what += ", and so do all its values"
         if self.source.is_unique(table, link.key.columns):
             what += ", at most one row each"
         return what

@@ -167,7 +167,7 @@ def _references(source: Source, classes: Classes) -> Iterator[List[str]]:
             if when:
                 parts.append("when=%s" % text(when))
             yield [
-                *_comment("inferred %s; every value leads to a row" % why),
+                *_comment("inferred %s" % why),
                 "    Reference(%s)," % ", ".join(parts),
             ]
 

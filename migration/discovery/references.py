@@ -9,6 +9,7 @@ from migration.discovery.source import Source
 from migration.discovery.words import singular, stem, words_of
 from migration.model import Column, Equality, ForeignKey, Kind
 from migration.postgres.operators import are_written_alike
+from migration.printing import counted
 from migration.sql import literal, qualified
 
 
@@ -41,6 +42,21 @@ class Guess(NamedTuple):
     @property
     def holds(self) -> bool:
         return self.values > 0 and self.astray == 0
+
+    @property
+    def names_its_table(self) -> bool:
+        """The row itself says which table it means: values that lead nowhere are of rows that are gone."""
+        return bool(self.when) and self.astray < self.values
+
+    @property
+    def mostly_holds(self) -> bool:
+        return self.astray * 2 < self.values
+
+    @property
+    def borne_out(self) -> str:
+        if self.astray:
+            return "%d of its %s lead nowhere" % (self.astray, counted(self.values, "value"))
+        return "every value leads to a row"
 
 
 class _Candidate(NamedTuple):
@@ -76,10 +92,12 @@ def find_references(source: Source, root: str) -> References:
         by_table.setdefault(one.key.table, []).append(one)
     guessed = [guess for table, some in by_table.items() for guess in _asked(source, table, some)]
     for guess in guessed:
-        if guess.holds:
+        if guess.holds or guess.names_its_table:
             optional = bool(guess.when) or source.may_be_null(guess.key.table, guess.key.columns)
-            links.setdefault((*guess.key[:4], guess.when), Link(guess.key, optional, guess.why, guess.when))
-    return References(tuple(links.values()), tuple(guess for guess in guessed if not guess.holds))
+            link = Link(guess.key, optional, "%s; %s" % (guess.why, guess.borne_out), guess.when)
+            links.setdefault((*guess.key[:4], guess.when), link)
+    doubtful = (guess for guess in guessed if not guess.holds and not guess.names_its_table)
+    return References(tuple(links.values()), tuple(doubtful))
 
 
 def _declared(source: Source) -> Dict[Tuple[object, ...], Link]:
@@ -188,17 +206,22 @@ def _by_value(source: Source, table: str, type_: Column, id_: Column, named: _Na
             name, source.db.quoted(table), _MOST_TYPES + 1
         )
     )
+    found: Dict[Tuple[str, str], List[str]] = {}
     for (value,) in values if len(values) <= _MOST_TYPES else ():
         words = words_of(re.split(r"[\\\\/.:]", value)[-1])
         for parent in named.get((*words[:-1], singular(words[-1])), ())[:1] if words else ():
             key = source.single_key(parent)
             if key is not None and are_written_alike(key, id_):
-                yield _Candidate(
-                    plain_key(table, id_.name, parent, key.name),
-                    "by the names in %s" % type_.name,
-                    "%s = %s"
-                    % (name, literal(value).strip() if "\\" in value else "'%s'" % value.replace("'", "''")),
-                )
+                found.setdefault((parent, key.name), []).append(_plain_literal(value))
+    for (parent, key_name), given in found.items():
+        when = "%s = %s" % (name, given[0]) if len(given) == 1 else "%s IN (%s)" % (name, ", ".join(given))
+        yield _Candidate(
+            plain_key(table, id_.name, parent, key_name), "by the names in %s" % type_.name, when
+        )
+
+
+def _plain_literal(value: str) -> str:
+    return literal(value).strip() if "\\" in value else "'%s'" % value.replace("'", "''")
 
 
 _Named = Dict[Tuple[str, ...], List[str]]

@@ -100,9 +100,7 @@ def _declared_key(table: str, rule: Ownership, settings: Settings, catalog: Cata
         if (key.table, key.parent) == (table, rule.parent) and sorted(key.columns) == sorted(rule.columns):
             return key
     for reference in settings.references:
-        if (reference.table, reference.parent) == (table, rule.parent) and sorted(reference.names) == sorted(
-            rule.columns
-        ):
+        if reference.is_of(table, rule) and rule.when in ("", reference.when):
             return undeclared_key(reference, catalog)
     return None
 

@@ -174,6 +174,16 @@ SHAPES = {
         "INSERT INTO t VALUES (1, 1), (2, NULL); INSERT INTO a VALUES (1, 1), (2, 2); INSERT INTO j VALUES (1, 1), (1, 2), (2, 2)",
         ('owned_by("person_id", or_shared=True)', 'owned_by("person_id")'),
     ),
+    "undeclared, beside another way, with a row that is gone": (
+        "CREATE TABLE t (by_id int REFERENCES people, person_id int); INSERT INTO t VALUES (1, 2), (2, 1), (3, 9)",
+        ('owned_by("by_id")', 'any_of(owned_by("by_id"), owned_by("person_id"))'),
+    ),
+    "one column for several tables, with rows that are gone": (
+        "CREATE TABLE posts (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people); CREATE TABLE photos (id int PRIMARY KEY,"
+        " person_id int NOT NULL REFERENCES people); CREATE TABLE t (on_type text, on_id int); INSERT INTO posts VALUES (1, 1), (2, 2);"
+        "INSERT INTO photos VALUES (1, 2), (2, 1); INSERT INTO t VALUES ('Post', 1), ('Photo', 2), ('Post', 99), ('Photo', 99)",
+        'any_of(child_of("photos", "on_id"), child_of("posts", "on_id"))',
+    ),
     "undeclared, of one type that is no whole number": (
         "CREATE TABLE a (id numeric(20) PRIMARY KEY, person_id int REFERENCES people); CREATE TABLE t (a_id numeric);"
         "INSERT INTO a VALUES (7, 1); INSERT INTO t VALUES (7.0)",

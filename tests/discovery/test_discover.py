@@ -63,7 +63,7 @@ def test_reasons_stand_beside_the_entries(lending: Database, place: Place, run: 
         "    # 3 rows of 9 with no root: nobody's, and left behind\n",
         '    # owned_by("member_id", or_shared=True) would take them along, for every root\n',
         '    # member_id leads to members by a foreign key, at most one row each\n    Table("preferences"',
-        "    # book_id leads to books by its name, and so do all its values\n    # 1 row of 2 with no root",
+        "    # book_id leads to books by its name; every value leads to a row\n    # 1 row of 2 with no root",
         '    # rows of book_covers refer to it, and it leads to no root\n    Table("covers", referenced()),',
         '    Reference("loans", "book_id", "books"),\n',
         "# view titles\n",

@@ -260,6 +260,28 @@ CASES = {
             " UNION SELECT thumb FROM m JOIN media USING (id) WHERE thumb IS NOT NULL) SELECT id FROM m"
         },
     ),
+    "one column for several tables, by several names of one of them": Case(
+        DOCS
+        + """
+        CREATE TABLE pics (id int PRIMARY KEY, owner int); INSERT INTO pics SELECT g, 1 + (g + 1) % 3 FROM generate_series(1, 30) g;
+        CREATE TABLE tags (id int PRIMARY KEY, kind text, subject int);
+        INSERT INTO tags SELECT g, (ARRAY['Doc', 'App.Doc', 'Pic', 'gone'])[1 + g % 4], 1 + g / 4 FROM generate_series(1, 120) g;
+        """,
+        [
+            DOCS_WAY,
+            Table("pics", owned_by("owner")),
+            Table("tags", any_of(child_of("docs", "subject"), child_of("pics", "subject"))),
+        ],
+        {
+            "tags": "SELECT t.id FROM tags t JOIN docs d ON d.id = t.subject WHERE kind IN ('Doc', 'App.Doc') AND d.owner = {r}"
+            " UNION SELECT t.id FROM tags t JOIN pics p ON p.id = t.subject WHERE kind = 'Pic' AND p.owner = {r}"
+        },
+        [
+            Reference("tags", "subject", "docs", when="t.kind = 'Doc'"),
+            Reference("tags", "subject", "docs", when="t.kind = 'App.Doc'"),
+            Reference("tags", "subject", "pics", when="t.kind = 'Pic'"),
+        ],
+    ),
     "what hangs on rows that come along": Case(
         MEMBERS,
         [
