@@ -509,6 +509,7 @@ IN_SOURCE = {
         "postgres/explanations.py",
         "table %s is locked, and was not free within %s: %s",
     ),
+    "the ledger … is damaged: …": ("fleet/sealed.py", "the ledger %s is damaged: %s"),
     "PostgreSQL at … has not answered for …": (
         "postgres/waits.py",
         "PostgreSQL at %s has not answered for %s",

@@ -16,7 +16,7 @@ from migration.fleet.results import BACKUPS, BUNDLE, COMPANIONS, DATABASE, Made
 from migration.sqlite.connecting import connected
 from migration.sqlite.integrity import foreign_key_violations, integrity_problems
 
-LOCK = ".lock"  # a process that was killed leaves it, and on Windows every one does
+LOCK = ".lock"  # a process that was killed leaves it
 LISTED = 3  # of SQLite's findings in one database
 EXTRA = "is no file of the run"
 CHANGED = "is not the file that the run made: its SHA256 differs"
