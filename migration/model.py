@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import functools
 import hashlib
@@ -290,36 +289,6 @@ class Table:
         """Columns that may be missing in SQLite: the declared ones, the owner column, and the key of a single row."""
         owner = () if self.owner is None else (self.owner,)
         return (*self.dropped, *owner, *(() if self.becomes is None else ("id",)))
-
-
-def of_root(tables: Iterable[Table], root: Root) -> Tuple[Table, ...]:
-    """``config.TABLES`` with the root's key as the owner column of the root's own table."""
-    return tuple(
-        dataclasses.replace(table, ownership=Ownership(Way.ROOT, (root.key,)))
-        if table.ownership == the_root()
-        else table
-        for table in tables
-    )
-
-
-def told_apart(tables: Iterable[Table], references: Sequence[Reference]) -> Tuple[Table, ...]:
-    """With each ``child_of`` for which config has several references, by ``when``, as ``any_of`` one for each."""
-    return tuple(
-        table if rule == table.ownership else dataclasses.replace(table, ownership=rule)
-        for table in tables
-        for rule in [_told_apart(table.name, table.ownership, references)]
-    )
-
-
-def _told_apart(table: str, rule: Ownership, references: Sequence[Reference]) -> Ownership:
-    if rule.ways:
-        ways = tuple(_told_apart(table, way, references) for way in rule.ways)
-        return dataclasses.replace(rule, ways=ways)
-    if rule.way is not Way.CHILD or rule.when:
-        return rule
-    meant = [each.when for each in references if each.when and each.is_of(table, rule)]
-    ways = tuple(dataclasses.replace(rule, when=when) for when in dict.fromkeys(meant))
-    return any_of(*ways) if len(ways) > 1 else rule
 
 
 class Family(enum.Enum):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Mapping, NamedTuple, Optional, Tuple
+from typing import Iterable, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from migration.model import Reference, Root, Table, of_root, told_apart
+from migration.model import Ownership, Reference, Root, Table, Way, any_of, the_root
 
 
 class Backups(NamedTuple):
@@ -60,7 +61,7 @@ class Settings:
     default_email: Optional[str] = None  # config.DEFAULT_USER_EMAIL; the export's last resort
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tables", told_apart(of_root(self.tables, self.root), self.references))
+        object.__setattr__(self, "tables", _told_apart(_of_root(self.tables, self.root), self.references))
 
     @property
     def skips(self) -> bool:
@@ -85,3 +86,33 @@ class Settings:
     def single_rows(self) -> Tuple[Table, ...]:
         """The tables of which the user has one row, which becomes row 1 of a SQLite table."""
         return tuple(table for table in self.tables if table.becomes is not None)
+
+
+def _of_root(tables: Iterable[Table], root: Root) -> Tuple[Table, ...]:
+    """``config.TABLES`` with the root's key as the owner column of the root's own table."""
+    return tuple(
+        dataclasses.replace(table, ownership=Ownership(Way.ROOT, (root.key,)))
+        if table.ownership == the_root()
+        else table
+        for table in tables
+    )
+
+
+def _told_apart(tables: Iterable[Table], references: Sequence[Reference]) -> Tuple[Table, ...]:
+    """With each ``child_of`` for which config has several references, by ``when``, as ``any_of`` one for each."""
+    return tuple(
+        table if rule == table.ownership else dataclasses.replace(table, ownership=rule)
+        for table in tables
+        for rule in [_one_told_apart(table.name, table.ownership, references)]
+    )
+
+
+def _one_told_apart(table: str, rule: Ownership, references: Sequence[Reference]) -> Ownership:
+    if rule.ways:
+        ways = tuple(_one_told_apart(table, way, references) for way in rule.ways)
+        return dataclasses.replace(rule, ways=ways)
+    if rule.way is not Way.CHILD or rule.when:
+        return rule
+    meant = [each.when for each in references if each.when and each.is_of(table, rule)]
+    ways = tuple(dataclasses.replace(rule, when=when) for when in dict.fromkeys(meant))
+    return any_of(*ways) if len(ways) > 1 else rule

@@ -1,0 +1,122 @@
+"""References by which rows of a root name rows of others or of nobody."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import List, Sequence
+
+from migration.discovery.belonging import Leaving
+from migration.discovery.classed import Classed, Departure, Group
+from migration.discovery.entries import Entries, asked, with_shared
+from migration.discovery.references import Link
+from migration.discovery.words import listed
+from migration.model import Way, all_of, any_of, child_of, owned_by, referenced, where
+from migration.printing import counted
+from migration.sql import quote
+
+
+class Departing(Entries):
+    """Counts such references, and asks what they mean."""
+
+    def _with_departures(self, table: Classed, departures: List[Departure]) -> Classed:
+        """Count the references that lead from one root's rows to others', and note by which rows of others stay behind."""
+        if table.name in self.source.empty:
+            return table
+        links = [
+            link
+            for link in self.links
+            if link.key.table == table.name
+            and link.key.parent in self.levels
+            and (table.assumed != self._way(link) or link.key.parent == table.name)
+            and link not in self.proved
+        ]
+        if table.exact and not links:
+            return table
+        rows, found = self.belonging.leaving(table.name, links)
+        behind = dict.fromkeys(table.left_behind)
+        for link, counts in zip(links, found):
+            if counts.to_others or counts.to_nobody:
+                departures.append(Departure(link, counts))
+            if counts.from_others or counts.from_nobody:
+                behind.update(dict.fromkeys(link.key.columns))
+        for link, counts in zip(links, found):
+            if link.key.parent == table.name and counts.from_nobody and table.group is Group.OWNED:
+                table = self._tree(table, link, counts)
+        reasons = [
+            "%s of others or of nobody name a root's rows by %s, and stay behind"
+            % (counted(counts.from_others + counts.from_nobody, "row"), link.columns)
+            for link, counts in zip(links, found)
+            if counts.from_others + counts.from_nobody and table.group is not Group.OPEN
+        ]
+        return dataclasses.replace(
+            table,
+            rows=rows,
+            exact=True,
+            left_behind=tuple(behind),
+            reasons=(*table.reasons, *reasons),
+        )
+
+    def _tree(self, table: Classed, link: Link, counts: Leaving) -> Classed:
+        """Ask where rows that are nobody's hang on rows of a root in the same table."""
+        assert table.assumed is not None
+        rows = counts.from_nobody
+        question = "%s with no root of their own %s on rows of a root by %s" % (
+            counted(rows, "row"),
+            "hangs" if rows == 1 else "hang",
+            link.columns,
+        )
+        rule, tree = table.assumed, child_of(table.name, link.key.columns)
+        choices = [any_of(rule, tree), rule]
+        others = counts.from_others + counts.to_nobody  # what hangs on nobody's rows comes with these
+        if others:
+            question += "; child_of takes others' rows, too: %s of other roots may hang there" % counted(
+                others, "row"
+            )
+            choices.reverse()
+            if rule.way in (Way.OWNED, Way.CHILD):
+                ownerless = where(" AND ".join("t.%s IS NULL" % quote(name) for name in rule.columns))
+                choices.insert(0, any_of(rule, all_of(tree, ownerless)))
+        return asked(table, question, choices)
+
+    def _with_nobodys(self, table: Classed, departures: Sequence[Departure]) -> Classed:
+        """Ask where rows of roots refer to rows of a table that are nobody's: are these everybody's?"""
+        counts = [
+            departure.counts
+            for departure in departures
+            if departure.link.key.parent == table.name and departure.link.key.table != table.name
+        ]
+        rows = sum(found.to_nobody for found in counts)
+        others = sum(found.to_others for found in counts)
+        rule = table.assumed
+        if not rows or table.group is not Group.OWNED or rule is None:
+            return table
+        # A row of a join table is nobody's where one of its ends is: what it names does not come along by it.
+        joins = [name for name in self.belonging.decided if self.belonging.rule(name).way is Way.ALL]
+        by_joins = all(
+            departure.link.key.table in joins
+            for departure in departures
+            if departure.link.key.parent == table.name and departure.counts.to_nobody
+        )
+        choices = [*([] if by_joins else [any_of(rule, referenced())]), rule]
+        if rule == owned_by(rule.columns) and self.source.may_be_null(table.name, rule.columns):
+            choices.insert(0, with_shared(rule))
+        question = "rows of this table that are nobody's are named by %s of roots" % counted(rows, "row")
+        if others and not by_joins:
+            question += "; referenced() takes others' rows, too, which are named by %s" % counted(
+                others, "row"
+            )
+        hanging = sorted(
+            name
+            for name in self.belonging.decided
+            if any(part.parent == table.name for part in self.belonging.rule(name).parts)
+        )
+        if by_joins:
+            question += ", in join tables: without or_shared=True these rows of %s stay behind" % listed(
+                name for name in hanging if name in joins
+            )
+        elif hanging:
+            question += (
+                "; with it, what hangs on such rows in %s stays behind, unless its child_of has or_referenced=True"
+                % listed(hanging)
+            )
+        return dataclasses.replace(asked(table, question, choices), assumed=rule)

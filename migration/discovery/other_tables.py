@@ -1,0 +1,112 @@
+"""Tables without a way to the root: referred to by its rows, hanging on such rows, or nobody's."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Dict, Iterator, List, Optional, Sequence
+
+from migration.discovery.classed import Classed, Group
+from migration.discovery.entries import OR_ELSEWHERE, Entries, asked
+from migration.discovery.held_keys import ROWS
+from migration.discovery.source import count_small
+from migration.discovery.words import listed, written
+from migration.model import Ownership, Way, any_of, child_of, owned_by, referenced, shared
+from migration.postgres.catalog import usual
+
+
+class OtherTables(Entries):
+    """Entries of tables that lead to no root."""
+
+    def _others(self, owned: Sequence[str]) -> Iterator[Classed]:
+        needed: Dict[str, List[str]] = {}
+        waiting = list(owned)
+        for name in waiting:
+            for link in self.links:
+                if link.key.table == name and link.key.parent not in owned and link.key.parent != name:
+                    if link.key.parent not in needed:
+                        waiting.append(link.key.parent)
+                    needed.setdefault(link.key.parent, []).append(name)
+        for name in needed:
+            why = "rows of %s refer to it, and it leads to no root" % listed(dict.fromkeys(needed[name]))
+            yield dataclasses.replace(self._classed(name, referenced(), [why], None), group=Group.REFERENCED)
+        hanging: Dict[str, List[Ownership]] = {}
+        waiting = list(needed)
+        for name in waiting:
+            for link in self.links:
+                key = link.key
+                if key.parent != name or key.table in (name, *owned, *needed) or link.doubtful or link.when:
+                    continue
+                if key.table not in hanging:
+                    waiting.append(key.table)
+                way = child_of(name, key.columns, or_referenced=name in needed)
+                hanging.setdefault(key.table, []).append(way)
+        for name, ways in hanging.items():
+            yield self._hanging(name, ways)
+        for name in self.source.tables:
+            if name not in owned and name not in needed and name not in hanging:
+                yield self._with_usual_owner(name) or self._with_keys(name) or self._nobodys_table(name)
+
+    def _hanging(self, name: str, ways: Sequence[Ownership]) -> Classed:
+        """Ask of a table whose rows hang on rows that come along: it may be everybody's, or what members share."""
+        question = (
+            "its rows hang on %s, of which rows come along; child_of gives each root all that hangs there, whoever put it there"
+            % listed(dict.fromkeys(str(way.parent) for way in ways))
+        )
+        nobodys = 'no entry here, and "%s" in UNRELATED_TABLES' % name
+        choices = [*ways, *([any_of(*ways)] if len(ways) > 1 else ())]
+        return asked(self._classed(name, ways[0], (), None), question, choices, nobodys)
+
+    def _counted(self, tables: Sequence[Classed]) -> Iterator[Classed]:
+        """The small ones with their rows counted."""
+        counts = count_small(self.source, [table.name for table in tables])
+        for table in tables:
+            rows = counts.get(table.name)
+            yield table if rows is None else dataclasses.replace(table, rows=rows, exact=True)
+
+    def _with_usual_owner(self, name: str) -> Optional[Classed]:
+        """A question where a table has the column by which most others belong to a root, and of another type."""
+        rules = [self.belonging.rule(table) for table in self.belonging.decided]
+        owner = usual([rule.columns[0] for rule in rules if rule.way is Way.OWNED])
+        if (
+            owner is None
+            or not self.source.catalog.has(name, (owner,))
+            or self.source.catalog.primary_keys.get(name) == (owner,)
+            or any(link.key.table == name and owner in link.key.columns for link in self.links)
+            or name in self.source.foreign
+        ):
+            return None
+        question = "%s is how most tables belong to %s, but here it is of type %s" % (
+            owner,
+            self.root.name,
+            self.source.catalog.column(name, owner).type,
+        )
+        return self._open(name, question + OR_ELSEWHERE, [owned_by(owner), shared()], {}, None)
+
+    def _with_keys(self, name: str) -> Optional[Classed]:
+        """A question where columns hold the root's keys in another type."""
+        ways = [owned_by(held.column) for held in self.held.get(name, ()) if held.certain]
+        return self._holding(name, ways, {}) if ways else None
+
+    def _nobodys_table(self, name: str) -> Classed:
+        group, why = (
+            Group.UNRELATED,
+            (
+                "no key, no name and no value of its first %d rows leads to a root, and nothing of a root's refers to it"
+                % ROWS
+            ),
+        )
+        columns = [held.column for held in self.held.get(name, ())]
+        if columns:
+            why = "every value of %s in the first %d rows is a key of %s; if it names one: %s" % (
+                listed(columns, "and of"),
+                ROWS,
+                self.root.name,
+                listed([written(owned_by(column)) for column in columns], "or"),
+            )
+        if name in self.source.foreign:
+            group, why = Group.FOREIGN, "a foreign table: its rows are another server's"
+        if name in self.source.excluded:
+            why = "left out by --exclude"
+        return dataclasses.replace(
+            self._classed(name, shared(), [why], None), group=group, rule=None, assumed=None, reasons=(why,)
+        )
