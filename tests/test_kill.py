@@ -294,7 +294,7 @@ def kill_many(lanes: List[Lane], times: int, seed: str) -> None:
         ("restore", 4),
         *(
             pytest.param(*often, marks=pytest.mark.slow)
-            for often in (("export", 6), ("import", 12), ("validate", 4), ("migrate", 14))
+            for often in (("export", 6), ("import", 12), ("validate", 4), ("migrate", 20))
         ),
     ],
 )

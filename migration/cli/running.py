@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Callable, Sequence, Type
@@ -45,6 +46,8 @@ def run(body: Callable[[argparse.Namespace], int], arguments: argparse.Namespace
                 previous = signal.signal(signal.SIGTERM, _interrupt)
                 if previous is not None:
                     stack.callback(signal.signal, signal.SIGTERM, previous)
+            stack.callback(setattr, sys, "unraisablehook", sys.unraisablehook)
+            sys.unraisablehook = _repeat_interrupt
             try:
                 configuration.find(arguments)
                 level, file = configuration.log_settings(arguments)
@@ -105,3 +108,12 @@ def _end() -> None:
 
 def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
+
+
+def _repeat_interrupt(lost: "sys.UnraisableHookArgs") -> None:
+    """Python drops what is raised while an object is taken away, an interrupt too: send it once more, when that is over."""
+    if not isinstance(lost.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    number = signal.SIGTERM if signal.getsignal(signal.SIGTERM) is _interrupt else signal.SIGINT
+    threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
