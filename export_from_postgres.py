@@ -62,7 +62,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
             db, settings, schema, settings.user_email or settings.default_email, settings.skip_orphans
         )
         rows.require_kept()
-        for line in rows.suspects():
+        for line in (*rows.suspects(), *(rows.unmeant() if ends else ())):  # of many users, not for each
             log.warning("%s", line)
         skipped, cut = _orphans(rows, settings)
         left_behind = _left_behind(rows)

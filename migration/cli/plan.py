@@ -70,7 +70,7 @@ def plan(settings: Settings) -> Plan:
         rows.leaving.require_no_explosion()
         orphans = tuple(rows.orphans())
         left_behind = tuple((found, rows.declared_left_behind(found)) for found in rows.left_behind())
-        suspects = tuple(rows.suspects())
+        suspects = (*rows.suspects(), *rows.unmeant())
         brought = tuple(rows.leaving.brought_lines())
         user_id = rows.user.id
     needs = disk.needs_of_one(

@@ -10,7 +10,7 @@ from typing import ContextManager, Dict, Generator, List, Mapping, Optional, Seq
 from migration.bundle.writing import Sink
 from migration.errors import SourceError, UsageError
 from migration.model import Table, Way, root
-from migration.postgres import orphans, representable
+from migration.postgres import orphans, polymorphic, representable
 from migration.postgres.digests import Digest
 from migration.postgres.leaving import Leaving
 from migration.postgres.orphans import Orphans
@@ -115,6 +115,10 @@ class Rows:
     def suspects(self) -> List[str]:
         """A line for each column of numbers or text, of no key, whose every value names a large object."""
         return representable.suspects(self.db, self.settings, self.schema, self.condition)
+
+    def unmeant(self) -> List[str]:
+        """A line for each column that names rows of several tables, and of a type that config does not know."""
+        return list(polymorphic.unmeant(self._search.references))
 
     def condition(self, table: Table) -> str:
         """SQL condition on alias ``t``: the row is to be exported."""

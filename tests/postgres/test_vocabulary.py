@@ -431,3 +431,12 @@ def test_config_that_postgresql_refuses_is_named(
         keys_of(settings, ways[0].name, "1")
     assert caught.value.message.startswith(message)
     assert caught.value.hint
+
+
+def test_rows_of_a_type_that_config_does_not_know_are_counted(empty: Database, place: Place) -> None:
+    case = CASES["one column for several tables, by several names of one of them"]
+    empty.execute("CREATE TABLE people (id int PRIMARY KEY, name text);" + ROOTS + case.ddl)
+    settings = settings_for(empty, place, case)
+    with connecting.opened(settings) as db:
+        (line,) = rows_of_user(db, settings, read_schema(settings.schema_path), "p1", False).unmeant()
+    assert line.startswith("30 rows of tags, of whomever, stay behind: what they name by subject is of a type")
