@@ -64,14 +64,13 @@ EXPLANATIONS: Mapping[str, Explanation] = {
     ),
     "references": Explanation(
         "Rows refer to rows that are not there",
-        "A chart without its birth data, for example: the application may not find what belongs together.",
+        "A row without the one that it belongs to, for example: the application may not find what belongs together.",
         "Import again:",
         IMPORT,
     ),
     "json": Explanation(
         "Structured data cannot be read",
-        "A chart's data or a list, such as that of the planets in a pattern, is not in the form "
-        "that the application reads.",
+        "Data or a list in JSON is not in the form that the application reads.",
         "If it is found again after this, PostgreSQL holds it so: correct it there and migrate anew. "
         "First, import again:",
         IMPORT,

@@ -439,4 +439,6 @@ def test_rows_of_a_type_that_config_does_not_know_are_counted(empty: Database, p
     settings = settings_for(empty, place, case)
     with connecting.opened(settings) as db:
         (line,) = rows_of_user(db, settings, read_schema(settings.schema_path), "p1", False).unmeant()
-    assert line.startswith("30 rows of tags, of whomever, stay behind: what they name by subject is of a type")
+    assert line.startswith(
+        "30 rows of tags, of whomever, stay behind: what they name by subject is of a type"
+    )
