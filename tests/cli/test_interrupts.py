@@ -12,6 +12,8 @@ import argparse, os, signal, sys, time
 sys.path.insert(0, %r)
 from migration.cli import running
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
+
 class Held:
     def __del__(self):
         os.kill(os.getpid(), signal.%s)
