@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional
 
 from migration.errors import BundleError, TargetError
-from migration.files import BLOCK, open_regular
+from migration.files import BLOCK, hash_into, open_regular
 from migration.fleet import results
 from migration.fleet.ledger import Ledger
 from migration.sqlite.connecting import connected
 from migration.sqlite.integrity import integrity_problems
 
-RESTORE = (
-    "bring it back from another copy of the folder, or run again with --resume while PostgreSQL is there"
-)
+RESTORE = "bring it back from another copy of the folder; or, while PostgreSQL is there, migrate again to another --output-dir"
 
 _SEAL = re.compile(rb',\n  "files": (\{[^\n]*\}),\n  "sha256": "([0-9a-f]{64})"\n\}\n\Z')
 _END_WITHOUT = b"\n  ]\n}\n"  # of an index by an earlier version
@@ -32,8 +30,12 @@ _END_WITHOUT = b"\n  ]\n}\n"  # of an index by an earlier version
 def seal(index: Path, files: Mapping[str, Path]) -> bytes:
     """The end of an index: what is to be written after what stands in the file. ``files``: those to name, by name."""
     digests = {name: results.sha256_of(path) for name, path in files.items()}
-    end = ',\n  "files": %s,\n  "sha256": "%s"\n}\n' % (json.dumps(digests), results.sha256_of(index))
-    return end.encode("ascii")
+    named = (',\n  "files": %s' % json.dumps(digests)).encode("ascii")
+    digest = hashlib.sha256()
+    with open_regular(index) as file:
+        hash_into(digest, file)
+    digest.update(named)
+    return named + (',\n  "sha256": "%s"\n}\n' % digest.hexdigest()).encode("ascii")
 
 
 class Index(NamedTuple):
@@ -55,7 +57,7 @@ def read_index(index: Path) -> Index:
                 old = tail.endswith(_END_WITHOUT)
                 return Index({}, None if old else "is damaged: its end is not that of an index")
             file.seek(0)
-            digest, left = hashlib.sha256(), size - len(found[0])
+            digest, left = hashlib.sha256(), size - len(tail) + found.end(1)
             while left:
                 block = file.read(min(left, BLOCK))
                 digest.update(block)

@@ -131,6 +131,19 @@ def test_ledger_with_any_byte_changed_is_damaged(done: Done, verify: Callable[..
         flip(path, position)
 
 
+def test_index_with_any_byte_of_its_end_changed_is_damaged(
+    done: Done, verify: Callable[..., Verified]
+) -> None:
+    path = done.output / "summary.json"
+    size = path.stat().st_size
+    for position in range(size - 300, size, 7):
+        flip(path, position)
+        found = verify(done.output)
+        assert found.code == 1, (position, found.err)
+        assert found.differences[0].startswith("summary.json is damaged: ")
+        flip(path, position)
+
+
 def swap(done: Done) -> None:
     one, two = (done.of(user) / "app.db" for user in (done.anna, done.bruno))
     between = done.output.with_name("between")
