@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import msgspec
@@ -11,7 +10,6 @@ import msgspec
 from migration.json_text import members
 from migration.model import Column, Kind
 
-_ESCAPED = re.compile(r'["\\\x00-\x1f]')
 JSON_NULLS = "$json_null"  # the bundle's own member: which nulls of a record are JSON's, not SQL's
 
 _JSON_TYPES: Dict[str, Any] = {
@@ -48,12 +46,10 @@ class RecordDecoder:
             ("c%d" % i, _JSON_TYPES.get(column.kind, Optional[str])) for i, column in enumerate(columns)
         ]
         self._names = {"c%d" % i: column.name for i, column in enumerate(columns)}
-        # msgspec takes names only that JSON writes as they are.
-        self._is_plain = not any(_ESCAPED.search(column.name) for column in columns)
         self._type = msgspec.defstruct(
             "Record",
             [*self._fields, ("json_nulls", Tuple[str, ...], ())],
-            rename={**(self._names if self._is_plain else {}), "json_nulls": JSON_NULLS},
+            rename={**self._names, "json_nulls": JSON_NULLS},
             forbid_unknown_fields=True,
             omit_defaults=True,
             gc=False,
@@ -64,8 +60,6 @@ class RecordDecoder:
 
     def __call__(self, text: bytes) -> Any:
         """One record."""
-        if not self._is_plain:
-            return self._taken_apart(text, msgspec.DecodeError("it is no JSON object with each member once"))
         try:
             record = self._decoder.decode(text)
         except msgspec.ValidationError:
@@ -94,8 +88,6 @@ class RecordDecoder:
 
     def many(self, lines: bytes) -> Optional[List[Any]]:
         """The records of lines with a comma between two; None if one of them is not written as we write it."""
-        if not self._is_plain:
-            return None
         try:
             records: List[Any] = self._list_decoder.decode(b"[%s]" % lines)
         except (msgspec.DecodeError, RecursionError):

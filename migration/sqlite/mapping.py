@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import msgspec
@@ -77,6 +78,13 @@ def _map_columns(table: Table, columns: Tuple[Column, ...], schema: Schema) -> T
         raise UsageError(
             "table %s is in config but not in the SQLite schema" % target,
             "add its CREATE TABLE to %s" % schema.path,
+        )
+    unnameable = [column.name for column in columns if re.search(r'["\\\x00-\x1f]', column.name)]
+    if unnameable:  # the decoder of records takes names only that JSON writes as they are
+        raise UsageError(
+            "the name of a column of %s has a quote, backslash or control character: %s"
+            % (table.name, ", ".join(map(ascii, unnameable))),
+            "rename the column in PostgreSQL and in the SQLite schema",
         )
     if any(column.name == JSON_NULLS for column in columns):
         raise UsageError(

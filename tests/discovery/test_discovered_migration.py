@@ -159,31 +159,3 @@ def test_what_sqlite_cannot_tell_apart_is_left_behind_by_name(
     assert found == [[(1, "ann")], [(1, 1, 1)], [(1, 1, 3)]]
     mapping = (place.folder / "made" / "migration_mapping.md").read_text(encoding="utf-8")
     assert "Column `Id` is left behind: --exclude names it." in mapping
-
-
-NAMED = r"""
-CREATE TABLE people (id int PRIMARY KEY, name text UNIQUE); INSERT INTO people VALUES (1, 'ann'), (2, 'bob');
-CREATE TABLE notes ("i""d" int PRIMARY KEY, owner int NOT NULL REFERENCES people, "a\b" jsonb, "размер" numeric);
-INSERT INTO notes VALUES (1, 1, '{"a\\b": "x\"y", "i\"d": 1}', 1e25), (2, 2, 'null', 1), (3, 1, NULL, NULL), (4, 1, 'null', 0.5);
-CREATE TABLE parts (id int PRIMARY KEY, "no""te" int NOT NULL REFERENCES notes, "lin
-e" text);
-INSERT INTO parts VALUES (1, 1, 'one'), (2, 2, 'two'), (3, 4, E'a\nb');
-"""
-
-
-def test_columns_with_quotes_backslashes_and_line_breaks_in_their_names_come_along(
-    empty: Database, place: Place, run: Run
-) -> None:
-    empty.execute(NAMED)
-    config = discovered(empty, place, run, "people", "--named-by", "name")
-    settings = settings_for(empty, place.folder, config, "ann")
-    migrate_strictly(settings)
-    with sqlite3.connect(str(settings.sqlite_path)) as database:
-        notes = database.execute('SELECT "i""d", "a\\b", "размер" FROM notes ORDER BY 1').fetchall()
-        parts = database.execute('SELECT "no""te", "lin\ne" FROM parts ORDER BY 1').fetchall()
-    assert notes == [
-        (1, '{"a\\\\b": "x\\"y", "i\\"d": 1}', "10000000000000000000000000"),
-        (3, None, None),
-        (4, "null", "0.5"),
-    ]
-    assert parts == [(1, "one"), (4, "a\nb")]
