@@ -174,11 +174,9 @@ class Reference:
     def parent_names(self) -> Tuple[str, ...]:
         return _columns(self.parent_columns)
 
-    def is_of(self, table: str, rule: Ownership) -> bool:
-        """Whether a ``child_of`` of this table means this reference, in whatever order it names the columns."""
-        return (self.table, self.parent) == (table, rule.parent) and sorted(self.names) == sorted(
-            rule.columns
-        )
+    def is_of(self, table: str, parent: Optional[str], columns: Sequence[str]) -> bool:
+        """Whether a way of this table means this reference, in whatever order it names the columns."""
+        return (self.table, self.parent) == (table, parent) and sorted(self.names) == sorted(columns)
 
     def __str__(self) -> str:
         return reference_name(self.table, self.names, self.parent)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterable, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from migration.model import Ownership, Reference, Root, Table, Way, any_of, the_root
+from migration.model import Ownership, Reference, Root, Table, Way, all_of, any_of, the_root, where
 
 
 class Backups(NamedTuple):
@@ -61,7 +61,9 @@ class Settings:
     default_email: Optional[str] = None  # config.DEFAULT_USER_EMAIL; the export's last resort
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tables", _told_apart(_of_root(self.tables, self.root), self.references))
+        object.__setattr__(
+            self, "tables", _told_apart(_of_root(self.tables, self.root), self.references, self.root)
+        )
 
     @property
     def skips(self) -> bool:
@@ -98,21 +100,30 @@ def _of_root(tables: Iterable[Table], root: Root) -> Tuple[Table, ...]:
     )
 
 
-def _told_apart(tables: Iterable[Table], references: Sequence[Reference]) -> Tuple[Table, ...]:
-    """With each ``child_of`` for which config has several references, by ``when``, as ``any_of`` one for each."""
+def _told_apart(tables: Iterable[Table], references: Sequence[Reference], root: Root) -> Tuple[Table, ...]:
+    """With the conditions of references in the ways that they mean, where a column names rows of several tables."""
     return tuple(
         table if rule == table.ownership else dataclasses.replace(table, ownership=rule)
         for table in tables
-        for rule in [_one_told_apart(table.name, table.ownership, references)]
+        for rule in [_one_told_apart(table.name, table.ownership, references, root)]
     )
 
 
-def _one_told_apart(table: str, rule: Ownership, references: Sequence[Reference]) -> Ownership:
+def _one_told_apart(table: str, rule: Ownership, references: Sequence[Reference], root: Root) -> Ownership:
+    """Each ``child_of`` for which config has several references is ``any_of`` one for each; ``owned_by`` asks for one of them."""
+    if rule.way is Way.ALL and any(way.when for way in rule.ways):
+        return rule  # made here
     if rule.ways:
-        ways = tuple(_one_told_apart(table, way, references) for way in rule.ways)
+        ways = tuple(_one_told_apart(table, way, references, root) for way in rule.ways)
         return dataclasses.replace(rule, ways=ways)
-    if rule.way is not Way.CHILD or rule.when:
+    if rule.way not in (Way.OWNED, Way.CHILD) or rule.when:
         return rule
-    meant = [each.when for each in references if each.when and each.is_of(table, rule)]
-    ways = tuple(dataclasses.replace(rule, when=when) for when in dict.fromkeys(meant))
+    parent = root.name if rule.way is Way.OWNED else rule.parent
+    whens = dict.fromkeys(
+        each.when for each in references if each.when and each.is_of(table, parent, rule.columns)
+    )
+    if rule.way is Way.OWNED and whens:
+        condition = " OR ".join("(%s\n)" % when for when in whens)
+        return all_of(dataclasses.replace(rule, when=condition), where(condition))
+    ways = tuple(dataclasses.replace(rule, when=when) for when in whens if when)
     return any_of(*ways) if len(ways) > 1 else rule

@@ -65,7 +65,7 @@ def require_well_formed(
                 'config.TABLES has row_one(…, member="%s") twice' % member, "give each a member of its own"
             )
     _require_references(references, leaving, {table.name: table for table in tables})
-    _require_followed({table.name: table for table in tables}, references)
+    _require_followed({table.name: table for table in tables}, references, root.name)
 
 
 def _require_sound(table: str, rule: Ownership, is_whole: bool) -> None:
@@ -116,7 +116,7 @@ def _problem(rule: Ownership, is_whole: bool) -> Optional[Tuple[str, str]]:
     assert_never(way)
 
 
-def _require_followed(tables: Mapping[str, Table], references: Sequence[Reference]) -> None:
+def _require_followed(tables: Mapping[str, Table], references: Sequence[Reference], root: str) -> None:
     """Raises MigrationError (exit 2) where rows would hang on rows of which none is the root's, or that they do not mean."""
     for table in tables.values():
         for part in table.ownership.parts:
@@ -125,17 +125,23 @@ def _require_followed(tables: Mapping[str, Table], references: Sequence[Referenc
                 for each in references
                 if each.table == table.name and set(each.names) == set(part.columns)
             ]
-            others = [each for each in alike if each.when and each.parent != part.parent]
+            meant = root if part.way is Way.OWNED else part.parent
+            others = [each for each in alike if each.when and each.parent != meant]
             if (
-                part.way is Way.CHILD
+                part.way in (Way.OWNED, Way.CHILD)
                 and others
-                and not any(each.when and each.parent == part.parent for each in alike)
+                and not any(each.when and each.parent == meant for each in alike)
             ):
                 raise UsageError(
-                    "config.TABLES, %s: it is child_of %s by %s, which names rows of %s, too"
-                    % (table.name, part.parent, ", ".join(part.columns), others[0].parent),
+                    "config.TABLES, %s: it is %s by %s, which names rows of %s, too"
+                    % (
+                        table.name,
+                        "owned" if part.way is Way.OWNED else "child_of %s" % part.parent,
+                        ", ".join(part.columns),
+                        others[0].parent,
+                    ),
                     'say in config.REFERENCES when it means this one: Reference("%s", "%s", "%s", when="…")'
-                    % (table.name, '", "'.join(part.columns), part.parent),
+                    % (table.name, '", "'.join(part.columns), meant),
                 )
             parent = tables.get(part.parent or "")
             if parent is not None and parent.ownership.way is Way.REFERENCED and not part.or_referenced:

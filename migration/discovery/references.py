@@ -46,7 +46,7 @@ class Guess(NamedTuple):
     @property
     def names_its_table(self) -> bool:
         """The row itself says which table it means: values that lead nowhere are of rows that are gone."""
-        return bool(self.when) and self.astray < self.values
+        return bool(self.when)
 
     @property
     def mostly_holds(self) -> bool:

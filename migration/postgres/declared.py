@@ -100,7 +100,7 @@ def _declared_key(table: str, rule: Ownership, settings: Settings, catalog: Cata
         if (key.table, key.parent) == (table, rule.parent) and sorted(key.columns) == sorted(rule.columns):
             return key
     for reference in settings.references:
-        if reference.is_of(table, rule) and rule.when in ("", reference.when):
+        if reference.is_of(table, rule.parent, rule.columns) and rule.when in ("", reference.when):
             return undeclared_key(reference, catalog)
     return None
 

@@ -282,6 +282,23 @@ CASES = {
             Reference("tags", "subject", "pics", when="t.kind = 'Pic'"),
         ],
     ),
+    "one column for several tables, the root's among them": Case(
+        DOCS
+        + """
+        CREATE TABLE tags (id int PRIMARY KEY, kind text, subject int);
+        INSERT INTO tags SELECT g, (ARRAY['Doc', 'Person', 'Human', 'gone'])[1 + g % 4], 1 + g / 12 FROM generate_series(1, 120) g;
+        """,
+        [DOCS_WAY, Table("tags", any_of(owned_by("subject"), child_of("docs", "subject")))],
+        {
+            "tags": "SELECT id FROM tags WHERE kind IN ('Person', 'Human') AND subject = {r}"
+            " UNION SELECT t.id FROM tags t JOIN docs d ON d.id = t.subject WHERE kind = 'Doc' AND d.owner = {r}"
+        },
+        [
+            Reference("tags", "subject", "docs", when="t.kind = 'Doc'", leaving="cut"),
+            Reference("tags", "subject", "people", when="t.kind = 'Person'", leaving="cut"),
+            Reference("tags", "subject", "people", when="t.kind = 'Human'", leaving="cut"),
+        ],
+    ),
     "what hangs on rows that come along": Case(
         MEMBERS,
         [
