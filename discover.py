@@ -23,6 +23,7 @@ from migration.cli import configuration, options, running, terminal
 from migration.discovery import changes, config_file, written
 from migration.discovery.classed import Classed, Classes, Group
 from migration.discovery.classes import classify
+from migration.discovery.definitions import read_definitions
 from migration.discovery.one_root import rows_of_one
 from migration.discovery.references import find_references
 from migration.discovery.source import Source, find_root, leave_out, read_source, schema_of_root
@@ -115,7 +116,8 @@ def check(settings: Settings, folder: Path) -> List[changes.Change]:
     before = changes.read_written(folder / written.CONFIG)
     with connecting.opened(settings) as db:
         db.schema = before.schema
-        return list(changes.changes(before.tables, config_file.discovered(db)))
+        definitions = read_definitions(db, list(db.catalog.relations))
+        return list(changes.changes(before.tables, config_file.discovered(db, definitions)))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -31,6 +31,7 @@ from migration.postgres.rows import Rows, rows_of_user
 from migration.postgres.snapshot import Snapshot
 from migration.postgres.unchanged import Taken, taken
 from migration.printing import conjugated, counted
+from migration.python_text import names, reference_text, text
 from migration.settings import Settings
 from migration.sqlite.schema import read_schema
 
@@ -62,7 +63,10 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
             db, settings, schema, settings.user_email or settings.default_email, settings.skip_orphans
         )
         rows.require_kept()
-        for line in (*rows.suspects(), *(rows.unmeant() if ends else ())):  # of many users, not for each
+        suspects = rows.suspects()
+        if ends:  # a run of many users does not read whole tables for each of them
+            suspects += rows.unmeant()
+        for line in suspects:
             log.warning("%s", line)
         skipped, cut = _orphans(rows, settings)
         left_behind = _left_behind(rows)
@@ -184,28 +188,17 @@ def _to_roots(rows: Rows, stopping: Sequence[Orphans]) -> Optional[str]:
         if rows.leaving.names_roots(found.table, found.parent):
             return (
                 "rows of %s are brought, and name other rows of %s, which come along only if that is declared: write"
-                ' Reference("%s", (%s,), "%s", leaving="bring") in config.REFERENCES for these whole rows, "cut" for NULL'
+                ' Reference(%s, %s, %s, leaving="bring") in config.REFERENCES for these whole rows, "cut" for NULL'
                 " in their place, or bring no such rows"
-                % (
-                    found.table,
-                    found.parent,
-                    found.table,
-                    ", ".join('"%s"' % name for name in found.columns),
-                    found.parent,
-                )
+                % (found.table, found.parent, text(found.table), names(found.columns), text(found.parent))
             )
     return None
 
 
 def _declared(orphans: Orphans) -> str:
-    columns = ", ".join('"%s"' % name for name in orphans.columns)
     return (
-        ', or say in config.REFERENCES what becomes of them: Reference("%s", %s, "%s", leaving=…), with "skip", "cut" or "bring"'
-        % (
-            orphans.table,
-            columns if len(orphans.columns) == 1 else "(%s)" % columns,
-            orphans.parent,
-        )
+        ', or say in config.REFERENCES what becomes of them: Reference(%s, leaving=…), with "skip", "cut" or "bring"'
+        % reference_text(orphans.table, orphans.columns, orphans.parent)
     )
 
 

@@ -25,7 +25,7 @@ from typing import Optional, Sequence
 from migration import files, lock
 from migration.cli import configuration, options, running
 from migration.errors import TargetError
-from migration.fleet import cluster, ledger, local_workers, results, summary, verification
+from migration.fleet import cluster, ledger, local_workers, results, summary, user_files, verification
 from migration.fleet.coordinator import RunOptions, migrate_all
 from migration.settings import Settings
 
@@ -137,7 +137,7 @@ def _main(arguments: argparse.Namespace, settings: Settings) -> int:
     with contextlib.ExitStack() as stack:
         with results.errors(output):
             files.make_folder(output)
-            held = lock.held(output / ".lock", "the output folder %s" % output, TargetError)
+            held = lock.held(output / user_files.LOCK, "the output folder %s" % output, TargetError)
             stack.enter_context(held)
             files.move_in(output, last=(summary.SUMMARY,))
         book = stack.enter_context(ledger.opened(output / ledger.NAME))

@@ -51,9 +51,9 @@ class Way(enum.Enum):
 class Ownership:
     """How a row belongs to a user; made by the functions below.
 
-    ``columns``: of OWNED and CHILD, and the root's key. ``parent``, ``or_referenced``, ``when``: of CHILD; the last one
-    is the condition of the Reference that is meant, where config has several of the same columns and parent. ``ways``: of ANY and ALL. ``texts``: the
-    SQL of WHERE; the question and the choices of UNDECIDED.
+    ``columns``: of OWNED and CHILD, and the root's key. ``parent``, ``or_referenced``: of CHILD. ``when``: of OWNED and
+    CHILD, the condition of the Reference that is meant, where a column names rows of several tables. ``ways``: of ANY and
+    ALL. ``texts``: the SQL of WHERE; the question and the choices of UNDECIDED.
     """
 
     way: Way

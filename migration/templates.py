@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from migration.printing import printable, size
+from migration.printing import plural, printable, size
 
 
 @functools.lru_cache(maxsize=None)
@@ -38,7 +38,7 @@ def number(value: float) -> str:
 
 
 def several(count: int, noun: str) -> str:
-    return "%s %s%s" % (number(count), noun, "" if count == 1 else "s")
+    return "%s %s" % (number(count), noun if count == 1 else plural(noun))
 
 
 def _moment(text: str) -> str:

@@ -6,6 +6,7 @@ from typing import Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
 from migration.errors import UsageError
 from migration.model import WHAT_BECOMES, Ownership, Reference, Root, RowOne, Table, Way, assert_never
+from migration.python_text import columns_text, reference_text, text
 
 
 def require_distinct(names: Iterable[str]) -> None:
@@ -64,8 +65,12 @@ def require_well_formed(
             raise UsageError(
                 'config.TABLES has row_one(…, member="%s") twice' % member, "give each a member of its own"
             )
-    _require_references(references, leaving, {table.name: table for table in tables})
-    _require_followed({table.name: table for table in tables}, references, root.name)
+    by_name = {table.name: table for table in tables}
+    _require_references(references, leaving, by_name)
+    for table in tables:
+        for part in table.ownership.parts:
+            _require_told_apart(table.name, part, references, root.name)
+            _require_followed(table.name, part, by_name)
 
 
 def _require_sound(table: str, rule: Ownership, is_whole: bool) -> None:
@@ -116,43 +121,38 @@ def _problem(rule: Ownership, is_whole: bool) -> Optional[Tuple[str, str]]:
     assert_never(way)
 
 
-def _require_followed(tables: Mapping[str, Table], references: Sequence[Reference], root: str) -> None:
-    """Raises MigrationError (exit 2) where rows would hang on rows of which none is the root's, or that they do not mean."""
-    for table in tables.values():
-        for part in table.ownership.parts:
-            alike = [
-                each
-                for each in references
-                if each.table == table.name and set(each.names) == set(part.columns)
-            ]
-            meant = root if part.way is Way.OWNED else part.parent
-            others = [each for each in alike if each.when and each.parent != meant]
-            if (
-                part.way in (Way.OWNED, Way.CHILD)
-                and others
-                and not any(each.when and each.parent == meant for each in alike)
-            ):
-                raise UsageError(
-                    "config.TABLES, %s: it is %s by %s, which names rows of %s, too"
-                    % (
-                        table.name,
-                        "owned" if part.way is Way.OWNED else "child_of %s" % part.parent,
-                        ", ".join(part.columns),
-                        others[0].parent,
-                    ),
-                    'say in config.REFERENCES when it means this one: Reference("%s", "%s", "%s", when="…")'
-                    % (table.name, '", "'.join(part.columns), meant),
-                )
-            parent = tables.get(part.parent or "")
-            if parent is not None and parent.ownership.way is Way.REFERENCED and not part.or_referenced:
-                listed = ", ".join('"%s"' % name for name in part.columns)
-                raise UsageError(
-                    "config.TABLES, %s: it is child_of %s, of which no row is the root's: rows there come along by"
-                    " referenced()" % (table.name, parent.name),
-                    'write child_of("%s", %s, or_referenced=True) for all that hangs on the rows that come along, or'
-                    " leave the table out by EXCLUDED_TABLES or UNRELATED_TABLES"
-                    % (parent.name, listed if len(part.columns) == 1 else "(%s)" % listed),
-                )
+def _require_told_apart(table: str, part: Ownership, references: Sequence[Reference], root: str) -> None:
+    """Raises MigrationError (exit 2) where a column names rows of several tables, and nothing says when it means this one."""
+    meant = root if part.way is Way.OWNED else part.parent
+    if meant is None or part.way not in (Way.OWNED, Way.CHILD):
+        return
+    conditional = [each for each in references if each.when and each.table == table]
+    parents = [each.parent for each in conditional if set(each.names) == set(part.columns)]
+    if parents and meant not in parents:
+        raise UsageError(
+            "config.TABLES, %s: it is %s by %s, which names rows of %s, too"
+            % (
+                table,
+                "owned" if part.way is Way.OWNED else "child_of " + meant,
+                ", ".join(part.columns),
+                parents[0],
+            ),
+            'say in config.REFERENCES when it means this one: Reference(%s, when="…")'
+            % reference_text(table, part.columns, meant),
+        )
+
+
+def _require_followed(table: str, part: Ownership, tables: Mapping[str, Table]) -> None:
+    """Raises MigrationError (exit 2) where rows would hang on rows of which none is the root's."""
+    parent = tables.get(part.parent or "")
+    if parent is not None and parent.ownership.way is Way.REFERENCED and not part.or_referenced:
+        raise UsageError(
+            "config.TABLES, %s: it is child_of %s, of which no row is the root's: rows there come along by"
+            " referenced()" % (table, parent.name),
+            "write child_of(%s, %s, or_referenced=True) for all that hangs on the rows that come along, or"
+            " leave the table out by EXCLUDED_TABLES or UNRELATED_TABLES"
+            % (text(parent.name), columns_text(part.columns)),
+        )
 
 
 def _require_decided(tables: Sequence[Table]) -> None:

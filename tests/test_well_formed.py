@@ -77,6 +77,9 @@ def test_column_that_names_rows_of_several_tables_has_to_say_when() -> None:
     error = refused(*tables, references=(Reference("tags", "on", "pics", when="t.kind = 'pic'"),))
     assert error.message == "config.TABLES, tags: it is child_of docs by on, which names rows of pics, too"
     assert 'Reference("tags", "on", "docs", when="…")' in str(error.hint)
+    both = Reference("tags", ("a", "b"), "pics", when="t.kind = 'pic'")
+    error = refused(*tables[:2], Table("tags", child_of("docs", ("a", "b"))), references=(both,))
+    assert 'Reference("tags", ("a", "b"), "docs", when="…")' in str(error.hint)
 
 
 def test_every_open_question_is_shown_with_its_choices() -> None:

@@ -59,9 +59,7 @@ class _Classifier(OwnTables, Departing, OtherTables):
             tuple(
                 link
                 for link in self.links
-                if link.key.table in migrated
-                and link.key.parent in migrated
-                and (link.when or not link.doubtful)
+                if link.key.table in migrated and link.key.parent in migrated and not link.doubtful
             ),
             tuple(departures),
         )

@@ -7,12 +7,14 @@ import textwrap
 from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from migration.discovery.classed import Classed, Classes, Departure, Group
+from migration.discovery.definitions import Definitions
 from migration.discovery.details import VIEW, Details, details
 from migration.discovery.source import Source
-from migration.discovery.words import columns_text, listed, names, text, written
-from migration.model import ForeignKey, Way
+from migration.discovery.words import listed, written
+from migration.model import Way
 from migration.postgres.snapshot import Snapshot
 from migration.printing import counted
+from migration.python_text import columns_text, names, reference_text, text
 
 _TOP = '''"""What an operator may change: where things are, who is migrated, and which tables.
 
@@ -79,11 +81,12 @@ def config_text(
     postgres: Mapping[str, str],
     leaving: Optional[str],
     dropped: Mapping[str, Sequence[str]],
+    definitions: Definitions,
 ) -> str:
     """The whole file.
 
     ``postgres``: libpq's parameters, of which the password is left out. ``leaving``: config.LEAVING. ``dropped``: table →
-    columns that have no place in SQLite.
+    columns that have no place in SQLite. ``definitions``: of all tables.
     """
     entries = [line for table in classes.migrated for line in _entry(table, dropped.get(table.name, ()))]
     references = list(_references(source, classes))
@@ -102,7 +105,7 @@ def config_text(
             "",
             *_lists(source, classes),
             "",
-            *_discovered_lines(discovered(source.db)),
+            *_discovered_lines(discovered(source.db, definitions)),
         ]
     )
     info = {name: str(value) for name, value in postgres.items()}
@@ -161,7 +164,7 @@ def _entry(table: Classed, dropped: Sequence[str]) -> Iterator[str]:
 def _references(source: Source, classes: Classes) -> Iterator[List[str]]:
     for key, _, why, when, _ in classes.links:
         if why:
-            parts = [_reference(key)]
+            parts = [reference_text(*key[:3])]
             if key.parent_columns != source.catalog.primary_keys.get(key.parent):
                 parts.append(columns_text(key.parent_columns))
             if when:
@@ -170,10 +173,6 @@ def _references(source: Source, classes: Classes) -> Iterator[List[str]]:
                 *_comment("inferred %s" % why),
                 "    Reference(%s)," % ", ".join(parts),
             ]
-
-
-def _reference(key: ForeignKey) -> str:
-    return ", ".join([text(key.table), columns_text(key.columns), text(key.parent)])
 
 
 def _reference_lines(references: Sequence[List[str]]) -> List[str]:
@@ -197,7 +196,7 @@ def _leaving_lines(source: Source, classes: Classes, leaving: Optional[str]) -> 
             advice = (
                 'to leave such rows out: Reference(%s, leaving="skip"); or "bring" takes the others along'
             )
-            lines += _comment("  " + advice % _reference(departure.link.key), "")
+            lines += _comment("  " + advice % reference_text(*departure.link.key[:3]), "")
     if classes.departures:
         lines += _comment(whole_rows(source, classes.root.name), "")
     else:
@@ -262,15 +261,18 @@ def _list(name: str, tables: Sequence[Classed]) -> List[str]:
 Discovered = Dict[str, Tuple[Dict[str, str], Tuple[str, ...], Details]]
 
 
-def discovered(db: Snapshot) -> Discovered:
-    """Each table's columns with their types, its foreign keys, and digests of what else PostgreSQL has of it."""
+def discovered(db: Snapshot, definitions: Definitions) -> Discovered:
+    """Each table's columns with their types, its foreign keys, and digests of what else PostgreSQL has of it.
+
+    ``definitions``: of all tables.
+    """
     found: Discovered = {}
     keys: Dict[str, List[str]] = {}
     for key in db.catalog.foreign_keys:
         keys.setdefault(key.table, []).append(
             "(%s) → %s (%s)" % (", ".join(key.columns), key.parent, ", ".join(key.parent_columns))
         )
-    more = details(db)
+    more = details(db, definitions)
     for name, relation in db.catalog.relations.items():
         if not relation.extension:
             columns = {

@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 from typing import Dict, Iterator, Tuple
 
-from migration.discovery.definitions import ColumnDefinition, Definition, read_definitions
+from migration.discovery.definitions import ColumnDefinition, Definition, Definitions
 from migration.postgres.snapshot import Snapshot
 
 Details = Dict[str, str]  # what it is, and a digest of how it is
 VIEW = "view"
 
 
-def details(db: Snapshot) -> Dict[str, Details]:
-    """Of each table, and each view, of the database."""
-    names = {relation.oid: name for name, relation in db.catalog.relations.items() if not relation.extension}
-    found = read_definitions(db, list(names.values()))
-    made = {names[oid]: dict(_of(table)) for oid, table in found.tables.items() if oid in names}
-    for view in found.views:
+def details(db: Snapshot, definitions: Definitions) -> Dict[str, Details]:
+    """Of each table and each view that is defined there."""
+    names = {relation.oid: name for name, relation in db.catalog.relations.items()}
+    made = {names[oid]: dict(_of(table)) for oid, table in definitions.tables.items()}
+    for view in definitions.views:
         name = view.name if view.schema == db.schema else view.schema + "." + view.name
         made[name] = {VIEW: _digest(view.definition)}
     return made

@@ -51,16 +51,13 @@ class OwnTables(Entries):
         if table in self.source.empty or not needs_look:
             way, link = next(iter(ways.items()))
             made = self._classed(table, way, [self._reason(table, link), *self._unproved(table, ways)], None)
-            return self._beside(made, self._nearly(table))
+            return self._beside(made)
         found = self.belonging.compare(table, list(ways))
-        near = self._nearly(table)
-        if near and not found.differ:
-            return self._beside(self._agreeing(table, ways, found), near)
         if found.differ:
             return self._disagreeing(table, ways, found)
-        return self._agreeing(table, ways, found)
+        return self._beside(self._agreeing(table, ways, found))
 
-    def _nearly(self, table: str) -> List[Guess]:
+    def _mostly(self, table: str) -> List[Guess]:
         """References that a name suggests and most values bear out."""
         decided = self.belonging.decided
         return [
@@ -72,8 +69,9 @@ class OwnTables(Entries):
             and guess.mostly_holds
         ]
 
-    def _beside(self, table: Classed, near: Sequence[Guess]) -> Classed:
-        """Ask where another column nearly always leads to rows of a root, too: is the row theirs?"""
+    def _beside(self, table: Classed) -> Classed:
+        """Ask where another column mostly leads to rows of a root, too: is the row theirs?"""
+        near = self._mostly(table.name)
         if not near or table.assumed is None:
             return table
         ways = [self._way(Link(guess.key, True)) for guess in near]
@@ -149,7 +147,7 @@ class OwnTables(Entries):
             ways = [owned_by(held.column) for held in self.held[table] if held.certain and held.alike]
             return self._holding(table, ways, {way: Link(guess.key, True)})
         if guess.values:
-            borne = "%d of its %s lead nowhere" % (guess.astray, counted(guess.values, "value"))
+            borne = guess.borne_out
         elif table in self.source.empty:
             borne = "the table is empty"
         else:

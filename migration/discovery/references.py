@@ -41,12 +41,8 @@ class Guess(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        return self.values > 0 and self.astray == 0
-
-    @property
-    def names_its_table(self) -> bool:
-        """The row itself says which table it means: values that lead nowhere are of rows that are gone."""
-        return bool(self.when)
+        """With ``when``, the row itself says which table it means: values that lead nowhere are of rows that are gone."""
+        return bool(self.when) or (self.values > 0 and self.astray == 0)
 
     @property
     def mostly_holds(self) -> bool:
@@ -92,12 +88,11 @@ def find_references(source: Source, root: str) -> References:
         by_table.setdefault(one.key.table, []).append(one)
     guessed = [guess for table, some in by_table.items() for guess in _asked(source, table, some)]
     for guess in guessed:
-        if guess.holds or guess.names_its_table:
+        if guess.holds:
             optional = bool(guess.when) or source.may_be_null(guess.key.table, guess.key.columns)
             link = Link(guess.key, optional, "%s; %s" % (guess.why, guess.borne_out), guess.when)
             links.setdefault((*guess.key[:4], guess.when), link)
-    doubtful = (guess for guess in guessed if not guess.holds and not guess.names_its_table)
-    return References(tuple(links.values()), tuple(doubtful))
+    return References(tuple(links.values()), tuple(guess for guess in guessed if not guess.holds))
 
 
 def _declared(source: Source) -> Dict[Tuple[object, ...], Link]:

@@ -5,7 +5,7 @@ What is not known to mean the same in SQLite is left out with a note: never wron
 
 from __future__ import annotations
 
-from typing import Collection, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Collection, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from migration.discovery import table_rules
 from migration.discovery.definitions import Definitions, View, read_definitions
@@ -59,14 +59,17 @@ def _folds(catalog: Catalog, table: str, ctype: str) -> bool:
 
 
 def schema_of(
-    db: Snapshot, tables: Sequence[str], without: Mapping[str, Collection[str]] = {}
+    db: Snapshot,
+    tables: Sequence[str],
+    without: Mapping[str, Collection[str]] = {},
+    definitions: Optional[Definitions] = None,
 ) -> SqliteSchema:
     """The SQLite schema of these tables, in their order. Raises MigrationError (exit 2) for names that SQLite lacks.
 
-    ``without``: table → columns that are left behind.
+    ``without``: table → columns that are left behind. ``definitions``: of these tables at least; None: read them.
     """
     catalog = db.catalog
-    definitions = read_definitions(db, tables)
+    definitions = definitions or read_definitions(db, tables)
     targets = table_names(tables, {table: catalog.relations[table].name for table in tables})
     sides = {
         catalog.relations[table].oid: _side(

@@ -1,29 +1,12 @@
-"""Ownership and names as config.py writes them, and the words in names."""
+"""Ownership as config.py writes it, and the words in names."""
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Iterable, List, Sequence, Tuple
+from typing import Iterable, List, Tuple
 
 from migration.model import Ownership, Way, assert_never
-
-
-def text(value: str) -> str:
-    """A string of Python's, in single quotes where it holds double ones."""
-    if value.isprintable() and '"' in value and "'" not in value and "\\" not in value:
-        return "'%s'" % value
-    return json.dumps(value, ensure_ascii=not value.isprintable())
-
-
-def names(values: Sequence[str]) -> str:
-    """A tuple of strings."""
-    return "(%s)" % (", ".join(map(text, values)) + ("," if len(values) == 1 else ""))
-
-
-def columns_text(columns: Sequence[str]) -> str:
-    """One name, or a tuple of several."""
-    return text(columns[0]) if len(columns) == 1 else names(columns)
+from migration.python_text import columns_text, text
 
 
 def written(rule: Ownership) -> str:

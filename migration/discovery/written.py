@@ -11,6 +11,7 @@ from migration import files
 from migration.discovery import words
 from migration.discovery.classed import Classes
 from migration.discovery.config_file import config_text
+from migration.discovery.definitions import read_definitions
 from migration.discovery.mapping_page import mapping_page
 from migration.discovery.source import Source
 from migration.discovery.sqlite_schema import SqliteSchema, schema_of
@@ -52,8 +53,12 @@ def texts(source: Source, classes: Classes, settings: Settings, leaving: Optiona
     """The text of each file. The config.py is run once, so that it is known to load."""
     info = source.db.connection.info
     known = {"host": info.host, "port": info.port, "dbname": info.dbname, "user": info.user}
-    schema = schema_of(source.db, [table.name for table in classes.migrated], source.without)
-    config = config_text(source, classes, {**known, **settings.postgres}, leaving, schema.refused)
+    definitions = read_definitions(source.db, list(source.catalog.relations))
+    migrated = [table.name for table in classes.migrated]
+    schema = schema_of(source.db, migrated, source.without, definitions)
+    config = config_text(
+        source, classes, {**known, **settings.postgres}, leaving, schema.refused, definitions
+    )
     loaded(config)
     return {CONFIG: config, SCHEMA: schema.text, MAPPING: _mapping(schema, classes)}
 

@@ -10,6 +10,7 @@ from migration.errors import SourceError, UsageError
 from migration.model import Column, ForeignKey, Way
 from migration.postgres.kinds import Type
 from migration.printing import of_all
+from migration.python_text import columns_text, text
 from migration.settings import Settings
 
 LISTED = 10
@@ -246,8 +247,7 @@ def ownership_advice(table: str, settings: Settings, catalog: Catalog) -> Option
 
 
 def child_advice(key: ForeignKey) -> str:
-    columns = ", ".join('"%s"' % name for name in key.columns)
-    return 'child_of("%s", %s)' % (key.parent, columns if len(key.columns) == 1 else "(%s)" % columns)
+    return "child_of(%s, %s)" % (text(key.parent), columns_text(key.columns))
 
 
 def _kept_references(settings: Settings, catalog: Catalog) -> List[ForeignKey]:

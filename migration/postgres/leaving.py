@@ -14,6 +14,7 @@ from migration.postgres.references import References
 from migration.postgres.sets import Sets
 from migration.postgres.ways import Node
 from migration.printing import conjugated, counted
+from migration.python_text import names, text
 from migration.sqlite.mapping import map_columns
 from migration.sqlite.schema import Schema
 
@@ -43,8 +44,8 @@ def cut_columns(references: References, schema: Schema, key: ForeignKey) -> Tupl
 def cannot_cut(key: ForeignKey) -> MigrationError:
     return UsageError(
         "%s cannot be cut: none of its columns may be NULL in both databases" % key.name,
-        'let it "skip" the row or "bring" the other: Reference("%s", (%s,), "%s", leaving="skip") in config.REFERENCES'
-        % (key.table, ", ".join('"%s"' % name for name in key.columns), key.parent),
+        'let it "skip" the row or "bring" the other: Reference(%s, %s, %s, leaving="skip") in config.REFERENCES'
+        % (text(key.table), names(key.columns), text(key.parent)),
     )
 
 

@@ -109,17 +109,28 @@ class Search:
 
     def left_behind(self) -> List[Orphans]:
         """Rows that are not exported but refer to rows of the user's own, or hang on rows that come along."""
-        ways = [key for name in self.tables for key in self.references.ways_of(name)]
+        hanging = [
+            key
+            for name in self.tables
+            for key in self.references.ways_of(name)
+            if self.tables[key.parent].ownership.comes_along
+        ]
+        owns = {
+            key: self.all.is_own(self.tables[key.parent], "p")
+            for key in self.references.source
+            if self._may_be_left_behind(key)
+        }
+        owns.update(dict.fromkeys(hanging, "true"))
         tests = [
-            _Test(key, self._left_behind_from(key), functools.partial(qualified, "t"), identity("t"))
-            for key in dict.fromkeys((*self.references.source, *ways))
-            if self._hangs(key) or self._may_be_left_behind(key)
+            _Test(key, self._left_behind_from(key, own), functools.partial(qualified, "t"), identity("t"))
+            for key, own in owns.items()
+            if own != "false"
         ]
         tables = {name for test in tests for name in (test.key.table, test.key.parent)}
-        own = "rows of the %s" % self.owned.settings.root.called
+        ours = "rows of the %s" % self.owned.settings.root.called
         return [
             found._replace(
-                to="rows that come along" if self.tables[found.parent].ownership.comes_along else own
+                to="rows that come along" if self.tables[found.parent].ownership.comes_along else ours
             )
             for found in self._counted(self.all.clause(tables), tests)
         ]
@@ -205,22 +216,17 @@ class Search:
                 )
             )
 
-    def _left_behind_from(self, key: ForeignKey) -> str:
-        """FROM clause: rows ``t`` that are not exported and refer to one that is."""
+    def _left_behind_from(self, key: ForeignKey, own: str) -> str:
+        """FROM clause: rows ``t`` that are not exported and refer to one ``p`` that is. ``own``: SQL of which of these count."""
         return "{} t WHERE {} AND EXISTS (SELECT FROM {} p WHERE {} AND {}) AND {} AND {}".format(
             self.db.quoted(key.table),
             present(qualified("t", name) for name in key.columns),
             self.all.name(Node(key.parent)),
             self.all.named_by(key),
-            "true" if self._hangs(key) else self.all.is_own(self.tables[key.parent], "p"),
+            own,
             self.owned.within(key.table, "t"),
             self.all.not_exported(self.tables[key.table]),
         )
-
-    def _hangs(self, key: ForeignKey) -> bool:
-        """Whether rows belong to the user by a reference to a table of which rows come along, too."""
-        is_way = key in self.references.ways_of(key.table) if key.table in self.tables else False
-        return is_way and self.tables[key.parent].ownership.comes_along
 
     def _may_be_left_behind(self, key: ForeignKey) -> bool:
         return (
@@ -228,7 +234,6 @@ class Search:
             and key.parent in self.tables
             and key != self.references.ways[key.table]
             and self.tables[key.table].ownership.way is not Way.SHARED
-            and self.all.is_own(self.tables[key.parent], "p") != "false"
         )
 
     def _counted(self, sets: str, tests: Sequence[_Test]) -> List[Orphans]:

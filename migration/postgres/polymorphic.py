@@ -16,7 +16,8 @@ def unmeant(references: References) -> Iterator[str]:
         if reference.when:
             meant.setdefault((reference.table, tuple(sorted(reference.names))), []).append(reference.when)
     for (table, columns), whens in meant.items():
-        if not any(sorted(key.columns) == list(columns) for key in references.ways_of(table)):
+        ways = references.tables[table].ownership.parts
+        if not any(tuple(sorted(way.columns)) == columns for way in ways):
             continue
         rows = references.db.value(
             "SELECT count(*) FROM %s t WHERE %s AND NOT (%s)"
