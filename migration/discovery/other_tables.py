@@ -91,8 +91,8 @@ class OtherTables(Entries):
         group, why = (
             Group.UNRELATED,
             (
-                "no key, no name and no value of its first %d rows leads to a root, and nothing of a root's refers to it"
-                % ROWS
+                "no key and no name leads to a root, no column of its first %d rows holds a root's keys alone, and nothing of a"
+                " root's refers to it" % ROWS
             ),
         )
         columns = [held.column for held in self.held.get(name, ())]
