@@ -14,7 +14,7 @@ from migration.printing import LINES, say
 EXIT_CODES = """\
 exit codes:
   0    done
-  1    the validation or --verify found differences, or some of many users failed
+  1    the validation or --verify found differences, or of many users some failed or rows do not add up
   2    usage or configuration
   3    PostgreSQL: unreachable, refused, user not found, data it cannot represent
   4    export bundle or ledger: missing, damaged, of another user, in use; it or the report cannot be written
