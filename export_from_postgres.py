@@ -231,7 +231,10 @@ def _left_behind(rows: Rows) -> Dict[str, int]:
         log.info(
             "left behind: what %s %s to by %s", counted(count, "row"), conjugated(count, "refer"), reference
         )
-    declared = {"%s (%s)" % (orphans.table, ", ".join(orphans.columns)): orphans.rows for orphans in found}
+    declared: Dict[str, int] = {}
+    for orphans in found:
+        name = "%s (%s)" % (orphans.table, ", ".join(orphans.columns))
+        declared[name] = declared.get(name, 0) + orphans.rows
     return {**declared, **outside}
 
 

@@ -22,6 +22,7 @@ class Orphans(NamedTuple):
     """Rows with a reference between exported and not exported rows: how many, and the first few.
 
     ``sample``: the key of a row, and its reference. ``leaving``: what becomes of them. ``to``: what they refer to.
+    ``hangs``: these are rows that only come along.
     """
 
     table: str
@@ -31,6 +32,7 @@ class Orphans(NamedTuple):
     sample: Tuple[Tuple[str, str], ...]
     leaving: str = "stop"
     to: str = ""
+    hangs: bool = False
 
 
 class Search:
@@ -108,31 +110,43 @@ class Search:
         return self._counted(sets.clause(tables, identities=sets is self.all), tests)
 
     def left_behind(self) -> List[Orphans]:
-        """Rows that are not exported but refer to rows of the user's own, or hang on rows that come along."""
-        hanging = [
-            key
-            for name in self.tables
-            for key in self.references.ways_of(name)
-            if self.tables[key.parent].ownership.comes_along
-        ]
+        """Rows that are not exported but refer to rows of the user's own, or hang on rows that only come along."""
         owns = {
             key: self.all.is_own(self.tables[key.parent], "p")
             for key in self.references.source
             if self._may_be_left_behind(key)
         }
-        owns.update(dict.fromkeys(hanging, "true"))
-        tests = [
-            _Test(key, self._left_behind_from(key, own), functools.partial(qualified, "t"), identity("t"))
+        to_own = [
+            self._left_behind(self.all, key, self.all.name(Node(key.parent)), own)
             for key, own in owns.items()
             if own != "false"
         ]
-        tables = {name for test in tests for name in (test.key.table, test.key.parent)}
+        hanging = [
+            self._left_behind(self.sets, key, *along)
+            for key in dict.fromkeys(key for name in self.tables for key in self.references.ways_of(name))
+            for along in self._come_along(key.parent)
+        ]
         ours = "rows of the %s" % self.owned.settings.root.called
         return [
-            found._replace(
-                to="rows that come along" if self.tables[found.parent].ownership.comes_along else ours
-            )
-            for found in self._counted(self.all.clause(tables), tests)
+            *(found._replace(to=ours) for found in self._left_behind_of(self.all, to_own)),
+            *(
+                found._replace(to="rows that come along", hangs=True)
+                for found in self._left_behind_of(self.sets, hanging)
+            ),
+        ]
+
+    def _left_behind_of(self, sets: Sets, tests: Sequence[_Test]) -> List[Orphans]:
+        return self._counted(sets.clause({name for test in tests for name in test.key[:3:2]}), tests)
+
+    def _come_along(self, name: str) -> List[Tuple[str, str]]:
+        """The set with the rows ``p`` of a table that come along, where there may be some, and SQL of which of it do."""
+        if self.tables[name].ownership.comes_along:
+            return [(self.sets.exported(name), "true")]
+        if Node(name, True) not in self.sets.ways.nodes:
+            return []
+        mine, is_mine = self.sets.name(Node(name)), self.sets.is_same_member(name, "m", "p")
+        return [
+            (self.sets.name(Node(name, True)), "NOT EXISTS (SELECT FROM %s m WHERE %s)" % (mine, is_mine))
         ]
 
     def outside(self) -> Dict[str, int]:
@@ -216,17 +230,21 @@ class Search:
                 )
             )
 
-    def _left_behind_from(self, key: ForeignKey, own: str) -> str:
-        """FROM clause: rows ``t`` that are not exported and refer to one ``p`` that is. ``own``: SQL of which of these count."""
-        return "{} t WHERE {} AND EXISTS (SELECT FROM {} p WHERE {} AND {}) AND {} AND {}".format(
-            self.db.quoted(key.table),
+    def _left_behind(self, sets: Sets, key: ForeignKey, parents: str, which: str) -> _Test:
+        """A search for rows ``t`` that are neither exported nor left out, and refer to a row ``p`` of a set.
+
+        ``which``: SQL of which of these count.
+        """
+        conditions = [
             present(qualified("t", name) for name in key.columns),
-            self.all.name(Node(key.parent)),
-            self.all.named_by(key),
-            own,
+            "EXISTS (SELECT FROM %s p WHERE %s AND %s)" % (parents, sets.named_by(key), which),
             self.owned.within(key.table, "t"),
-            self.all.not_exported(self.tables[key.table]),
-        )
+            sets.not_exported(self.tables[key.table]),
+        ]
+        if key.table in sets.left_out:
+            conditions.append("NOT " + among(sets.left_out[key.table], identity("t")))
+        source = "%s t WHERE %s" % (self.db.quoted(key.table), " AND ".join(conditions))
+        return _Test(key, source, functools.partial(qualified, "t"), identity("t"))
 
     def _may_be_left_behind(self, key: ForeignKey) -> bool:
         return (

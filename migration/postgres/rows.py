@@ -80,7 +80,7 @@ class Rows:
         return self._search.orphans()
 
     def left_behind(self) -> List[Orphans]:
-        """Rows that are not exported but refer to rows of the user's own, or hang on rows that come along."""
+        """Rows that are not exported but refer to rows of the user's own, or hang on rows that only come along."""
         return self._search.left_behind()
 
     def outside(self) -> Dict[str, int]:
@@ -89,8 +89,8 @@ class Rows:
 
     def declared_left_behind(self, found: Orphans) -> bool:
         """Whether config says that such rows may stay."""
-        table, parent = (self._search.tables[name] for name in (found.table, found.parent))
-        if table.ownership.way is Way.REFERENCED or parent.ownership.comes_along:
+        table = self._search.tables[found.table]
+        if table.ownership.way is Way.REFERENCED or found.hangs:
             return True
         if table.ownership.way is Way.ALL and any(
             set(part.columns) == set(found.columns) for part in table.ownership.parts

@@ -5,14 +5,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Sequence, Set, Tuple
 
 import pytest
 
 from export_from_postgres import export
 from import_to_sqlite import import_
 from migration.errors import ExitCode, MigrationError
-from migration.model import CHANGES, Reference, Table, all_of, child_of, owned_by, referenced, shared
+from migration.model import (
+    CHANGES,
+    Ownership,
+    Reference,
+    Table,
+    all_of,
+    any_of,
+    child_of,
+    owned_by,
+    referenced,
+    shared,
+)
 from migration.settings import Settings
 from support.bundles import edit_manifest, rewrite
 from support.cases import Case, settings_for
@@ -378,6 +389,46 @@ def test_row_of_a_join_table_with_one_end_of_anothers_stays(empty: Database, pla
         "SELECT note || '/' || author FROM stars WHERE note IN (SELECT id FROM (%s) n) AND author IN (%s)"
     )
     assert ids_in(place, "SELECT note || '/' || author FROM stars") == ids(empty, expected % (MINE, AUTHORS))
+
+
+# Person 1 uses recipe 2 of person 2, and 3 and 4 that are nobody's; recipe 5 is of person 3, who is named by recipe 3.
+BELOW = """
+CREATE TABLE people (id int PRIMARY KEY, name text); INSERT INTO people SELECT g, 'p' || g FROM generate_series(1, 3) g;
+CREATE TABLE recipes (id int PRIMARY KEY, owner int REFERENCES people, base int REFERENCES recipes);
+INSERT INTO recipes VALUES (1, 1, NULL), (2, 2, NULL), (3, NULL, 4), (4, NULL, NULL), (5, 3, NULL);
+CREATE TABLE meals (id int PRIMARY KEY, person int REFERENCES people, recipe int REFERENCES recipes);
+INSERT INTO meals VALUES (1, 1, 1), (2, 1, 2), (3, 1, 3), (4, 2, 2), (5, 2, 5), (6, 3, 3);
+CREATE TABLE steps (id int PRIMARY KEY, recipe int REFERENCES recipes, adds int REFERENCES recipes);
+INSERT INTO steps SELECT g, 1 + g % 5, CASE WHEN g % 7 = 0 THEN 5 WHEN g % 3 = 0 THEN 1 END FROM generate_series(1, 40) g;
+"""
+
+
+@pytest.mark.parametrize(
+    ("recipes", "leaves", "present"),
+    [
+        (any_of(owned_by("owner"), referenced()), "skip", {1, 3, 4}),
+        (any_of(owned_by("owner"), referenced()), "bring", {1, 2, 3, 4, 5}),
+        (owned_by("owner"), "skip", {1}),
+        (owned_by("owner"), "bring", {1, 2, 3, 4}),
+    ],
+)
+def test_what_stays_behind_below_rows_that_come_along_is_counted(
+    empty: Database, place: Place, recipes: Ownership, leaves: str, present: Set[int]
+) -> None:
+    """Below the rows in the file, not below those that were left out with the row that named them."""
+    empty.execute(BELOW)
+    references = [
+        Reference("meals", "recipe", "recipes", leaving=leaves),
+        Reference("recipes", "base", "recipes", leaving=leaves),
+        Reference("recipes", "owner", "people", leaving=leaves),
+        Reference("steps", "adds", "recipes", leaving="skip"),
+    ]
+    steps = Table("steps", child_of("recipes", "recipe"), left_behind=("adds",))
+    ways = [Table("recipes", recipes), Table("meals", owned_by("person")), steps]
+    manifest = migrate(settings_for(empty, place, Case("", ways, {}, references)))
+    assert {id for (id,) in rows_of(place.app, "SELECT id FROM recipes")} == present
+    hanging = [recipe for (recipe,) in empty.rows("SELECT recipe FROM steps") if recipe in present - {1}]
+    assert manifest["left_behind"].get("steps (recipe)", 0) == len(hanging)
 
 
 KEYS = {
