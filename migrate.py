@@ -28,6 +28,7 @@ from migration.cli import configuration, options, packages, running
 from migration.cli.log import log
 from migration.cli.summary import summary_of_phases
 from migration.errors import ExitCode
+from migration.printing import counted
 from migration.settings import Settings
 
 # The phases are imported inside functions, so that --help is quick.
@@ -136,7 +137,7 @@ def migrate(settings: Settings, chosen: Collection[Phase]) -> int:
 
             return conclude(done.report, settings)
         if done.imported is not None or Phase.IMPORT not in chosen:
-            _summarize(exported, imported, settings)
+            _summarize(exported, imported, settings, Phase.VALIDATION in chosen)
     return ExitCode.DONE
 
 
@@ -187,7 +188,10 @@ def phases_in_a_row(
         yield Done(report=validate(settings, db, stamp, equal, taken))
 
 
-def _summarize(exported: Optional[Exported], imported: Optional[Imported], settings: Settings) -> None:
+def _summarize(
+    exported: Optional[Exported], imported: Optional[Imported], settings: Settings, validates: bool
+) -> None:
+    """Say what was done. ``validates``: the validation follows, and says what config.py leaves out."""
     done = exported or imported
     assert done is not None
     manifest = done.manifest
@@ -201,9 +205,13 @@ def _summarize(exported: Optional[Exported], imported: Optional[Imported], setti
         seconds = {what: phase.seconds for what, phase in phases.items() if phase is not None}
         summary_of_phases(title, settings, manifest, seconds)
     for name, left_out in manifest.orphans_skipped.items():
-        log.warning(
-            "left out of %s by %s: %d rows that refer to rows of others", name, manifest.skipped_by, left_out
-        )
+        if manifest.skipped_by != "config.py":
+            rows = "%d rows that refer" % left_out
+        elif not validates:
+            rows = "%s with references" % counted(left_out, "row")
+        else:
+            continue
+        log.warning("left out of %s by %s: %s to rows of others", name, manifest.skipped_by, rows)
     if imported is not None and imported.backup is not None:
         log.info(
             "to go back: python migrate.py --restore %s --sqlite-path %s",

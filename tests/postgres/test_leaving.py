@@ -11,6 +11,8 @@ import pytest
 
 from export_from_postgres import export
 from import_to_sqlite import import_
+from migrate import Phase
+from migrate import migrate as run_phases
 from migration.errors import ExitCode, MigrationError
 from migration.model import (
     CHANGES,
@@ -190,6 +192,20 @@ def test_row_is_skipped_with_what_hangs_on_it_and_what_only_it_refers_to(
     assert ids_in(place, "SELECT id FROM authors") == ids(empty, authors)
     plans = authors.replace(") SELECT id FROM", ") SELECT DISTINCT plan FROM") + " AND plan IS NOT NULL"
     assert ids_in(place, "SELECT id FROM plans") == ids(empty, plans)
+
+
+@pytest.mark.parametrize("validates", [True, False])
+def test_rows_that_config_leaves_out_are_said_once(
+    empty: Database, place: Place, validates: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_of_case(empty, place, leaving(answers="skip"))
+    empty.execute("UPDATE notes SET answers = NULL; UPDATE notes SET answers = 1 WHERE id = 4")
+    run_phases(settings, [phase for phase in Phase if validates or phase is not Phase.VALIDATION])
+    said = [line for line in caplog.messages if "eft out of notes" in line]
+    assert said == [
+        "%s out of notes by config.py: 1 row with references to rows of others"
+        % ("Left" if validates else "left")
+    ]
 
 
 def test_orphans_skip_on_the_command_line_wins(empty: Database, place: Place) -> None:
