@@ -28,7 +28,7 @@ from migration.discovery.one_root import rows_of_one
 from migration.discovery.references import find_references
 from migration.discovery.source import Source, find_root, leave_out, read_source, schema_of_root
 from migration.errors import ExitCode, UsageError
-from migration.model import WHAT_BECOMES
+from migration.model import WHAT_BECOMES, Reference
 from migration.postgres import connecting
 from migration.settings import Settings
 
@@ -113,11 +113,14 @@ def _size(table: Classed, source: Source) -> str:
 
 def check(settings: Settings, folder: Path) -> List[changes.Change]:
     """What has changed in PostgreSQL since ``folder``'s config.py was written. Raises MigrationError."""
-    before = changes.read_written(folder / written.CONFIG)
+    path = folder / written.CONFIG
+    before = changes.read_written(path)
+    given = configuration.load(path.absolute()).REFERENCES
+    references = [each for each in given if isinstance(each, Reference)] if isinstance(given, tuple) else []
     with connecting.opened(settings) as db:
         db.schema = before.schema
         definitions = read_definitions(db, list(db.catalog.relations))
-        return list(changes.changes(before.tables, config_file.discovered(db, definitions)))
+        return list(changes.changes(before.tables, config_file.discovered(db, definitions, references)))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

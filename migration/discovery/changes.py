@@ -8,6 +8,7 @@ from typing import Dict, Iterator, Mapping, NamedTuple, Tuple
 
 from migration.discovery.config_file import Discovered
 from migration.discovery.details import VIEW, Details
+from migration.discovery.row_types import is_of_types, new_types
 from migration.errors import UsageError
 from migration.printing import counted
 
@@ -79,6 +80,7 @@ def changes(before: Discovered, now: Discovered) -> Iterator[Change]:
             yield from ((name, what) for what in _columns(before[name][0], now[name][0]))
             yield from ((name, what) for what in _keys(before[name][1], now[name][1]))
             yield from ((name, what) for what in _details(before[name][2], now[name][2]))
+            yield from ((name, what) for what in new_types(before[name][2], now[name][2]))
 
 
 def _columns(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
@@ -94,12 +96,14 @@ def _columns(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]
 
 def _details(before: Details, now: Details) -> Iterator[str]:
     for name, digest in before.items():
+        if is_of_types(name):
+            continue
         if name not in now and not name.startswith(_SAID_BEFORE):
             yield "%s is gone" % name
         elif now.get(name, digest) != digest:
             yield "%s %s" % (name, "are others" if name.startswith(_VALUES) else "is another")
     for name in now:
-        if name not in before and not name.startswith(_SAID_BEFORE):
+        if name not in before and not name.startswith(_SAID_BEFORE) and not is_of_types(name):
             yield "a new %s" % name
 
 

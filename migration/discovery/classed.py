@@ -8,7 +8,7 @@ from typing import List, Optional, Tuple
 
 from migration.discovery.belonging import Leaving
 from migration.discovery.references import Link
-from migration.model import Ownership, Root
+from migration.model import Ownership, Reference, Root
 
 
 class Group(enum.Enum):
@@ -58,6 +58,15 @@ class Classes:
 
     def of(self, *groups: Group) -> List[Classed]:
         return [table for table in self.tables if table.group in groups]
+
+    @property
+    def inferred(self) -> List[Reference]:
+        """The references that config.py declares, as PostgreSQL does not."""
+        return [
+            Reference(key.table, key.columns, key.parent, key.parent_columns, when or None)
+            for key, _, why, when, _ in self.links
+            if why
+        ]
 
     @property
     def migrated(self) -> List[Classed]:

@@ -9,9 +9,10 @@ from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 from migration.discovery.classed import Classed, Classes, Departure, Group
 from migration.discovery.definitions import Definitions
 from migration.discovery.details import VIEW, Details, details
+from migration.discovery.row_types import without_reference
 from migration.discovery.source import Source
 from migration.discovery.words import listed, written
-from migration.model import Way
+from migration.model import Reference, Way
 from migration.postgres.snapshot import Snapshot
 from migration.printing import counted
 from migration.python_text import columns_text, names, reference_text, text
@@ -105,7 +106,7 @@ def config_text(
             "",
             *_lists(source, classes),
             "",
-            *_discovered_lines(discovered(source.db, definitions)),
+            *_discovered_lines(discovered(source.db, definitions, classes.inferred)),
         ]
     )
     info = {name: str(value) for name, value in postgres.items()}
@@ -261,10 +262,10 @@ def _list(name: str, tables: Sequence[Classed]) -> List[str]:
 Discovered = Dict[str, Tuple[Dict[str, str], Tuple[str, ...], Details]]
 
 
-def discovered(db: Snapshot, definitions: Definitions) -> Discovered:
+def discovered(db: Snapshot, definitions: Definitions, references: Sequence[Reference]) -> Discovered:
     """Each table's columns with their types, its foreign keys, and digests of what else PostgreSQL has of it.
 
-    ``definitions``: of all tables.
+    ``definitions``: of all tables. ``references``: those of config.py; types that no ``when`` of theirs means are listed.
     """
     found: Discovered = {}
     keys: Dict[str, List[str]] = {}
@@ -273,6 +274,8 @@ def discovered(db: Snapshot, definitions: Definitions) -> Discovered:
             "(%s) → %s (%s)" % (", ".join(key.columns), key.parent, ", ".join(key.parent_columns))
         )
     more = details(db, definitions)
+    for name, types in without_reference(db, references).items():
+        more.setdefault(name, {}).update(types)
     for name, relation in db.catalog.relations.items():
         if not relation.extension:
             columns = {

@@ -8,7 +8,7 @@ from typing import Dict, Optional
 
 from migration.discovery.classed import Classes, Group
 from migration.discovery.source import Source
-from migration.model import Reference, Table
+from migration.model import Table
 from migration.postgres.rows import Rows
 from migration.postgres.users import find_user, user_of_id
 from migration.settings import Settings
@@ -28,11 +28,7 @@ def rows_of_one(
         tables=tuple(Table(table.name, table.assumed) for table in classes.migrated if table.assumed),
         excluded_tables=tuple(table.name for table in classes.of(Group.FOREIGN)),
         unrelated_tables=tuple(table.name for table in classes.of(Group.UNRELATED)),
-        references=tuple(
-            Reference(key.table, key.columns, key.parent, key.parent_columns, when or None)
-            for key, _, why, when, _ in classes.links
-            if why
-        ),
+        references=tuple(classes.inferred),
     )
     if key is not None:
         user = user_of_id(source.db, known, key)

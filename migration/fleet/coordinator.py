@@ -31,7 +31,7 @@ from migration.fleet import (
 from migration.fleet.cluster import Lost, Workers
 from migration.fleet.ledger import Ledger, Outcome, Pending
 from migration.fleet.worker import Task, close_connections, fingerprint, migrate_users
-from migration.postgres import connecting, parameters, shared_rows
+from migration.postgres import connecting, parameters, polymorphic, shared_rows
 from migration.postgres.coverage import Counting
 from migration.postgres.representable import account_for
 from migration.postgres.snapshot import Snapshot
@@ -96,6 +96,7 @@ def migrate_all(options: RunOptions, settings: Settings, book: Ledger) -> int:
             of,
         )
         try:
+            _warn(book, run, list(polymorphic.unmeant(db, settings)))
             _enter(book, run, users, options, settings)
             if options.resume:
                 resuming.verify_done(book, run, settings, output)
@@ -170,6 +171,13 @@ def _enter(book: Ledger, run: int, users: Iterable[str], options: RunOptions, se
             ),
             "check the database and its schema: --postgres-url, and POSTGRES_SCHEMA in config.py",
         )
+
+
+def _warn(book: Ledger, run: int, lines: Sequence[str]) -> None:
+    """Say once what the run of one user says of whole tables."""
+    for line in lines:
+        log.warning("%s", line)
+    book.note_warnings(run, lines)
 
 
 def _require_all_ended(book: Ledger, run: int) -> None:

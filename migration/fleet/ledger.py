@@ -38,7 +38,8 @@ CREATE TABLE IF NOT EXISTS runs (
     coverage TEXT,                -- JSON: every table's rows in PostgreSQL and in files; NULL: not counted
     database TEXT,                -- which one it is, by whatever address: [system, oid, name, address]
     schema_sha256 TEXT,           -- of the SQLite schema
-    config_sha256 TEXT            -- of the tables in config.py
+    config_sha256 TEXT,           -- of the tables in config.py
+    warnings TEXT                 -- JSON: a list of texts on rows of whomever; NULL: none
 );
 CREATE TABLE IF NOT EXISTS users (
     user_id TEXT PRIMARY KEY,
@@ -69,7 +70,7 @@ CREATE INDEX IF NOT EXISTS users_by_state ON users (wanted, state);
 """
 # Columns that ledgers of earlier versions lack: table → columns
 ADDED = {
-    "runs": ("database TEXT", "schema_sha256 TEXT", "config_sha256 TEXT", "coverage TEXT"),
+    "runs": ("database TEXT", "schema_sha256 TEXT", "config_sha256 TEXT", "coverage TEXT", "warnings TEXT"),
     "users": (
         "database_sha256 TEXT",
         "bundle_sha256 TEXT",
@@ -264,6 +265,12 @@ class Ledger:
             text = json.dumps(coverage, ensure_ascii=False)
             db.execute("UPDATE runs SET coverage = ? WHERE run = ?", (text, run))
 
+    def note_warnings(self, run: int, lines: Sequence[str]) -> None:
+        if lines:
+            with self._writing() as db:
+                text = json.dumps(lines, ensure_ascii=False)
+                db.execute("UPDATE runs SET warnings = ? WHERE run = ?", (text, run))
+
     def coverage(self) -> Optional[Dict[str, Any]]:
         """That of the last run; None if it did not count."""
         rows = self._read("SELECT coverage FROM runs ORDER BY run DESC LIMIT 1")
@@ -293,12 +300,17 @@ class Ledger:
         return totals
 
     def runs(self) -> List[Dict[str, Any]]:
-        return [
+        """``warnings`` is a list, and only there where the run warned."""
+        runs = [
             dict(row)
             for row in self._read(
                 "SELECT runs.*, (SELECT count(*) FROM users WHERE users.run = runs.run) AS users FROM runs ORDER BY run"
             )
         ]
+        for run in runs:
+            warnings = run.pop("warnings")
+            run.update({} if warnings is None else {"warnings": json.loads(warnings)})
+        return runs
 
     def last_run_ended(self) -> bool:
         rows = self._read("SELECT ended FROM runs ORDER BY run DESC LIMIT 1")

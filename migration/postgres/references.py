@@ -7,7 +7,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, Mapping, Optional, 
 
 import psycopg2
 
-from migration.errors import UsageError
+from migration.errors import MigrationError, UsageError
 from migration.model import Equality, ForeignKey, Ownership, Reference, Table, Way
 from migration.postgres.catalog import read_with
 from migration.postgres.declared import parent_key, undeclared_key
@@ -124,11 +124,7 @@ class References:
             except psycopg2.errors.InsufficientPrivilege:
                 raise
             except (psycopg2.ProgrammingError, psycopg2.DataError) as error:
-                raise UsageError(
-                    "%s is refused by PostgreSQL: %s" % (what, str(error).partition("\n")[0]),
-                    "the row is t, {root} the root's key; tables, types and functions need their schema, as in"
-                    " public.members",
-                ) from error
+                raise refused_sql(what, error) from error
 
     @functools.cached_property
     def _heirs(self) -> Mapping[str, str]:
@@ -186,6 +182,14 @@ class References:
         if known is not None and other is not None and known != other:
             return found._replace(collation=known.name)  # as for a foreign key
         return found
+
+
+def refused_sql(what: str, error: Exception) -> MigrationError:
+    """What PostgreSQL says of a condition in config.py."""
+    return UsageError(
+        "%s is refused by PostgreSQL: %s" % (what, str(error).partition("\n")[0]),
+        "the row is t, {root} the root's key; tables, types and functions need their schema, as in public.members",
+    )
 
 
 def matches(

@@ -118,7 +118,7 @@ class Rows:
 
     def unmeant(self) -> List[str]:
         """A line for each column that names rows of several tables, and of a type that config does not know."""
-        return list(polymorphic.unmeant(self._search.references))
+        return list(polymorphic.unmeant(self.db, self.settings))
 
     def condition(self, table: Table) -> str:
         """SQL condition on alias ``t``: the row is to be exported."""
