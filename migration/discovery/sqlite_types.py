@@ -77,7 +77,10 @@ def form(
 ) -> Form:
     """What a column becomes. ``base``: its type under all domains, with its modifier, as format_type() writes it."""
     if is_enum:
-        return Form(Sort.ENUM, "TEXT", "the label: one of %s" % ", ".join(labels) if labels else "the label")
+        shown = ", ".join(
+            "'%s'" % label if label.strip() != label or not label else label for label in labels
+        )
+        return Form(Sort.ENUM, "TEXT", "the label: one of " + shown if labels else "the label")
     name, modifier = _parts(base)
     if kind is Kind.NUMERIC:
         return _number(name, modifier)

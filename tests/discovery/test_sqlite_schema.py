@@ -28,7 +28,7 @@ from validate_migration import validate
 
 LIBRARY = """
 CREATE EXTENSION citext; CREATE EXTENSION hstore; CREATE SCHEMA archive;
-CREATE TYPE shelf AS ENUM ('floor', 'attic', 'it''s lent');
+CREATE TYPE shelf AS ENUM ('floor', 'attic', 'it''s lent', '');
 CREATE DOMAIN isbn AS varchar(13) CHECK (length(VALUE) IN (10, 13)) CHECK (VALUE ~ '^[0-9X]+$');
 CREATE DOMAIN stars AS smallint DEFAULT 3 NOT NULL CHECK (VALUE BETWEEN 1 AND 5);
 CREATE TYPE size AS (width int, height int);
@@ -179,6 +179,7 @@ def test_notes_say_what_is_left_out(made: SqliteSchema) -> None:
     ]
     page = mapping_page(made, {"log": "Mine."}, {"outside": "nobody's"})
     assert all(" ".join(note.split())[1:] in page for table in made.tables.values() for note in table.notes)
+    assert "the label: one of floor, attic, it's lent, '' |" in page
 
 
 def test_migration_fits_into_the_schema(made: SqliteSchema, library: Database, tmp_path: Path) -> None:
