@@ -22,7 +22,7 @@ class Ways(NamedTuple):
 
     ``rows``: of the table. ``found``: by each way, rows that it gives a root to. ``missed``: by each way, rows that
     it gives none to and another one does. ``differ``: rows to which two ways give different roots. ``nobody``: rows
-    to which none gives one.
+    to which none gives one. ``common``: rows to which some of the ways, the ends, all give the same.
     """
 
     rows: int
@@ -30,6 +30,7 @@ class Ways(NamedTuple):
     missed: Tuple[int, ...]
     differ: int
     nobody: int
+    common: int
 
 
 class Leaving(NamedTuple):
@@ -140,8 +141,8 @@ class Belonging:
             make(table)
         return "WITH " + ", ".join(made.values())
 
-    def compare(self, table: str, ways: Sequence[Ownership]) -> Ways:
-        """Compare the roots that several ways give to the rows of a table."""
+    def compare(self, table: str, ways: Sequence[Ownership], ends: Sequence[Ownership] = ()) -> Ways:
+        """Compare the roots that several ways give to the rows of a table. ``ends``: of these ways."""
         joins: List[str] = []
         used: Dict[str, None] = {}
         whose = [self._whose(table, way, joins, used) for way in ways]
@@ -153,12 +154,15 @@ class Belonging:
             )
             or "false"
         ]
+        same = [whose[ways.index(end)] for end in ends]
+        common = " AND ".join(self._same.format(same[0], end) for end in same[1:]) or "false"
         missed = ["%s IS NULL AND coalesce(%s) IS NOT NULL" % (one, ", ".join(whose)) for one in whose]
         counted = [
             "count(*)",
             *("count(%s)" % one for one in whose),
             *("count(*) FILTER (WHERE %s)" % condition for condition in (*missed, *other)),
             "count(*) FILTER (WHERE coalesce(%s) IS NULL)" % ", ".join(whose),
+            "count(*) FILTER (WHERE %s)" % common,
         ]
         row = self.source.db.rows(
             "{} SELECT {} FROM {} {}".format(
@@ -166,7 +170,7 @@ class Belonging:
             )
         )[0]
         end = 1 + len(whose)
-        return Ways(row[0], row[1:end], row[end : end + len(whose)], row[-2], row[-1])
+        return Ways(row[0], row[1:end], row[end : end + len(whose)], *row[-3:])
 
     def leaving(self, table: str, links: Sequence[Link]) -> Tuple[int, List[Leaving]]:
         """The rows of a table, and for each of its references to tables of roots those whose ends are not one root's."""

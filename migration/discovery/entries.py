@@ -31,7 +31,8 @@ class Entries:
         self.held = held_keys(source, root, [name for name in source.tables if name not in found])
         self.levels, self.uncertain = levels(root.name, links, [*self.doubtful, *self._by_values()])
         self.links = [*links, *(doubtful_link(guess) for guess in self.uncertain.values())]
-        self.belonging = Belonging(source, root, self.links)
+        near = [doubtful_link(guess) for guess in self.doubtful if guess.mostly_holds]
+        self.belonging = Belonging(source, root, [*near, *self.links])
         self.proved: Set[Link] = set()  # references that never leave a root's rows
 
     def _by_values(self) -> Iterator[Guess]:

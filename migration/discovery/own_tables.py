@@ -52,7 +52,7 @@ class OwnTables(Entries):
             way, link = next(iter(ways.items()))
             made = self._classed(table, way, [self._reason(table, link), *self._unproved(table, ways)], None)
             return self._beside(made)
-        found = self.belonging.compare(table, list(ways))
+        found = self.belonging.compare(table, list(ways), self._ends(ways))
         if found.differ:
             return self._disagreeing(table, ways, found)
         return self._beside(self._agreeing(table, ways, found))
@@ -80,6 +80,9 @@ class OwnTables(Entries):
             % (", ".join(guess.key.columns), guess.key.parent, guess.astray, counted(guess.values, "value"))
             for guess in near
         )
+        differ = self.belonging.compare(table.name, [table.assumed, *ways]).differ
+        if differ:
+            question += "; any_of gives %s of them to several roots" % counted(differ, "row")
         return asked(table, question, [table.assumed, any_of(table.assumed, *ways)])
 
     def _is_join_table(self, table: str, links: Sequence[Link]) -> bool:
@@ -133,13 +136,22 @@ class OwnTables(Entries):
             found.rows,
             "; ".join("%s says it of %d" % (written(way), by_rule[way]) for way in rules),
         )
+        question += "; all_of takes %s, any_of gives %d to several roots" % (
+            counted(found.common, "row"),
+            found.differ,
+        )
+        every = [all_of(*self._ends(ways))]
         certain = [way for way in rules if not ways[way].optional]
-        every = [all_of(*(certain if len(certain) > 1 else rules))]
         if len(certain) > 1 and not any(link.key.parent == self.root.name for link in ways.values()):
             choices = [*every, *rules]  # of two parents, both: else a row shows one's data to the other
         else:
             choices = [*rules, *every]
         return self._open(table, question, [*choices, any_of(*rules)], ways, found.rows)
+
+    def _ends(self, ways: Mapping[Ownership, Link]) -> List[Ownership]:
+        """The ways that a careful answer asks all of: those that are never NULL, if there are several."""
+        certain = [way for way, link in ways.items() if not link.optional]
+        return certain if len(certain) > 1 else list(ways)
 
     def _uncertain(self, table: str, guess: Guess, way: Ownership) -> Classed:
         column = ", ".join(guess.key.columns)

@@ -366,6 +366,28 @@ def test_small_numbers_that_may_be_keys_are_said(empty: Database, place: Place) 
         )
 
 
+# The end of a question, which says how many rows an answer takes that are others', too
+TOLD = {
+    "; all_of takes 3 rows, any_of gives 2 to several roots": (
+        "CREATE TABLE t (a int NOT NULL REFERENCES people, b int NOT NULL REFERENCES people, c int REFERENCES people);"
+        "INSERT INTO t VALUES (1, 1, NULL), (2, 2, 3), (3, 3, 3), (1, 2, NULL)"
+    ),
+    "; any_of gives 1 row of them to several roots": (
+        "CREATE TABLE t (by_id int REFERENCES people, person_id int); INSERT INTO t VALUES (1, 1), (2, 1), (3, 9)"
+    ),
+}
+
+
+@pytest.mark.parametrize("told", TOLD)
+def test_question_says_how_many_rows_an_answer_gives_to_several_roots(
+    told: str, empty: Database, place: Place
+) -> None:
+    empty.execute(PEOPLE + TOLD[told])
+    with opened(empty, place, "people") as (_, classes):
+        (rule,) = [table.rule for table in classes.tables if table.name == "t"]
+        assert rule is not None and rule.texts[0].endswith(told)
+
+
 def test_reference_that_the_data_do_not_bear_out_is_none(empty: Database, place: Place) -> None:
     empty.execute(PEOPLE + "CREATE TABLE a (person_id int REFERENCES people); CREATE TABLE t (person_id int)")
     with opened(empty, place, "people") as (_, classes):
