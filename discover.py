@@ -27,6 +27,7 @@ from migration.discovery.definitions import read_definitions
 from migration.discovery.one_root import rows_of_one
 from migration.discovery.references import find_references
 from migration.discovery.source import Source, find_root, leave_out, read_source, schema_of_root
+from migration.discovery.words import listed
 from migration.errors import ExitCode, UsageError
 from migration.model import WHAT_BECOMES, Reference
 from migration.postgres import connecting
@@ -88,6 +89,14 @@ def _show(
     for table in classes.of(Group.OPEN):
         assert table.rule is not None
         log.warning("open question: %s: %s", table.name, table.rule.texts[0])
+    for table in classes.of(Group.UNRELATED):
+        if table.may_name:
+            log.warning(
+                "taken for nobody's, though values of %s are keys of %s, perhaps by chance: %s",
+                listed(table.may_name),
+                classes.root.name,
+                table.name,
+            )
     open_ = len(classes.of(Group.OPEN))
     path = Path(arguments.output) / written.CONFIG
     if open_:

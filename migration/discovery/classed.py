@@ -26,7 +26,8 @@ class Group(enum.Enum):
 class Classed:
     """A table, and what config.py will say of it. ``assumed``: of an open question the first answer.
 
-    ``rows``: as counted, or estimated; ``exact``: which of them.
+    ``rows``: as counted, or estimated; ``exact``: which of them. ``may_name``: columns of a table of nobody's that hold keys
+    of the root, perhaps by chance.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Classed:
     rows: int
     exact: bool = False
     left_behind: Tuple[str, ...] = ()
+    may_name: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

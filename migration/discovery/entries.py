@@ -7,7 +7,7 @@ from typing import Iterator, Mapping, Optional, Sequence, Set
 
 from migration.discovery.belonging import Belonging
 from migration.discovery.classed import Classed, Group
-from migration.discovery.held_keys import held_keys
+from migration.discovery.held_keys import Held, held_keys, rows_that_differ
 from migration.discovery.levels import doubtful_link, levels
 from migration.discovery.references import Guess, Link, References, plain_key
 from migration.discovery.source import Source
@@ -28,7 +28,8 @@ class Entries:
         self.doubtful = [guess for guess in references.doubtful if guess.key.table not in source.foreign]
         links = [link for link in references.links if not {link.key.table, link.key.parent} & source.foreign]
         found, _ = levels(root.name, links, self.doubtful)
-        self.held = held_keys(source, root, [name for name in source.tables if name not in found])
+        referring = {(link.key.table, name) for link in links for name in link.key.columns}
+        self.held = held_keys(source, root, [name for name in source.tables if name not in found], referring)
         self.levels, self.uncertain = levels(root.name, links, [*self.doubtful, *self._by_values()])
         self.links = [*links, *(doubtful_link(guess) for guess in self.uncertain.values())]
         near = [doubtful_link(guess) for guess in self.doubtful if guess.mostly_holds]
@@ -38,24 +39,32 @@ class Entries:
     def _by_values(self) -> Iterator[Guess]:
         for table, columns in self.held.items():
             for held in columns:
-                if held.certain and held.alike:
+                if held.asked and held.alike:
                     key = plain_key(table, held.column, self.root.name, self.root.key)
-                    yield Guess(key, BY_VALUES, held.values, 0)
+                    yield Guess(key, BY_VALUES, held.values, held.values - held.keys)
 
     def _way(self, link: Link) -> Ownership:
         if link.key.parent == self.root.name and link.key.parent_columns == (self.root.key,):
             return owned_by(link.key.columns)
         return child_of(link.key.parent, link.key.columns)
 
-    def _holding(self, table: str, ways: Sequence[Ownership], links: Mapping[Ownership, Link]) -> Classed:
+    def _holding(self, table: str, columns: Sequence[Held], links: Mapping[Ownership, Link]) -> Classed:
         """Ask of a table whose values alone say that it has to do with the root."""
-        names = [name for way in ways for name in way.columns]
-        question = "%s %s keys of %s, all that were looked at, though no foreign key says so" % (
-            listed(names),
-            "holds" if len(names) == 1 else "hold",
+        ways = [owned_by(held.column) for held in columns]
+        some = ["%d of %s" % (held.keys, counted(held.values, "different value")) for held in columns]
+        if len(columns) > 1:
+            some = ["%s of %s" % (part, held.column) for part, held in zip(some, columns)]
+        question = "%s %s keys of %s, %s, though no foreign key says so" % (
+            listed([held.column for held in columns]),
+            "holds" if len(columns) == 1 else "hold",
             self.root.name,
+            listed(some) if any(held.keys < held.values for held in columns) else "all that were looked at",
         )
         several = [any_of(*ways), all_of(*ways)] if len(ways) > 1 else []
+        if several:
+            question += "; any_of gives a row to each that it names, and %s" % _several(
+                rows_that_differ(self.source, table, [held.column for held in columns])
+            )
         return self._open(table, question + OR_ELSEWHERE, [*ways, *several, shared()], links, None)
 
     def _open(
@@ -105,6 +114,10 @@ class Entries:
                     guess.key.parent,
                     borne,
                 )
+
+
+def _several(rows: int) -> str:
+    return "%s %s several" % (counted(rows, "row"), "names" if rows == 1 else "name")
 
 
 def asked(table: Classed, question: str, choices: Sequence[Ownership], *others: str) -> Classed:

@@ -65,7 +65,9 @@ class OtherTables(Entries):
 
     def _with_usual_owner(self, name: str) -> Optional[Classed]:
         """A question where a table has the column by which most others belong to a root, and of another type."""
-        rules = [self.belonging.rule(table) for table in self.belonging.decided]
+        rules = [
+            self.belonging.rule(table) for table in self.belonging.decided if table not in self.uncertain
+        ]
         owner = usual([rule.columns[0] for rule in rules if rule.way is Way.OWNED])
         if (
             owner is None
@@ -84,29 +86,46 @@ class OtherTables(Entries):
 
     def _with_keys(self, name: str) -> Optional[Classed]:
         """A question where columns hold the root's keys in another type."""
-        ways = [owned_by(held.column) for held in self.held.get(name, ()) if held.certain]
-        return self._holding(name, ways, {}) if ways else None
+        columns = [held for held in self.held.get(name, ()) if held.asked]
+        return self._holding(name, columns, {}) if columns else None
 
     def _nobodys_table(self, name: str) -> Classed:
-        group, why = (
-            Group.UNRELATED,
-            (
-                "no key and no name leads to a root, no column of its first %d rows holds a root's keys alone, and nothing of a"
-                " root's refers to it" % ROWS
-            ),
-        )
-        columns = [held.column for held in self.held.get(name, ())]
-        if columns:
-            why = "every value of %s in the first %d rows is a key of %s; if it names one: %s" % (
-                listed(columns, "and of"),
-                ROWS,
-                self.root.name,
-                listed([written(owned_by(column)) for column in columns], "or"),
-            )
+        group, why = Group.UNRELATED, self._nothing_found(name)
         if name in self.source.foreign:
             group, why = Group.FOREIGN, "a foreign table: its rows are another server's"
         if name in self.source.excluded:
             why = "left out by --exclude"
         return dataclasses.replace(
-            self._classed(name, shared(), [why], None), group=group, rule=None, assumed=None, reasons=(why,)
+            self._classed(name, shared(), [why], None),
+            group=group,
+            rule=None,
+            assumed=None,
+            reasons=(why,),
+            may_name=tuple(held.column for held in self.held.get(name, ()) if held.said)
+            if group is Group.UNRELATED
+            else (),
         )
+
+    def _nothing_found(self, name: str) -> str:
+        """What was looked at of a table that is nobody's, and what of it may be keys all the same."""
+        why = "no foreign key and no name of a column leads to a root, and nothing of a root's refers to it"
+        looked_at = self.held.get(name, ())
+        keys = [held for held in looked_at if held.keys]
+        if keys:
+            why += "; of the different values in its first %d rows, these are keys of %s: %s" % (
+                ROWS,
+                self.root.name,
+                listed(["%d of %d of %s" % (held.keys, held.values, held.column) for held in keys]),
+            )
+            why += "".join(
+                "; if %s names one: %s" % (held.column, written(owned_by(held.column)))
+                for held in keys
+                if held.said
+            )
+        elif looked_at:
+            why += "; no value of %s in its first %d rows is a key of %s" % (
+                listed([held.column for held in looked_at], "or"),
+                ROWS,
+                self.root.name,
+            )
+        return why

@@ -156,8 +156,8 @@ class OwnTables(Entries):
     def _uncertain(self, table: str, guess: Guess, way: Ownership) -> Classed:
         column = ", ".join(guess.key.columns)
         if guess.why == BY_VALUES:
-            ways = [owned_by(held.column) for held in self.held[table] if held.certain and held.alike]
-            return self._holding(table, ways, {way: Link(guess.key, True)})
+            columns = [held for held in self.held[table] if held.asked and held.alike]
+            return self._holding(table, columns, {way: Link(guess.key, True)})
         if guess.values:
             borne = guess.borne_out
         elif table in self.source.empty:

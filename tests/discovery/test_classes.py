@@ -107,6 +107,7 @@ def test_shipped_configuration_is_what_the_catalog_says(sample_database: Databas
 
 
 A = "CREATE TABLE a (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people); INSERT INTO a VALUES (1, 1), (2, 2);"
+ANY_AB = 'any_of(owned_by("a"), owned_by("b"))'
 # A schema, and what its table t is found to be
 SHAPES = {
     "hangs on what hangs on rows that others refer to": (
@@ -193,6 +194,10 @@ SHAPES = {
         "CREATE TABLE t (by_person text); INSERT INTO t VALUES ('1'), ('2')",
         ('owned_by("by_person")', "shared()"),
     ),
+    "numbers that are keys, and tell rows apart only together": (
+        "CREATE TABLE t (a int, b int, since int, UNIQUE (a, b)); INSERT INTO t VALUES (1, 2, 1), (2, 3, 4)",
+        ('owned_by("a")', 'owned_by("b")', ANY_AB, ANY_AB.replace("any", "all"), "shared()"),
+    ),
     "names without an ASCII letter": (
         """CREATE TABLE t ("ä" int, "%" int, "размер_type" text, person_id int REFERENCES people); INSERT INTO t VALUES (1, 1, 'x', 1)""",
         'owned_by("person_id")',
@@ -230,6 +235,11 @@ SHAPES = {
     ),
     "the owner of most tables, of another type": (
         "CREATE TABLE a (person_id int REFERENCES people); CREATE TABLE t (person_id uuid)",
+        ('owned_by("person_id")', "shared()"),
+    ),
+    "the owner of most tables, not counting those that are asked for": (
+        "CREATE TABLE a (person_id int REFERENCES people); CREATE TABLE u (a int, b int, UNIQUE (a, b)); INSERT INTO u VALUES (1, 2),"
+        " (2, 3); CREATE TABLE v (LIKE u INCLUDING ALL); INSERT INTO v SELECT * FROM u; CREATE TABLE t (person_id uuid)",
         ('owned_by("person_id")', "shared()"),
     ),
     "the owner of most tables, of which a foreign key says otherwise": (
@@ -336,21 +346,34 @@ def test_columns_that_hold_the_roots_keys_are_asked_for(empty: Database, place: 
         CREATE TABLE hints (id int PRIMARY KEY, "99%" uuid); INSERT INTO hints SELECT row_number() OVER (), id FROM accounts;
         CREATE TABLE hint_lines (hint int REFERENCES hints);
         CREATE TABLE tokens (token uuid); INSERT INTO tokens SELECT id FROM accounts UNION ALL SELECT md5('x')::uuid;
+        CREATE TABLE old (account_key text); INSERT INTO old SELECT min(id::text) FROM accounts UNION ALL VALUES ('gone'), ('-');
+        CREATE TABLE seeds (seed uuid); INSERT INTO seeds SELECT id FROM accounts WHERE email = 'a1'
+            UNION ALL SELECT md5(g::text)::uuid FROM generate_series(10, 11) g;
         """
     )
     with opened(empty, place, "accounts") as (_, classes):
-        rules = {table.name: table.rule for table in classes.tables}
+        tables = {table.name: table for table in classes.tables}
+        rules = {name: table.rule for name, table in tables.items()}
     asked = {name: rule.texts for name, rule in rules.items() if rule is not None and rule.texts}
     assert {name: texts[1:3] for name, texts in asked.items()} == {
         "friends": ('owned_by("a")', 'owned_by("b")'),
         "audit": ('owned_by("whose")', "shared()"),
         "hints": ('owned_by("99%")', "shared()"),
+        "tokens": ('owned_by("token")', "shared()"),
+        "old": ('owned_by("account_key")', "shared()"),
     }
     assert asked["friends"][0].startswith(
-        "a and b hold keys of accounts, all that were looked at, though no foreign key says so"
+        "a and b hold keys of accounts, all that were looked at, though no foreign key says so; any_of gives a row to each that"
+        " it names, and 72 rows name several"
     )
+    assert "account_key holds keys of accounts, 1 of 3 different values, though" in asked["old"][0]
     assert rules["hint_lines"] == child_of("hints", "hint")
-    assert rules["tokens"] is None
+    assert rules["seeds"] is None and tables["seeds"].may_name == ("seed",)
+    assert (
+        tables["seeds"]
+        .reasons[0]
+        .endswith('are keys of accounts: 1 of 3 of seed; if seed names one: owned_by("seed")')
+    )
 
 
 def test_small_numbers_that_may_be_keys_are_said(empty: Database, place: Place) -> None:
@@ -362,8 +385,10 @@ def test_small_numbers_that_may_be_keys_are_said(empty: Database, place: Place) 
     with opened(empty, place, "people") as (_, classes):
         (table,) = [table for table in classes.tables if table.name == "t"]
         assert table.reasons == (
-            'every value of x in the first 2000 rows is a key of people; if it names one: owned_by("x")',
+            "no foreign key and no name of a column leads to a root, and nothing of a root's refers to it; of the different values"
+            ' in its first 2000 rows, these are keys of people: 2 of 2 of x and 1 of 2 of y; if x names one: owned_by("x")',
         )
+        assert table.may_name == ("x",)
 
 
 # The end of a question, which says how many rows an answer takes that are others', too
