@@ -45,7 +45,15 @@ class Leaving(NamedTuple):
 class Belonging:
     """Asks the data whose rows are, by the ownership of the tables that are decided."""
 
-    def __init__(self, source: Source, root: Root, links: Sequence[Link]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        root: Root,
+        links: Sequence[Link],
+        conditions: Mapping[Tuple[str, Ownership], Link],
+    ) -> None:
+        """``conditions``: of tables with ``where()``, the references that say the same."""
+        self.conditions = conditions
         self.source = source
         self.root = root
         self._rules: Dict[str, Ownership] = {}
@@ -78,6 +86,8 @@ class Belonging:
         return "whose_%d" % self.source.catalog.relations[table].oid
 
     def _link(self, table: str, rule: Ownership) -> Link:
+        if rule.way is Way.WHERE:
+            return self.conditions[table, rule]
         parent = self.root.name if rule.parent is None else rule.parent
         return self._links[table, tuple(sorted(rule.columns))][parent]
 
@@ -97,7 +107,7 @@ class Belonging:
         way = rule.way
         if way is Way.ROOT:
             return qualified("t", self.root.key)
-        if way is Way.OWNED or way is Way.CHILD:
+        if way is Way.OWNED or way is Way.CHILD or (way is Way.WHERE and (table, rule) in self.conditions):
             link = self._link(table, rule)
             alias = "p%d" % len(joins)
             parent = link.key.parent

@@ -45,8 +45,9 @@ class _Classifier(OwnTables, Departing, OtherTables):
         departures: List[Departure] = []
         for name in list(owned):
             owned[name] = self._with_departures(owned[name], departures)
+        open_ = {name for name, table in owned.items() if table.group is Group.OPEN}
         for name in list(owned):
-            owned[name] = self._with_nobodys(owned[name], departures)
+            owned[name] = self._with_trees(self._with_nobodys(owned[name], departures, open_))
         others = list(self._counted(list(self._others(list(owned)))))
         advance(len(others) + 1)  # and the root
         migrated = {

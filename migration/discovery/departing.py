@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import List, Sequence
+from typing import AbstractSet, List, Sequence
 
 from migration.discovery.belonging import Leaving
 from migration.discovery.classed import Classed, Departure, Group
 from migration.discovery.entries import Entries, asked, with_shared
 from migration.discovery.references import Link
-from migration.discovery.words import listed
+from migration.discovery.words import listed, written
 from migration.model import Way, all_of, any_of, child_of, owned_by, referenced, where
 from migration.printing import counted
 from migration.sql import quote
@@ -60,12 +60,14 @@ class Departing(Entries):
         """Ask where rows that are nobody's hang on rows of a root in the same table."""
         assert table.assumed is not None
         rows = counts.from_nobody
+        self.trees.add(table.name)
         question = "%s with no root of their own %s on rows of a root by %s" % (
             counted(rows, "row"),
             "hangs" if rows == 1 else "hang",
             link.columns,
         )
         rule, tree = table.assumed, child_of(table.name, link.key.columns)
+        question += "; all is counted by %s alone" % written(rule)
         choices = [any_of(rule, tree), rule]
         others = counts.from_others + counts.to_nobody  # what hangs on nobody's rows comes with these
         if others:
@@ -78,7 +80,19 @@ class Departing(Entries):
                 choices.insert(0, any_of(rule, all_of(tree, ownerless)))
         return asked(table, question, choices)
 
-    def _with_nobodys(self, table: Classed, departures: Sequence[Departure]) -> Classed:
+    def _with_trees(self, table: Classed) -> Classed:
+        """Rows that name rows of a tree may stay behind: whose these are, the answer to its question says, and nothing was counted by it."""
+        behind = dict.fromkeys(table.left_behind)
+        for link in self.links:
+            key = link.key
+            names_tree = key.table == table.name != key.parent and key.parent in self.trees
+            if names_tree and table.assumed != self._way(link):
+                behind.update(dict.fromkeys(key.columns))
+        return dataclasses.replace(table, left_behind=tuple(behind))
+
+    def _with_nobodys(
+        self, table: Classed, departures: Sequence[Departure], open_: AbstractSet[str]
+    ) -> Classed:
         """Ask where rows of roots refer to rows of a table that are nobody's: are these everybody's?"""
         counts = [
             departure.counts
@@ -98,25 +112,60 @@ class Departing(Entries):
             if departure.link.key.parent == table.name and departure.counts.to_nobody
         )
         choices = [*([] if by_joins else [any_of(rule, referenced())]), rule]
-        if rule == owned_by(rule.columns) and self.source.may_be_null(table.name, rule.columns):
-            choices.insert(0, with_shared(rule))
         question = "rows of this table that are nobody's are named by %s of roots" % counted(rows, "row")
         if others and not by_joins:
             question += "; referenced() takes others' rows, too, which are named by %s" % counted(
                 others, "row"
             )
-        hanging = sorted(
-            name
-            for name in self.belonging.decided
-            if any(part.parent == table.name for part in self.belonging.rule(name).parts)
-        )
+        hanging = self._hanging_on(table.name, set())
+        joins_of = [name for name in hanging if name in joins]
         if by_joins:
             question += ", in join tables: without or_shared=True these rows of %s stay behind" % listed(
-                name for name in hanging if name in joins
+                joins_of
             )
         elif hanging:
             question += (
                 "; with it, what hangs on such rows in %s stays behind, unless its child_of has or_referenced=True"
                 % listed(hanging)
             )
+        if rule == owned_by(rule.columns) and self.source.may_be_null(table.name, rule.columns):
+            below = [name for name in self._hanging_on(table.name, open_) if name not in joins]
+            of_roots = [
+                departure
+                for departure in departures
+                if departure.link.key.table in below
+                and departure.link.key.parent in (table.name, *below)
+                and departure.counts.to_nobody
+                and self._way(departure.link) in self.belonging.rule(departure.link.key.table).parts
+            ]
+            if below:
+                question += (
+                    "; or_shared=True gives every root all that is child_of rows that are nobody's, in %s"
+                    % listed(below)
+                )
+            for departure in of_roots:
+                question += ", and so %s of %s that %s one root's" % (
+                    counted(departure.counts.to_nobody, "row"),
+                    departure.link.key.table,
+                    "is" if departure.counts.to_nobody == 1 else "are",
+                )
+            choices.insert(
+                len(choices) if of_roots else 1 if below and not by_joins else 0, with_shared(rule)
+            )
         return dataclasses.replace(asked(table, question, choices), assumed=rule)
+
+    def _hanging_on(self, table: str, open_: AbstractSet[str]) -> List[str]:
+        """The tables whose rows belong by rows of this one, over any number of references, or may, by another answer."""
+        found = [table]
+        for parent in found:
+            named = {link.key.table for link in self.links if link.key.parent == parent}
+            found += sorted(
+                name
+                for name in self.belonging.decided
+                if name not in found
+                and (
+                    any(part.parent == parent for part in self.belonging.rule(name).parts)
+                    or name in open_ & named
+                )
+            )
+        return found[1:]

@@ -7,13 +7,26 @@ from typing import Iterator, Mapping, Optional, Sequence, Set
 
 from migration.discovery.belonging import Belonging
 from migration.discovery.classed import Classed, Group
-from migration.discovery.held_keys import Held, held_keys, rows_that_differ
+from migration.discovery.held_keys import Form, Held, held_keys, rows_that_differ
 from migration.discovery.levels import doubtful_link, levels
 from migration.discovery.references import Guess, Link, References, plain_key
 from migration.discovery.source import Source
 from migration.discovery.words import listed, written
-from migration.model import Ownership, Root, all_of, any_of, child_of, owned_by, shared, undecided
+from migration.model import (
+    Ownership,
+    Root,
+    all_of,
+    any_of,
+    child_of,
+    owned_by,
+    referenced,
+    shared,
+    undecided,
+    where,
+)
+from migration.postgres.operators import are_written_alike
 from migration.printing import counted
+from migration.sql import qualified
 
 BY_VALUES = "by its values"
 OR_ELSEWHERE = "; or list the table in EXCLUDED_TABLES, or in UNRELATED_TABLES, in place of this entry"
@@ -27,45 +40,102 @@ class Entries:
         self.root = root
         self.doubtful = [guess for guess in references.doubtful if guess.key.table not in source.foreign]
         links = [link for link in references.links if not {link.key.table, link.key.parent} & source.foreign]
-        found, _ = levels(root.name, links, self.doubtful)
-        referring = {(link.key.table, name) for link in links for name in link.key.columns}
-        self.held = held_keys(source, root, [name for name in source.tables if name not in found], referring)
-        self.levels, self.uncertain = levels(root.name, links, [*self.doubtful, *self._by_values()])
+        connected, _ = levels(root.name, links, self.doubtful)
+        referring = {
+            (link.key.table, name)
+            for link in links
+            if len(link.key.columns) == 1 or not source.may_be_null(link.key.table, link.key.columns)
+            for name in link.key.columns
+        }
+        tables = [name for name in source.tables if name != root.name]
+        self.held = held_keys(source, root, tables, connected, referring)
+        self.by_values = {table: list(self._by_values(table)) for table in self.held}
+        guesses = [guess for some in self.by_values.values() for guess in some]
+        self.levels, self.uncertain = levels(root.name, links, [*guesses, *self.doubtful])
         self.links = [*links, *(doubtful_link(guess) for guess in self.uncertain.values())]
         near = [doubtful_link(guess) for guess in self.doubtful if guess.mostly_holds]
-        self.belonging = Belonging(source, root, [*near, *self.links])
+        named = map(doubtful_link, guesses)
+        self.belonging = Belonging(
+            source,
+            root,
+            [*near, *named, *self.links],
+            {(guess.key.table, self._way(doubtful_link(guess))): doubtful_link(guess) for guess in guesses},
+        )
+        self.trees: Set[str] = set()  # tables of which it is asked what hangs on a root's rows
         self.proved: Set[Link] = set()  # references that never leave a root's rows
 
-    def _by_values(self) -> Iterator[Guess]:
-        for table, columns in self.held.items():
-            for held in columns:
-                if held.asked and held.alike:
-                    key = plain_key(table, held.column, self.root.name, self.root.key)
-                    yield Guess(key, BY_VALUES, held.values, held.values - held.keys)
+    def _by_values(self, table: str) -> Iterator[Guess]:
+        for held in self.held[table]:
+            if held.asked and held.form is not Form.ARRAY:
+                name = self.root.key if held.form is Form.KEY else self.root.named_by
+                key = plain_key(table, held.column, self.root.name, name)
+                columns = (
+                    self.source.catalog.column(self.root.name, name),
+                    self.source.catalog.column(table, held.column),
+                )
+                if not are_written_alike(*columns):
+                    key = key._replace(equalities=(self.source.db.equality(*columns),))
+                yield Guess(key, BY_VALUES, held.values, held.values - held.keys)
 
     def _way(self, link: Link) -> Ownership:
-        if link.key.parent == self.root.name and link.key.parent_columns == (self.root.key,):
-            return owned_by(link.key.columns)
-        return child_of(link.key.parent, link.key.columns)
+        key = link.key
+        if key.parent == self.root.name and key.parent_columns == (self.root.key,):
+            return owned_by(key.columns)
+        if link.why == BY_VALUES:
+            return self._by_form(key.table, key.columns[0], Form.NAME)
+        return child_of(key.parent, key.columns)
+
+    def _by_form(self, table: str, column: str, form: Form) -> Ownership:
+        """How rows belong to the root that a column names by its key, by its name, or in an array of keys."""
+        if form is Form.KEY:
+            return owned_by(column)
+        mine, key = qualified("t", column), self.source.catalog.column(self.root.name, self.root.key)
+        if form is Form.NAME:
+            named_by, users = qualified("u", self.root.named_by), self.source.db.quoted(self.root.name)
+            condition = "%s = (SELECT %s FROM %s u WHERE %s = {root})"
+            return where(condition % (mine, named_by, users, qualified("u", key.name)))
+        alike = self.source.catalog.column(table, column).type == key.type + "[]"
+        return where(("{root} = ANY (%s)" if alike else "({root})::text = ANY (%s::text[])") % mine)
+
+    def _holds(self, columns: Sequence[Held]) -> str:
+        """What such columns hold."""
+        parts = []
+        for form in Form:
+            some = [held for held in columns if held.form is form]
+            if some:
+                what = "%s of %s" % (self.root.named_by if form is Form.NAME else form.value, self.root.name)
+                names = listed([held.column for held in some])
+                counts = "all that were looked at"
+                if any(held.keys < held.values for held in some):
+                    each = [
+                        "%d of %s" % (held.keys, counted(held.values, "different value")) for held in some
+                    ]
+                    counts = (
+                        each[0]
+                        if len(each) == 1
+                        else listed(["%s of %s" % (part, held.column) for part, held in zip(each, some)])
+                    )
+                parts.append("%s %s %s, %s" % (names, "holds" if len(some) == 1 else "hold", what, counts))
+        return "; ".join(parts) + ", though no foreign key says so"
 
     def _holding(self, table: str, columns: Sequence[Held], links: Mapping[Ownership, Link]) -> Classed:
         """Ask of a table whose values alone say that it has to do with the root."""
-        ways = [owned_by(held.column) for held in columns]
-        some = ["%d of %s" % (held.keys, counted(held.values, "different value")) for held in columns]
-        if len(columns) > 1:
-            some = ["%s of %s" % (part, held.column) for part, held in zip(some, columns)]
-        question = "%s %s keys of %s, %s, though no foreign key says so" % (
-            listed([held.column for held in columns]),
-            "holds" if len(columns) == 1 else "hold",
-            self.root.name,
-            listed(some) if any(held.keys < held.values for held in columns) else "all that were looked at",
-        )
+        ways = [self._by_form(table, held.column, held.form) for held in columns]
+        question = self._holds(columns)
         several = [any_of(*ways), all_of(*ways)] if len(ways) > 1 else []
-        if several:
+        if several and all(held.form is Form.KEY for held in columns):
             question += "; any_of gives a row to each that it names, and %s" % _several(
                 rows_that_differ(self.source, table, [held.column for held in columns])
             )
-        return self._open(table, question + OR_ELSEWHERE, [*ways, *several, shared()], links, None)
+        named = [referenced(), any_of(ways[0], referenced())] if self._is_named(table) else []
+        return self._open(table, question + OR_ELSEWHERE, [*ways, *several, *named, shared()], links, None)
+
+    def _is_named(self, table: str) -> bool:
+        """Whether rows of other tables with an entry refer to this one."""
+        return any(
+            link.key.parent == table and link.key.table != table and link.key.table in self.levels
+            for link in self.links
+        )
 
     def _open(
         self,
@@ -102,8 +172,9 @@ class Entries:
 
     def _not_taken(self, table: str) -> Iterator[str]:
         """Guesses that the data do not bear out, of a table that needs none of them."""
+        held = {guess.key.columns for guess in self.by_values.get(table, ())}
         for guess in self.doubtful if table not in self.uncertain else ():
-            if guess.key.table == table and table not in self.source.empty:
+            if guess.key.table == table and table not in self.source.empty and guess.key.columns not in held:
                 borne = (
                     "%d of %s lead nowhere" % (guess.astray, counted(guess.values, "value"))
                     if guess.values
@@ -113,6 +184,16 @@ class Entries:
                     ", ".join(guess.key.columns),
                     guess.key.parent,
                     borne,
+                )
+        for one in self.held.get(table, ()) if table in self.levels else ():
+            if one.keys and (one.form is Form.ARRAY if one.asked else not one.by_chance):
+                yield "%s %s: %s would give a row to each that it names" % (
+                    one.column,
+                    "holds keys of %s in arrays" % self.root.name
+                    if one.form is Form.ARRAY
+                    else "names rows of %s in %d of %s"
+                    % (self.root.name, one.keys, counted(one.values, "different value")),
+                    written(self._by_form(table, one.column, one.form)),
                 )
 
 

@@ -7,7 +7,6 @@ from typing import Dict, Iterator, List, Optional, Sequence
 
 from migration.discovery.classed import Classed, Group
 from migration.discovery.entries import OR_ELSEWHERE, Entries, asked
-from migration.discovery.held_keys import ROWS
 from migration.discovery.source import count_small
 from migration.discovery.words import listed, written
 from migration.model import Ownership, Way, any_of, child_of, owned_by, referenced, shared
@@ -18,6 +17,15 @@ class OtherTables(Entries):
     """Entries of tables that lead to no root."""
 
     def _others(self, owned: Sequence[str]) -> Iterator[Classed]:
+        asked_for = {
+            name: made
+            for name in self.source.tables
+            if name not in owned and name not in self.source.foreign
+            for made in (self._with_usual_owner(name) or self._with_arrays(name),)
+            if made is not None
+        }
+        yield from asked_for.values()
+        owned = [*owned, *asked_for]
         needed: Dict[str, List[str]] = {}
         waiting = list(owned)
         for name in waiting:
@@ -44,7 +52,7 @@ class OtherTables(Entries):
             yield self._hanging(name, ways)
         for name in self.source.tables:
             if name not in owned and name not in needed and name not in hanging:
-                yield self._with_usual_owner(name) or self._with_keys(name) or self._nobodys_table(name)
+                yield self._nobodys_table(name)
 
     def _hanging(self, name: str, ways: Sequence[Ownership]) -> Classed:
         """Ask of a table whose rows hang on rows that come along: it may be everybody's, or what members share."""
@@ -84,8 +92,8 @@ class OtherTables(Entries):
         )
         return self._open(name, question + OR_ELSEWHERE, [owned_by(owner), shared()], {}, None)
 
-    def _with_keys(self, name: str) -> Optional[Classed]:
-        """A question where columns hold the root's keys in another type."""
+    def _with_arrays(self, name: str) -> Optional[Classed]:
+        """A question where arrays hold the root's keys."""
         columns = [held for held in self.held.get(name, ()) if held.asked]
         return self._holding(name, columns, {}) if columns else None
 
@@ -112,20 +120,18 @@ class OtherTables(Entries):
         looked_at = self.held.get(name, ())
         keys = [held for held in looked_at if held.keys]
         if keys:
-            why += "; of the different values in its first %d rows, these are keys of %s: %s" % (
-                ROWS,
+            why += "; of the different values that were looked at, these are keys or names of %s: %s" % (
                 self.root.name,
                 listed(["%d of %d of %s" % (held.keys, held.values, held.column) for held in keys]),
             )
             why += "".join(
-                "; if %s names one: %s" % (held.column, written(owned_by(held.column)))
+                "; if %s names one: %s" % (held.column, written(self._by_form(name, held.column, held.form)))
                 for held in keys
                 if held.said
             )
         elif looked_at:
-            why += "; no value of %s in its first %d rows is a key of %s" % (
+            why += "; no value of %s that was looked at names a row of %s" % (
                 listed([held.column for held in looked_at], "or"),
-                ROWS,
                 self.root.name,
             )
         return why

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Mapping, Sequence
+from typing import Dict, List, Mapping, Sequence, Tuple
 
 from migration.discovery.belonging import Ways
 from migration.discovery.classed import Classed
-from migration.discovery.entries import BY_VALUES, OR_ELSEWHERE, Entries, asked, with_shared
+from migration.discovery.entries import BY_VALUES, OR_ELSEWHERE, Entries, with_shared
+from migration.discovery.levels import doubtful_link
 from migration.discovery.references import Guess, Link
 from migration.discovery.words import listed, written
-from migration.model import Ownership, all_of, any_of, owned_by, shared
+from migration.model import Ownership, Way, all_of, any_of, owned_by, shared
 from migration.printing import counted
 
 
@@ -24,66 +25,62 @@ class OwnTables(Entries):
             for link in self.links
             if link.key.table == table and link.key.parent in decided and link.key.parent != table
         ]
-        links.sort(
-            key=lambda link: (
-                link.optional,
-                link.key.parent != self.root.name,
-                self.levels[link.key.parent],
-            )
-        )
         found: Dict[Ownership, Link] = {}
         for link in links:
             found.setdefault(self._way(link), link)
-        return found
+        return self._sorted(found)
+
+    def _sorted(self, ways: Mapping[Ownership, Link]) -> Dict[Ownership, Link]:
+        """Those that are never NULL first, of these the direct ones."""
+
+        def order(item: Tuple[Ownership, Link]) -> Tuple[bool, bool, int]:
+            link = item[1]
+            return link.optional, link.key.parent != self.root.name, self.levels[link.key.parent]
+
+        return dict(sorted(ways.items(), key=order))
 
     def _owned(self, table: str) -> Classed:
         ways = self._ways(table)
         guess = self.uncertain.get(table)
         if guess is not None:
             return self._uncertain(table, guess, next(iter(ways)))
+        beside = self._beside(table, ways)
+        reasons: List[str] = []
         if self._is_join_table(table, list(ways.values())):
-            ends = [way for way, link in ways.items() if not link.optional]
-            why = "joins rows of %s: a root's where all its ends are" % listed(
-                way.parent or "" for way in ends
-            )
-            return self._classed(table, all_of(*ends), [why], None)
-        needs_look = len(ways) > 1 or any(link.optional for link in ways.values())
+            ends = {way: link for way, link in ways.items() if not link.optional}
+            reasons = [
+                "joins rows of %s: a root's where all its ends are" % listed(way.parent or "" for way in ends)
+            ]
+            if not beside:
+                return self._classed(table, all_of(*ends), reasons, None)
+            ways = {all_of(*ends): next(iter(ends.values()))}
+        needs_look = len(ways) > 1 or beside or any(link.optional for link in ways.values())
         if table in self.source.empty or not needs_look:
             way, link = next(iter(ways.items()))
-            made = self._classed(table, way, [self._reason(table, link), *self._unproved(table, ways)], None)
-            return self._beside(made)
-        found = self.belonging.compare(table, list(ways), self._ends(ways))
-        if found.differ:
-            return self._disagreeing(table, ways, found)
-        return self._beside(self._agreeing(table, ways, found))
+            return self._classed(table, way, [self._reason(table, link), *self._unproved(table, ways)], None)
+        every = {**ways, **beside} if reasons else self._sorted({**ways, **beside})
+        found = self.belonging.compare(table, list(every), self._ends(every))
+        alone = self.belonging.compare(table, list(ways)) if beside else found
+        if found.differ or found.nobody < alone.nobody:
+            return self._disagreeing(table, every, found, alone.nobody - found.nobody)
+        reasons += ["%s says the same, though no foreign key does" % written(way) for way in beside]
+        return self._agreeing(table, ways, alone, reasons)
 
-    def _mostly(self, table: str) -> List[Guess]:
-        """References that a name suggests and most values bear out."""
+    def _beside(self, table: str, ways: Mapping[Ownership, Link]) -> Dict[Ownership, Link]:
+        """References that nothing declares and most values bear out: by names of columns, or by their values."""
         decided = self.belonging.decided
-        return [
-            guess
-            for guess in self.doubtful
-            if guess.key.table == table
-            and guess.key.parent in decided
-            and guess.key.parent != table
-            and guess.mostly_holds
+        guesses = [
+            *self.by_values.get(table, ()),
+            *(guess for guess in self.doubtful if guess.key.table == table and guess.mostly_holds),
         ]
-
-    def _beside(self, table: Classed) -> Classed:
-        """Ask where another column mostly leads to rows of a root, too: is the row theirs?"""
-        near = self._mostly(table.name)
-        if not near or table.assumed is None:
-            return table
-        ways = [self._way(Link(guess.key, True)) for guess in near]
-        question = "; ".join(
-            "%s names rows of %s in all but %d of %s, and no foreign key says so"
-            % (", ".join(guess.key.columns), guess.key.parent, guess.astray, counted(guess.values, "value"))
-            for guess in near
-        )
-        differ = self.belonging.compare(table.name, [table.assumed, *ways]).differ
-        if differ:
-            question += "; any_of gives %s of them to several roots" % counted(differ, "row")
-        return asked(table, question, [table.assumed, any_of(table.assumed, *ways)])
+        found: Dict[Ownership, Link] = {}
+        for guess in guesses:
+            if guess.key.parent in decided and guess.key.parent != table:
+                optional = guess.astray > 0 or self.source.may_be_null(table, guess.key.columns)
+                link = doubtful_link(guess)._replace(optional=optional)
+                if self._way(link) not in ways:
+                    found.setdefault(self._way(link), link)
+        return found
 
     def _is_join_table(self, table: str, links: Sequence[Link]) -> bool:
         """Whether a table connects rows of two others, neither of which is the root, and says no more."""
@@ -96,14 +93,16 @@ class OwnTables(Entries):
         columns = {column.name for column in self.source.catalog.columns[table]}
         return self.source.is_unique(table, ends) or columns <= set(ends)
 
-    def _agreeing(self, table: str, ways: Dict[Ownership, Link], found: Ways) -> Classed:
+    def _agreeing(
+        self, table: str, ways: Mapping[Ownership, Link], found: Ways, more: Sequence[str]
+    ) -> Classed:
         """No row has two roots: take the first way that misses no row which another one gives to a root."""
         rules = list(ways)
         complete = [number for number, missed in enumerate(found.missed) if not missed]
         if complete:
             rule = rules[complete[0]]
-            self.proved |= {ways[rules[number]] for number in complete}
-            reasons = [self._reason(table, ways[rule])]
+            self.proved |= {ways[rules[number]] for number in complete if rules[number].way is not Way.ALL}
+            reasons = [] if rule.way is Way.ALL else [self._reason(table, ways[rule])]
             others = [written(way) for way in rules if way is not rule]
             if others:
                 reasons.append("%s: the same on all %s" % (listed(others), counted(found.rows, "row")))
@@ -116,6 +115,7 @@ class OwnTables(Entries):
             reasons += [
                 "%s: %s" % (written(way), counted(rows, "row")) for way, rows in zip(rules, found.found)
             ]
+        reasons += more
         if found.nobody:
             reasons += self._nobodys(table, rule, found)
         return self._classed(table, rule, reasons, found.rows)
@@ -128,25 +128,51 @@ class OwnTables(Entries):
             reasons.append("%s would take them along, for every root" % written(with_shared(rule)))
         return reasons
 
-    def _disagreeing(self, table: str, ways: Dict[Ownership, Link], found: Ways) -> Classed:
+    def _disagreeing(self, table: str, ways: Mapping[Ownership, Link], found: Ways, more: int) -> Classed:
+        """``more``: rows that have a root only by what no foreign key says."""
         rules = list(ways)
         by_rule = dict(zip(ways, found.found))
-        question = "the ways to a root disagree on %s of %d: %s" % (
-            counted(found.differ, "row"),
-            found.rows,
-            "; ".join("%s says it of %d" % (written(way), by_rule[way]) for way in rules),
-        )
-        question += "; all_of takes %s, any_of gives %d to several roots" % (
-            counted(found.common, "row"),
-            found.differ,
-        )
-        every = [all_of(*self._ends(ways))]
+        parts = self._undeclared(table, ways)
+        if found.differ:
+            parts.append(
+                "the ways to a root disagree on %s of %d: %s"
+                % (
+                    counted(found.differ, "row"),
+                    found.rows,
+                    "; ".join("%s says it of %d" % (written(way), by_rule[way]) for way in rules),
+                )
+            )
+            parts.append(
+                "all_of takes %s, any_of gives %d to several roots"
+                % (counted(found.common, "row"), found.differ)
+            )
+        if more:
+            parts.append("it gives a root to %s of %d that had none" % (counted(more, "row"), found.rows))
+        every = [_all(self._ends(ways))]
         certain = [way for way in rules if not ways[way].optional]
         if len(certain) > 1 and not any(link.key.parent == self.root.name for link in ways.values()):
             choices = [*every, *rules]  # of two parents, both: else a row shows one's data to the other
         else:
             choices = [*rules, *every]
-        return self._open(table, question, [*choices, any_of(*rules)], ways, found.rows)
+        return self._open(table, "; ".join(parts), [*choices, any_of(*rules)], ways, found.rows)
+
+    def _undeclared(self, table: str, ways: Mapping[Ownership, Link]) -> List[str]:
+        """What speaks for the ways that no foreign key declares."""
+        columns = {link.key.columns for link in ways.values() if link.why == BY_VALUES}
+        held = [one for one in self.held.get(table, ()) if (one.column,) in columns]
+        parts = [self._holds(held)] if held else []
+        for guess in self.doubtful:
+            if guess.key.table == table and guess.mostly_holds and guess.key.columns not in columns:
+                parts.append(
+                    "%s names rows of %s in all but %d of %s, and no foreign key says so"
+                    % (
+                        ", ".join(guess.key.columns),
+                        guess.key.parent,
+                        guess.astray,
+                        counted(guess.values, "value"),
+                    )
+                )
+        return parts
 
     def _ends(self, ways: Mapping[Ownership, Link]) -> List[Ownership]:
         """The ways that a careful answer asks all of: those that are never NULL, if there are several."""
@@ -156,7 +182,7 @@ class OwnTables(Entries):
     def _uncertain(self, table: str, guess: Guess, way: Ownership) -> Classed:
         column = ", ".join(guess.key.columns)
         if guess.why == BY_VALUES:
-            columns = [held for held in self.held[table] if held.asked and held.alike]
+            columns = [held for held in self.held[table] if held.asked]
             return self._holding(table, columns, {way: Link(guess.key, True)})
         if guess.values:
             borne = guess.borne_out
@@ -185,3 +211,7 @@ class OwnTables(Entries):
             return []
         others = [written(way) for way in list(ways)[1:]]
         return ["the table is empty: nothing shows whether %s says the same" % listed(others, "or")]
+
+
+def _all(ways: Sequence[Ownership]) -> Ownership:
+    return all_of(*(part for way in ways for part in (way.ways if way.way is Way.ALL else (way,))))

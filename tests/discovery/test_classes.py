@@ -177,7 +177,57 @@ SHAPES = {
     ),
     "undeclared, beside another way, with a row that is gone": (
         "CREATE TABLE t (by_id int REFERENCES people, person_id int); INSERT INTO t VALUES (1, 2), (2, 1), (3, 9)",
-        ('owned_by("by_id")', 'any_of(owned_by("by_id"), owned_by("person_id"))'),
+        (
+            'owned_by("by_id")',
+            'owned_by("person_id")',
+            *('%s(owned_by("by_id"), owned_by("person_id"))' % several for several in ("all_of", "any_of")),
+        ),
+    ),
+    "undeclared, beside another way, and the same": (
+        "CREATE TABLE a (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people); INSERT INTO a VALUES (1, 1), (2, 2);"
+        "CREATE TABLE t (a_id int NOT NULL REFERENCES a, author int); INSERT INTO t VALUES (1, 1), (2, 2), (2, NULL)",
+        'child_of("a", "a_id")',
+    ),
+    "undeclared, beside rows of nobody": (
+        "CREATE TABLE a (id int PRIMARY KEY, person_id int REFERENCES people); INSERT INTO a VALUES (1, 1), (2, NULL);"
+        "CREATE TABLE t (a_id int NOT NULL REFERENCES a, written_by text NOT NULL); INSERT INTO t VALUES (1, 1), (2, 2)",
+        (
+            'owned_by("written_by")',
+            'child_of("a", "a_id")',
+            'all_of(owned_by("written_by"), child_of("a", "a_id"))',
+            'any_of(owned_by("written_by"), child_of("a", "a_id"))',
+        ),
+    ),
+    "undeclared, in a join table": (
+        A
+        + "CREATE TABLE t (a_id int NOT NULL REFERENCES a, b_id int NOT NULL REFERENCES a, by int, UNIQUE (a_id, b_id));"
+        "INSERT INTO t VALUES (1, 1, 1), (2, 2, 1)",
+        (
+            'all_of(child_of("a", "a_id"), child_of("a", "b_id"))',
+            'owned_by("by")',
+            'all_of(child_of("a", "a_id"), child_of("a", "b_id"), owned_by("by"))',
+            'any_of(all_of(child_of("a", "a_id"), child_of("a", "b_id")), owned_by("by"))',
+        ),
+    ),
+    "named by name": (
+        "CREATE TABLE t (mail text); INSERT INTO t VALUES ('a'), ('b'), ('gone')",
+        (
+            """where('t."mail" = (SELECT u."email" FROM "public"."people" u WHERE u."id" = {root})')""",
+            "shared()",
+        ),
+    ),
+    "chance: small numbers beside another way": (
+        "CREATE TABLE t (person_id int NOT NULL REFERENCES people, place int); INSERT INTO t VALUES (1, 2), (2, 1)",
+        'owned_by("person_id")',
+    ),
+    "rows of nobody, on which a root's hang": (
+        "CREATE TABLE t (id int PRIMARY KEY, person_id int REFERENCES people); INSERT INTO t VALUES (1, 1), (2, NULL);"
+        "CREATE TABLE a (t_id int NOT NULL REFERENCES t, author_id int REFERENCES people); INSERT INTO a VALUES (1, NULL), (2, 2)",
+        (
+            'any_of(owned_by("person_id"), referenced())',
+            'owned_by("person_id")',
+            'owned_by("person_id", or_shared=True)',
+        ),
     ),
     "one column for several tables, with rows that are gone": (
         "CREATE TABLE posts (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people); CREATE TABLE photos (id int PRIMARY KEY,"
@@ -331,7 +381,8 @@ def test_question_says_what_comes_along_and_what_stays_behind(empty: Database, p
         assert table.rule is not None
         assert table.rule.texts[0] == (
             "rows of this table that are nobody's are named by 1 row of roots; referenced() takes others' rows, too, which are"
-            " named by 1 row; with it, what hangs on such rows in u stays behind, unless its child_of has or_referenced=True"
+            " named by 1 row; with it, what hangs on such rows in u stays behind, unless its child_of has or_referenced=True; or_shared=True"
+            " gives every root all that is child_of rows that are nobody's, in a and u"
         )
 
 
@@ -358,7 +409,7 @@ def test_columns_that_hold_the_roots_keys_are_asked_for(empty: Database, place: 
     assert {name: texts[1:3] for name, texts in asked.items()} == {
         "friends": ('owned_by("a")', 'owned_by("b")'),
         "audit": ('owned_by("whose")', "shared()"),
-        "hints": ('owned_by("99%")', "shared()"),
+        "hints": ('owned_by("99%")', "referenced()"),
         "tokens": ('owned_by("token")', "shared()"),
         "old": ('owned_by("account_key")', "shared()"),
     }
@@ -372,7 +423,7 @@ def test_columns_that_hold_the_roots_keys_are_asked_for(empty: Database, place: 
     assert (
         tables["seeds"]
         .reasons[0]
-        .endswith('are keys of accounts: 1 of 3 of seed; if seed names one: owned_by("seed")')
+        .endswith('are keys or names of accounts: 1 of 3 of seed; if seed names one: owned_by("seed")')
     )
 
 
@@ -386,7 +437,7 @@ def test_small_numbers_that_may_be_keys_are_said(empty: Database, place: Place) 
         (table,) = [table for table in classes.tables if table.name == "t"]
         assert table.reasons == (
             "no foreign key and no name of a column leads to a root, and nothing of a root's refers to it; of the different values"
-            ' in its first 2000 rows, these are keys of people: 2 of 2 of x and 1 of 2 of y; if x names one: owned_by("x")',
+            ' that were looked at, these are keys or names of people: 2 of 2 of x and 1 of 2 of y; if x names one: owned_by("x")',
         )
         assert table.may_name == ("x",)
 
@@ -397,7 +448,7 @@ TOLD = {
         "CREATE TABLE t (a int NOT NULL REFERENCES people, b int NOT NULL REFERENCES people, c int REFERENCES people);"
         "INSERT INTO t VALUES (1, 1, NULL), (2, 2, 3), (3, 3, 3), (1, 2, NULL)"
     ),
-    "; any_of gives 1 row of them to several roots": (
+    "; all_of takes 1 row, any_of gives 1 to several roots": (
         "CREATE TABLE t (by_id int REFERENCES people, person_id int); INSERT INTO t VALUES (1, 1), (2, 1), (3, 9)"
     ),
 }

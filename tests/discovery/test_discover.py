@@ -173,7 +173,7 @@ def test_bring_for_all_is_said_to_take_rows_of_others(empty: Database, place: Pl
 
 def test_questions_and_departures_are_said(empty: Database, place: Place, run: Run) -> None:
     empty.execute(
-        GARDENS + """CREATE TABLE "Seen" (by text); INSERT INTO "Seen" SELECT min(id) FROM "Gardener";"""
+        GARDENS + """CREATE TABLE "Seen" (mark text); INSERT INTO "Seen" SELECT min(id) FROM "Gardener";"""
     )
     empty.execute("""INSERT INTO "Seen" VALUES ('x'), ('y')""")
     done = run(
@@ -184,7 +184,8 @@ def test_questions_and_departures_are_said(empty: Database, place: Place, run: R
     assert "2 questions are open: answer them in %s" % (place.folder / "config.py") in done.err
     assert "are counted by the first answer to each question" in done.err
     assert (
-        "taken for nobody's, though values of by are keys of Gardener, perhaps by chance: Seen\n" in done.err
+        "taken for nobody's, though values of mark are keys of Gardener, perhaps by chance: Seen\n"
+        in done.err
     )
     assert "Plot (madeById) → Gardener: names 1 row of other roots\n" in done.err
     assert "PlotHelper (plotId) → Plot: names 2 rows of other roots; the column is NOT NULL" in done.err

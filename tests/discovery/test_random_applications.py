@@ -62,6 +62,7 @@ class Generated:
 
     name: str
     types: Tuple[str, ...]  # of its key's columns; none: it has no key
+    first: int  # number of its keys: no key of it is one of the root's by chance
     owned: bool = True
     references: List[Tuple[Generated, bool]] = field(default_factory=list)
     is_tree: bool = False
@@ -80,10 +81,10 @@ class Generated:
 def application(random: Random) -> List[Generated]:
     """The root, tables of nobody that others refer to, and tables that lead to the root in one or several ways."""
     names = random.sample(NAMES, random.randint(3, 7))
-    made = [Generated(names[0], (random.choice(list(KEYS)),))]
+    made = [Generated(names[0], (random.choice(list(KEYS)),), 0)]
     for name in names[1:]:
         types = tuple(random.choice(list(KEYS)) for _ in range(random.choice((0, 1, 1, 1, 2))))
-        table = Generated(name, types, owned=random.random() < 0.8)
+        table = Generated(name, types, 100 * len(made), owned=random.random() < 0.8)
         possible = [other for other in made if other.types and other.owned <= table.owned]
         some = random.sample(possible, min(len(possible), random.randint(1, 3)))
         if table.owned and not any(other.owned for other in some):
@@ -108,7 +109,11 @@ def application(random: Random) -> List[Generated]:
 
 
 def add_row(random: Random, table: Generated, number: int, root: int) -> None:
-    row = Row(number, root if table.owned else None, tuple(KEYS[type_](number) for type_ in table.types))
+    row = Row(
+        number,
+        root if table.owned else None,
+        tuple(KEYS[type_](table.first + number) for type_ in table.types),
+    )
     for place, (parent, optional) in enumerate(table.references):
         fit = [one for one in parent.rows if one.root in (row.root, None)]
         if fit and not (optional and random.random() < 0.4):
