@@ -90,7 +90,7 @@ def validate(
             log.error("%s", message)
         for message in made.warnings:
             log.warning("%s", message)
-        for path in report.write(made, settings.data_dir):
+        for path in report.write(made, settings.data_dir, settings.root.called):
             log.info("report written to %s", path)
     return made
 

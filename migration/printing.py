@@ -77,6 +77,11 @@ def counted(number: int, noun: str) -> str:
     return "%d %s" % (number, noun if number == 1 else plural(noun))
 
 
+def with_article(noun: str) -> str:
+    """A workspace, an account; a user."""
+    return "%s %s" % ("an" if noun[:1] in "aeio" else "a", noun)
+
+
 def of_all(noun: str) -> str:
     """In the genitive: users', people's."""
     several = plural(noun)

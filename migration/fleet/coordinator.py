@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import itertools
 import os
 import shutil
@@ -30,11 +29,13 @@ from migration.fleet import (
 )
 from migration.fleet.cluster import Lost, Workers
 from migration.fleet.ledger import Ledger, Outcome, Pending
+from migration.fleet.progress import Progress
 from migration.fleet.worker import Task, close_connections, fingerprint, migrate_users
 from migration.postgres import connecting, parameters, polymorphic, shared_rows
 from migration.postgres.coverage import Counting
 from migration.postgres.representable import account_for
 from migration.postgres.snapshot import Snapshot
+from migration.printing import plural
 from migration.settings import Settings
 from migration.sqlite.schema import read_schema
 
@@ -42,7 +43,6 @@ log = log.getChild("all_users")
 
 COMMON = ".shared"  # folder in the output folder, during a run: what all users share
 TICK = 1.0  # seconds between two looks at PostgreSQL and the cluster
-LINE_SECONDS = 10.0  # between two lines of progress
 WITHOUT_WORKERS = 60.0  # seconds without any worker, until the run stops
 IN_VAIN = 300.0  # seconds beyond the time limit of a task, until its worker counts as hung
 TASK_SECONDS = 0.5  # what a task of several users should take
@@ -79,14 +79,15 @@ def migrate_all(options: RunOptions, settings: Settings, book: Ledger) -> int:
 
     Raises MigrationError if the run cannot begin or go on; ledger and summary then say so too.
     """
-    output = options.output
+    output, called = options.output, settings.root.called
+    several = plural(called)
     with connecting.snapshot(settings) as db, _common_folder(output) as common:
         schema = read_schema(settings.schema_path)
         account_for(db, settings, schema)
         users = selection.users(db, settings, options.users_from, options.where_active)
         of = origin.origin_of(db, settings, schema)
         where = parameters.masked(settings.postgres)
-        resuming.require_same_origin(book, of, where, output, options.resume)
+        resuming.require_same_origin(book, of, where, output, options.resume, several)
         snapshot = db.share() if options.shared_snapshot else None
         run = book.begin(
             db.visible if snapshot else None,
@@ -102,7 +103,7 @@ def migrate_all(options: RunOptions, settings: Settings, book: Ledger) -> int:
                 resuming.verify_done(book, run, settings, output)
             total = book.count(run, "pending")
             if total:
-                log.info("run %d: %d users to migrate", run, total)
+                log.info("run %d: %d %s to migrate", run, total, several)
                 with results.errors(common):
                     exported = shared_rows.export_shared(
                         db, settings if snapshot else dataclasses.replace(settings, tables=()), schema, common
@@ -120,13 +121,16 @@ def migrate_all(options: RunOptions, settings: Settings, book: Ledger) -> int:
                     settings.strict,
                     options.user_timeout,
                     config=options.config,
+                    called=called,
                 )
                 with _workers(options) as workers:
                     _migrate(_Run(book, run, total, db, settings, workers, task, options.max_connections))
-                _require_all_ended(book, run)
+                _require_all_ended(book, run, several)
             else:
                 log.info(
-                    "all %d users were done before; their files were verified", book.done_before(run).users
+                    "all %d %s were done before; their files were verified",
+                    book.done_before(run).users,
+                    several,
                 )
             covered = coverage.count(Counting(db, settings, schema), book, run) if snapshot else None
             if covered is not None:
@@ -135,16 +139,16 @@ def migrate_all(options: RunOptions, settings: Settings, book: Ledger) -> int:
             # On a full disk, for example, neither can be written; the first error counts.
             with contextlib.suppress(MigrationError, sqlite3.Error):
                 book.end(run, *_reason(error))
-                summary.write(book, output)
+                summary.write(book, output, called)
             log.warning("run %d stopped: --resume migrates who is not yet done", run)
             raise
     failed = book.count(run, "failed")
     adds_up = covered is None or covered["complete"]
     code = ExitCode.DIFFERENCES if failed or not adds_up else ExitCode.DONE
     book.end(run, code)
-    for path in summary.write(book, output):
+    for path in summary.write(book, output, called):
         log.info("summary written to %s", path)
-    summary.show(book, run, output)
+    summary.show(book, run, output, called)
     if covered is not None:
         coverage.show(covered)
     return code
@@ -163,9 +167,10 @@ def _enter(book: Ledger, run: int, users: Iterable[str], options: RunOptions, se
     """Enter the users in the ledger. Raises SourceError for none."""
     if not book.want(users, run, options.resume):
         raise SourceError(
-            "no %susers in table %s of %s"
+            "no %s%s in table %s of %s"
             % (
                 "active " if options.where_active else "",
+                plural(settings.root.called),
                 settings.root.name,
                 parameters.masked(settings.postgres),
             ),
@@ -180,11 +185,11 @@ def _warn(book: Ledger, run: int, lines: Sequence[str]) -> None:
     book.note_warnings(run, lines)
 
 
-def _require_all_ended(book: Ledger, run: int) -> None:
+def _require_all_ended(book: Ledger, run: int, several: str) -> None:
     left = sum(book.count(run, state) for state in ("pending", "running"))
     if left:
         raise ResourceError(
-            "%d users have no outcome: this is a fault of the suite" % left, "run again with --resume"
+            "%d %s have no outcome: this is a fault of the suite" % (left, several), "run again with --resume"
         )
 
 
@@ -251,10 +256,11 @@ class _Run(NamedTuple):
 def _migrate(run: _Run) -> None:
     """Hand out users, a window at a time, until all have an outcome. Raises MigrationError if the run must stop."""
     waiting = _Waiting(run.book.pending(run.number))
-    progress = _Progress(run.total)
+    progress = Progress(run.total, run.settings.root.called)
     looked, with_workers, capacity = 0.0, time.monotonic(), 0
     heard = time.monotonic()
-    with terminal.progress("migrate", run.total, "users", remaining=True) as advance:
+    several = plural(run.settings.root.called)
+    with terminal.progress("migrate", run.total, several, remaining=True) as advance:
         while True:
             if time.monotonic() - looked >= TICK:
                 _require_snapshot(run)
@@ -266,7 +272,9 @@ def _migrate(run: _Run) -> None:
                 looked = time.monotonic()
                 with_workers = looked if capacity else with_workers
                 if capacity < before:
-                    log.warning("%d of %d workers are left: their users are done by others", capacity, before)
+                    log.warning(
+                        "%d of %d workers are left: their %s are done by others", capacity, before, several
+                    )
                 if looked - with_workers > WITHOUT_WORKERS:
                     raise run.workers.none_left
                 _require_progress(run, looked - heard)
@@ -359,42 +367,3 @@ def _require_snapshot(run: _Run) -> None:
             + error.message,
             "check the server, then run again with --resume: who is done stays done",
         ) from error
-
-
-class _Progress:
-    """Log a line of progress now and then if there is no terminal for a progress bar."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._done = self._failed = 0
-        self._worked = 0.0
-        self._began = self._said = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """A worker's time for one user, on average."""
-        return self._worked / self._done if self._done else 0.0
-
-    def add(self, outcome: Outcome) -> None:
-        self._done += 1
-        self._worked += sum(
-            part or 0.0
-            for part in (outcome.export_seconds, outcome.import_seconds, outcome.validation_seconds)
-        )
-        if outcome.exit_code == ExitCode.DONE:
-            log.debug("user %s: done, %d rows", outcome.user_id, outcome.rows or 0)
-        else:
-            self._failed += 1
-            log.error("user %s: %s", outcome.user_id, (outcome.error or "").split("\n")[0])
-
-    def say(self) -> None:
-        now = time.monotonic()
-        if terminal.wants_progress() or not self._done or now - self._said < LINE_SECONDS:
-            return
-        self._said = now
-        speed = self._done / (now - self._began)
-        left = datetime.timedelta(seconds=round((self._total - self._done) / speed))
-        log.info(
-            "%d of %d users, %d failed, %.1f a second, about %s left",
-            self._done, self._total, self._failed, speed, left,
-        )  # fmt: skip

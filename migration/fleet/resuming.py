@@ -13,6 +13,7 @@ from migration.errors import UsageError
 from migration.fleet import cluster, ledger, results
 from migration.fleet.ledger import Ledger
 from migration.fleet.origin import Origin
+from migration.printing import plural
 from migration.settings import Settings
 
 log = log.getChild("all_users")
@@ -20,16 +21,19 @@ log = log.getChild("all_users")
 FEW = 5  # users in a line of the log
 
 
-def require_same_origin(book: Ledger, now: Origin, where: str, output: Path, resume: bool) -> None:
+def require_same_origin(
+    book: Ledger, now: Origin, where: str, output: Path, resume: bool, several: str
+) -> None:
     """Raises UsageError if the folder holds users of another database, or, with ``resume``, of another schema or config.
 
     Without ``resume`` another schema or configuration replaces what is there; another database never does.
+    ``several``: what users are called, in the plural.
     """
     for before in book.before():
         if before.origin is not None and not before.origin.database.is_same(now.database):
             raise UsageError(
-                "%s holds users of another database: run %d read %s, this one would read %s"
-                % (output, before.run, before.source, where)
+                "%s holds %s of another database: run %d read %s, this one would read %s"
+                % (output, several, before.run, before.source, where)
                 + (", which is not the same database any more" if before.source == where else ""),
                 "choose another --output-dir, or name the database of that run with --postgres-url",
             )
@@ -47,8 +51,8 @@ def require_same_origin(book: Ledger, now: Origin, where: str, output: Path, res
         ]
         if changed:
             raise UsageError(
-                "users in %s were done with another %s, by run %d"
-                % (output, " and ".join(changed), before.run),
+                "%s in %s were done with another %s, by run %d"
+                % (several, output, " and ".join(changed), before.run),
                 "leave --resume away to migrate everybody again, or choose another --output-dir, or take the old one back",
             )
 
@@ -57,8 +61,8 @@ def verify_done(book: Ledger, run: int, settings: Settings, output: Path) -> Non
     """Mark done users as pending if their files have changed, or if this run is stricter than the one that did them."""
     count: Dict[str, int] = {}  # reason → users
     first: Dict[str, List[str]] = {}  # reason → the first of them
-    done = book.users(run, "done")
-    with terminal.progress("verify", book.count(run, "done"), "users") as advance, ThreadPoolExecutor(
+    done, several = book.users(run, "done"), plural(settings.root.called)
+    with terminal.progress("verify", book.count(run, "done"), several) as advance, ThreadPoolExecutor(
         cluster.cores()
     ) as pool:
         while True:
@@ -78,7 +82,9 @@ def verify_done(book: Ledger, run: int, settings: Settings, output: Path) -> Non
         words = reason
         if reason == results.CHANGED:
             words += ", and what is there now is kept in %s of their folders" % results.BACKUPS
-        log.warning("%d users are done again, as %s: %s%s", count[reason], words, ", ".join(users), more)
+        log.warning(
+            "%d %s are done again, as %s: %s%s", count[reason], several, words, ", ".join(users), more
+        )
 
 
 def _reason_to_repeat(user: Mapping[str, Any], settings: Settings, output: Path) -> Optional[str]:

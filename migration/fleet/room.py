@@ -14,7 +14,7 @@ from migration.model import Way
 from migration.postgres.digests import SharedRows
 from migration.postgres.records import select_json
 from migration.postgres.snapshot import Snapshot
-from migration.printing import size
+from migration.printing import plural, size
 from migration.settings import Settings
 from migration.sqlite.schema import Schema
 
@@ -36,8 +36,8 @@ def require_space(
     log.info("%s needed in %s, estimated; %s free", size(needed), output, size(free))
     if needed > free:
         raise TargetError(
-            "no space for %d users in %s: about %s needed, %s free"
-            % (users, output, size(needed), size(free)),
+            "no space for %d %s in %s: about %s needed, %s free"
+            % (users, plural(settings.root.called), output, size(needed), size(free)),
             "free some space, choose another --output-dir, or migrate fewer at a time with --users-from",
         )
 

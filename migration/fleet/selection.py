@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Set
 
 from migration.errors import SourceError, UsageError
-from migration.model import Kind
+from migration.model import Kind, Root, root
 from migration.postgres.snapshot import Snapshot
 from migration.postgres.users import everybody, without_key
+from migration.printing import plural, with_article
 from migration.settings import Settings
 from migration.sql import quote, texts
 
@@ -50,8 +51,9 @@ def _id(user: bytes, settings: Settings) -> str:
 
 
 def _named(db: Snapshot, settings: Settings, file: Path) -> List[str]:
-    names = _lines(file)
-    key = settings.root.key
+    key, called = settings.root.key, settings.root.called
+    several = plural(called)
+    names = _lines(file, settings.root)
     is_uuid = any(c.name == key and c.kind is Kind.UUID for c in db.catalog.columns[settings.root.name])
     told = [name for name in names if db.can_be_told(name)]
     written = list(map(_as_uuid, told)) if is_uuid else told  # as PostgreSQL writes it
@@ -75,15 +77,16 @@ def _named(db: Snapshot, settings: Settings, file: Path) -> List[str]:
             found.setdefault(name, set()).add(user)
     _require(
         [names[name] for name in names if name not in found],
-        "users not found",
+        "%s not found" % several,
         file,
-        "check the spelling (case counts): a user's %s or %s a line" % (settings.root.named_by, key),
+        "check the spelling (case counts): %s's %s or %s a line"
+        % (with_article(called), settings.root.named_by, key),
     )
     _require(
         [names[name] for name in names if len(found[name]) > 1],
-        "names of more than one user",
+        "names of more than one " + called,
         file,
-        "name these users by their ids, or by their names where the id of one is the name of another",
+        "name these %s by their ids, or by their names where the id of one is the name of another" % several,
     )
     return sorted({user for name in names for user in found[name]})
 
@@ -94,14 +97,18 @@ def _as_uuid(name: str) -> str:
     return name
 
 
-def _lines(file: Path) -> Dict[str, str]:
+def _lines(file: Path, of: Root) -> Dict[str, str]:
     """Name → line number and name, for messages."""
+    if of.called == root("").called:
+        what = "an e-mail address or user id a line"
+    else:
+        what = "%s's %s or %s a line" % (with_article(of.called), of.named_by, of.key)
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             "cannot read %s: %s" % (file, getattr(error, "strerror", None) or "not UTF-8"),
-            "set --users-from to a text file with an e-mail address or user id a line",
+            "set --users-from to a text file with " + what,
         ) from error
     names: Dict[str, str] = {}
     for number, line in enumerate(text.split("\n"), start=1):
@@ -109,14 +116,14 @@ def _lines(file: Path) -> Dict[str, str]:
         if "\0" in name:
             raise UsageError(
                 "%s holds a NUL in line %d" % (file, number),
-                "set --users-from to a text file with an e-mail address or user id a line",
+                "set --users-from to a text file with " + what,
             )
         if name and not name.startswith("#"):
             names.setdefault(name, "line %d: %s" % (number, name))
     if not names:
         raise UsageError(
             "%s names nobody" % file,
-            "an e-mail address or user id a line, or leave --users-from away to migrate everybody",
+            what + ", or leave --users-from away to migrate everybody",
         )
     return names
 

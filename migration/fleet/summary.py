@@ -5,6 +5,7 @@ Both are written user by user, so memory does not grow with the number of users.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from pathlib import Path
@@ -14,7 +15,7 @@ from migration import files
 from migration.cli import terminal
 from migration.fleet import ledger, results, sealed
 from migration.fleet.ledger import Ledger
-from migration.printing import printable_json
+from migration.printing import plural, printable_json
 from migration.templates import template
 
 SUMMARY = "summary.json"
@@ -24,15 +25,16 @@ SHOWN = 5000  # users on the page: failed ones first
 LISTED = 50  # failed users on the terminal; all are in the summary
 
 
-def write(book: Ledger, output: Path) -> List[Path]:
+def write(book: Ledger, output: Path, called: str = "user") -> List[Path]:
     """Write both files to ``output``, or neither if that fails, when the ledger is complete.
 
-    The caller holds the folder's lock. Raises TargetError.
+    ``called``: ``Root.called``. The caller holds the folder's lock. Raises TargetError.
     """
     about = _about(book)
+    fill_page = functools.partial(_fill_page, called=called)
     with results.errors(output / SUMMARY):
         with files.staged(output) as staging:
-            for name, fill in ((PAGE, _fill_page), (SUMMARY, _fill_json)):
+            for name, fill in ((PAGE, fill_page), (SUMMARY, _fill_json)):
                 with files.create_private(staging / name) as file:
                     fill(file, about, book)
                     if name == SUMMARY:
@@ -81,29 +83,34 @@ def _fill_json(file: BinaryIO, about: Dict[str, Any], book: Ledger) -> None:
     file.write(b"\n  ]")
 
 
-def _fill_page(file: BinaryIO, about: Dict[str, Any], book: Ledger) -> None:
+def _fill_page(file: BinaryIO, about: Dict[str, Any], book: Ledger, called: str) -> None:
     failed = _users(book, state="failed")
     others = (user for user in _users(book) if user["state"] != "failed")
     template(TEMPLATE).stream(
-        about=about, users=itertools.islice(itertools.chain(failed, others), SHOWN), shown=SHOWN
+        about=about,
+        users=itertools.islice(itertools.chain(failed, others), SHOWN),
+        shown=SHOWN,
+        called=called,
+        several_called=plural(called),
     ).dump(file, encoding="utf-8")
 
 
-def show(book: Ledger, run: int, output: Path) -> None:
+def show(book: Ledger, run: int, output: Path, called: str) -> None:
     """Print the numbers of this run, and the users who failed."""
     done, before, failed = book.migrated(run), book.done_before(run), book.count(run, "failed")
     rows = [("done", *done), ("done before", *before), ("failed", failed, None, None)]
-    title = "Migrated to %s: %d users, %d failed" % (output, done.users, failed)
+    several = plural(called)
+    title = "Migrated to %s: %d %s, %d failed" % (output, done.users, several, failed)
     if before.users:
         title += "; %d done before, their files verified" % before.users
     else:
         del rows[1]
-    terminal.summary(title, ("state", "users", "rows", "bytes"), rows)
+    terminal.summary(title, ("state", several, "rows", "bytes"), rows)
     if failed:
         listed = list(itertools.islice(book.users(run, "failed"), LISTED))
         terminal.summary(
             "Failed" if failed <= LISTED else "Failed, the first %d of %d" % (LISTED, failed),
-            ("user", "exit code", "error"),
+            (called, "exit code", "error"),
             [(row["user_id"], str(row["exit_code"] or ""), row["error"]) for row in listed],
             even_if_quiet=True,
         )

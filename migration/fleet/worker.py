@@ -61,6 +61,7 @@ class Task(NamedTuple):
     seconds: int
     keep_connection: bool = True
     config: Optional[str] = None
+    called: str = "user"  # Root.called
 
 
 class RunStopped(Exception):
@@ -169,7 +170,7 @@ def _mark_of(task: Task, user_id: str) -> Path:
 
 def _too_long(task: Task) -> MigrationError:
     return ResourceError(
-        "the user took longer than %d s" % task.seconds,
+        "the %s took longer than %d s" % (task.called, task.seconds),
         "see what it waits for: PostgreSQL's locks, the disk; or give it longer with --user-timeout",
     )
 

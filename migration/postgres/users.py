@@ -9,7 +9,7 @@ import psycopg2
 from migration.errors import MigrationError, SourceError, UsageError
 from migration.postgres.catalog import apart_from, within
 from migration.postgres.snapshot import Snapshot
-from migration.printing import counted, printable
+from migration.printing import counted, printable, with_article
 from migration.settings import Settings
 from migration.sql import literal, qualified
 
@@ -25,8 +25,7 @@ def everybody(db: Snapshot, settings: Settings) -> str:
 def without_key(settings: Settings) -> MigrationError:
     called = settings.root.called
     return SourceError(
-        "%s %s in table %s has no %s"
-        % ("an" if called[:1] in "aeio" else "a", called, settings.root.name, settings.root.key),
+        "%s in table %s has no %s" % (with_article(called), settings.root.name, settings.root.key),
         "give that %s one in PostgreSQL; without it, nothing there is theirs" % called,
     )
 

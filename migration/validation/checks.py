@@ -76,8 +76,10 @@ def run(checks: Sequence[Check], evidence: Evidence) -> Dict[str, Looked]:
     return looked
 
 
-def results(checks: Sequence[Check], looked: Mapping[str, Looked], strict: bool) -> List[CheckResult]:
-    """The report's line for each check. ``strict``: warnings count as errors."""
+def results(
+    checks: Sequence[Check], looked: Mapping[str, Looked], strict: bool, called: str
+) -> List[CheckResult]:
+    """The report's line for each check. ``strict``: warnings count as errors. ``called``: ``Root.called``."""
     errors, warnings = dict.fromkeys(looked, 0), dict.fromkeys(looked, 0)
     for name, found in looked.items():
         for finding in found.findings:
@@ -86,7 +88,14 @@ def results(checks: Sequence[Check], looked: Mapping[str, Looked], strict: bool)
                 counts[finding.check if finding.check in OF_THEIR_OWN else name] += finding.count
     return [
         CheckResult(
-            *check[:3], found.number, found.seconds, errors[check.name], warnings[check.name], found.note
+            check.name,
+            check.looked_at.replace("the user's", "the %s's" % called),
+            check.unit,
+            found.number,
+            found.seconds,
+            errors[check.name],
+            warnings[check.name],
+            found.note,
         )
         for check, found in zip(checks, looked.values())
     ]

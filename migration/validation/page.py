@@ -5,6 +5,7 @@ The page loads nothing: no network, no fonts, no scripts. ``report.html.j2`` is 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
@@ -136,15 +137,16 @@ class Group(NamedTuple):
     tally: str
 
 
-def render(report: Mapping[str, Any]) -> str:
-    """The page of a report as ``Report.as_json`` gives it."""
+def render(report: Mapping[str, Any], called: str = "user") -> str:
+    """The page of a report as ``Report.as_json`` gives it. ``called``: ``Root.called``."""
     fill = template(TEMPLATE).render
     tables = report["validation_results"]
-    groups = _groups(report)
+    groups = _groups(report, called)
     page: str = fill(
         report={key: value for key, value in report.items() if key != "user_email"},
         verdict=_verdict(report, groups),
         groups=groups,
+        called=called,
         totals={
             name: _total([table[name] for table in tables.values()])
             for name in (
@@ -169,7 +171,7 @@ def render(report: Mapping[str, Any]) -> str:
     return page
 
 
-def _groups(report: Mapping[str, Any]) -> List[Group]:
+def _groups(report: Mapping[str, Any], called: str) -> List[Group]:
     by_check: Dict[str, List[Mapping[str, Any]]] = {}
     for finding in report["findings"]:
         by_check.setdefault(finding["check"], []).append(finding)
@@ -177,7 +179,7 @@ def _groups(report: Mapping[str, Any]) -> List[Group]:
         by_check.setdefault("source", [])
     groups = []
     for check in sorted(by_check, key=list(EXPLANATIONS).index):
-        explanation, findings = EXPLANATIONS[check], by_check[check]
+        explanation, findings = _in_words_of(called, EXPLANATIONS[check]), by_check[check]
         errors, warnings = _stand_for(findings, "error"), _stand_for(findings, "warning")
         changed = sum(
             rows["rows"] for changes in report["source_changes"].values() for rows in changes.values()
@@ -188,11 +190,19 @@ def _groups(report: Mapping[str, Any]) -> List[Group]:
             counted = ((errors, "error"), (warnings, "warning"))
             tally = ", ".join(several(count, noun) for count, noun in counted if count)
         stale = report["bundle"] is None or report["against"] == "source"
-        command = MIGRATE if stale else explanation.command
+        command = _in_words_of(called, EXPLANATIONS["source"]).command if stale else explanation.command
         if check == "additions" and not errors:  # no reason for a rebuild
             command = ""
         groups.append(Group(check, explanation, command, findings, errors, warnings, tally))
     return groups
+
+
+def _in_words_of(called: str, explanation: Explanation) -> Explanation:
+    if called == "user":
+        return explanation
+    title, meaning, advice = (re.sub(r"\buser\b", lambda _: called, text) for text in explanation[:3])
+    command = "python migrate.py --user NAME" if explanation.command == MIGRATE else explanation.command
+    return Explanation(title, meaning, advice, command)
 
 
 def _stand_for(findings: Sequence[Mapping[str, Any]], level: str) -> int:

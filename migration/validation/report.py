@@ -316,9 +316,12 @@ def withdraw(folder: Path) -> None:
     files.sync_folder(folder)
 
 
-def write(report: Report, folder: Path) -> List[Path]:
-    """Write page and report to the data folder, or neither if that fails. The caller holds its lock. Raises BundleError."""
-    contents = {PAGE: page.render(report.as_json()), REPORT: report.text()}
+def write(report: Report, folder: Path, called: str) -> List[Path]:
+    """Write page and report to the data folder, or neither if that fails. The caller holds its lock.
+
+    ``called``: ``Root.called``. Raises BundleError.
+    """
+    contents = {PAGE: page.render(report.as_json(), called), REPORT: report.text()}
     path = folder / REPORT
     try:
         with files.staged(folder) as staging:

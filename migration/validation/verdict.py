@@ -57,7 +57,7 @@ def report_of(
         {**facts, "seconds": round(since(started), 3)},
         {table.name: _result(evidence, table) for table in settings.whole_tables},
         [finding for found in looked.values() for finding in found.findings],
-        results(checks, looked, settings.strict),
+        results(checks, looked, settings.strict, settings.root.called),
         changes,
     )
 

@@ -71,4 +71,4 @@ def test_each_root_of_another_application_has_its_folder_again_with_resume(
         with contextlib.closing(sqlite3.connect(str(folder_of(output.folder, key) / "app.db"))) as database:
             assert database.execute("SELECT what FROM things").fetchall() == [("of " + key,)]
     again = migrate_all(output, tenants.url, *config, "--resume")
-    assert "all %d users were done before; their files were verified" % len(KEYS) in again.err
+    assert "all %d tenants were done before; their files were verified" % len(KEYS) in again.err

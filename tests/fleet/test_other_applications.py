@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Iterator
 
 import pytest
@@ -29,7 +31,7 @@ def workspaces(server: Server) -> Iterator[Database]:
         yield database
 
 
-def test_rows_of_a_type_that_config_does_not_know_are_said_once(
+def test_rows_of_a_type_that_config_does_not_know_are_said_once_in_words_of_config(
     workspaces: Database, output: Output, place: Place, run: Run
 ) -> None:
     app = place.folder / "app"
@@ -51,7 +53,19 @@ def test_rows_of_a_type_that_config_does_not_know_are_said_once(
     assert done.err.count(said) == 1
     (line,) = output.summary["runs"][-1]["warnings"]
     assert line.startswith(said)
-    assert said in (output.folder / "summary.html").read_text(encoding="utf-8")
+    page = (output.folder / "summary.html").read_text(encoding="utf-8")
+    assert said in page
+
+    # what config.py calls a root
+    assert 'called="workspace"' in (app / "config.py").read_text(encoding="utf-8")
+    assert "3 workspaces to migrate" in done.err and "The data of 3 workspaces arrived" in page
+    bundle = output.folder / "1" / "bundle"
+    report = json.loads((bundle / "validation_report.json").read_text(encoding="utf-8"))
+    assert "the workspace's own row and the preferences" in [check["looked_at"] for check in report["checks"]]
+    report_page = (bundle / "validation_report.html").read_text(encoding="utf-8")
+    name_of_check = '<th scope="row" role="rowheader">user</th>'
+    for text in (done.out, done.err, page, report_page.replace(name_of_check, "")):
+        assert re.findall(r"(?i)\b[^<>]*\busers?\b", re.sub("(?s)<style>.*</style>", "", text)) == []
 
     config = (app / "config.py").read_text(encoding="utf-8")
     (app / "config.py").write_text(
