@@ -21,6 +21,7 @@ from migration.errors import UsageError
 from migration.postgres import kinds
 from migration.postgres.catalog import Catalog
 from migration.postgres.snapshot import Snapshot
+from migration.sqlite.mapping import require_nameable
 
 
 class TableDescription(NamedTuple):
@@ -114,6 +115,12 @@ def schema_of(
 def _side(
     catalog: Catalog, table: str, target: str, definitions: Definitions, without: Collection[str]
 ) -> Side:
+    require_nameable(
+        table,
+        (column.name for column in catalog.columns[table]),
+        "rename the column in PostgreSQL, or leave the whole table behind: --exclude '%s'; to exclude the column is not"
+        " enough, as the bundle has every column of a row" % table,
+    )
     folds = _folds(catalog, table, definitions.ctype)
     definition = definitions.tables[catalog.relations[table].oid]
     forms: Dict[str, Form] = {}

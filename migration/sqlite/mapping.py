@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import msgspec
 
@@ -66,6 +66,23 @@ def require_own_targets(settings: Settings, schema: Schema) -> None:
             )
 
 
+def require_nameable(table: str, columns: Iterable[str], advice: str) -> None:
+    """Refuse names that a record's JSON cannot have as they are, of all its columns. Raises MigrationError (exit 2)."""
+    columns = list(columns)
+    unnameable = [name for name in columns if re.search(r'["\\\x00-\x1f]', name)]
+    if unnameable:  # the decoder of records takes names only that JSON writes as they are
+        raise UsageError(
+            "the name of a column of %s has a quote, backslash or control character: %s"
+            % (table, ", ".join(map(ascii, unnameable))),
+            advice,
+        )
+    if JSON_NULLS in columns:
+        raise UsageError(
+            "a column of %s is called %s, which has a meaning of its own in the bundle" % (table, JSON_NULLS),
+            advice,
+        )
+
+
 def map_columns(table: Table, columns: Sequence[Column], schema: Schema) -> TableMapping:
     """Pair the columns by name. Raises MigrationError (exit 2) naming each that is not accounted for."""
     return _map_columns(table, tuple(columns), schema)
@@ -79,19 +96,11 @@ def _map_columns(table: Table, columns: Tuple[Column, ...], schema: Schema) -> T
             "table %s is in config but not in the SQLite schema" % target,
             "add its CREATE TABLE to %s" % schema.path,
         )
-    unnameable = [column.name for column in columns if re.search(r'["\\\x00-\x1f]', column.name)]
-    if unnameable:  # the decoder of records takes names only that JSON writes as they are
-        raise UsageError(
-            "the name of a column of %s has a quote, backslash or control character: %s"
-            % (table.name, ", ".join(map(ascii, unnameable))),
-            "rename the column in PostgreSQL and in the SQLite schema",
-        )
-    if any(column.name == JSON_NULLS for column in columns):
-        raise UsageError(
-            "a column of %s is called %s, which has a meaning of its own in the bundle"
-            % (table.name, JSON_NULLS),
-            "rename the column in PostgreSQL and in the SQLite schema",
-        )
+    require_nameable(
+        table.name,
+        (column.name for column in columns),
+        "rename the column in PostgreSQL and in the SQLite schema",
+    )
     places = schema.columns[target]
     copied, dropped, homeless, generated = [], [], [], []
     kept = {column.name.lower() for column in columns if column.name not in table.dropped}

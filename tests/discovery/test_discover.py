@@ -286,20 +286,37 @@ def test_table_that_may_not_be_read_is_named(lending: Database, place: Place, ru
 
 def test_odd_names_and_columns_stay_what_they_are(empty: Database, place: Place, run: Run) -> None:
     """Quotes, backslashes, line breaks: in strings and in comments of config.py."""
-    odd = "a\"b\\c'd\nimport os"
+    odd, column = "a\"b\\c'd\nimport os", "c'd; import os"
     quoted = '"%s"' % odd.replace('"', '""')
     empty.execute(
         'CREATE TABLE "select" (id int PRIMARY KEY, "E-mail" text UNIQUE);'
-        'CREATE TABLE %s (%s int REFERENCES "select", note text);'
+        'CREATE TABLE %s ("%s" int REFERENCES "select", note text);'
         "INSERT INTO \"select\" VALUES (1, 'x'); INSERT INTO %s VALUES (1, 'n'), (NULL, 'n')"
-        % (quoted, quoted, quoted)
+        % (quoted, column, quoted)
     )
     done = run("discover.py", "--postgres-url", empty.url, "--root", "select", "--output", place.folder)
     assert done.code == 0, done.err
     config = loaded((place.folder / "config.py").read_text(encoding="utf-8"))
     assert config["TABLES"][1] is not None and isinstance(config["TABLES"][1], Table)
-    assert (config["TABLES"][1].name, config["TABLES"][1].ownership) == (odd, owned_by(odd))
+    assert (config["TABLES"][1].name, config["TABLES"][1].ownership) == (odd, owned_by(column))
     assert run("discover.py", "--check", "--postgres-url", empty.url, "--output", place.folder).code == 0
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "$json_null"])
+def test_column_that_a_bundle_cannot_name_is_said_at_once(
+    name: str, lending: Database, place: Place, run: Run
+) -> None:
+    """Not only by the export, when the questions have been answered."""
+    lending.execute('ALTER TABLE visits ADD COLUMN "%s" int' % name.replace('"', '""'))
+    app = place.folder / "app"
+    where = ("--postgres-url", lending.url, "--root", "members", "--output", app)
+    for options in ((), ("--exclude", "visits." + name)):
+        done = run("discover.py", *where, *options)
+        assert done.code == 2
+        assert "a column of visits " in done.err and ascii(name).strip("'") in done.err
+        assert "leave the whole table behind: --exclude 'visits'" in done.err
+        assert not app.exists()
+    assert run("discover.py", *where, "--exclude", "visits").code == 0
 
 
 def test_folder_of_a_run_that_was_killed_is_whole_or_empty(lending: Database, place: Place, run: Run) -> None:
