@@ -354,13 +354,19 @@ class Column:
 
 
 class Equality(NamedTuple):
-    """How PostgreSQL compares a key with a reference to it, whatever operators a search_path finds."""
+    """How PostgreSQL compares a key with a reference to it, whatever operators a search_path finds.
+
+    ``forms``: of key and reference, SQL with ``{}`` for the value, where one value may be written in several ways.
+    """
 
     operator: str
     cast: str = ""  # of both sides
     collation: str = ""  # of the key, where the reference has another
+    forms: Tuple[str, ...] = ()
 
     def sql(self, key: str, reference: str) -> str:
+        if self.forms:
+            key, reference = (form.replace("{}", value) for form, value in zip(self.forms, (key, reference)))
         collate = " COLLATE " + self.collation if self.collation else ""
         return "{}{cast} OPERATOR({}) {}{cast}{}".format(
             key, self.operator, reference, collate, cast=self.cast

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migration.model import Column
+from migration.model import Column, Equality
 
 _WRITTEN_ALIKE = (
     {"uuid"},
@@ -15,6 +15,27 @@ def are_written_alike(*columns: Column) -> bool:
     """Whether columns are of types whose equal values are the same text, but for the padding of ``char(n)``."""
     types = {column.type.partition("(")[0] for column in columns}
     return any(types <= alike for alike in _WRITTEN_ALIKE)
+
+
+# A uuid as its digits, and a text as those of the uuid that it is, if it is one: in capitals, in braces, without hyphens. A cast
+# to uuid raises an error for other texts, and a pattern that tells them apart takes fifteen times as long.
+_UUID = "pg_catalog.replace({}::pg_catalog.text, '-', '')"
+_TEXT = "pg_catalog.replace(pg_catalog.btrim(pg_catalog.lower({}::pg_catalog.text COLLATE pg_catalog.\"C\"), '}{'), '-', '')"
+UUID_OF_TEXT = Equality("pg_catalog.=", forms=(_UUID, _TEXT))
+# Whether a text column holds a uuid in another form than PostgreSQL's own
+OTHER_UUIDS = """
+SELECT EXISTS (
+    SELECT FROM {table} t
+    WHERE ({column}::pg_catalog.text COLLATE pg_catalog."C" <> pg_catalog.lower({column}::pg_catalog.text COLLATE pg_catalog."C")
+           OR pg_catalog.octet_length({column}::pg_catalog.text) <> 36)
+      AND pg_catalog.octet_length({digits}) = 32
+)
+"""
+
+
+def holds_other_uuids(table: str, column: str) -> str:
+    """The query of it, of names as SQL has them."""
+    return OTHER_UUIDS.format(table=table, column=column, digits=_TEXT.replace("{}", column))
 
 
 # The types as their operator classes name them, then the operator; where there is none, numbers or text.

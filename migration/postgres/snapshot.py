@@ -10,7 +10,7 @@ import functools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO, Generator, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, BinaryIO, Dict, Generator, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import psycopg2
 import psycopg2.extensions
@@ -23,9 +23,9 @@ from migration.postgres.catalog import Catalog
 from migration.postgres.catalog_queries import read_catalog
 from migration.postgres.declared_keys import with_declared_keys
 from migration.postgres.digests import Digest, SharedRows
-from migration.postgres.operators import EQUALITY, are_written_alike
+from migration.postgres.operators import EQUALITY, are_written_alike, holds_other_uuids
 from migration.postgres.waits import Guard
-from migration.sql import literal, quote
+from migration.sql import literal, qualified, quote
 
 PIPE = 1 << 18  # bytes read from a stream at a time
 
@@ -56,6 +56,7 @@ class Snapshot:
         # what is explained where it fails: the last SQL, and the query of records in it
         self.asked = ""
         self.reading: Optional[str] = None
+        self._other_uuids: Dict[Tuple[str, str], bool] = {}
         self._courtesy = table_locks.Courtesy()
         self._lock = threading.Lock()  # psycopg2 lets other threads in while a COPY runs, libpq does not
 
@@ -218,6 +219,13 @@ class Snapshot:
         sql = EQUALITY.format(key=literal(key.type), reference=literal(reference.type))
         ((operator, cast),) = self.rows(sql)
         return Equality(operator, cast)
+
+    def holds_other_uuids(self, table: str, column: str) -> bool:
+        """Whether a text column holds uuids that are not written as PostgreSQL writes them. Reads the table, once a connection."""
+        if (table, column) not in self._other_uuids:
+            sql = holds_other_uuids(self.quoted(table), qualified("t", column))
+            self._other_uuids[table, column] = bool(self.value(sql))
+        return self._other_uuids[table, column]
 
 
 class _Unread:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import uuid
 from typing import Iterator, Sequence, Tuple
 
 import pytest
 
 from export_from_postgres import export
 from migration.errors import ExitCode, MigrationError
-from migration.model import Table, child_of, owned_by, root, the_root
+from migration.model import Reference, Table, child_of, owned_by, root, the_root
 from migration.settings import Settings
 from support.migrations import settings_of
 from support.ownership import migrate
@@ -78,6 +80,64 @@ def test_rows_are_found_and_proved_by_a_key_of_any_type(empty: Database, place: 
     migrate(settings_for(empty, place, tables, lite))
     assert rows_of(place.app, 'SELECT "Select" FROM "Order" ORDER BY 1') == [(n,) for n in range(3, 31, 3)]
     assert rows_of(place.app, 'SELECT count(*), count(DISTINCT "Group") FROM "check"') == [(30, 10)]
+
+
+ANN = "1a111111-bbbb-4ccc-8ddd-eeeeeeeeeeee"
+# as a text column may hold it, and other texts
+WRITINGS = (
+    ANN, ANN.upper(), ANN.title(), "{%s}" % ANN, "{%s}" % ANN.upper(), ANN.replace("-", ""), ANN.upper().replace("-", ""),
+    ANN.replace("1", "2"), ANN[:-1], ANN + "0", "", "system", "{}", "\n" + ANN,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("type_", "others"), [("text", True), ("varchar(50)", True), ("char(50)", True), ("text", False)]
+)
+def test_text_that_names_a_uuid_is_read_as_one(
+    empty: Database, place: Place, type_: str, others: bool
+) -> None:
+    """Where PostgreSQL's own form alone is there, texts are compared, and their indexes are of use."""
+    writings = (
+        WRITINGS if others else [text for text in WRITINGS if text == text.lower() and "-" in text[8:9]]
+    )
+    empty.execute(
+        """
+        CREATE TABLE "Group" (id uuid PRIMARY KEY, name text); INSERT INTO "Group" VALUES ('{ann}', 'ann'), ('{bob}', 'bob');
+        CREATE TABLE sites (n int PRIMARY KEY, who {t}, id uuid); CREATE TABLE pages (n int PRIMARY KEY, site {t});
+        """.format(ann=ANN, bob=ANN.replace("a", "b"), t=type_)
+    )
+    for n, text in enumerate(writings):
+        empty.execute("INSERT INTO sites VALUES (%s, %s, md5(%s)::uuid)", n, text, str(n))
+        of = "SELECT CASE %s WHEN 0 THEN id::text WHEN 1 THEN upper(id::text) ELSE '{' || id || '}' END FROM sites WHERE n = %s"
+        for form in range(3 if others else 1):
+            empty.execute("INSERT INTO pages SELECT %s, (" + of + ")", 10 * n + form, form, n)
+    tables = (
+        Table("Group", the_root()),
+        Table("sites", owned_by("who")),
+        Table("pages", child_of("sites", "site")),
+    )
+    lite = """
+        CREATE TABLE "Group" (id TEXT PRIMARY KEY, name TEXT); CREATE TABLE sites (n INTEGER PRIMARY KEY, who TEXT, id TEXT);
+        CREATE TABLE pages (n INTEGER PRIMARY KEY, site TEXT);
+        """
+    references = (Reference("sites", "who", "Group"), Reference("pages", "site", "sites", "id"))
+    settings = dataclasses.replace(settings_for(empty, place, tables, lite), references=references)
+    migrate(settings)
+    mine = [n for n, text in enumerate(writings) if _names(text, ANN)]
+    assert len(mine) == (7 if others else 1)
+    assert rows_of(place.app, "SELECT n, rtrim(who, ' ') FROM sites ORDER BY n") == [
+        (n, writings[n]) for n in mine
+    ]
+    pages = [10 * n + form for n in mine for form in range(3 if others else 1)]
+    assert [n for (n,) in rows_of(place.app, "SELECT n FROM pages ORDER BY n")] == pages
+
+
+def _names(text: str, key: str) -> bool:
+    """As Python reads a uuid."""
+    try:
+        return uuid.UUID(text) == uuid.UUID(key)
+    except ValueError:
+        return False
 
 
 def test_composite_key_of_the_root_s_table_s_children(empty: Database, place: Place) -> None:
