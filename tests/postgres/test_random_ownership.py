@@ -124,9 +124,19 @@ def is_named(table: str, row: Row, app: Application, sets: Sets, leaving: Sequen
     )
 
 
-def answer(app: Application) -> Tuple[Dict[str, Set[int]], Dict[Tuple[str, str], Set[int]]]:
-    """The rows that are exported, and by reference those that are cut."""
+class Answer(NamedTuple):
+    """``cut``: rows by reference. ``left_out``: rows whose own reference has them left out. ``first``: exported, if none were."""
+
+    sets: Sets
+    exported: Dict[str, Set[int]]
+    cut: Dict[Tuple[str, str], Set[int]]
+    left_out: Dict[str, Set[Any]]
+    first: Dict[str, Set[int]]
+
+
+def answer(app: Application) -> Answer:
     left_out: Dict[str, Set[Any]] = {name: set() for name in app.rows}
+    first: Optional[Dict[str, Set[int]]] = None
     while True:
         sets = Sets(*({name: set() for name in app.rows} for _ in range(3)))
         before = None
@@ -156,14 +166,36 @@ def answer(app: Application) -> Tuple[Dict[str, Set[int]], Dict[Tuple[str, str],
             }
             for (name, column), parent in app.references.items()
         }
+        exported = {name: sets.exported(name) for name in app.rows}
+        first = first or exported
         skipped = {key: rows for key, rows in dangling.items() if app.leaving[key] == "skip" and rows}
         if not skipped:
-            exported = {name: sets.exported(name) for name in app.rows}
-            return exported, {
-                key: rows for key, rows in dangling.items() if app.leaving[key] == "cut" and rows
-            }
+            cut = {key: rows for key, rows in dangling.items() if app.leaving[key] == "cut" and rows}
+            return Answer(sets, exported, cut, left_out, first)
         for (name, _), rows in skipped.items():
             left_out[name] |= rows
+
+
+def hanging(app: Application, found: Answer) -> Dict[Tuple[str, str], Tuple[int, int]]:
+    """Rows that stay behind and hang on rows that only come along, by reference: at least, and at most.
+
+    A row that stays behind with one that was left out may count as left out, or as hanging on another one.
+    """
+    counts = {}
+    for name, way in app.ways.items():
+        for part in way.parts:
+            if part.parent is not None:
+                along = found.exported[part.parent]
+                if not app.ways[part.parent].comes_along:
+                    along = along - found.sets.mine[part.parent]
+                stay = {
+                    int(row["id"] or 0)
+                    for row in app.rows[name]
+                    if row[part.columns[0]] in along and row["id"] not in found.exported[name]
+                }
+                most = len(stay - found.left_out[name])
+                counts[name, part.columns[0]] = len(stay - found.first[name]), most
+    return counts
 
 
 def create(database: Database, app: Application, rng: random.Random) -> List[Reference]:
@@ -199,19 +231,23 @@ def test_rows_are_those_that_a_plain_loop_finds(empty: Database, place: Place, s
     order = list(itertools.chain(*components(parents)))
     tables = [Table(name, app.ways[name]) for name in order]
     settings = settings_for(empty, place, Case("", tables, {}, references))
-    exported, cut = answer(app)
+    found = answer(app)
     try:
         with connecting.opened(settings) as db:
             rows = rows_of_user(db, settings, read_schema(settings.schema_path), "p1", False)
             for table in tables:
                 sql = "SELECT t.id FROM %s t WHERE %s" % (db.quoted(table.name), rows.condition(table))
-                found = [key for (key,) in db.rows(sql)]
-                assert sorted(found) == sorted(exported[table.name]), (table, seed)
-                assert rows.count(table) == len(found) == rows.digest(table).rows
+                keys = [key for (key,) in db.rows(sql)]
+                assert sorted(keys) == sorted(found.exported[table.name]), (table, seed)
+                assert rows.count(table) == len(keys) == rows.digest(table).rows
             listed = parsed(list(rows.leaving.listed())).cut
-            expected = {
-                (name, (column,)): sorted((str(key),) for key in keys) for (name, column), keys in cut.items()
+            assert {key: sorted(cut) for key, cut in listed.items()} == {
+                (name, (column,)): sorted((str(key),) for key in keys)
+                for (name, column), keys in found.cut.items()
             }
-            assert {key: sorted(found) for key, found in listed.items()} == expected
+            behind = {(each.table, each.columns[0]): each.rows for each in rows.left_behind() if each.hangs}
+            for key, (least, most) in hanging(app, found).items():
+                assert least <= behind.pop(key, 0) <= most, (key, seed)
+            assert not behind
     except UsageError as error:
         assert "all_of has two ways that depend on each other's rows" in error.message
