@@ -13,7 +13,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 
 import psycopg2
 import pytest
@@ -24,7 +24,7 @@ from demo.postgres import temp_postgres
 from export_from_postgres import export
 from migration.bundle.manifest import REPORTS, files_of
 from migration.bundle.reading import open_bundle
-from support.fork_server import Process, serving
+from support.fork_server import Process, server
 from support.migrations import settings_of
 from support.places import ANNA, CARLA, SCHEMA, SUITE, Place, contents
 from support.servers import Database
@@ -108,7 +108,6 @@ class Lane:
         if self.phase.script in ("import_to_sqlite.py", "migrate.py"):
             options += ["--backup-dir", str(self.place.backups)]
         output_file = self.place.folder.with_suffix(".output")
-        started = time.monotonic()
         process = Process(
             self.server,
             self.phase.script,
@@ -120,6 +119,7 @@ class Lane:
             at_call,
             number,
         )
+        started = time.monotonic()
         end(process)
         code = process.wait()
         assert code is not None
@@ -218,11 +218,10 @@ class NewRows(list):
 
 @pytest.fixture(scope="session")
 def lanes(
-    fork_server: subprocess.Popen,
     sample_database: Database,
     annas_run: Place,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[[str], List[Lane]]]:
+) -> Callable[[str], List[Lane]]:
     folder = tmp_path_factory.mktemp("kill")
     bundles = {}
     for email in (ANNA, CARLA):
@@ -234,23 +233,21 @@ def lanes(
 
     quickest: Dict[Phase, float] = {}
 
-    with serving() as another:
-
-        def make(phase: str) -> List[Lane]:
-            """Lanes of a phase, ready for its first run."""
-            made = []
-            for server in (fork_server, another):
-                at = folder / ("lane%d" % next(numbers))
-                made.append(Lane(at, server, sample_database.url, PHASES[phase], bundles, new_rows, quickest))
-            for lane in made:
+    def make(phase: str) -> List[Lane]:
+        """Lanes of a phase, ready for its first run."""
+        made = []
+        for one in (server(0), server(1)):
+            at = folder / ("lane%d" % next(numbers))
+            made.append(Lane(at, one, sample_database.url, PHASES[phase], bundles, new_rows, quickest))
+        for lane in made:
+            lane.reset()
+            if PHASES[phase] not in quickest:
+                ended = lane.run()
+                assert ended.code in (0, 1), ended.output
                 lane.reset()
-                if PHASES[phase] not in quickest:
-                    ended = lane.run()
-                    assert ended.code in (0, 1), ended.output
-                    lane.reset()
-            return made
+        return made
 
-        yield make
+    return make
 
 
 def in_all(lanes: List[Lane], one_lane: Callable[[Lane, Any], None], tasks: Sequence[Any]) -> None:

@@ -6,35 +6,42 @@ id and, once that process has ended, with its exit code (negative: the signal th
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
+import gc
 import importlib
 import json
 import os
+import pkgutil
 import select
 import signal
 import subprocess
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 SUITE = Path(__file__).resolve().parent.parent.parent
-LAZY = ("jinja2", "rich.console", "rich.table")  # what the scripts import when they need it
+LAZY = (
+    "ctypes",
+    "jinja2",
+    "resource",
+    "rich.console",
+    "rich.table",
+    "sysconfig",
+)  # imported when it is needed
 
 # The file system calls that change what is on the disk, and those around them.
 CALLS = ("replace", "rename", "link", "unlink", "rmdir", "mkdir", "chmod", "fchmod", "fsync", "open")
 
 
-@contextlib.contextmanager
-def serving() -> Iterator[subprocess.Popen]:
-    """A server, for one ``Process`` at a time."""
-    server = subprocess.Popen(
+@functools.lru_cache(maxsize=None)
+def server(number: int) -> subprocess.Popen:
+    """A server, for one ``Process`` at a time. It ends with this process."""
+    return subprocess.Popen(
         [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
     )
-    try:
-        yield server
-    finally:
-        server.communicate()
 
 
 class Process:
@@ -88,7 +95,11 @@ def _serve() -> None:
     for line in sys.stdin:
         process = os.fork()
         if process == 0:
-            sys.exit(_run(**json.loads(line)))
+            try:
+                code = _run(**json.loads(line))
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else sys.exit(end.code)
+            _end(code)
         print(process, flush=True)
         status = os.waitpid(process, 0)[1]
         print(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), flush=True)
@@ -109,7 +120,7 @@ def _run(
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = [script, *options]
-    main: Callable[[], int] = importlib.import_module(script[: -len(".py")]).main
+    main: Callable[[], int] = importlib.import_module(script[: -len(".py")].replace("/", ".")).main
     if at_call is None:
         return main()
     calls = 0
@@ -137,8 +148,28 @@ def _run(
         print("calls: %s" % json.dumps(sorted({n for at in places.values() for n in (at[0], at[-1])})))
 
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(SUITE))
-    for module in ("migrate", "discover", *LAZY):
+def _end(code: int) -> None:
+    """End without taking apart what the server has made, which takes longer than most runs."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _begin() -> None:
+    """Do what each run would do first: import everything, compile the templates."""
+    sys.path[1:1] = [str(SUITE), str(SUITE / "tests")]
+    for script in SUITE.glob("*.py"):
+        importlib.import_module(script.stem)
+    rooms = pkgutil.walk_packages([str(SUITE / "migration")], "migration.")
+    for module in (*LAZY, *(found.name for found in rooms)):
         importlib.import_module(module)
+    templates = importlib.import_module("migration.templates")
+    for path in SUITE.glob("migration/**/*.j2"):
+        templates.template(path)
+    gc.freeze()
+
+
+if __name__ == "__main__":
+    _begin()
     _serve()

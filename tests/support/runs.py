@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple
+from typing import Callable, Mapping, NamedTuple, Sequence
 
 import pytest
 
-from support.fork_server import Process, serving
+from support.fork_server import Process, server
 from support.mounts import obey_permissions
 from support.places import ANNA, SCHEMA, SUITE, Place
 from support.servers import Database
@@ -50,20 +51,20 @@ _OWN = {
 }
 
 
-@pytest.fixture(scope="session")
-def fork_server() -> Iterator[subprocess.Popen]:
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def printed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where runs print to."""
-    return tmp_path_factory.mktemp("printed")
+def run_in_fork(script: str, options: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Result:
+    with tempfile.TemporaryDirectory() as printed:
+        files = Path(printed, "out"), Path(printed, "err")
+        process = Process(server(0), script, options, folder, environment, *files)
+        code = process.wait(120)
+        if code is None:
+            process.send(signal.SIGKILL)
+            process.wait()
+            raise AssertionError("no end of " + script)
+        return Result(code, *(file.read_bytes().decode("utf-8") for file in files))
 
 
 @pytest.fixture()
-def run(place: Place, fork_server: subprocess.Popen, printed: Path) -> Run:
+def run(place: Place) -> Run:
     """Run a script; what the test does not set itself points into its own folder.
 
     ``own=False`` leaves the places to the suite. Another ``suite``, or an ``ordinary`` run, without root's right to
@@ -90,14 +91,7 @@ def run(place: Place, fork_server: subprocess.Popen, printed: Path) -> Run:
                 if name not in given:
                     given += [name, places[name]]
         if suite == SUITE and not ordinary:
-            files = printed / "out", printed / "err"
-            process = Process(fork_server, script, given, place.folder, {**os.environ, **env}, *files)
-            code = process.wait(120)
-            if code is None:
-                process.send(signal.SIGKILL)
-                process.wait()
-                raise AssertionError("no end of " + script)
-            return Result(code, *(file.read_bytes().decode("utf-8") for file in files))
+            return run_in_fork(script, given, place.folder, {**os.environ, **env})
         done = subprocess.run(
             [sys.executable, str(suite / script), *given],
             capture_output=True,
