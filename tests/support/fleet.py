@@ -17,7 +17,7 @@ import pytest
 
 from demo import sample
 from support.places import SCHEMA, SUITE
-from support.runs import Result
+from support.runs import Result, run_in_fork
 from support.servers import Database
 
 LEDGER = "ledger.db"
@@ -58,9 +58,14 @@ def command(output: Output, url: str | None, *options: object) -> list[str]:
 
 
 def migrate_all(output: Output, url: str | None, *options: object, env: dict = {}) -> Result:  # noqa: B006
-    done = subprocess.run(
-        command(output, url, *options), capture_output=True, timeout=120, env={**os.environ, **env}, cwd="/"
-    )
+    """A run whose worker is in its own process."""
+    words = command(output, url, *options)[2:]
+    return run_in_fork("support/one_process.py", words, Path("/"), {**os.environ, **env})
+
+
+def migrate_all_with_dask(output: Output, url: str | None, *options: object) -> Result:
+    """A run whose workers are what they are for a user."""
+    done = subprocess.run(command(output, url, *options), capture_output=True, timeout=120, cwd="/")
     return Result(done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8"))
 
 
@@ -82,7 +87,7 @@ def everybody(sample_database: Database, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("everybody")
     output, log = Output(folder / "output"), folder / "log"
     options = ("--workers", 2, "--verbose", "--log-file", log)
-    result = migrate_all(output, sample_database.url, *options)
+    result = migrate_all_with_dask(output, sample_database.url, *options)
     assert result.code == 0, result.err
     return Everybody(output, result, log.read_text(encoding="utf-8"), ids(sample_database))
 
