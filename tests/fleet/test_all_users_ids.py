@@ -7,16 +7,14 @@ import json
 import re
 import sqlite3
 from pathlib import Path
-from typing import Iterator
 
 import jsonschema
-import pytest
 
 from migration.fleet import results
 from support.fleet import Output, ids, migrate_all
 from support.places import ANNA, BRUNO, SUITE, Place
 from support.runs import Run
-from support.servers import Database, Server
+from support.servers import Database
 
 UPPER = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 FORMS = (
@@ -45,12 +43,6 @@ def fill(database: Database, kind: str, users: dict[str, str | None]) -> None:
             user,
             "client of " + user,
         )
-
-
-@pytest.fixture()
-def empty(server: Server) -> Iterator[Database]:
-    with server.new_database(of="") as database:
-        yield database
 
 
 def clients(path: Path) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from typing import Iterator, Sequence, Tuple
+from typing import Sequence, Tuple
 
 import pytest
 
@@ -15,15 +15,9 @@ from migration.settings import Settings
 from support.migrations import settings_of
 from support.ownership import migrate
 from support.places import Place
-from support.servers import Database, Server
+from support.servers import Database
 from support.sqlite_files import lawless, rows_of
 from validate_migration import validate
-
-
-@pytest.fixture()
-def empty(server: Server) -> Iterator[Database]:
-    with server.new_database("TEMPLATE template0") as made:
-        yield made
 
 
 def settings_for(

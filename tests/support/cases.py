@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
-
-import pytest
+from typing import Any, Dict, List, NamedTuple, Sequence
 
 from migration.model import Reference, Table, root, the_root
 from migration.settings import Settings
 from migration.sql import quote
 from support.migrations import settings_of
 from support.places import Place
-from support.servers import Database, Server
+from support.servers import Database
 
 
 class Case(NamedTuple):
@@ -23,12 +21,6 @@ class Case(NamedTuple):
     answers: Dict[str, str]
     references: Sequence[Reference] = ()
     key: str = "int"
-
-
-@pytest.fixture()
-def empty(server: Server) -> Iterator[Database]:
-    with server.new_database("TEMPLATE template0") as made:
-        yield made
 
 
 def settings_for(database: Database, place: Place, case: Case, **changes: Any) -> Settings:
