@@ -12,6 +12,7 @@ pytest.register_assert_rewrite("support")
 pytest_plugins = [
     "support.bundles",
     "support.fleet",
+    "support.memory",
     "support.migrations",
     "support.mounts",
     "support.cases",

@@ -5,33 +5,18 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shutil
 import threading
 import time
-from pathlib import Path
 from typing import Iterator, NamedTuple
 from urllib.parse import quote
 
 import psycopg2
 import pytest
 
-from demo import postgres, sample
+from demo import sample
 from demo.postgres import temp_postgres
 
 _numbers = itertools.count(1)
-MEMORY = Path("/dev/shm")  # Linux's file system in memory
-ROOM = 4 * 10**9  # bytes that the servers of a whole run take there at most
-
-
-def _in_memory() -> bool:
-    """Whether servers can keep their files in memory: a copy of a database then takes less than half the time."""
-    if not os.access(str(MEMORY), os.W_OK) or shutil.disk_usage(str(MEMORY)).free < ROOM:
-        return False
-    return not os.statvfs(str(MEMORY)).f_flag & os.ST_NOEXEC  # a copy of the server's programs may go there
-
-
-if _in_memory():
-    postgres.TEMP_DIR = str(MEMORY)
 
 
 class Server(NamedTuple):
