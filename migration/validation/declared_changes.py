@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Iterator, List, Mapping, Sequence, Tuple
 
 from migration.bundle.changes import Changes, Key, key_text, parsed
-from migration.model import Table
+from migration.model import Kind, Table
 from migration.printing import brief
 from migration.sql import quote
 from migration.validation.inputs import Context
@@ -89,13 +89,31 @@ def _not_needed(context: Context, table: Table) -> Iterator[str]:
         others = _pairs(context, by_name[child])
         if not set(columns) <= set(others):
             return
-        matches = ["c.%s = t.%s" % (quote(others[a]), quote(pairs[b])) for a, b in zip(columns, theirs)]
-        if child == table.name:
-            matches.append("c.rowid <> t.rowid")
-        source = quote(context.mapped(by_name[child], context.compared).target)
-        tests.append("NOT EXISTS (SELECT 1 FROM %s c WHERE %s)" % (source, " AND ".join(matches)))
+        forms = [SAME]
+        if any(_may_differ(context, child, a, table.name, b) for a, b in zip(columns, theirs)):
+            forms.append(SAME_UUID)  # asked of the few rows alone for which the other finds none
+        for form in forms:
+            matches = [form % (quote(others[a]), quote(pairs[b])) for a, b in zip(columns, theirs)]
+            if child == table.name:
+                matches.append("c.rowid <> t.rowid")
+            source = quote(context.mapped(by_name[child], context.compared).target)
+            tests.append("NOT EXISTS (SELECT 1 FROM %s c WHERE %s)" % (source, " AND ".join(matches)))
     condition = " AND ".join(tests) or "1"
     yield from (_named(found) for found in _keys(context, table, condition) if found in brought)
+
+
+SAME = "c.%s = t.%s"
+# As PostgreSQL compares a text that names a uuid in another form than its own
+SAME_UUID = "replace(trim(lower(c.%s), '{}'), '-', '') = replace(lower(t.%s), '-', '')"
+
+
+def _may_differ(context: Context, child: str, column: str, parent: str, key: str) -> bool:
+    """Whether a reference that is no uuid names one."""
+    kinds = [
+        next((each.kind for each in context.compared[table] if each.name == name), None)
+        for table, name in ((child, column), (parent, key))
+    ]
+    return kinds[0] is not Kind.UUID and kinds[1] is Kind.UUID
 
 
 def _ways(context: Context) -> Mapping[str, Sequence[Tuple[str, Sequence[str], Sequence[str]]]]:

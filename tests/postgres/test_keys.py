@@ -126,6 +126,29 @@ def test_text_that_names_a_uuid_is_read_as_one(
     assert [n for (n,) in rows_of(place.app, "SELECT n FROM pages ORDER BY n")] == pages
 
 
+def test_row_that_is_brought_by_a_uuid_in_capitals_is_needed(empty: Database, place: Place) -> None:
+    empty.execute(
+        """
+        CREATE TABLE "Group" (id uuid PRIMARY KEY, name text);
+        INSERT INTO "Group" VALUES ('{ann}', 'ann'), ('{bob}', 'bob');
+        CREATE TABLE pages (n int PRIMARY KEY, who uuid REFERENCES "Group", site text); CREATE TABLE sites (id uuid PRIMARY KEY, who uuid);
+        INSERT INTO sites VALUES ('{site}', '{bob}'), ('{ann}', '{bob}'); INSERT INTO pages VALUES (1, '{ann}', upper('{site}'));
+        """.format(ann=ANN, bob=ANN.replace("a", "b"), site=ANN.replace("1a", "2c"))
+    )
+    tables = (Table("Group", the_root()), Table("sites", owned_by("who")), Table("pages", owned_by("who")))
+    lite = """
+        CREATE TABLE "Group" (id TEXT PRIMARY KEY, name TEXT); CREATE TABLE sites (id TEXT PRIMARY KEY);
+        CREATE TABLE pages (n INTEGER PRIMARY KEY, site TEXT);
+        """
+    references = (Reference("pages", "site", "sites", leaving="bring"),)
+    settings = dataclasses.replace(settings_for(empty, place, tables, lite), references=references)
+    migrate(settings)
+    assert rows_of(place.app, "SELECT id FROM sites") == [(ANN.replace("1a", "2c"),)]
+    with lawless(settings) as connection:
+        connection.execute("UPDATE pages SET site = '{}'")
+    assert any("was brought and no row needs it" in error for error in validate(settings).errors)
+
+
 def _names(text: str, key: str) -> bool:
     """As Python reads a uuid."""
     try:
