@@ -26,6 +26,7 @@ from migration.discovery.classes import classify
 from migration.discovery.definitions import read_definitions
 from migration.discovery.one_root import rows_of_one
 from migration.discovery.references import find_references
+from migration.discovery.row_types import without_reference
 from migration.discovery.source import Source, find_root, leave_out, read_source, schema_of_root
 from migration.discovery.words import listed
 from migration.errors import ExitCode, UsageError
@@ -129,7 +130,11 @@ def check(settings: Settings, folder: Path) -> List[changes.Change]:
     with connecting.opened(settings) as db:
         db.schema = before.schema
         definitions = read_definitions(db, list(db.catalog.relations))
-        return list(changes.changes(before.tables, config_file.discovered(db, definitions, references)))
+        return list(
+            changes.changes(
+                before.tables, config_file.discovered(db, definitions, without_reference(db, references))
+            )
+        )
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -12,7 +12,7 @@ from migration.discovery.details import VIEW, Details, details
 from migration.discovery.row_types import without_reference
 from migration.discovery.source import Source
 from migration.discovery.words import listed, written
-from migration.model import Reference, Way
+from migration.model import Way
 from migration.postgres.snapshot import Snapshot
 from migration.printing import counted
 from migration.python_text import columns_text, names, reference_text, text
@@ -91,6 +91,7 @@ def config_text(
     """
     entries = [line for table in classes.migrated for line in _entry(table, dropped.get(table.name, ()))]
     references = list(_references(source, classes))
+    unmeant = without_reference(source.db, classes.inferred)
     body = "\n".join(
         [
             "",
@@ -100,13 +101,13 @@ def config_text(
             *entries,
             ")",
             "",
-            *_reference_lines(references),
+            *_reference_lines(references, unmeant),
             "",
             *_leaving_lines(source, classes, leaving),
             "",
             *_lists(source, classes),
             "",
-            *_discovered_lines(discovered(source.db, definitions, classes.inferred)),
+            *_discovered_lines(discovered(source.db, definitions, unmeant)),
         ]
     )
     info = {name: str(value) for name, value in postgres.items()}
@@ -176,11 +177,16 @@ def _references(source: Source, classes: Classes) -> Iterator[List[str]]:
             ]
 
 
-def _reference_lines(references: Sequence[List[str]]) -> List[str]:
+def _reference_lines(references: Sequence[List[str]], unmeant: Mapping[str, Details]) -> List[str]:
     head = [
         "# References that PostgreSQL does not declare, and what becomes of single ones that lead to rows of others:",
         '# Reference("table", "column", "parent", leaving="cut").',
     ]
+    for table, types in unmeant.items():
+        for what, given in types.items():
+            head += _comment(
+                "%s: %s, as they name no table: %s" % (table, what, listed(given.split("\n"))), ""
+            )
     if not references:
         return [*head, "REFERENCES = ()"]
     return [*head, "REFERENCES = (", *(line for lines in references for line in lines), ")"]
@@ -262,10 +268,10 @@ def _list(name: str, tables: Sequence[Classed]) -> List[str]:
 Discovered = Dict[str, Tuple[Dict[str, str], Tuple[str, ...], Details]]
 
 
-def discovered(db: Snapshot, definitions: Definitions, references: Sequence[Reference]) -> Discovered:
+def discovered(db: Snapshot, definitions: Definitions, unmeant: Mapping[str, Details]) -> Discovered:
     """Each table's columns with their types, its foreign keys, and digests of what else PostgreSQL has of it.
 
-    ``definitions``: of all tables. ``references``: those of config.py; types that no ``when`` of theirs means are listed.
+    ``definitions``: of all tables. ``unmeant``: types of rows that no reference of config.py means, by table.
     """
     found: Discovered = {}
     keys: Dict[str, List[str]] = {}
@@ -274,7 +280,7 @@ def discovered(db: Snapshot, definitions: Definitions, references: Sequence[Refe
             "(%s) → %s (%s)" % (", ".join(key.columns), key.parent, ", ".join(key.parent_columns))
         )
     more = details(db, definitions)
-    for name, types in without_reference(db, references).items():
+    for name, types in unmeant.items():
         more.setdefault(name, {}).update(types)
     for name, relation in db.catalog.relations.items():
         if not relation.extension:

@@ -15,7 +15,7 @@ from migration.sql import qualified, quote
 
 _MOST = 50  # types; where there are more, the column says something else
 _MANY = "more than %d" % _MOST
-_TYPES = "type of rows that no Reference means, "
+_TYPES = "types of rows that no Reference means, "
 _REFUSED = "PostgreSQL refuses the when of a Reference, "
 
 
@@ -65,7 +65,7 @@ def new_types(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str
         elif name.startswith(_TYPES):
             known = before.get(name, "").split("\n")
             new = [text for text in now[name].split("\n") if text not in known]
-            yield from ("a new %s: %s" % (name, text) for text in new if known != [_MANY])
+            yield from ("%s: a new one, %s" % (name, text) for text in new if known != [_MANY])
 
 
 def is_of_types(detail: str) -> bool:

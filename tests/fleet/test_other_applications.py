@@ -38,11 +38,15 @@ def test_rows_of_a_type_that_config_does_not_know_are_said_once_in_words_of_conf
     source = ("--postgres-url", workspaces.url, "--output", app)
     made = run("discover.py", *source, "--root", "workspaces", "--named-by", "slug")
     assert made.code == 0, made.err
+    written = (app / "config.py").read_text(encoding="utf-8")
+    assert (
+        "# files: types of rows that no Reference means, by owner_id, as they name no table: gone" in written
+    )
     assert run("discover.py", *source, "--check").code == 0  # gone is no new one
     workspaces.execute("UPDATE files SET owner_type = 'Invoice' WHERE id < 3")
     checked = run("discover.py", *source, "--check")
     assert checked.code == 1
-    assert "a new type of rows that no Reference means, by owner_id: Invoice" in checked.out
+    assert "types of rows that no Reference means, by owner_id: a new one, Invoice" in checked.out
     assert "gone" not in checked.out
 
     (unmeant,) = workspaces.rows("SELECT count(*) FROM files WHERE owner_type NOT IN ('Plan', 'Task')")[0]
