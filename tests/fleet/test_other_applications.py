@@ -71,6 +71,11 @@ def test_rows_of_a_type_that_config_does_not_know_are_said_once_in_words_of_conf
     for text in (done.out, done.err, page, report_page.replace(name_of_check, "")):
         assert re.findall(r"(?i)\b[^<>]*\busers?\b", re.sub("(?s)<style>.*</style>", "", text)) == []
 
+    (place.folder / "chosen").write_text("w9", encoding="utf-8")
+    refused = migrate_all(output, workspaces.url, *options, "--users-from", place.folder / "chosen")
+    assert refused.code == 3 and "workspaces not found" in refused.err
+    assert "check the spelling (case counts): a workspace's slug or id a line" in refused.err
+
     config = (app / "config.py").read_text(encoding="utf-8")
     (app / "config.py").write_text(
         config.replace("owner_type\\\" = 'Task'", "gone\\\" = 'Task'"), encoding="utf-8"
