@@ -32,10 +32,14 @@ class Link(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """One way into a set: conditions on the row ``t`` itself, and links from other sets, each of which has to be there."""
+    """One way into a set: conditions on the row ``t`` itself, and links from other sets, each of which has to be there.
+
+    ``rules``: what the conditions are made of.
+    """
 
     conditions: Tuple[str, ...]
     links: Tuple[Link, ...]
+    rules: Tuple[Ownership, ...] = ()
 
 
 class Ways:
@@ -119,14 +123,15 @@ class Ways:
 
     def _branch(self, name: str, ways: Sequence[Ownership]) -> Branch:
         table = self.tables[name]
-        conditions = [self.owned.by_itself(table, way) for way in ways if way.way is not Way.CHILD]
+        rules = tuple(way for way in ways if way.way is not Way.CHILD)
+        conditions = [self.owned.by_itself(table, rule) for rule in rules]
         links = [
             Link(Node(key.parent) if way.or_referenced else self.own(key.parent), key, True)
             for way in ways
             if way.way is Way.CHILD
             for key in [self.references.way(table, way)]
         ]
-        return Branch(tuple(conditions), tuple(links))
+        return Branch(tuple(conditions), tuple(links), rules)
 
     def _brings(self, name: str, brought: Collection[Node]) -> List[Branch]:
         found = []

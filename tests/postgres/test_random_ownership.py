@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
@@ -22,8 +23,10 @@ from migration.model import (
     referenced,
     where,
 )
-from migration.postgres import connecting
+from migration.postgres import all_roots, connecting
+from migration.postgres.all_roots import AllRoots
 from migration.postgres.cycles import components
+from migration.postgres.references import References
 from migration.postgres.rows import rows_of_user
 from migration.sqlite.schema import read_schema
 from support.cases import Case, settings_for
@@ -31,7 +34,7 @@ from support.places import Place
 from support.servers import Database
 
 Row = Dict[str, Optional[int]]
-ROOT = 1
+ROOTS = (1, 2, 3)
 
 
 class Application(NamedTuple):
@@ -92,6 +95,7 @@ def random_ownership(rng: random.Random, name: str, references: Dict[Tuple[str, 
 class Sets(NamedTuple):
     """``mine``: with what comes along by referenced(); ``own``: without."""
 
+    root: int
     own: Dict[str, Set[int]]
     mine: Dict[str, Set[int]]
     brought: Dict[str, Set[int]]
@@ -102,9 +106,9 @@ class Sets(NamedTuple):
 
 def is_mine(rule: Ownership, table: str, row: Row, app: Application, sets: Sets) -> bool:
     if rule.way is Way.OWNED:
-        return row["owner"] == ROOT
+        return row["owner"] == sets.root
     if rule.way is Way.WHERE:
-        return row["owner"] == ROOT and int(row["id"] or 0) > 4
+        return row["owner"] == sets.root and int(row["id"] or 0) > 4
     if rule.way is Way.CHILD:
         parents = sets.mine if rule.or_referenced else sets.own
         return row[rule.columns[0]] in parents[str(rule.parent)]
@@ -134,11 +138,11 @@ class Answer(NamedTuple):
     first: Dict[str, Set[int]]
 
 
-def answer(app: Application) -> Answer:
+def answer(app: Application, root: int) -> Answer:
     left_out: Dict[str, Set[Any]] = {name: set() for name in app.rows}
     first: Optional[Dict[str, Set[int]]] = None
     while True:
-        sets = Sets(*({name: set() for name in app.rows} for _ in range(3)))
+        sets = Sets(root, *({name: set() for name in app.rows} for _ in range(3)))
         before = None
         while before != repr(sets):
             before = repr(sets)
@@ -221,7 +225,9 @@ def create(database: Database, app: Application, rng: random.Random) -> List[Ref
 
 
 @pytest.mark.parametrize("seed", [*range(20), 118, 181, 193])
-def test_rows_are_those_that_a_plain_loop_finds(empty: Database, place: Place, seed: int) -> None:
+def test_rows_are_those_that_a_plain_loop_finds(
+    empty: Database, place: Place, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
     rng = random.Random(seed)
     app = random_application(rng)
     references = create(empty, app, rng)
@@ -231,7 +237,7 @@ def test_rows_are_those_that_a_plain_loop_finds(empty: Database, place: Place, s
     order = list(itertools.chain(*components(parents)))
     tables = [Table(name, app.ways[name]) for name in order]
     settings = settings_for(empty, place, Case("", tables, {}, references))
-    found = answer(app)
+    found = answer(app, 1)
     try:
         with connecting.opened(settings) as db:
             rows = rows_of_user(db, settings, read_schema(settings.schema_path), "p1", False)
@@ -249,5 +255,18 @@ def test_rows_are_those_that_a_plain_loop_finds(empty: Database, place: Place, s
             for key, (least, most) in hanging(app, found).items():
                 assert least <= behind.pop(key, 0) <= most, (key, seed)
             assert not behind
+            # and those of all roots at once, taken in parts too
+            everybodys = [
+                [order.index(name), "[%d]" % key, str(root)]
+                for root in ROOTS
+                for name, numbers in answer(app, root).first.items()
+                for key in numbers
+            ]
+            pairs = AllRoots(References(db, settings, read_schema(settings.schema_path)), skip=False)
+            for most in (all_roots.PAIRS, 20):
+                monkeypatch.setattr(all_roots, "PAIRS", most)
+                queries = pairs.pairs(order, {name: len(each) for name, each in app.rows.items()})
+                lines = [json.loads(line) for query in queries for line in db.stream(query)]
+                assert sorted(lines) == sorted(everybodys), (most, seed)
     except UsageError as error:
         assert "all_of has two ways that depend on each other's rows" in error.message

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Sequence, Set, Tuple
+import json
+from typing import Any, Dict, Sequence, Set, Tuple
 
 import pytest
 
 from migration.errors import UsageError
 from migration.model import Reference, Table, all_of, any_of, child_of, owned_by, referenced, shared, where
 from migration.postgres import connecting
+from migration.postgres.all_roots import AllRoots
+from migration.postgres.references import References
 from migration.postgres.rows import rows_of_user
 from migration.settings import Settings
 from migration.sql import quote
@@ -370,17 +373,32 @@ def keys_of(settings: Settings, name: str, user: str) -> Set[Tuple[Any, ...]]:
         return set(found)
 
 
+def numbers_of_all_roots(settings: Settings, tables: Sequence[str]) -> Dict[Tuple[str, str], int]:
+    """How many rows each root has in each table, by the queries that are for all roots at once."""
+    with connecting.opened(settings) as db:
+        pairs = AllRoots(References(db, settings, read_schema(settings.schema_path)), skip=False)
+        queries = pairs.pairs(tables, {})
+        found = [json.loads(line) for query in queries for line in db.stream(query)]
+    assert len({tuple(each) for each in found}) == len(found)
+    return {
+        (table, user): sum(number == each and root in (user, None) for each, _, root in found)
+        for number, table in enumerate(tables)
+        for user in ("1", "2", "3")
+    }
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_rows_are_those_that_plain_sql_finds(empty: Database, place: Place, name: str) -> None:
     case = CASES[name]
     empty.execute("CREATE TABLE people (id int PRIMARY KEY, name text);" + ROOTS + case.ddl)
     settings = settings_for(empty, place, case)
+    numbers = numbers_of_all_roots(settings, list(case.answers))
     for table, query in case.answers.items():
         for user in ("1", "2", "3"):
             answer = empty.rows("SELECT (x)::text FROM (%s) q (x)" % query.format(r=user))
             expected = {row for (row,) in answer}
             assert keys_of(settings, table, user) == expected, (table, user)
-            assert len(expected) == len(answer)
+            assert len(expected) == len(answer) == numbers[table, user]
 
 
 @pytest.mark.parametrize(
