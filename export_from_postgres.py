@@ -40,11 +40,15 @@ log = logging.getLogger("migration.export")
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote, the seconds of each table, and what a validation in the same process may rely on."""
+    """What an export wrote, the seconds of each table, and what a validation in the same process may rely on.
+
+    ``gone_along``: ``Rows.gone_along``, for runs of many users.
+    """
 
     manifest: Manifest
     seconds: Mapping[str, float]
     taken: Taken
+    gone_along: Mapping[str, int]
 
 
 def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
@@ -87,6 +91,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
             log.debug("export: %s read in %.2f s", counted(len(seconds), "table"), sum(seconds.values()))
             out.changes(rows.leaving.listed())
             read = taken(rows, {**out.row_counts, **sent}, out.checksums, ends)
+            gone_along = {} if ends else rows.gone_along(out.row_counts)
             db.require_unchanged()
             manifest = Manifest(
                 export_timestamp=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -123,7 +128,7 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
             "%s %s owns no rows: only their own row and shared ones are exported", called, manifest.user_id
         )
     log.info("bundle of %s %s written to %s", called, manifest.user_id, settings.data_dir)
-    return Exported(manifest, seconds, read)
+    return Exported(manifest, seconds, read, gone_along)
 
 
 def _owns_rows(settings: Settings, records: Mapping[Table, Optional[bytes]], manifest: Manifest) -> bool:

@@ -64,7 +64,7 @@ CREATE TABLE IF NOT EXISTS users (
     warnings INTEGER,             -- of the validation
     cut INTEGER,                  -- references that left the export; NULL where none was cut
     brought INTEGER,              -- rows of others; NULL where none was brought
-    table_rows TEXT               -- JSON: [rows in the files by table, rows left out by table]
+    table_rows TEXT               -- JSON: [rows in the files by table, rows left out by table, with those that went along]
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS users_by_state ON users (wanted, state);
 """

@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional, Sequence
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from migrate import phases_in_a_row
 from migration.cli import configuration
@@ -187,10 +187,15 @@ def phases(settings: Settings, user_id: str, db: Snapshot, database: Optional[st
     aside = results.aside(folder) if _is_used(folder / DATABASE, database) else contextlib.nullcontext()
     ended = [time.perf_counter()]
     manifest = report = None
+    left_out: Dict[str, int] = {}
     for done in phases_in_a_row(settings, db=db, importing=aside):
         ended.append(time.perf_counter())
-        manifest = done.exported.manifest if done.exported is not None else manifest
         report = done.report
+        if done.exported is not None:
+            manifest = done.exported.manifest
+            left_out = dict(manifest.orphans_skipped)
+            for name, rows in done.exported.gone_along.items():
+                left_out[name] = left_out.get(name, 0) + rows
     assert manifest is not None and report is not None
     files = (settings.sqlite_path, *(path for path in settings.data_dir.iterdir() if path.is_file()))
     database = None if report.database.log_bytes else report.database.sha256
@@ -212,7 +217,7 @@ def phases(settings: Settings, user_id: str, db: Snapshot, database: Optional[st
         warnings=len(report.warnings),
         cut=sum(manifest.cut.values()) or None,
         brought=sum(manifest.brought.values()) or None,
-        table_rows=json.dumps([manifest.row_counts, manifest.orphans_skipped], ensure_ascii=False),
+        table_rows=json.dumps([manifest.row_counts, left_out], ensure_ascii=False),
     )
 
 

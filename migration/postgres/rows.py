@@ -75,6 +75,22 @@ class Rows:
         """Rows that ``skip_orphans`` leaves out, by table."""
         return {name: len(rows) for name, rows in self._search.left_out.items()}
 
+    def gone_along(self, exported: Mapping[str, int]) -> Dict[str, int]:
+        """Rows that are not exported because of rows that are left out: only these referred to them, or made them the user's.
+
+        By table, of ``exported`` rows by table.
+        """
+        found = {}
+        for table in self.settings.tables if self.skipped else ():
+            if not self._search.all.ways.is_plain(table.name):
+                sql = "SELECT count(*) FROM %s t WHERE %s"
+                with self._hashing(table):
+                    rows = self.db.value(
+                        sql % (self.db.quoted(table.name), self._search.all.condition(table))
+                    )
+                found[table.name] = rows - exported[table.name] - self.skipped.get(table.name, 0)
+        return {name: rows for name, rows in found.items() if rows}
+
     def orphans(self) -> List[Orphans]:
         """Every reference from an owned row to a row that is not exported, table by table, parents first."""
         return self._search.orphans()
