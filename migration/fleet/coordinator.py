@@ -132,7 +132,9 @@ def migrate_all(options: RunOptions, settings: Settings, book: Ledger) -> int:
                     book.done_before(run).users,
                     several,
                 )
-            covered = coverage.count(Counting(db, settings, schema), book, run) if snapshot else None
+            covered = None
+            if snapshot:
+                covered = coverage.count(Counting(db, settings, schema), book, run, output, common)
             if covered is not None:
                 book.note_coverage(run, covered)
         except BaseException as error:

@@ -1,28 +1,37 @@
 """No row stays behind unnoticed: every table's rows in PostgreSQL, against those in the validated files of all users.
 
-PostgreSQL counts each user's rows at the run's instant, for all users at once and by another query than the export's. The ledger has
-how many rows the validation found in each user's files. Both are read user by user in the same order, so memory stays flat.
+PostgreSQL counts each user's rows at the run's instant, for all users at once and by other queries than the export's. The ledger has
+how many rows the validation found in each user's files. Both are read user by user in the same order, so memory stays flat. Rows that may be
+several users' are in a file meanwhile.
 """
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import json
+from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from migration.cli import terminal
+from migration.fleet import row_by_row
 from migration.fleet.ledger import Ledger
+from migration.fleet.row_by_row import EVERYBODYS, InBundle, RowByRow
 from migration.postgres.coverage import FIRST, SHARED, Counted, Counting, Whose
+
+_OfRoot = Tuple[str, Mapping[int, int]]  # a root's key, and its rows by the table's number
 
 LISTED = 20  # problems that are told
 SKIPPED = "skipped: a reference leaves the export"
 FAILED = "user failed"
 NOT_CHOSEN = "user not chosen"
 CHANGED = "changed since an earlier run migrated the user"
+CHANGED_OR_SKIPPED = "skipped, or " + CHANGED
 DIFFERENT = "not as in the user's file"
 
-UNTOLD = "rows may be in several files in other ways than by being shared: not told apart"
-UNREADABLE = "the role may not read all of it: not counted"
+# Of several users whose a row is, whose file does not hold it: what counts first
+ORDER = (DIFFERENT, SKIPPED, CHANGED_OR_SKIPPED, CHANGED, FAILED, NOT_CHOSEN)
+UNREADABLE = "the role may not read all of it, or of what its rows belong to: not counted"
 
 
 class _Reason:
@@ -39,17 +48,20 @@ class _Reason:
 
 
 class _Tally:
-    """What is known of a table while users are read. ``everybodys``: rows that each user's file should have."""
+    """What is known of a table while users are read. ``everybodys``: rows that each user's file should have.
 
-    def __init__(self, counted: Counted, rows: int, everybodys: int, nobodys: List[Dict[str, Any]]) -> None:
+    ``by_row``: whether each row is told with its roots.
+    """
+
+    def __init__(self, counted: Counted, rows: int) -> None:
         self.counted = counted
         self.rows = rows
-        self.everybodys = everybodys
-        self.nobodys = nobodys
+        self.everybodys = rows if counted.whose is Whose.ALL else 0
+        self.nobodys: List[Dict[str, Any]] = []
         self.in_files = 0  # without those that each file should have
-        self.files = 0  # that have those
+        self.files = 0  # that have all that they should
         self.appearances = 0
-        self.is_told = counted.whose is not Whose.SEVERAL
+        self.by_row = counted.whose is Whose.SEVERAL
         self.reasons: Dict[str, _Reason] = {}
 
     def miss(self, reason: str, rows: int, user: str) -> None:
@@ -67,38 +79,185 @@ class _User(NamedTuple):
     skipped: Mapping[str, int]
 
 
-def count(counting: Counting, book: Ledger, run: int) -> Dict[str, Any]:
-    """Count every table. Of what is returned, ``problems`` says where the sums do not add up."""
-    problems: List[str] = []
-    tallies, others = {}, {}
-    for number, counted in enumerate(counting.tables):
-        rows = counting.rows(counted)
-        if rows is None or counted.whose not in (Whose.ONE, Whose.ALL, Whose.SEVERAL):
-            others[number] = _left(counting, counted, rows)
-            continue
-        nobodys = counting.nobodys(counted) if counted.whose is Whose.ONE else []
-        shared = sum(found.rows for found in nobodys if found.reason == SHARED)
-        tallies[number] = _Tally(
-            counted,
-            rows,
-            rows if counted.whose is Whose.ALL else shared,
-            [
-                {"reason": found.reason, "rows": found.rows, "first_keys": list(found.first)}
-                for found in nobodys
-                if found.reason != SHARED
-            ],
-        )
-    for user, of_user in _users(counting, book, run):
-        for number, tally in tallies.items():
-            problem = _add(tally, user, of_user.get(number, 0))
-            if problem is not None:
-                problems.append(problem)
-                del problems[LISTED:]
-    tables = [
-        others[number] if number in others else _told(counting, tallies[number], problems)
-        for number in range(len(counting.tables))
-    ]
-    return {"complete": not problems, "problems": problems, "tables": tables}
+def count(counting: Counting, book: Ledger, run: int, output: Path, folder: Path) -> Dict[str, Any]:
+    """Count every table. Of what is returned, ``problems`` says where the sums do not add up.
+
+    ``output``: where the users' folders are. ``folder``: for a file that is not needed afterwards.
+    """
+    with row_by_row.opened(folder / "coverage.db") as rows:
+        return _Count(counting, rows, output).count(book, run)
+
+
+class _Count:
+    """The tallies of all tables, by number, and what each user adds to them."""
+
+    def __init__(self, counting: Counting, rows: RowByRow, output: Path) -> None:
+        self.counting = counting
+        self.by_row = rows
+        self.output = output
+        self.problems: List[str] = []
+        self.others: Dict[int, Dict[str, Any]] = {}
+        self.tallies: Dict[int, _Tally] = {}
+        sizes = [counting.rows(counted) for counted in counting.tables]
+        migrated = {
+            number: counted
+            for number, counted in enumerate(counting.tables)
+            if counted.whose in (Whose.ONE, Whose.ALL, Whose.SEVERAL)
+        }
+        all_readable = all(sizes[number] is not None for number in migrated)
+        for number, (counted, size) in enumerate(zip(counting.tables, sizes)):
+            if size is None or number not in migrated:
+                self.others[number] = _left(counting, counted, size)
+            elif counted.whose is Whose.SEVERAL and not all_readable:  # whose its rows are, others say
+                self.others[number] = _left(counting, counted, None)
+            else:
+                self.tallies[number] = _Tally(counted, size)
+        if any(tally.by_row for tally in self.tallies.values()):
+            rows.enter_pairs(
+                counting.pairs({tally.counted.table: tally.rows for tally in self.tallies.values()})
+            )
+        for number, tally in self.tallies.items():
+            if tally.by_row:
+                rows.enter_rows(number, counting.each_row(tally.counted))
+        rows.index()
+        for number, tally in self.tallies.items():
+            if tally.by_row:
+                tally.everybodys = rows.everybodys(number)
+            elif tally.counted.whose is Whose.ONE:
+                nobodys = counting.nobodys(tally.counted)
+                tally.everybodys = sum(found.rows for found in nobodys if found.reason == SHARED)
+                tally.nobodys = [
+                    {"reason": found.reason, "rows": found.rows, "first_keys": list(found.first)}
+                    for found in nobodys
+                    if found.reason != SHARED
+                ]
+
+    def count(self, book: Ledger, run: int) -> Dict[str, Any]:
+        for user, of_user in _users(_merged(self.counting.of_roots(), self.by_row.of_roots()), book, run):
+            self._add(user, of_user)
+        for number, tally in self.tallies.items():
+            if tally.by_row and tally.counted.whose is not Whose.SEVERAL:
+                self.by_row.enter_rows(number, self.counting.each_row(tally.counted))
+        tables = [
+            self.others[number] if number in self.others else self._told(number)
+            for number in range(len(self.counting.tables))
+        ]
+        return {"complete": not self.problems, "problems": self.problems, "tables": tables}
+
+    def _problem(self, text: str) -> None:
+        self.problems.append(text)
+        del self.problems[LISTED:]
+
+    def _add(self, user: _User, of_user: Mapping[int, int]) -> None:
+        reason = None
+        if user.state != "done":
+            reason = FAILED if user.state == "failed" else NOT_CHOSEN
+        elif user.rows is None:  # by a version that did not note them
+            reason = CHANGED
+        if reason is not None:
+            self.by_row.has_no_files(user.id, reason)
+            for number, rows in of_user.items():
+                if number in self.tallies:
+                    self.tallies[number].miss(reason, rows, user.id)
+            return
+        uncertain = {
+            number: why
+            for number, tally in self.tallies.items()
+            for why in [self._add_rows(tally, user, of_user.get(number, 0))]
+            if why is not None
+        }
+        if uncertain:
+            self._look(user, uncertain)
+
+    def _add_rows(self, tally: _Tally, user: _User, own: int) -> Optional[str]:
+        """Add a user's rows of a table. Returns why some may not be in the file, where that depends on which."""
+        name = tally.counted.table
+        held, skipped = (user.rows or {}).get(name, 0), user.skipped.get(name, 0)
+        expected = own + tally.everybodys
+        reason = None
+        tally.appearances += held
+        is_equal = held + skipped == expected
+        if not user.is_of_this_run and (tally.by_row or not is_equal):
+            reason = (
+                CHANGED_OR_SKIPPED if skipped else CHANGED
+            )  # if any: the number may be the same by chance
+        elif not is_equal:
+            reason = DIFFERENT
+            self._problem(
+                "user %s, table %s: %d rows in PostgreSQL, %d in the file%s"
+                % (user.id, name, expected, held, ", %d skipped" % skipped if skipped else "")
+            )
+        elif skipped:
+            reason = SKIPPED
+        if reason is None:
+            tally.files += 1
+            tally.in_files += own
+        elif tally.by_row or tally.everybodys:
+            return reason
+        elif reason == SKIPPED:
+            tally.files += 1
+            tally.in_files += own - skipped
+            tally.miss(SKIPPED, skipped, user.id)
+        else:
+            tally.miss(reason, own, user.id)
+        return None
+
+    def _look(self, user: _User, uncertain: Mapping[int, str]) -> None:
+        """Read from a user's bundle which rows of tables it holds. ``uncertain``: the tables, and why some may be missing."""
+        wanted = {}
+        for number in uncertain:
+            counted = self.tallies[number].counted
+            self.tallies[number].by_row = True
+            wanted[number] = InBundle(
+                self.counting.references.tables[counted.table],
+                self.counting.named_by(counted),
+                not self.counting.shows_keys(counted),
+            )
+        settings = self.counting.settings
+        for number, rows in row_by_row.rows_in_bundle(self.output, user.id, settings, wanted):
+            has_key = self.counting.has_key(self.tallies[number].counted)
+            self.by_row.is_uncertain(user.id, number, uncertain[number], rows, not has_key)
+
+    def _told(self, number: int) -> Dict[str, Any]:
+        """A table in the summary. A sum that does not add up is added to the problems."""
+        tally = self.tallies[number]
+        name, shared = tally.counted.table, tally.everybodys
+        told: Dict[str, Any] = {"table": name, "rows": tally.rows, "appearances": tally.appearances}
+        if tally.by_row:
+            found = self.by_row.found(number, tally.files, ORDER, self.counting.shows_keys(tally.counted))
+            in_files, in_several = found.in_files, found.in_several
+            for user, rows in self.by_row.strange(number, (DIFFERENT, SKIPPED)):
+                self._problem(
+                    "user %s, table %s: %d rows in the file are not the user's" % (user, name, rows)
+                )
+            reasons = [_as_told(reason) for reason in found.reasons]
+        else:
+            in_files = tally.in_files + (shared if tally.files else 0)
+            in_several = shared if tally.files > 1 else 0
+            reasons = [*tally.nobodys, *(self._missed(tally, *item) for item in tally.reasons.items())]
+            if shared and not tally.files:
+                reasons.append({"reason": EVERYBODYS, "rows": shared})
+        in_none = sum(reason["rows"] for reason in reasons)
+        if in_files + in_none != tally.rows:
+            self._problem(
+                "table %s: %d rows in PostgreSQL, but %d in files and %d in none"
+                % (name, tally.rows, in_files, in_none)
+            )
+        told.update(in_files=in_files, in_several=in_several, in_none=in_none, reasons=reasons)
+        return told
+
+    def _missed(self, tally: _Tally, reason: str, missed: _Reason) -> Dict[str, Any]:
+        told = {"reason": reason, "rows": missed.rows, "first_users": missed.users}
+        if reason != SKIPPED:
+            told["first_keys"] = list(self.counting.first_of(tally.counted, missed.users))
+        return told
+
+
+def _as_told(reason: row_by_row.Reason) -> Dict[str, Any]:
+    told: Dict[str, Any] = {"reason": reason.reason, "rows": reason.rows, "first_keys": list(reason.keys)}
+    if reason.users:
+        told["first_users"] = list(reason.users)
+    return told
 
 
 def _left(counting: Counting, counted: Counted, rows: Optional[int]) -> Dict[str, Any]:
@@ -119,9 +278,16 @@ def _left(counting: Counting, counted: Counted, rows: Optional[int]) -> Dict[str
     return found
 
 
-def _users(counting: Counting, book: Ledger, run: int) -> Iterator[Tuple[_User, Mapping[int, int]]]:
+def _merged(*sources: Iterator[_OfRoot]) -> Iterator[_OfRoot]:
+    """What several sources have of each root, all in the order of the keys' bytes."""
+    in_order = heapq.merge(*sources, key=lambda found: found[0].encode("utf-8"))
+    for root, found in itertools.groupby(in_order, lambda found: found[0]):
+        yield root, {number: rows for _, of_root in found for number, rows in of_root.items()}
+
+
+def _users(of_roots: Iterator[_OfRoot], book: Ledger, run: int) -> Iterator[Tuple[_User, Mapping[int, int]]]:
     """Every user of PostgreSQL or the ledger, and their rows in PostgreSQL by the table's number."""
-    sources = itertools.chain(counting.of_roots(), [(None, {})])
+    sources: Iterator[Tuple[Optional[str], Mapping[int, int]]] = itertools.chain(of_roots, [(None, {})])
     entries: Iterator[Optional[Dict[str, Any]]] = itertools.chain(book.users(), [None])
     (root, rows), entry = next(sources), next(entries)
     while root is not None or entry is not None:
@@ -142,78 +308,6 @@ def _user(entry: Mapping[str, Any], run: int) -> _User:
     return _User(entry["user_id"], entry["state"], entry["run"] == run, rows, skipped)
 
 
-def _add(tally: _Tally, user: _User, own: int) -> Optional[str]:
-    """Add a user's rows of a table. Returns what does not add up."""
-    name = tally.counted.table
-    if user.state != "done":
-        tally.miss(FAILED if user.state == "failed" else NOT_CHOSEN, own, user.id)
-        return None
-    if user.rows is None:  # by a version that did not note them
-        tally.miss(CHANGED, own, user.id)
-        return None
-    held, skipped = user.rows.get(name, 0), user.skipped.get(name, 0)
-    tally.appearances += held
-    if tally.counted.whose is Whose.SEVERAL:
-        return None
-    expected = own + tally.everybodys
-    if held + skipped != expected:
-        tally.miss(DIFFERENT if user.is_of_this_run else CHANGED, own, user.id)
-        if not user.is_of_this_run:
-            return None
-        return "user %s, table %s: %d rows in PostgreSQL, %d in the file%s" % (
-            user.id,
-            name,
-            expected,
-            held,
-            ", %d skipped" % skipped if skipped else "",
-        )
-    if skipped and tally.everybodys:
-        tally.is_told = False  # whether a shared row or one's own was skipped
-        return None
-    tally.files += 1
-    tally.in_files += own - skipped
-    tally.miss(SKIPPED, skipped, user.id)
-    return None
-
-
-def _told(counting: Counting, tally: _Tally, problems: List[str]) -> Dict[str, Any]:
-    """A table in the summary. A sum that does not add up is added to ``problems``."""
-    name, shared = tally.counted.table, tally.everybodys
-    found: Dict[str, Any] = {"table": name, "rows": tally.rows, "appearances": tally.appearances}
-    if not tally.is_told:
-        found.update(in_files=None, in_several=None, in_none=None, note=UNTOLD, reasons=[])
-        return found
-    in_files = tally.in_files + (shared if tally.files else 0)
-    reasons = [
-        *tally.nobodys,
-        *(
-            {
-                "reason": reason,
-                "rows": missed.rows,
-                "first_users": missed.users,
-                **(
-                    {}
-                    if reason == SKIPPED
-                    else {"first_keys": list(counting.first_of(tally.counted, missed.users))}
-                ),
-            }
-            for reason, missed in tally.reasons.items()
-        ),
-    ]
-    if shared and not tally.files:
-        reasons.append({"reason": "shared, and no user's file has all of them", "rows": shared})
-    in_none = sum(reason["rows"] for reason in reasons)
-    if in_files + in_none != tally.rows:
-        problems.append(
-            "table %s: %d rows in PostgreSQL, but %d in files and %d in none"
-            % (name, tally.rows, in_files, in_none)
-        )
-    found.update(
-        in_files=in_files, in_several=shared if tally.files > 1 else 0, in_none=in_none, reasons=reasons
-    )
-    return found
-
-
 def show(coverage: Mapping[str, Any]) -> None:
     """Print a line for each table with rows."""
     rows = [
@@ -230,7 +324,7 @@ def show(coverage: Mapping[str, Any]) -> None:
     ]
     title = "Coverage: " + ("every row is accounted for" if coverage["complete"] else "rows do not add up")
     if any(table.get("note") for table in coverage["tables"]):
-        title += ", except where it says that they are not counted or told apart"
+        title += ", except where it says that they are not counted"
     columns = ("table", "rows", "in files", "in several", "in none", "why")
     terminal.summary(title, columns, rows)
     if coverage["problems"]:

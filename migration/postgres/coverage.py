@@ -1,7 +1,7 @@
 """Count every table's rows by whose they are, for all roots at once: what no root's file can hold is counted here, too.
 
 A table is counted root by root if each of its rows belongs to one root at most: its owner column says whose the row is, or
-a chain of parents does. Where rows may come into several files in other ways, only all rows of the table are counted.
+a chain of parents does. Where rows may come into several files in other ways, each row is told with its roots.
 """
 
 from __future__ import annotations
@@ -11,21 +11,26 @@ import functools
 import json
 from typing import Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+import msgspec
+
 from migration.model import ForeignKey, Kind, Way
+from migration.postgres.all_roots import TOLD, AllRoots
 from migration.postgres.catalog import apart_from, is_listed, read_with, within
-from migration.postgres.ownership import Owned, next_alias
+from migration.postgres.ownership import next_alias
 from migration.postgres.references import References, matches
 from migration.postgres.snapshot import Snapshot
-from migration.postgres.users import User
-from migration.postgres.ways import Node, Ways
+from migration.postgres.ways import Node
 from migration.settings import Settings
 from migration.sql import literal, qualified
 from migration.sqlite.schema import Schema
 
+_decode = msgspec.json.decode
+
 FIRST = 3  # keys that are named of the rows with the same reason
-TOLD = (Kind.INTEGER, Kind.UUID, Kind.DATE)  # others may be an address, a name or the token of a session
 
 SHARED = "shared"  # a class of rows, not a reason
+NOBODYS = "nobody's, by config.py"
+UNREFERENCED = "no exported row refers to it"
 
 
 class Whose(enum.Enum):
@@ -33,7 +38,7 @@ class Whose(enum.Enum):
 
     ONE = ""  # each row is of one root at most, or shared
     ALL = "shared"  # each row is everybody's
-    SEVERAL = "in several"  # in how many files a row is, this cannot tell
+    SEVERAL = "in several"  # each row may be of several roots
     EXCLUDED = "excluded by config.py"
     UNRELATED = "unrelated, by config.py"
     EXTENSION = "of an extension"
@@ -41,9 +46,10 @@ class Whose(enum.Enum):
 
 
 class Counted(NamedTuple):
-    """A table: ``source`` is a FROM clause with its rows as ``t``; ``root`` and ``reason`` are SQL for Whose.ONE.
+    """A table: ``source`` is a FROM clause with its rows as ``t``; ``root`` and ``reason`` are SQL.
 
-    ``root``: the key of the root whose the row is, as text; NULL where it is nobody's, for the ``reason``.
+    ``root``: the key of the root whose the row is, as text; NULL where it is nobody's, for the ``reason``. Not of Whose.SEVERAL,
+    where the ``reason`` is that of each row that has no root.
     """
 
     table: str
@@ -52,6 +58,18 @@ class Counted(NamedTuple):
     condition: str
     root: str = "NULL::text"
     reason: str = "''"
+
+
+class EachRow(NamedTuple):
+    """A row, and either its root, the reason why it has none, or neither: everybody's.
+
+    ``content``: the SHA256 of its values, where it has no key.
+    """
+
+    row: str
+    root: Optional[str]
+    reason: Optional[str]
+    content: Optional[str]
 
 
 class Nobodys(NamedTuple):
@@ -70,8 +88,7 @@ class Counting:
         self.settings = settings
         self.catalog = db.catalog
         self.references = References(db, settings, schema)
-        owned = Owned(self.references, User("", None))  # SQL of no user is asked for
-        self._ways = Ways(owned, settings.skip_orphans)
+        self._all = AllRoots(self.references, settings.skip_orphans)
 
     @functools.cached_property
     def tables(self) -> List[Counted]:
@@ -98,10 +115,12 @@ class Counting:
         table = self.references.tables[name]
         condition = self._own_rows(name, "t")
         source = self.db.quoted(name) + " t"
-        if Node(name, True) in self._ways.nodes or not self._has_single_keys:
-            return Counted(name, Whose.SEVERAL, source, condition)
+        reason = UNREFERENCED if table.ownership.way is Way.REFERENCED else NOBODYS
+        several = Counted(name, Whose.SEVERAL, source, condition, reason=literal(reason))
+        if Node(name, True) in self._all.ways.nodes or not self._has_single_keys:
+            return several
         if table.ownership.way is Way.SHARED:
-            return Counted(name, Whose.ALL, source, condition)
+            return Counted(name, Whose.ALL, source, condition, reason=literal(SHARED))
         alias = "t"
         reasons: List[str] = []
         while table.ownership.way is Way.CHILD and table.name != table.ownership.parent:
@@ -113,7 +132,7 @@ class Counting:
                 or not self._is_single(key)
                 or len(reasons) > len(self.references.tables)
             ):
-                return Counted(name, Whose.SEVERAL, source, condition)
+                return several
             source += self._joined(key, parent, alias)
             reasons.append(
                 "WHEN %s IS NULL THEN %s"
@@ -127,7 +146,7 @@ class Counting:
         elif rule.way is Way.OWNED:
             key = self.references.way(table, rule)
             if key.exact:
-                return Counted(name, Whose.SEVERAL, source, condition)
+                return several
             parent = next_alias(alias)
             source += self._joined(key, parent, alias)
             root = qualified(parent, self.settings.root.key)
@@ -137,7 +156,7 @@ class Counting:
                 % (qualified(alias, key.columns[0]), literal(nobody))
             )
         else:
-            return Counted(name, Whose.SEVERAL, self.db.quoted(name) + " t", condition)
+            return several
         return Counted(name, Whose.ONE, source, condition, root + "::text", "CASE %s END" % " ".join(reasons))
 
     def _joined(self, key: ForeignKey, parent: str, child: str) -> str:
@@ -223,6 +242,58 @@ class Counting:
         for line in self.db.stream(query):
             root, rows = json.loads(line)
             yield root, {int(number): count for number, count in rows.items()}
+
+    # Row by row: a row is called as ``AllRoots.row`` says
+
+    def each_row(self, counted: Counted) -> Iterator[EachRow]:
+        """Every row of a table. Of Whose.SEVERAL with the ``reason`` only, as ``pairs`` has the roots."""
+        query = "SELECT pg_catalog.json_build_array(%s, %s, %s, %s) FROM %s WHERE %s" % (
+            self._all.row(counted.table),
+            counted.root,
+            "CASE WHEN {} IS NULL THEN nullif({}, {}) END".format(
+                counted.root, counted.reason, literal(SHARED)
+            ),
+            "NULL::text"
+            if self.catalog.keys[counted.table]
+            else self._all.named_by(counted.table, self.named_by(counted)),
+            counted.source,
+            counted.condition,
+        )
+        for line in self.db.stream(query):
+            yield EachRow(*_decode(line))
+
+    def has_key(self, counted: Counted) -> bool:
+        return bool(self.catalog.keys[counted.table])
+
+    def named_by(self, counted: Counted) -> Sequence[str]:
+        """The columns by which a row is found in a file: its key, or all that stand there as they are."""
+        keys = self.catalog.keys[counted.table]
+        cut = {
+            name
+            for key in self.references.exported
+            if key.table == counted.table and self._all.ways.leaving(key) == "cut"
+            for name in key.columns
+        }
+        columns = self.catalog.columns[counted.table]
+        spaced = (Kind.JSON, Kind.STRUCTURE)  # their white space may be another
+        return keys or [each.name for each in columns if each.kind not in spaced and each.name not in cut]
+
+    def shows_keys(self, counted: Counted) -> bool:
+        """Whether rows are called by a key that can be shown, and not by a SHA256."""
+        return self._all.shows_keys(counted.table)
+
+    def pairs(self, sizes: Mapping[str, int]) -> Iterator[Tuple[int, str, Optional[str]]]:
+        """The rows of tables of Whose.SEVERAL, by the table's place in ``tables``, and each of their roots; None: everybody's.
+
+        ``sizes``: table → rows.
+        """
+        numbers = [number for number, counted in enumerate(self.tables) if counted.whose is Whose.SEVERAL]
+        names = [self.tables[number].table for number in numbers]
+        with self.db.hashing():
+            for query in self._all.pairs(names, sizes):
+                for line in self.db.stream(query):
+                    place, row, root = _decode(line)
+                    yield numbers[place], row, root
 
     def first_of(self, counted: Counted, roots: Sequence[str]) -> Sequence[str]:
         """The first keys of these roots' rows."""
