@@ -9,7 +9,8 @@ from migration.discovery.belonging import Belonging
 from migration.discovery.classed import Classed, Group
 from migration.discovery.held_keys import Form, Held, held_keys, rows_that_differ
 from migration.discovery.levels import doubtful_link, levels
-from migration.discovery.references import Guess, Link, References, plain_key
+from migration.discovery.mixed_references import plain_key
+from migration.discovery.references import Guess, Link, References
 from migration.discovery.source import Source
 from migration.discovery.words import listed, written
 from migration.model import (
@@ -38,6 +39,7 @@ class Entries:
     def __init__(self, source: Source, root: Root, references: References) -> None:
         self.source = source
         self.root = root
+        self.unmeant = references.unmeant
         self.doubtful = [guess for guess in references.doubtful if guess.key.table not in source.foreign]
         links = [link for link in references.links if not {link.key.table, link.key.parent} & source.foreign]
         connected, _ = levels(root.name, links, self.doubtful)
@@ -171,7 +173,9 @@ class Entries:
         )
 
     def _not_taken(self, table: str) -> Iterator[str]:
-        """Guesses that the data do not bear out, of a table that needs none of them."""
+        """What is not followed, though it may be a reference, of a table that needs none of it."""
+        for what in self.unmeant.get(table, ()):
+            yield what + ": rows stay behind that belong by nothing else"
         held = {guess.key.columns for guess in self.by_values.get(table, ())}
         for guess in self.doubtful if table not in self.uncertain else ():
             if guess.key.table == table and table not in self.source.empty and guess.key.columns not in held:

@@ -9,7 +9,7 @@ from migration.discovery.classed import Classed, Group
 from migration.discovery.entries import OR_ELSEWHERE, Entries, asked
 from migration.discovery.source import count_small
 from migration.discovery.words import listed, written
-from migration.model import Ownership, Way, any_of, child_of, owned_by, referenced, shared
+from migration.model import Ownership, Way, any_of, child_of, owned_by, referenced, shared, where
 from migration.postgres.catalog import usual
 
 
@@ -21,7 +21,7 @@ class OtherTables(Entries):
             name: made
             for name in self.source.tables
             if name not in owned and name not in self.source.foreign
-            for made in (self._with_usual_owner(name) or self._with_arrays(name),)
+            for made in (self._with_usual_owner(name) or self._with_arrays(name) or self._with_unmeant(name),)
             if made is not None
         }
         yield from asked_for.values()
@@ -96,6 +96,17 @@ class OtherTables(Entries):
         """A question where arrays hold the root's keys."""
         columns = [held for held in self.held.get(name, ()) if held.asked]
         return self._holding(name, columns, {}) if columns else None
+
+    def _with_unmeant(self, name: str) -> Optional[Classed]:
+        """A question where a column names rows of several tables, and nothing says of which."""
+        if name not in self.unmeant:
+            return None
+        question = (
+            "%s: write a Reference(…, when=…) for each of these tables, and any_of(child_of(…), …) here"
+            % "; ".join(self.unmeant[name])
+        )
+        made = self._open(name, question + OR_ELSEWHERE, [where("false"), shared()], {}, None)
+        return dataclasses.replace(made, reasons=())
 
     def _nobodys_table(self, name: str) -> Classed:
         group, why = Group.UNRELATED, self._nothing_found(name)

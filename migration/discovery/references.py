@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from typing import Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Sequence, Set, Tuple
 
+from migration.discovery.mixed_references import IDS, Candidate, mixed_references, plain_key
 from migration.discovery.source import Source
 from migration.discovery.words import singular, stem, words_of
-from migration.model import Column, Equality, ForeignKey, Kind
+from migration.model import Column, ForeignKey
 from migration.postgres.operators import are_written_alike
 from migration.printing import counted
-from migration.sql import literal, qualified
+from migration.sql import qualified
 
 
 class Link(NamedTuple):
@@ -55,17 +55,15 @@ class Guess(NamedTuple):
         return "every value leads to a row"
 
 
-class _Candidate(NamedTuple):
-    key: ForeignKey
-    why: str
-    when: str = ""
-
-
 class References(NamedTuple):
-    """``links``: declared ones and guesses that hold. ``doubtful``: guesses that the data do not bear out."""
+    """``links``: declared ones and guesses that hold. ``doubtful``: guesses that the data do not bear out.
+
+    ``unmeant``: table → columns that name rows of several tables, of which nobody can say which.
+    """
 
     links: Tuple[Link, ...]
     doubtful: Tuple[Guess, ...]
+    unmeant: Mapping[str, Sequence[str]]
 
 
 def find_references(source: Source, root: str) -> References:
@@ -81,9 +79,10 @@ def find_references(source: Source, root: str) -> References:
         for name in key.columns
     }
     named = _by_stem(source, root)
-    mixed = list(_mixed(source, covered, named))
+    unmeant: Dict[str, List[str]] = {}
+    mixed = list(mixed_references(source, covered, named, unmeant))
     covered |= {(one.key.table, one.key.columns[0]) for one in mixed}
-    by_table: Dict[str, List[_Candidate]] = {}
+    by_table: Dict[str, List[Candidate]] = {}
     for one in (*inherited, *mixed, *_guesses(source, covered, named, [link.key for link in links.values()])):
         by_table.setdefault(one.key.table, []).append(one)
     guessed = [guess for table, some in by_table.items() for guess in _asked(source, table, some)]
@@ -92,7 +91,7 @@ def find_references(source: Source, root: str) -> References:
             optional = bool(guess.when) or source.may_be_null(guess.key.table, guess.key.columns)
             link = Link(guess.key, optional, "%s; %s" % (guess.why, guess.borne_out), guess.when)
             links.setdefault((*guess.key[:4], guess.when), link)
-    return References(tuple(links.values()), tuple(guess for guess in guessed if not guess.holds))
+    return References(tuple(links.values()), tuple(guess for guess in guessed if not guess.holds), unmeant)
 
 
 def _declared(source: Source) -> Dict[Tuple[object, ...], Link]:
@@ -110,7 +109,7 @@ def _declared(source: Source) -> Dict[Tuple[object, ...], Link]:
 # Guesses
 
 
-def _inherited(source: Source, links: Sequence[Link]) -> Iterator[_Candidate]:
+def _inherited(source: Source, links: Sequence[Link]) -> Iterator[Candidate]:
     """What a table with columns of its own refers to as the table that it inherits from: PostgreSQL hands no key down."""
     known = {link.key[:4] for link in links}
     tables = set(source.tables)
@@ -118,15 +117,15 @@ def _inherited(source: Source, links: Sequence[Link]) -> Iterator[_Candidate]:
         for heir in sorted(source.catalog.heirs(link.key.table)):
             key = link.key._replace(table=heir)
             if heir in tables and heir not in source.catalog.unreadable and key[:4] not in known:
-                yield _Candidate(key, "as of %s, from which it inherits" % link.key.table)
-
-
-_IDS = re.compile(r"_?(id|uuid|uid|guid|key|ref|fk)$")
+                yield Candidate(key, "as of %s, from which it inherits" % link.key.table)
 
 
 def _guesses(
-    source: Source, covered: Set[Tuple[str, str]], named: _Named, keys: Sequence[ForeignKey]
-) -> Iterator[_Candidate]:
+    source: Source,
+    covered: Set[Tuple[str, str]],
+    named: Dict[Tuple[str, ...], List[str]],
+    keys: Sequence[ForeignKey],
+) -> Iterator[Candidate]:
     """References that names suggest, the likeliest of each column."""
     by_key = _by_key_name(source)
     leads_on = {(key.table, key.columns[0]): key for key in keys if len(key.columns) == 1}
@@ -152,7 +151,7 @@ def _guesses(
                 found = plain_key(table, column.name, parent, key.name)
                 if not are_written_alike(key, column):
                     found = found._replace(equalities=(source.db.equality(key, column),))
-                yield _Candidate(found, "by its name")
+                yield Candidate(found, "by its name")
                 break
 
 
@@ -168,61 +167,7 @@ def names(key: ForeignKey, parent: str) -> str:
     )
 
 
-def plain_key(table: str, column: str, parent: str, key: str) -> ForeignKey:
-    return ForeignKey(table, (column,), parent, (key,), (Equality("pg_catalog.="),))
-
-
-_TYPES = ("type", "kind", "table", "class", "model")
-_MOST_TYPES = 50
-
-
-def _mixed(source: Source, covered: Set[Tuple[str, str]], named: _Named) -> Iterator[_Candidate]:
-    """References to several tables by one column, with another one that says to which: subject_type and subject_id."""
-    for table in source.tables:
-        if table in source.foreign or table in source.empty or table in source.catalog.unreadable:
-            continue
-        columns = source.catalog.columns.get(table, ())
-        ids = {
-            tuple(words_of(column.name)[:-1]): column
-            for column in columns
-            if _IDS.fullmatch("".join(words_of(column.name)[-1:])) and (table, column.name) not in covered
-        }
-        for column in columns:
-            words = words_of(column.name)
-            id_ = ids.get(tuple(words[:-1])) if len(words) > 1 and words[-1] in _TYPES else None
-            if id_ is not None and column.kind is Kind.TEXT:
-                yield from _by_value(source, table, column, id_, named)
-
-
-def _by_value(source: Source, table: str, type_: Column, id_: Column, named: _Named) -> Iterator[_Candidate]:
-    name = qualified("t", type_.name)
-    values = source.db.rows(
-        "SELECT {0}::text FROM {1} t WHERE {0} IS NOT NULL GROUP BY 1 ORDER BY 1 LIMIT {2}".format(
-            name, source.db.quoted(table), _MOST_TYPES + 1
-        )
-    )
-    found: Dict[Tuple[str, str], List[str]] = {}
-    for (value,) in values if len(values) <= _MOST_TYPES else ():
-        words = words_of(re.split(r"[\\\\/.:]", value)[-1])
-        for parent in named.get((*words[:-1], singular(words[-1])), ())[:1] if words else ():
-            key = source.single_key(parent)
-            if key is not None and are_written_alike(key, id_):
-                found.setdefault((parent, key.name), []).append(_plain_literal(value))
-    for (parent, key_name), given in found.items():
-        when = "%s = %s" % (name, given[0]) if len(given) == 1 else "%s IN (%s)" % (name, ", ".join(given))
-        yield _Candidate(
-            plain_key(table, id_.name, parent, key_name), "by the names in %s" % type_.name, when
-        )
-
-
-def _plain_literal(value: str) -> str:
-    return literal(value).strip() if "\\" in value else "'%s'" % value.replace("'", "''")
-
-
-_Named = Dict[Tuple[str, ...], List[str]]
-
-
-def _by_stem(source: Source, root: str) -> _Named:
+def _by_stem(source: Source, root: str) -> Dict[Tuple[str, ...], List[str]]:
     """Tables by what a reference to them would be called; the root first, then those of the usual schema."""
     found: Dict[Tuple[str, ...], List[str]] = {}
     usual = source.db.schema
@@ -250,9 +195,11 @@ def _by_key_name(source: Source) -> Dict[str, List[str]]:
     return {column: names for column, names in found.items() if len(names) == 1}
 
 
-def _parents(table: str, column: str, named: _Named, by_key: Dict[str, List[str]]) -> Iterator[str]:
+def _parents(
+    table: str, column: str, named: Dict[Tuple[str, ...], List[str]], by_key: Dict[str, List[str]]
+) -> Iterator[str]:
     words = words_of(column)
-    bare = tuple(words[:-1]) if words and _IDS.fullmatch(words[-1]) else tuple(words)
+    bare = tuple(words[:-1]) if words and IDS.fullmatch(words[-1]) else tuple(words)
     if bare == ("parent",) and bare != tuple(words):
         yield table
     for start in range(len(bare)):  # created_by_user_id is a user's
@@ -262,7 +209,7 @@ def _parents(table: str, column: str, named: _Named, by_key: Dict[str, List[str]
     yield from by_key.get(column, ())
 
 
-def _asked(source: Source, table: str, candidates: Sequence[_Candidate]) -> List[Guess]:
+def _asked(source: Source, table: str, candidates: Sequence[Candidate]) -> List[Guess]:
     """Count the values of each guess, and those that lead nowhere, in one query of the table."""
     if table in source.empty or any(one.key.parent in source.catalog.unreadable for one in candidates):
         return [Guess(one.key, one.why, 0, 0, one.when) for one in candidates]

@@ -235,6 +235,27 @@ SHAPES = {
         "INSERT INTO photos VALUES (1, 2), (2, 1); INSERT INTO t VALUES ('Post', 1), ('Photo', 2), ('Post', 99), ('Photo', 99)",
         'any_of(child_of("photos", "on_id"), child_of("posts", "on_id"))',
     ),
+    "one column for several tables, as Django has it": (
+        "CREATE TABLE types (id int PRIMARY KEY, app_label text, model text); INSERT INTO types VALUES (7, 'shop', 'timeentry'),"
+        " (8, 'shop', 'post'), (9, 'auth', 'group'); CREATE TABLE shop_time_entries (id int PRIMARY KEY, person_id int NOT NULL"
+        " REFERENCES people); CREATE TABLE posts (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people);"
+        "INSERT INTO posts VALUES (1, 1); INSERT INTO shop_time_entries VALUES (1, 2);"
+        "CREATE TABLE t (content_type_id int REFERENCES types, object_id text); INSERT INTO t VALUES (7, '1'), (8, '1'), (9, '1')",
+        'any_of(child_of("shop_time_entries", "object_id"), child_of("posts", "object_id"))',
+    ),
+    "one column for several tables, without a word in front": (
+        A
+        + "CREATE TABLE t (kind text, ref int); INSERT INTO t VALUES ('A', 1), ('A', 2), (NULL, 1), ('people', 3)",
+        'any_of(owned_by("ref"), child_of("a", "ref"))',
+    ),
+    "one column for several tables, of whatever there is no word of": (
+        "CREATE TABLE t (on_type text, on_id int); INSERT INTO t VALUES ('X', 1), ('Y', 2)",
+        ('where("false")', "shared()"),
+    ),
+    "one column for several tables, empty": (
+        "CREATE TABLE t (on_type text, on_id int)",
+        ('where("false")', "shared()"),
+    ),
     "undeclared, of one type that is no whole number": (
         "CREATE TABLE a (id numeric(20) PRIMARY KEY, person_id int REFERENCES people); CREATE TABLE t (a_id numeric);"
         "INSERT INTO a VALUES (7, 1); INSERT INTO t VALUES (7.0)",

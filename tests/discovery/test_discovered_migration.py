@@ -148,7 +148,15 @@ CREATE TABLE settings (login text PRIMARY KEY, is_dark boolean); INSERT INTO set
 CREATE TABLE courses (id int PRIMARY KEY, name text); INSERT INTO courses VALUES (1, 'a'), (2, 'b'), (3, 'c');
 CREATE TABLE ratings (id int PRIMARY KEY, course_id int NOT NULL REFERENCES courses, cook text);
 INSERT INTO ratings VALUES (1, 1, key('ann')), (2, 2, key('bob')), (3, 1, key('bob'));
+CREATE TABLE content_types (id int PRIMARY KEY, app_label text, model text);
+INSERT INTO content_types VALUES (7, 'food', 'rating'), (8, 'food', 'cook'), (9, 'food', 'course');
+CREATE TABLE pins (id int PRIMARY KEY, content_type_id int NOT NULL REFERENCES content_types, object_id text NOT NULL);
+INSERT INTO pins VALUES (1, 7, '1'), (2, 7, '3'), (3, 8, key('ann')), (4, 8, key('cid')), (5, 7, '999'), (6, 8, '1');
 """
+PINS = (
+    "(content_type_id = 8 AND object_id = '{0}') OR (content_type_id = 7 AND object_id IN (SELECT id::text FROM ratings WHERE"
+    " cook = '{0}'))"
+)
 ANSWERED = {
     "recipes": "cook_id = '{0}' OR id IN (SELECT recipe_id FROM remarks WHERE written_by = '{0}')",  # not all that are nobody's
     "remarks": "written_by = '{0}'",
@@ -160,6 +168,8 @@ ANSWERED = {
     "settings": "login = (SELECT login FROM cooks WHERE id = '{0}')",
     "courses": "id IN (SELECT course_id FROM ratings WHERE cook = '{0}')",
     "ratings": "cook = '{0}'",
+    "pins": PINS,
+    "content_types": "id IN (SELECT content_type_id FROM pins WHERE %s)" % PINS,
 }
 
 
