@@ -90,7 +90,7 @@ def _show(
     for table in classes.of(Group.OPEN):
         assert table.rule is not None
         log.warning("open question: %s: %s", table.name, table.rule.texts[0])
-    for table in classes.of(Group.UNRELATED):
+    for table in classes.of(Group.UNRELATED, Group.REFERENCED):
         if table.may_name:
             log.warning(
                 "taken for nobody's, though values of %s are keys of %s, perhaps by chance: %s",

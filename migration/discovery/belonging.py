@@ -6,12 +6,11 @@ Each table's query joins that of its parent, so that a chain of any length is re
 from __future__ import annotations
 
 import functools
-from typing import Collection, Dict, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Collection, Dict, List, Mapping, NamedTuple, Sequence, Tuple, Union
 
 from migration.discovery.references import Link, names
 from migration.discovery.source import Source
 from migration.model import Ownership, Root, Way, any_of, assert_never
-from migration.postgres.catalog import within
 from migration.sql import qualified, quote
 
 WHOSE = quote("#root")  # no column of anybody's is called so
@@ -50,9 +49,9 @@ class Belonging:
         source: Source,
         root: Root,
         links: Sequence[Link],
-        conditions: Mapping[Tuple[str, Ownership], Link],
+        conditions: Mapping[Tuple[str, Ownership], Union[Link, str]],
     ) -> None:
-        """``conditions``: of tables with ``where()``, the references that say the same."""
+        """``conditions``: of tables with ``where()``, the reference that says the same, or SQL of a root on the row ``t``."""
         self.conditions = conditions
         self.source = source
         self.root = root
@@ -86,34 +85,30 @@ class Belonging:
         return "whose_%d" % self.source.catalog.relations[table].oid
 
     def _link(self, table: str, rule: Ownership) -> Link:
-        if rule.way is Way.WHERE:
-            return self.conditions[table, rule]
+        link = self.conditions.get((table, rule))
+        if isinstance(link, Link):
+            return link
         parent = self.root.name if rule.parent is None else rule.parent
         return self._links[table, tuple(sorted(rule.columns))][parent]
-
-    def _from(self, table: str) -> str:
-        """The table as ``t``, without those that inherit from it and stand for themselves."""
-        catalog = self.source.catalog
-        apart = [
-            catalog.relations[name].oid for name in catalog.heirs(table) if name not in self.source.heirs
-        ]
-        quoted = self.source.db.quoted(table)
-        if not apart:
-            return quoted + " t"
-        return "(SELECT * FROM %s t WHERE %s) t" % (quoted, within("t", sorted(apart)))
 
     def _whose(self, table: str, rule: Ownership, joins: List[str], used: Dict[str, None]) -> str:
         """SQL of the root's key of a row ``t``; adds the joins that it needs and the tables that these read."""
         way = rule.way
         if way is Way.ROOT:
             return qualified("t", self.root.key)
-        if way is Way.OWNED or way is Way.CHILD or (way is Way.WHERE and (table, rule) in self.conditions):
+        condition = self.conditions.get((table, rule))
+        if isinstance(condition, str):
+            return "(%s)" % condition
+        if way is Way.OWNED or way is Way.CHILD or condition is not None:
             link = self._link(table, rule)
             alias = "p%d" % len(joins)
             parent = link.key.parent
             joins.append("LEFT JOIN %s %s ON %s" % (self._name(parent), alias, _matches(link, alias)))
             used[parent] = None
             return "%s.%s" % (alias, WHOSE)
+        if way is Way.WHERE:
+            key = self.source.catalog.column(self.root.name, self.root.key)
+            return "NULL::%s" % key.type  # of whom, only the operator knows
         if way is Way.ANY:
             return "coalesce(%s)" % ", ".join(
                 self._whose(table, part, joins, used) for part in rule.ways if part.way is not Way.REFERENCED
@@ -122,7 +117,7 @@ class Belonging:
             ends = [self._whose(table, part, joins, used) for part in rule.ways]
             alike = " AND ".join(self._same.format(ends[0], end) for end in ends[1:])
             return "CASE WHEN %s THEN %s END" % (alike, ends[0])
-        if way in (Way.SHARED, Way.REFERENCED, Way.WHERE, Way.UNDECIDED):
+        if way in (Way.SHARED, Way.REFERENCED, Way.UNDECIDED):
             raise AssertionError(way)  # of no root, or not known
         assert_never(way)
 
@@ -143,7 +138,7 @@ class Belonging:
                 self._name(table),
                 ", ".join([*columns, whose]),
                 WHOSE,
-                self._from(table),
+                self.source.rows_of(table, "t"),
                 " ".join(joins),
             )
 
@@ -176,7 +171,7 @@ class Belonging:
         ]
         row = self.source.db.rows(
             "{} SELECT {} FROM {} {}".format(
-                self._with(used), ", ".join(counted), self._from(table), " ".join(joins)
+                self._with(used), ", ".join(counted), self.source.rows_of(table, "t"), " ".join(joins)
             )
         )[0]
         end = 1 + len(whose)
@@ -210,10 +205,10 @@ class Belonging:
             ]
         row = self.source.db.rows(
             "{} SELECT {} FROM {} {}".format(
-                self._with(used), ", ".join(counted), self._from(table), " ".join(joins)
+                self._with(used), ", ".join(counted), self.source.rows_of(table, "t"), " ".join(joins)
             )
             if used
-            else "SELECT count(*) FROM %s" % self._from(table)
+            else "SELECT count(*) FROM %s" % self.source.rows_of(table, "t")
         )[0]
         return row[0], [Leaving(*row[start : start + 4]) for start in range(1, len(row), 4)]
 

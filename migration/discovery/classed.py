@@ -43,10 +43,11 @@ class Classed:
 
 @dataclass(frozen=True)
 class Departure:
-    """A reference by which rows of a root name rows of others, or of nobody."""
+    """A reference by which rows of a root name rows of others, or of nobody. ``has_key``: the table that it leads to."""
 
     link: Link
     counts: Leaving
+    has_key: bool
 
 
 @dataclass(frozen=True)

@@ -233,10 +233,11 @@ def described(departure: Departure) -> str:
         "%s of other roots" % counted(counts.to_others, "row") if counts.to_others else "",
         "%s of nobody" % counted(counts.to_nobody, "row") if counts.to_nobody else "",
     ]
-    return "%s: names %s%s" % (
+    return "%s: names %s%s%s" % (
         key.name,
         listed([part for part in to if part]),
         "" if departure.link.optional else "; the column is NOT NULL and cannot be cut",
+        "" if departure.has_key else "; %s has no key, and its rows cannot be brought" % key.parent,
     )
 
 

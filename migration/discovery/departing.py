@@ -36,7 +36,8 @@ class Departing(Entries):
         behind = dict.fromkeys(table.left_behind)
         for link, counts in zip(links, found):
             if counts.to_others or counts.to_nobody:
-                departures.append(Departure(link, counts))
+                has_key = bool(self.source.catalog.keys.get(link.key.parent))
+                departures.append(Departure(link, counts, has_key))
             if counts.from_others or counts.from_nobody:
                 behind.update(dict.fromkeys(link.key.columns))
         for link, counts in zip(links, found):
@@ -61,8 +62,9 @@ class Departing(Entries):
         assert table.assumed is not None
         rows = counts.from_nobody
         self.trees.add(table.name)
-        question = "%s with no root of their own %s on rows of a root by %s" % (
+        question = "%s with no root of %s own %s on rows of a root by %s" % (
             counted(rows, "row"),
+            "its" if rows == 1 else "their",
             "hangs" if rows == 1 else "hang",
             link.columns,
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Iterator, Mapping, Optional, Sequence, Set
+from typing import Iterator, List, Mapping, Optional, Sequence, Set
 
 from migration.discovery.belonging import Belonging
 from migration.discovery.classed import Classed, Group
+from migration.discovery.held_elsewhere import BY_VALUES, HeldElsewhere
 from migration.discovery.held_keys import Form, Held, held_keys, rows_that_differ
 from migration.discovery.levels import doubtful_link, levels
 from migration.discovery.mixed_references import plain_key
@@ -14,6 +15,9 @@ from migration.discovery.references import Guess, Link, References
 from migration.discovery.source import Source
 from migration.discovery.words import listed, written
 from migration.model import (
+    Column,
+    Equality,
+    ForeignKey,
     Ownership,
     Root,
     all_of,
@@ -25,11 +29,13 @@ from migration.model import (
     undecided,
     where,
 )
+from migration.postgres.catalog import usual
 from migration.postgres.operators import are_written_alike
 from migration.printing import counted
+from migration.python_text import columns_text
 from migration.sql import qualified
 
-BY_VALUES = "by its values"
+AS_MOST = "as in most tables"
 OR_ELSEWHERE = "; or list the table in EXCLUDED_TABLES, or in UNRELATED_TABLES, in place of this entry"
 
 
@@ -49,63 +55,105 @@ class Entries:
             if len(link.key.columns) == 1 or not source.may_be_null(link.key.table, link.key.columns)
             for name in link.key.columns
         }
+        owners = [
+            link.key.columns[0]
+            for link in links
+            if link.key.parent == root.name and link.key.parent_columns == (root.key,)
+        ]
         tables = [name for name in source.tables if name != root.name]
-        self.held = held_keys(source, root, tables, connected, referring)
+        self.held = held_keys(source, root, tables, connected, referring, set(owners))
         self.by_values = {table: list(self._by_values(table)) for table in self.held}
         guesses = [guess for some in self.by_values.values() for guess in some]
-        self.levels, self.uncertain = levels(root.name, links, [*guesses, *self.doubtful])
+        first = [*guesses, *self.doubtful, *self._as_most(usual(owners), links)]
+        self.levels, self.uncertain = levels(root.name, links, first)
+        elsewhere = HeldElsewhere(source, [name for name in tables if name not in self.levels], referring)
+        more: List[Guess] = []
+        while True:
+            new = [one for one in elsewhere.guesses(list(self.levels)) if one.key.table not in self.levels]
+            if not new:
+                break
+            more += new
+            self.levels, self.uncertain = levels(root.name, links, [*first, *more])
         self.links = [*links, *(doubtful_link(guess) for guess in self.uncertain.values())]
-        near = [doubtful_link(guess) for guess in self.doubtful if guess.mostly_holds]
-        named = map(doubtful_link, guesses)
-        self.belonging = Belonging(
-            source,
-            root,
-            [*near, *named, *self.links],
-            {(guess.key.table, self._way(doubtful_link(guess))): doubtful_link(guess) for guess in guesses},
-        )
+        near = [doubtful_link(guess) for guess in (*self.doubtful, *guesses, *more)]
+        conditions = {
+            (link.key.table, self._way(link)): self._first_named(link.key) if is_array(link.key) else link
+            for link in map(doubtful_link, guesses)
+        }
+        self.belonging = Belonging(source, root, [*near, *self.links], conditions)
         self.trees: Set[str] = set()  # tables of which it is asked what hangs on a root's rows
         self.proved: Set[Link] = set()  # references that never leave a root's rows
 
     def _by_values(self, table: str) -> Iterator[Guess]:
         for held in self.held[table]:
-            if held.asked and held.form is not Form.ARRAY:
-                name = self.root.key if held.form is Form.KEY else self.root.named_by
-                key = plain_key(table, held.column, self.root.name, name)
+            if held.asked:
+                key = plain_key(table, held.column, self.root.name, held.of)
                 columns = (
-                    self.source.catalog.column(self.root.name, name),
+                    self.source.catalog.column(self.root.name, held.of),
                     self.source.catalog.column(table, held.column),
                 )
-                if not are_written_alike(*columns):
+                if held.form is Form.ARRAY:
+                    key = key._replace(equalities=(_InArray("pg_catalog.=", _text_if_unlike(*columns)),))
+                elif not are_written_alike(*columns):
                     key = key._replace(equalities=(self.source.db.equality(*columns),))
                 yield Guess(key, BY_VALUES, held.values, held.values - held.keys)
 
+    def _as_most(self, owner: Optional[str], links: Sequence[Link]) -> Iterator[Guess]:
+        """Tables with the column by which most others belong to the root."""
+        root = self.source.catalog.column(self.root.name, self.root.key)
+        taken = {(link.key.table, name) for link in links for name in link.key.columns}
+        for table in self.source.tables if owner is not None else ():
+            if (
+                owner is not None
+                and self.source.catalog.has(table, (owner,))
+                and self.source.catalog.primary_keys.get(table) != (owner,)
+                and (table, owner) not in taken
+                and table not in self.source.foreign
+            ):
+                equality = self.source.db.equality(root, self.source.catalog.column(table, owner))
+                key = plain_key(table, owner, self.root.name, self.root.key)
+                yield Guess(key._replace(equalities=(equality,)), AS_MOST, 0, 0)
+
+    def _first_named(self, key: ForeignKey) -> str:
+        """SQL of the first of the roots that an array names: that of its row, where it is compared with other ways."""
+        named = qualified("u", self.root.key)
+        return "SELECT {0} FROM {1} u WHERE {2} ORDER BY 1 LIMIT 1".format(
+            named,
+            self.source.db.quoted(self.root.name),
+            key.equalities[0].sql(named, qualified("t", key.columns[0])),
+        )
+
     def _way(self, link: Link) -> Ownership:
         key = link.key
+        if link.why == BY_VALUES and key.parent == self.root.name:
+            form = Form.ARRAY if is_array(key) else Form.KEY
+            form = form if key.parent_columns == (self.root.key,) else Form.NAME
+            return self._by_form(key.table, key.columns[0], form, key.parent_columns[0])
         if key.parent == self.root.name and key.parent_columns == (self.root.key,):
             return owned_by(key.columns)
-        if link.why == BY_VALUES:
-            return self._by_form(key.table, key.columns[0], Form.NAME)
         return child_of(key.parent, key.columns)
 
-    def _by_form(self, table: str, column: str, form: Form) -> Ownership:
+    def _by_form(self, table: str, column: str, form: Form, of: str) -> Ownership:
         """How rows belong to the root that a column names by its key, by its name, or in an array of keys."""
         if form is Form.KEY:
             return owned_by(column)
         mine, key = qualified("t", column), self.source.catalog.column(self.root.name, self.root.key)
         if form is Form.NAME:
-            named_by, users = qualified("u", self.root.named_by), self.source.db.quoted(self.root.name)
+            named_by, users = qualified("u", of), self.source.db.quoted(self.root.name)
+            if self.source.catalog.column(self.root.name, of).type.endswith("citext"):
+                mine, named_by = "lower(%s::text)" % mine, "lower(%s::text)" % named_by
             condition = "%s = (SELECT %s FROM %s u WHERE %s = {root})"
             return where(condition % (mine, named_by, users, qualified("u", key.name)))
-        alike = self.source.catalog.column(table, column).type == key.type + "[]"
+        alike = not _text_if_unlike(key, self.source.catalog.column(table, column))
         return where(("{root} = ANY (%s)" if alike else "({root})::text = ANY (%s::text[])") % mine)
 
     def _holds(self, columns: Sequence[Held]) -> str:
         """What such columns hold."""
         parts = []
-        for form in Form:
-            some = [held for held in columns if held.form is form]
+        for form, of in dict.fromkeys((held.form, held.of) for held in columns):
+            some = [held for held in columns if (held.form, held.of) == (form, of)]
             if some:
-                what = "%s of %s" % (self.root.named_by if form is Form.NAME else form.value, self.root.name)
+                what = "%s of %s" % (of if form is Form.NAME else form.value, self.root.name)
                 names = listed([held.column for held in some])
                 counts = "all that were looked at"
                 if any(held.keys < held.values for held in some):
@@ -122,7 +170,7 @@ class Entries:
 
     def _holding(self, table: str, columns: Sequence[Held], links: Mapping[Ownership, Link]) -> Classed:
         """Ask of a table whose values alone say that it has to do with the root."""
-        ways = [self._by_form(table, held.column, held.form) for held in columns]
+        ways = [self._by_form(table, held.column, held.form, held.of) for held in columns]
         question = self._holds(columns)
         several = [any_of(*ways), all_of(*ways)] if len(ways) > 1 else []
         if several and all(held.form is Form.KEY for held in columns):
@@ -179,26 +227,50 @@ class Entries:
         held = {guess.key.columns for guess in self.by_values.get(table, ())}
         for guess in self.doubtful if table not in self.uncertain else ():
             if guess.key.table == table and table not in self.source.empty and guess.key.columns not in held:
-                borne = (
-                    "%d of %s lead nowhere" % (guess.astray, counted(guess.values, "value"))
-                    if guess.values
-                    else "it has no value"
-                )
                 yield "%s is not taken for a reference to %s: %s" % (
                     ", ".join(guess.key.columns),
                     guess.key.parent,
-                    borne,
+                    guess.doubt or guess.borne_out,
                 )
-        for one in self.held.get(table, ()) if table in self.levels else ():
-            if one.keys and (one.form is Form.ARRAY if one.asked else not one.by_chance):
-                yield "%s %s: %s would give a row to each that it names" % (
+        held_here = self.held.get(table, ()) if table not in self.uncertain else ()
+        for one in held_here:
+            if one.form is Form.ARRAY and one.asked:
+                way = written(self._by_form(table, one.column, one.form, one.of))
+                yield "%s holds keys of %s in arrays; if they name its owners: %s" % (
                     one.column,
-                    "holds keys of %s in arrays" % self.root.name
-                    if one.form is Form.ARRAY
-                    else "names rows of %s in %d of %s"
-                    % (self.root.name, one.keys, counted(one.values, "different value")),
-                    written(self._by_form(table, one.column, one.form)),
+                    self.root.name,
+                    way,
                 )
+            elif one.said and not one.by_chance:
+                count = "%d of %s" % (one.keys, counted(one.values, "different value"))
+                yield "%s holds keys of %s in %s" % (one.column, self.root.name, count)
+        chance = [one.column for one in held_here if one.by_chance and one.only_keys and one.form is Form.KEY]
+        if chance:
+            yield (
+                "%s %s numbers alone that are keys of %s, perhaps by chance; if one names an owner: owned_by(%s)"
+                % (
+                    listed(chance),
+                    "holds" if len(chance) == 1 else "hold",
+                    self.root.name,
+                    columns_text([chance[0]]),
+                )
+            )
+
+
+class _InArray(Equality):
+    """Whether an array holds a key. ``cast``: of one element."""
+
+    def sql(self, key: str, reference: str) -> str:
+        many = self.cast + "[]" if self.cast else ""
+        return "%s%s OPERATOR(%s) ANY (%s%s)" % (key, self.cast, self.operator, reference, many)
+
+
+def is_array(key: ForeignKey) -> bool:
+    return isinstance(key.equalities[0], _InArray)
+
+
+def _text_if_unlike(key: Column, array: Column) -> str:
+    return "" if array.type == key.type + "[]" else "::text"
 
 
 def _several(rows: int) -> str:

@@ -16,17 +16,77 @@ _PAGES = 40  # and these somewhere in it
 _PAGE = 8192  # bytes
 _LONGEST = 300  # characters of a value: keys are shorter
 _AT_ONCE = 100_000  # values compared with the root's in one query
+_CHANCE = 1000  # numbers up to this may be keys by chance, as quantities and places are
 # What columns are called that name a person.
 _ROLES = {
-    *("account", "approver", "assignee", "author", "borrower", "buyer", "by", "client", "contact", "creator"),
-    *("customer", "editor", "guest", "lender", "member", "owner", "participant", "person", "receiver"),
-    *("recipient", "reviewer", "seller", "sender", "subscriber", "user", "who", "whom", "whose", "writer"),
+    *(
+        "account",
+        "approver",
+        "assigned",
+        "assignee",
+        "attendee",
+        "author",
+        "blocked",
+        "blocker",
+        "borrower",
+        "buyer",
+    ),
+    *(
+        "by",
+        "client",
+        "contact",
+        "creator",
+        "customer",
+        "driver",
+        "editor",
+        "employee",
+        "followee",
+        "follower",
+    ),
+    *(
+        "following",
+        "friend",
+        "guest",
+        "holder",
+        "host",
+        "invited",
+        "invitee",
+        "inviter",
+        "lead",
+        "lender",
+        "manager",
+    ),
+    *(
+        "member",
+        "organizer",
+        "owner",
+        "participant",
+        "patient",
+        "payee",
+        "payer",
+        "person",
+        "receiver",
+        "recipient",
+    ),
+    *(
+        "reporter",
+        "requester",
+        "reviewer",
+        "seller",
+        "sender",
+        "speaker",
+        "student",
+        "subscriber",
+        "teacher",
+        "tenant",
+    ),
+    *("user", "viewer", "visitor", "voter", "watcher", "who", "whom", "whose", "winner", "writer"),
 }
 _OF_PERSONS = {"email", "login", "mail", "password", "surname", "username"}  # words of columns
 
 
 class Form(enum.Enum):
-    """What a column holds: keys of the root, the names by which the command line knows its rows, or arrays of keys."""
+    """What a column holds: keys of the root, its names (another unique column, an email address say), or arrays of keys."""
 
     KEY = "keys"
     NAME = "names"
@@ -36,11 +96,12 @@ class Form(enum.Enum):
 class Held(NamedTuple):
     """A column that could name rows of the root: its different values that were looked at, and how many of them do.
 
-    ``asked``: enough for a question. ``by_chance``: its values may be keys by chance, as small numbers are.
+    ``of``: the root's column. ``asked``: enough for a question. ``by_chance``: its values may be keys by chance, as small numbers are.
     """
 
     column: str
     form: Form
+    of: str
     values: int
     keys: int
     asked: bool
@@ -65,6 +126,7 @@ class _Looked(NamedTuple):
     table: str
     column: Column
     form: Form
+    of: str
     different: int
     alike: List[str]
 
@@ -75,15 +137,17 @@ def held_keys(
     tables: Iterable[str],
     connected: Collection[str],
     referring: Collection[Tuple[str, str]],
+    owners: Collection[str],
 ) -> Dict[str, List[Held]]:
     """Of these tables: the columns that could name rows of the root. A query a table, and two of the root.
 
-    ``connected``: tables that lead to the root already: of these, only columns that are likely are looked at.
+    ``connected``: tables that lead to the root already: of these, numbers are not asked for because they come in pairs.
     ``referring``: tables and columns that refer to other tables: these are not looked at, nor is a table's own number key.
+    ``owners``: names of columns that refer to the root in other tables.
     """
-    look = _Look(source, root)
+    look = _Look(source, root, owners)
     found: Dict[str, List[Held]] = {}
-    for looked, keys in look.compared(tables, connected, referring):
+    for looked, keys in look.compared(tables, referring):
         found.setdefault(looked.table, []).append(look.judged(looked, keys))
     for table, columns in found.items():
         if table not in connected:
@@ -112,47 +176,51 @@ def _one_form_each(columns: Sequence[Held]) -> List[Held]:
 class _Look:
     """Looks at columns, and compares their values with the root's keys and names."""
 
-    def __init__(self, source: Source, root: Root) -> None:
+    def __init__(self, source: Source, root: Root, owners: Collection[str]) -> None:
         self.source = source
         self.root = root
+        self.owners = owners
         self.key = source.catalog.column(root.name, root.key)
         self.is_number = self.key.kind in (Kind.INTEGER, Kind.NUMERIC, Kind.FLOAT, Kind.BOOLEAN)
-        name = source.catalog.column(root.name, root.named_by)
-        self.has_names = name.kind is Kind.TEXT and root.named_by != root.key
+        names = [
+            root.named_by,
+            *(columns[0] for columns in source.unique.get(root.name, ()) if len(columns) == 1),
+        ]
+        self.names = [
+            name
+            for name in dict.fromkeys(names)
+            if name != root.key and source.catalog.column(root.name, name).kind in (Kind.TEXT, Kind.UUID)
+        ]
         self.words = set(stem(source.catalog.relations[root.name].name))
         of_root = {word for column in source.catalog.columns[root.name] for word in words_of(column.name)}
         self.of_persons = bool(of_root & _OF_PERSONS)
-        self.tests = self._tests()
+        self.from_high = False
+        self.tests = {of: self._test(of) for of in (root.key, *self.names)}
 
-    def _tests(self) -> Dict[Form, str]:
-        """SQL with a place for a text, whether it may be a key, or a name: by its length and its signs."""
-        texts = [(Form.KEY, self.root.key), *([(Form.NAME, self.root.named_by)] if self.has_names else [])]
-        asked = ", ".join(
-            "min(length(r.{0}::text)), max(length(r.{0}::text)), bool_and(r.{0}::text LIKE '%@%')".format(
-                quote(name)
-            )
-            for _, name in texts
-        )
-        row = self.source.db.rows("SELECT %s FROM %s r" % (asked, self.source.db.quoted(self.root.name)))[0]
-        made: Dict[Form, str] = {}
-        for number, (form, _) in enumerate(texts):
-            shortest, longest, is_address = row[3 * number : 3 * number + 3]
-            test = "false" if longest is None else "length({0}) BETWEEN %d AND %d" % (shortest, longest)
-            if form is Form.KEY and self.key.kind in (Kind.INTEGER, Kind.NUMERIC):
-                test += " AND {0} ~ '^[-.0-9]+$'"
-            elif is_address:
-                test += " AND {0} LIKE '%@%'"
-            made[form] = test
-        made[Form.ARRAY] = made[Form.KEY]
-        return made
+    def _test(self, of: str) -> str:
+        """SQL with a place for a text, whether it may be a value of the root's column: by its length and its signs."""
+        sql = "SELECT min(length(v)), max(length(v)), bool_and(v LIKE '%@%'), min(v) FROM (SELECT r.{}::text AS v FROM {} r) r"
+        is_integer = of == self.root.key and self.key.kind in (Kind.INTEGER, Kind.NUMERIC)
+        if is_integer:
+            sql = sql.replace("min(v)", "min(v::numeric)")
+        shortest, longest, is_address, first = self.source.db.rows(
+            sql.format(quote(of), self.source.db.quoted(self.root.name))
+        )[0]
+        if longest is None:
+            return "false"
+        test = "length({0}) BETWEEN %d AND %d" % (shortest, longest)
+        if is_integer:
+            self.from_high = first > _CHANCE
+            return test + " AND {0} ~ '^[-.0-9]+$'"
+        return test + (" AND {0} LIKE '%@%'" if is_address else "")
 
     def is_named(self, column: str) -> bool:
         """Whether a column's name says that it names a row of the root."""
         words = {singular(word) for word in words_of(column)}
-        return self.words <= words or (self.of_persons and bool(words & _ROLES))
+        return column in self.owners or self.words <= words or (self.of_persons and bool(words & _ROLES))
 
-    def forms(self, column: Column) -> Iterator[Form]:
-        """What a column of its type can hold."""
+    def forms(self, column: Column) -> Iterator[Tuple[Form, str]]:
+        """What a column of its type can hold, and of which column of the root."""
         texts = (Kind.TEXT, Kind.UUID)
         kind = self.key.kind
         if column.type.endswith("[]"):
@@ -163,14 +231,15 @@ class _Look:
                 or one in ("text", "character varying")
                 or (self.is_number and one in numbers)
             ):
-                yield Form.ARRAY
+                yield Form.ARRAY, self.root.key
         elif column.kind is kind or (column.kind in texts and (kind in texts or self.is_number)):
-            yield Form.KEY
-        if self.has_names and column.kind is Kind.TEXT:
-            yield Form.NAME
+            yield Form.KEY, self.root.key
+        for name in self.names if column.kind in texts else ():
+            if column.kind is Kind.TEXT or self.source.catalog.column(self.root.name, name).kind is Kind.UUID:
+                yield Form.NAME, name
 
     def compared(
-        self, tables: Iterable[str], connected: Collection[str], referring: Collection[Tuple[str, str]]
+        self, tables: Iterable[str], referring: Collection[Tuple[str, str]]
     ) -> Iterator[Tuple[_Looked, int]]:
         """Each column with the number of its values that are keys, or names; many in one query of the root."""
         source = self.source
@@ -179,12 +248,11 @@ class _Look:
             if table in source.empty or table in source.foreign or table in source.catalog.unreadable:
                 continue
             wanted = [
-                (column, form)
+                (column, form, of)
                 for column in source.catalog.columns[table]
                 if (table, column.name) not in referring
                 and not (self.is_number and column == source.single_key(table))
-                for form in self.forms(column)
-                if table not in connected or self.is_likely(column.name, form)
+                for form, of in self.forms(column)
             ]
             if wanted:
                 waiting += self.looked(table, wanted)
@@ -193,20 +261,14 @@ class _Look:
                 waiting = []
         yield from zip(waiting, self.known(waiting))
 
-    def is_likely(self, column: str, form: Form) -> bool:
-        """Whether a column of a table that leads to the root may lead there, too: by its name, or by keys that are no numbers."""
-        if form is Form.NAME:
-            return self.is_named(column) or column.lower() == self.root.named_by.lower()
-        return not self.by_chance(column, form)
-
     def by_chance(self, column: str, form: Form) -> bool:
-        return self.is_number and form is not Form.NAME and not self.is_named(column)
+        return self.is_number and form is not Form.NAME and not self.from_high and not self.is_named(column)
 
-    def looked(self, table: str, wanted: Sequence[Tuple[Column, Form]]) -> Iterator[_Looked]:
+    def looked(self, table: str, wanted: Sequence[Tuple[Column, Form, str]]) -> Iterator[_Looked]:
         """What some rows of a table hold."""
         columns: List[str] = []
         counted: List[str] = []
-        for n, (column, form) in enumerate(wanted):
+        for n, (column, form, of) in enumerate(wanted):
             value, rows = "v.c%d" % n, ""
             if form is Form.ARRAY:
                 columns.append("%s::text[] AS c%d" % (qualified("t", column.name), n))
@@ -215,13 +277,13 @@ class _Look:
                 columns.append("left(%s::text, %d) AS c%d" % (qualified("t", column.name), _LONGEST, n))
             found = (
                 "count(DISTINCT %s)" % value,
-                "array_agg(DISTINCT {0}) FILTER (WHERE {1})".format(value, self.tests[form].format(value)),
+                "array_agg(DISTINCT {0}) FILTER (WHERE {1})".format(value, self.tests[of].format(value)),
             )
             counted += ["(SELECT %s %s)" % (one, rows) for one in found] if rows else found
         sql = "WITH v AS (%s) SELECT %s FROM v" % (self.some_rows(table, columns), ", ".join(counted))
         row = self.source.db.rows(sql)[0]
-        for (column, form), count, alike in zip(wanted, row[::2], row[1::2]):
-            yield _Looked(table, column, form, count, alike or [])
+        for (column, form, of), count, alike in zip(wanted, row[::2], row[1::2]):
+            yield _Looked(table, column, form, of, count, alike or [])
 
     def some_rows(self, table: str, columns: Sequence[str]) -> str:
         """SQL of a table's rows, of a large one of its first ones and of some pages: always the same ones."""
@@ -235,22 +297,22 @@ class _Look:
         return sql
 
     def known(self, columns: Sequence[_Looked]) -> List[int]:
-        """How many of the values of each column are keys of the root, or names: the root's table is read once for each."""
+        """How many of the values of each column are the root's: its table is read once for each of its columns."""
         found: Dict[int, int] = {}
-        for is_name in (False, True) if columns else ():
-            some = [n for n, looked in enumerate(columns) if (looked.form is Form.NAME) is is_name]
+        for of in dict.fromkeys(looked.of for looked in columns):
+            some = [n for n, looked in enumerate(columns) if looked.of == of]
             numbers = [n for n in some for _ in columns[n].alike]
             texts = [value for n in some for value in columns[n].alike]
-            if not texts:
-                continue
-            sql = (
-                "SELECT v.n, count(DISTINCT v.v) FROM unnest(%%s::int[], %%s::text[]) v (n, v) JOIN %s r ON r.%s::text = v.v"
-                " GROUP BY 1"
-            ) % (
-                self.source.db.quoted(self.root.name).replace("%", "%%"),
-                quote(self.root.named_by if is_name else self.root.key).replace("%", "%%"),
-            )
-            found.update(self.source.db.rows(sql, (numbers, texts)))
+            if texts:
+                is_lower = self.source.catalog.column(self.root.name, of).type.endswith("citext")
+                same = "lower(r.{0}::text) = lower(v.v)" if is_lower else "r.{0}::text = v.v"
+                sql = (
+                    "SELECT v.n, count(DISTINCT v.v) FROM unnest(%%s::int[], %%s::text[]) v (n, v) JOIN %s r ON %s GROUP BY 1"
+                ) % tuple(
+                    part.replace("%", "%%")
+                    for part in (self.source.db.quoted(self.root.name), same.format(quote(of)))
+                )
+                found.update(self.source.db.rows(sql, (numbers, texts)))
         return [found.get(n, 0) for n in range(len(columns))]
 
     def judged(self, looked: _Looked, keys: int) -> Held:
@@ -262,12 +324,13 @@ class _Look:
         by_chance = self.by_chance(looked.column.name, looked.form)
         half = max(1.0, looked.different / 2)
         if looked.form is Form.NAME:
-            enough = half if self.is_likely(looked.column.name, Form.NAME) else max(2.0, half)
+            is_likely = is_named or looked.column.name.lower() == looked.of.lower()
+            enough = half if is_likely else max(2.0, half)
         else:
             is_number = looked.column.kind in (Kind.INTEGER, Kind.NUMERIC, Kind.FLOAT, Kind.BOOLEAN)
             enough = 1.0 if is_named and not is_number else half
         asked = keys >= enough and not by_chance
-        return Held(looked.column.name, looked.form, looked.different, keys, asked, by_chance)
+        return Held(looked.column.name, looked.form, looked.of, looked.different, keys, asked, by_chance)
 
 
 def rows_that_differ(source: Source, table: str, columns: Sequence[str]) -> int:

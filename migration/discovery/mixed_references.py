@@ -32,11 +32,12 @@ _Named = Mapping[Tuple[str, ...], Sequence[str]]
 
 
 class Candidate(NamedTuple):
-    """A reference that a name suggests. ``when``: as of ``Link``."""
+    """A reference that a name suggests. ``when``: as of ``Link``; ``doubt``: as of ``Guess``."""
 
     key: ForeignKey
     why: str
     when: str = ""
+    doubt: str = ""
 
 
 class _Pair(NamedTuple):
@@ -54,12 +55,16 @@ def plain_key(table: str, column: str, parent: str, key: str) -> ForeignKey:
 
 
 def mixed_references(
-    source: Source, covered: Set[Tuple[str, str]], named: _Named, unmeant: Dict[str, List[str]]
+    source: Source,
+    covered: Set[Tuple[str, str]],
+    named: _Named,
+    unmeant: Dict[str, List[str]],
+    doubts: Dict[Tuple[str, str], str],
 ) -> Iterator[Candidate]:
     """A reference for each table that such a column names. A query a pair.
 
     ``covered``: columns that refer to one table. ``named``: tables by their words. ``unmeant`` gets a line for each pair
-    of which not all is known.
+    of which not all is known, ``doubts`` one for each column that is no reference to a single table.
     """
     for table in source.tables:
         if table in source.foreign or table in source.catalog.unreadable:
@@ -68,6 +73,10 @@ def mixed_references(
             types = _types(source, pair)
             found, unknown = _by_table(source, pair, types, named)
             yield from found
+            if pair.sure and not found:
+                doubts[table, pair.id_.name] = (
+                    "%s may say that it names rows of other tables" % pair.type_.name
+                )
             if pair.sure and (unknown or not found):
                 what = (
                     "the table is empty"
@@ -102,7 +111,11 @@ def _pairs(source: Source, table: str, covered: Set[Tuple[str, str]]) -> Iterato
             id_ = plain.get((*words[:-3], "object")) if words[-3:-1] == ("content", "type") else None
             if id_ is not None:
                 yield _Pair(table, column, id_, key, True)
-        elif words and words[-1] in _TYPES and column.kind is Kind.TEXT:
+        elif (
+            words
+            and words[-1] in _TYPES
+            and (column.kind is Kind.TEXT or (column.kind is Kind.INTEGER and key is None))
+        ):
             if len(words) > 1:
                 id_ = plain.get(words[:-1]) or ids.get(words[:-1])
                 if id_ is not None:
@@ -149,7 +162,7 @@ def _by_table(
     found: Dict[Tuple[str, Column], List[str]] = {}
     unknown = []
     for type_ in types if len(types) <= _MOST_TYPES else ():
-        for parent in _meant(type_, named):
+        for parent in _meant(source, pair.table, type_, named):
             key = source.single_key(parent)
             if key is not None and (
                 are_written_alike(key, pair.id_) or Kind.TEXT in (key.kind, pair.id_.kind)
@@ -169,14 +182,31 @@ def _by_table(
     return made, unknown
 
 
-def _meant(type_: _Type, named: _Named) -> Iterator[str]:
+def _meant(source: Source, table: str, type_: _Type, named: _Named) -> Iterator[str]:
     """The tables that a type may mean, the likeliest first; written in one word, too, as Django does."""
+    if type_.shown in source.tables:
+        yield type_.shown
+    usual, dot, name = type_.shown.partition(".")
+    if dot and usual == source.db.schema and name in source.tables:
+        yield name
     for words in type_.means:
-        yield from named.get(words, ())[:1]
+        yield from nearest(source, table, named.get(words, ()))[:1]
     for words in type_.means:
         for stem_, tables in named.items():
             if len(stem_) > 1 and "".join(stem_) == "".join(words):
-                yield from tables[:1]
+                yield from nearest(source, table, tables)[:1]
+
+
+def nearest(source: Source, table: str, tables: Sequence[str]) -> Sequence[str]:
+    """Of tables of the same name those of a table's own schema, if there are any."""
+    schema = source.catalog.relations[table].schema
+    return [name for name in tables if source.catalog.relations[name].schema == schema] or tables
+
+
+def _suffixes(parts: Sequence[str]) -> Iterator[Tuple[str, ...]]:
+    """What a type may mean: Billing::Account a billing_account rather than an account."""
+    for start in range(len(parts)):
+        yield stem("_".join(parts[start:]))
 
 
 def _plain_literal(value: str) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Dict, Iterator, List, Optional, Sequence
+from typing import Dict, Iterator, List, Sequence
 
 from migration.discovery.classed import Classed, Group
 from migration.discovery.entries import OR_ELSEWHERE, Entries, asked
 from migration.discovery.source import count_small
 from migration.discovery.words import listed, written
-from migration.model import Ownership, Way, any_of, child_of, owned_by, referenced, shared, where
-from migration.postgres.catalog import usual
+from migration.model import Ownership, any_of, child_of, referenced, shared, where
 
 
 class OtherTables(Entries):
@@ -18,11 +17,9 @@ class OtherTables(Entries):
 
     def _others(self, owned: Sequence[str]) -> Iterator[Classed]:
         asked_for = {
-            name: made
-            for name in self.source.tables
+            name: self._unmeant(name)
+            for name in self.unmeant
             if name not in owned and name not in self.source.foreign
-            for made in (self._with_usual_owner(name) or self._with_arrays(name) or self._with_unmeant(name),)
-            if made is not None
         }
         yield from asked_for.values()
         owned = [*owned, *asked_for]
@@ -36,7 +33,7 @@ class OtherTables(Entries):
                     needed.setdefault(link.key.parent, []).append(name)
         for name in needed:
             why = "rows of %s refer to it, and it leads to no root" % listed(dict.fromkeys(needed[name]))
-            yield dataclasses.replace(self._classed(name, referenced(), [why], None), group=Group.REFERENCED)
+            yield self._referenced(name, why)
         hanging: Dict[str, List[Ownership]] = {}
         waiting = list(needed)
         for name in waiting:
@@ -50,9 +47,22 @@ class OtherTables(Entries):
                 hanging.setdefault(key.table, []).append(way)
         for name, ways in hanging.items():
             yield self._hanging(name, ways)
+        for link in self.links:
+            key = link.key
+            if key.table in hanging and key.parent not in (*owned, *needed, *hanging):
+                needed[key.parent] = [key.table]
+                why = "rows of %s would refer to it" % key.table
+                yield self._referenced(key.parent, why)
         for name in self.source.tables:
             if name not in owned and name not in needed and name not in hanging:
                 yield self._nobodys_table(name)
+
+    def _referenced(self, name: str, why: str) -> Classed:
+        made = self._classed(name, referenced(), [why], None)
+        return dataclasses.replace(made, group=Group.REFERENCED, may_name=self._may_name(name))
+
+    def _may_name(self, name: str) -> Tuple[str, ...]:
+        return tuple(held.column for held in self.held.get(name, ()) if held.said)
 
     def _hanging(self, name: str, ways: Sequence[Ownership]) -> Classed:
         """Ask of a table whose rows hang on rows that come along: it may be everybody's, or what members share."""
@@ -71,36 +81,8 @@ class OtherTables(Entries):
             rows = counts.get(table.name)
             yield table if rows is None else dataclasses.replace(table, rows=rows, exact=True)
 
-    def _with_usual_owner(self, name: str) -> Optional[Classed]:
-        """A question where a table has the column by which most others belong to a root, and of another type."""
-        rules = [
-            self.belonging.rule(table) for table in self.belonging.decided if table not in self.uncertain
-        ]
-        owner = usual([rule.columns[0] for rule in rules if rule.way is Way.OWNED])
-        if (
-            owner is None
-            or not self.source.catalog.has(name, (owner,))
-            or self.source.catalog.primary_keys.get(name) == (owner,)
-            or any(link.key.table == name and owner in link.key.columns for link in self.links)
-            or name in self.source.foreign
-        ):
-            return None
-        question = "%s is how most tables belong to %s, but here it is of type %s" % (
-            owner,
-            self.root.name,
-            self.source.catalog.column(name, owner).type,
-        )
-        return self._open(name, question + OR_ELSEWHERE, [owned_by(owner), shared()], {}, None)
-
-    def _with_arrays(self, name: str) -> Optional[Classed]:
-        """A question where arrays hold the root's keys."""
-        columns = [held for held in self.held.get(name, ()) if held.asked]
-        return self._holding(name, columns, {}) if columns else None
-
-    def _with_unmeant(self, name: str) -> Optional[Classed]:
+    def _unmeant(self, name: str) -> Classed:
         """A question where a column names rows of several tables, and nothing says of which."""
-        if name not in self.unmeant:
-            return None
         question = (
             "%s: write a Reference(…, when=…) for each of these tables, and any_of(child_of(…), …) here"
             % "; ".join(self.unmeant[name])
@@ -120,9 +102,7 @@ class OtherTables(Entries):
             rule=None,
             assumed=None,
             reasons=(why,),
-            may_name=tuple(held.column for held in self.held.get(name, ()) if held.said)
-            if group is Group.UNRELATED
-            else (),
+            may_name=self._may_name(name) if group is Group.UNRELATED else (),
         )
 
     def _nothing_found(self, name: str) -> str:
@@ -136,7 +116,8 @@ class OtherTables(Entries):
                 listed(["%d of %d of %s" % (held.keys, held.values, held.column) for held in keys]),
             )
             why += "".join(
-                "; if %s names one: %s" % (held.column, written(self._by_form(name, held.column, held.form)))
+                "; if %s names one: %s"
+                % (held.column, written(self._by_form(name, held.column, held.form, held.of)))
                 for held in keys
                 if held.said
             )

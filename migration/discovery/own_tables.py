@@ -6,11 +6,12 @@ from typing import Dict, List, Mapping, Sequence, Tuple
 
 from migration.discovery.belonging import Ways
 from migration.discovery.classed import Classed
-from migration.discovery.entries import BY_VALUES, OR_ELSEWHERE, Entries, with_shared
+from migration.discovery.entries import AS_MOST, OR_ELSEWHERE, Entries, is_array, with_shared
+from migration.discovery.held_elsewhere import BY_VALUES
 from migration.discovery.levels import doubtful_link
 from migration.discovery.references import Guess, Link
 from migration.discovery.words import listed, written
-from migration.model import Ownership, Way, all_of, any_of, owned_by, shared
+from migration.model import Ownership, Way, all_of, any_of, owned_by, shared, where
 from migration.printing import counted
 
 
@@ -70,7 +71,7 @@ class OwnTables(Entries):
         """References that nothing declares and most values bear out: by names of columns, or by their values."""
         decided = self.belonging.decided
         guesses = [
-            *self.by_values.get(table, ()),
+            *(guess for guess in self.by_values.get(table, ()) if not is_array(guess.key)),
             *(guess for guess in self.doubtful if guess.key.table == table and guess.mostly_holds),
         ]
         found: Dict[Ownership, Link] = {}
@@ -103,9 +104,18 @@ class OwnTables(Entries):
             rule = rules[complete[0]]
             self.proved |= {ways[rules[number]] for number in complete if rules[number].way is not Way.ALL}
             reasons = [] if rule.way is Way.ALL else [self._reason(table, ways[rule])]
-            others = [written(way) for way in rules if way is not rule]
-            if others:
-                reasons.append("%s: the same on all %s" % (listed(others), counted(found.rows, "row")))
+            reasons += [
+                "%s: the same on %s%s"
+                % (
+                    written(way),
+                    "all " if rows == found.rows > 1 else "",
+                    counted(rows, "row")
+                    if rows == found.rows
+                    else "%d of %s, none on the others" % (rows, counted(found.rows, "row")),
+                )
+                for way, rows in zip(rules, found.found)
+                if way is not rule
+            ]
         else:
             rule = any_of(*rules)
             reasons = [
@@ -181,30 +191,43 @@ class OwnTables(Entries):
 
     def _uncertain(self, table: str, guess: Guess, way: Ownership) -> Classed:
         column = ", ".join(guess.key.columns)
-        if guess.why == BY_VALUES:
+        if guess.why == BY_VALUES and guess.key.parent == self.root.name:
             columns = [held for held in self.held[table] if held.asked]
             return self._holding(table, columns, {way: Link(guess.key, True)})
-        if guess.values:
-            borne = guess.borne_out
-        elif table in self.source.empty:
-            borne = "the table is empty"
-        else:
-            borne = "it has no value"
+        if guess.why == BY_VALUES:
+            question = "%s holds keys of %s, %d of %s, though no foreign key says so" % (
+                column,
+                guess.key.parent,
+                guess.values - guess.astray,
+                counted(guess.values, "different value"),
+            )
+            return self._open(
+                table, question + OR_ELSEWHERE, [way, shared()], {way: Link(guess.key, True)}, None
+            )
+        if guess.why == AS_MOST:
+            question = (
+                "%s is how most tables belong to %s, but here no foreign key says so; it is of type %s"
+                % (
+                    column,
+                    self.root.name,
+                    self.source.catalog.column(table, column).type,
+                )
+            )
+            return self._open(
+                table, question + OR_ELSEWHERE, [way, shared()], {way: Link(guess.key, True)}, None
+            )
+        borne = "the table is empty" if table in self.source.empty else guess.borne_out
         question = (
             "%s looks like a reference to %s, but no foreign key says so and the data do not show it: %s"
             % (
                 column,
                 guess.key.parent,
-                borne,
+                guess.doubt or borne,
             )
         )
-        return self._open(
-            table,
-            question + OR_ELSEWHERE,
-            [way, shared()],
-            {way: Link(guess.key, True)},
-            None,
-        )
+        # None of its rows, as long as nobody can say which table is meant
+        choices = [*([where("false")] if guess.doubt else []), way, shared()]
+        return self._open(table, question + OR_ELSEWHERE, choices, {way: Link(guess.key, True)}, None)
 
     def _unproved(self, table: str, ways: Mapping[Ownership, Link]) -> List[str]:
         if len(ways) == 1:

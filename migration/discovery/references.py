@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Dict, Iterator, List, Mapping, NamedTuple, Sequence, Set, Tuple
 
-from migration.discovery.mixed_references import IDS, Candidate, mixed_references, plain_key
+from migration.discovery.mixed_references import IDS, Candidate, mixed_references, nearest, plain_key
 from migration.discovery.source import Source
 from migration.discovery.words import singular, stem, words_of
 from migration.model import Column, ForeignKey
@@ -31,18 +31,22 @@ class Link(NamedTuple):
 
 
 class Guess(NamedTuple):
-    """A reference that a column's name suggests: of how many values there are, how many lead nowhere."""
+    """A reference that a column's name suggests: of how many values there are, how many lead nowhere.
+
+    ``doubt``: what else the column may mean, so that no value shows it.
+    """
 
     key: ForeignKey
     why: str
     values: int
     astray: int
     when: str = ""
+    doubt: str = ""
 
     @property
     def holds(self) -> bool:
         """With ``when``, the row itself says which table it means: values that lead nowhere are of rows that are gone."""
-        return bool(self.when) or (self.values > 0 and self.astray == 0)
+        return not self.doubt and (bool(self.when) or (self.values > 0 and self.astray == 0))
 
     @property
     def mostly_holds(self) -> bool:
@@ -50,8 +54,10 @@ class Guess(NamedTuple):
 
     @property
     def borne_out(self) -> str:
-        if self.astray:
-            return "%d of its %s lead nowhere" % (self.astray, counted(self.values, "value"))
+        """What the data say of it."""
+        if self.astray or not self.values:
+            lost = "%d of its %s lead nowhere" % (self.astray, counted(self.values, "value"))
+            return lost if self.values else "it has no value"
         return "every value leads to a row"
 
 
@@ -80,10 +86,12 @@ def find_references(source: Source, root: str) -> References:
     }
     named = _by_stem(source, root)
     unmeant: Dict[str, List[str]] = {}
-    mixed = list(mixed_references(source, covered, named, unmeant))
+    doubts: Dict[Tuple[str, str], str] = {}
+    mixed = list(mixed_references(source, covered, named, unmeant, doubts))
     covered |= {(one.key.table, one.key.columns[0]) for one in mixed}
     by_table: Dict[str, List[Candidate]] = {}
-    for one in (*inherited, *mixed, *_guesses(source, covered, named, [link.key for link in links.values()])):
+    guesses = _Guesses(source, named, [link.key for link in links.values()], doubts, unmeant)
+    for one in (*inherited, *mixed, *guesses.all(covered)):
         by_table.setdefault(one.key.table, []).append(one)
     guessed = [guess for table, some in by_table.items() for guess in _asked(source, table, some)]
     for guess in guessed:
@@ -120,39 +128,113 @@ def _inherited(source: Source, links: Sequence[Link]) -> Iterator[Candidate]:
                 yield Candidate(key, "as of %s, from which it inherits" % link.key.table)
 
 
-def _guesses(
-    source: Source,
-    covered: Set[Tuple[str, str]],
-    named: Dict[Tuple[str, ...], List[str]],
-    keys: Sequence[ForeignKey],
-) -> Iterator[Candidate]:
-    """References that names suggest, the likeliest of each column."""
-    by_key = _by_key_name(source)
-    leads_on = {(key.table, key.columns[0]): key for key in keys if len(key.columns) == 1}
-    for table in source.tables:
-        if table in source.foreign or table in source.catalog.unreadable:
-            continue
-        for column in source.catalog.columns.get(table, ()):
-            if (table, column.name) in covered:
+class _Guesses:
+    """References that names of columns suggest."""
+
+    def __init__(
+        self,
+        source: Source,
+        named: Dict[Tuple[str, ...], List[str]],
+        keys: Sequence[ForeignKey],
+        doubts: Mapping[Tuple[str, str], str],
+        unmeant: Dict[str, List[str]],
+    ) -> None:
+        self.source = source
+        self.named = named
+        self.by_key = _by_key_name(source)
+        self.leads_on = {(key.table, key.columns[0]): key for key in keys if len(key.columns) == 1}
+        self.doubts = doubts
+        self.unmeant = unmeant
+
+    def all(self, covered: Set[Tuple[str, str]]) -> Iterator[Candidate]:
+        """The likeliest of each column."""
+        for table in self.source.tables:
+            if table not in self.source.foreign and table not in self.source.catalog.unreadable:
+                for column in self.source.catalog.columns.get(table, ()):
+                    if (table, column.name) not in covered:
+                        yield from self._of(table, column)
+
+    def _of(self, table: str, column: Column) -> Iterator[Candidate]:
+        """At most one."""
+        source = self.source
+        for parent, doubt in self._parents(table, column.name):
+            key = source.single_key(parent)
+            if key is None:
+                self._note_composite(table, column, parent)
                 continue
-            for parent in _parents(table, column.name, named, by_key):
-                key = source.single_key(parent)
-                if key is None or (parent == table and key.name == column.name):
-                    continue
-                # A key that is itself a reference stands for what it refers to: one row a user, for example.
-                onward = leads_on.get((parent, key.name))
-                if onward is not None:
-                    parent, key = (
-                        onward.parent,
-                        source.catalog.column(onward.parent, onward.parent_columns[0]),
-                    )
-                if (parent, key.name) == (table, column.name) or not _is_comparable(key, column):
-                    continue
-                found = plain_key(table, column.name, parent, key.name)
-                if not are_written_alike(key, column):
-                    found = found._replace(equalities=(source.db.equality(key, column),))
-                yield Candidate(found, "by its name")
-                break
+            if parent == table and key.name == column.name:
+                continue
+            # A key that is itself a reference stands for what it refers to: one row a user, for example.
+            onward = self.leads_on.get((parent, key.name))
+            if onward is not None:
+                parent = onward.parent
+                key = source.catalog.column(parent, onward.parent_columns[0])
+            key, other = self._other_key(parent, key, column)
+            if (parent, key.name) == (table, column.name) or not _is_comparable(key, column):
+                continue
+            found = plain_key(table, column.name, parent, key.name)
+            if not are_written_alike(key, column):
+                found = found._replace(equalities=(source.db.equality(key, column),))
+            yield Candidate(found, "by its name", "", self.doubts.get((table, column.name)) or doubt or other)
+            return
+
+    def _parents(self, table: str, column: str) -> Iterator[Tuple[str, str]]:
+        """Tables that a column's name means, the likeliest first, each with a doubt or ''."""
+        words = words_of(column)
+        bare = tuple(words[:-1]) if words and IDS.fullmatch(words[-1]) else tuple(words)
+        if bare == ("parent",) and bare != tuple(words):
+            for above, _ in self._called(table, stem(self.source.catalog.relations[table].name)[:-1]):
+                yield above, "it may name a row of %s itself" % table
+            yield table, ""
+        for start in range(len(bare)):  # created_by_user_id is a user's
+            if start and bare == tuple(words):
+                break  # without an id at the end, the whole name has to be the table's
+            yield from self._called(table, (*bare[start:-1], singular(bare[-1])))
+        if bare != tuple(words):
+            yield from self._called(table, stem(column))  # api_key is one of api_keys
+        for parent in self.by_key.get(column, ()):
+            yield parent, ""
+
+    def _called(self, table: str, words: Tuple[str, ...]) -> Iterator[Tuple[str, str]]:
+        """The table of this name, of several that of the same schema."""
+        tables = nearest(self.source, table, self.named.get(words, ()))
+        if len(tables) > 1:
+            yield tables[0], "several tables are called so: %s" % ", ".join(tables)
+        elif tables:
+            yield tables[0], ""
+
+    def _other_key(self, parent: str, key: Column, column: Column) -> Tuple[Column, str]:
+        """Of a table with several unique columns the one that a reference means: legacy_user_id may be users.legacy_id."""
+        source = self.source
+        more = (
+            set(words_of(column.name)) - set(stem(source.catalog.relations[parent].name)) - {key.name.lower()}
+        )
+        more = {word for word in more if not IDS.fullmatch(word)}
+        others = [
+            source.catalog.column(parent, names[0])
+            for names in source.unique.get(parent, ())
+            if len(names) == 1 and names[0] != key.name
+        ]
+        others = [other for other in others if _is_comparable(other, column)] if more else []
+        for other in others:
+            if more & set(words_of(other.name)):
+                return other, ""
+        if others:
+            return key, "it may name %s of %s" % (" or ".join(other.name for other in others), parent)
+        return key, ""
+
+    def _note_composite(self, table: str, column: Column, parent: str) -> None:
+        """A column that is called like a part of a key of several columns, of which the others are not there."""
+        key = self.source.catalog.primary_keys.get(parent) or self.source.catalog.keys.get(parent, ())
+        if (
+            len(key) > 1
+            and parent != table
+            and not any(self.source.catalog.has(table, (name,)) for name in key if name != "id")
+        ):
+            self.unmeant.setdefault(table, []).append(
+                "%s looks like a part of the key of %s (%s), of which %s has no more"
+                % (column.name, parent, ", ".join(key), table)
+            )
 
 
 def _is_comparable(key: Column, column: Column) -> bool:
@@ -181,7 +263,7 @@ def _by_stem(source: Source, root: str) -> Dict[Tuple[str, ...], List[str]]:
                 found.setdefault(words[start:], []).append(name)
     for words, names in found.items():
         exact = [name for name in names if stem(source.catalog.relations[name].name) == words]
-        found[words] = exact or (names if len(names) == 1 or names[0] == root else [])
+        found[words] = exact or (names[:1] if len(names) == 1 or names[0] == root else [])
     return found
 
 
@@ -195,26 +277,12 @@ def _by_key_name(source: Source) -> Dict[str, List[str]]:
     return {column: names for column, names in found.items() if len(names) == 1}
 
 
-def _parents(
-    table: str, column: str, named: Dict[Tuple[str, ...], List[str]], by_key: Dict[str, List[str]]
-) -> Iterator[str]:
-    words = words_of(column)
-    bare = tuple(words[:-1]) if words and IDS.fullmatch(words[-1]) else tuple(words)
-    if bare == ("parent",) and bare != tuple(words):
-        yield table
-    for start in range(len(bare)):  # created_by_user_id is a user's
-        if start and bare == tuple(words):
-            break  # without an id at the end, the whole name has to be the table's
-        yield from named.get((*bare[start:-1], singular(bare[-1])), ())[:1]
-    yield from by_key.get(column, ())
-
-
 def _asked(source: Source, table: str, candidates: Sequence[Candidate]) -> List[Guess]:
     """Count the values of each guess, and those that lead nowhere, in one query of the table."""
     if table in source.empty or any(one.key.parent in source.catalog.unreadable for one in candidates):
-        return [Guess(one.key, one.why, 0, 0, one.when) for one in candidates]
+        return [Guess(one.key, one.why, 0, 0, one.when, one.doubt) for one in candidates]
     counts, joins = [], []
-    for number, (key, _, when) in enumerate(candidates):
+    for number, (key, _, when, _) in enumerate(candidates):
         parent = "p%d" % number
         there = " AND ".join(
             [when or "true", *("%s IS NOT NULL" % qualified("t", name) for name in key.columns)]
@@ -223,10 +291,10 @@ def _asked(source: Source, table: str, candidates: Sequence[Candidate]) -> List[
             "count(*) FILTER (WHERE %s)" % there,
             "count(*) FILTER (WHERE %s AND %s IS NULL)" % (there, qualified(parent, key.parent_columns[0])),
         ]
-        joins.append("LEFT JOIN %s %s ON %s" % (source.db.quoted(key.parent), parent, names(key, parent)))
-    sql = "SELECT {} FROM {} t {}".format(", ".join(counts), source.db.quoted(table), " ".join(joins))
+        joins.append("LEFT JOIN %s ON %s" % (source.rows_of(key.parent, parent), names(key, parent)))
+    sql = "SELECT {} FROM {} {}".format(", ".join(counts), source.rows_of(table, "t"), " ".join(joins))
     row = source.db.rows(sql)[0]
     return [
-        Guess(one.key, one.why, row[2 * number], row[2 * number + 1], one.when)
+        Guess(one.key, one.why, row[2 * number], row[2 * number + 1], one.when, one.doubt)
         for number, one in enumerate(candidates)
     ]

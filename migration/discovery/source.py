@@ -8,7 +8,7 @@ from typing import Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTupl
 from migration.discovery.words import stem
 from migration.errors import UsageError
 from migration.model import Column, Kind, Root
-from migration.postgres.catalog import Catalog
+from migration.postgres.catalog import Catalog, within
 from migration.postgres.snapshot import Snapshot
 from migration.sql import qualified
 
@@ -44,6 +44,16 @@ class Source(NamedTuple):
             for name, relation in self.catalog.relations.items()
             if not relation.extension and name not in self.heirs
         ]
+
+    def rows_of(self, table: str, alias: str) -> str:
+        """SQL of the table under an alias, without those that inherit from it and stand for themselves."""
+        apart = [
+            self.catalog.relations[name].oid for name in self.catalog.heirs(table) if name not in self.heirs
+        ]
+        quoted = self.db.quoted(table)
+        if not apart:
+            return "%s %s" % (quoted, alias)
+        return "(SELECT * FROM %s t WHERE %s) %s" % (quoted, within("t", sorted(apart)), alias)
 
     def may_be_null(self, table: str, columns: Iterable[str]) -> bool:
         return not all(self.catalog.column(table, name).not_null for name in columns)

@@ -256,6 +256,55 @@ SHAPES = {
         "CREATE TABLE t (on_type text, on_id int)",
         ('where("false")', "shared()"),
     ),
+    "a number that says of which table": (
+        A + "CREATE TABLE t (a_type smallint, a_id int); INSERT INTO t VALUES (1, 1), (2, 2)",
+        ('where("false")', 'child_of("a", "a_id")', "shared()"),
+    ),
+    "called after another unique column": (
+        "ALTER TABLE people ADD legacy_id int UNIQUE; UPDATE people SET legacy_id = 4 - id;"
+        "CREATE TABLE t (legacy_person_id int); INSERT INTO t VALUES (1), (2)",
+        'child_of("people", "legacy_person_id")',
+    ),
+    "beside another unique column": (
+        "ALTER TABLE people ADD number int UNIQUE; CREATE TABLE t (old_person_id int); INSERT INTO t VALUES (1), (2)",
+        ('owned_by("old_person_id")', "shared()"),
+    ),
+    "named by another unique column": (
+        "ALTER TABLE people ADD token uuid UNIQUE; UPDATE people SET token = md5(email)::uuid;"
+        "CREATE TABLE t (x text); INSERT INTO t SELECT token FROM people",
+        (
+            """where('t."x" = (SELECT u."token" FROM "public"."people" u WHERE u."id" = {root})')""",
+            "shared()",
+        ),
+    ),
+    "called after a table whose name ends in key": (
+        "CREATE TABLE api_keys (token text PRIMARY KEY, person_id int NOT NULL REFERENCES people);"
+        "INSERT INTO api_keys VALUES ('k1', 1), ('k2', 2); CREATE TABLE t (api_key text); INSERT INTO t VALUES ('k1'), ('k2')",
+        'child_of("api_keys", "api_key")',
+    ),
+    "keys of a table of the root's under any name": (
+        "CREATE TABLE lists (id uuid PRIMARY KEY, person_id int NOT NULL REFERENCES people);"
+        "INSERT INTO lists SELECT md5(id::text)::uuid, id FROM people;"
+        "CREATE TABLE t (x text); INSERT INTO t SELECT id::text FROM lists UNION ALL SELECT md5('gone')",
+        ('child_of("lists", "x")', "shared()"),
+    ),
+    "a part of a key of several columns": (
+        "CREATE TABLE a (person_id int REFERENCES people, id int, PRIMARY KEY (person_id, id)); INSERT INTO a VALUES (1, 1);"
+        "CREATE TABLE t (a_id int); INSERT INTO t VALUES (1)",
+        ('where("false")', "shared()"),
+    ),
+    "the row above, of another table": (
+        A
+        + "CREATE TABLE a_line (id int PRIMARY KEY, parent_id int); INSERT INTO a_line VALUES (1, 1), (2, 2);"
+        "CREATE TABLE t (a_line_id int NOT NULL REFERENCES a_line); INSERT INTO t VALUES (1)",
+        'child_of("a_line", "a_line_id")',
+    ),
+    "inheritance: what names a row of the heir": (
+        "CREATE TABLE docs (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people); INSERT INTO docs VALUES (1, 1);"
+        "CREATE TABLE contracts (until date) INHERITS (docs); INSERT INTO contracts VALUES (2, 2);"
+        "CREATE TABLE t (doc_id int); INSERT INTO t VALUES (1), (2)",
+        ('child_of("docs", "doc_id")', "shared()"),
+    ),
     "undeclared, of one type that is no whole number": (
         "CREATE TABLE a (id numeric(20) PRIMARY KEY, person_id int REFERENCES people); CREATE TABLE t (a_id numeric);"
         "INSERT INTO a VALUES (7, 1); INSERT INTO t VALUES (7.0)",
@@ -388,6 +437,16 @@ def test_table_is_classed(shape: str, empty: Database, place: Place) -> None:
     sql, expected = SHAPES[shape]
     empty.execute(PEOPLE + "CREATE TABLE anything (person_id int REFERENCES people);" + sql)
     assert classes_of(empty, place)["t"] == expected
+
+
+def test_table_of_the_same_schema_is_meant(empty: Database, place: Place) -> None:
+    empty.execute(
+        PEOPLE
+        + 'CREATE SCHEMA "b"; CREATE TABLE b.people (id int PRIMARY KEY, person int REFERENCES public.people);'
+        "INSERT INTO b.people VALUES (1, 3), (2, 2), (3, 1);"
+        "CREATE TABLE b.bills (person_id int); INSERT INTO b.bills VALUES (1), (2)"
+    )
+    assert classes_of(empty, place)["b.bills"] == 'child_of("b.people", "person_id")'
 
 
 def test_question_says_what_comes_along_and_what_stays_behind(empty: Database, place: Place) -> None:

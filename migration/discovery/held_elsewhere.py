@@ -1,0 +1,98 @@
+"""Columns that hold keys of tables of roots though nothing but their values says so. Small numbers are no keys here."""
+
+from __future__ import annotations
+
+import re
+from typing import Collection, Dict, Iterator, List, Sequence, Set, Tuple
+
+from migration.discovery.mixed_references import plain_key
+from migration.discovery.references import Guess
+from migration.discovery.source import Source
+from migration.model import Column, Kind
+from migration.postgres.operators import are_written_alike
+from migration.sql import qualified, quote
+
+BY_VALUES = "by its values"
+_ROWS = 2000  # of a table, looked at
+_VALUES = 50  # of each column, compared
+_SHORTEST = 8  # characters: shorter ones are codes, which many tables have in common
+_UUID = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+
+
+class HeldElsewhere:
+    """Some values of tables that lead to no root, and which tables have them as keys."""
+
+    def __init__(self, source: Source, tables: Sequence[str], referring: Collection[Tuple[str, str]]) -> None:
+        self.source = source
+        self._looked_in: Set[str] = set()
+        self._columns = [
+            (table, column, values)
+            for table in tables
+            if not (table in source.empty or table in source.foreign or table in source.catalog.unreadable)
+            for column, values in self._values(table, referring)
+        ]
+
+    def _values(
+        self, table: str, referring: Collection[Tuple[str, str]]
+    ) -> Iterator[Tuple[Column, List[str]]]:
+        columns = [
+            column
+            for column in self.source.catalog.columns[table]
+            if column.kind in (Kind.TEXT, Kind.UUID) and (table, column.name) not in referring
+        ]
+        if columns:
+            some = "(array_agg(DISTINCT v.c{0}) FILTER (WHERE length(v.c{0}) BETWEEN %d AND 300))[1:%d]" % (
+                _SHORTEST,
+                _VALUES,
+            )
+            sql = "SELECT %s FROM (SELECT %s FROM %s t LIMIT %d) v" % (
+                ", ".join(some.format(n) for n in range(len(columns))),
+                ", ".join(
+                    "left(%s::text, 301) AS c%d" % (qualified("t", one.name), n)
+                    for n, one in enumerate(columns)
+                ),
+                self.source.db.quoted(table),
+                _ROWS,
+            )
+            for column, values in zip(columns, self.source.db.rows(sql)[0]):
+                if values:
+                    yield column, values
+
+    def guesses(self, parents: Sequence[str]) -> Iterator[Guess]:
+        """References to these tables, if they were not looked at before: half of the values have to be keys."""
+        for parent in parents:
+            key = self.source.single_key(parent)
+            if parent in self._looked_in or key is None or key.kind not in (Kind.TEXT, Kind.UUID):
+                continue
+            self._looked_in.add(parent)
+            if parent in self.source.empty or self.source.catalog.primary_keys.get(parent) != (key.name,):
+                continue
+            for number, count in self._known(parent, key).items():
+                table, column, values = self._columns[number]
+                if table != parent and count * 2 >= len(values):
+                    found = plain_key(table, column.name, parent, key.name)
+                    if not are_written_alike(key, column):
+                        found = found._replace(equalities=(self.source.db.equality(key, column),))
+                    yield Guess(found, BY_VALUES, len(values), len(values) - count)
+
+    def _known(self, parent: str, key: Column) -> Dict[int, int]:
+        pairs = [
+            (number, value)
+            for number, (_, _, values) in enumerate(self._columns)
+            for value in values
+            if key.kind is not Kind.UUID or _UUID.fullmatch(value)
+        ]
+        if not pairs:
+            return {}
+        cast = "::uuid" if key.kind is Kind.UUID else ""
+        sql = (
+            "SELECT v.n, count(*) FROM unnest(%%s::int[], %%s::text[]) v (n, v) WHERE v.v%s IN (SELECT k.%s FROM %s k) GROUP BY 1"
+            % (
+                cast,
+                quote(key.name).replace("%", "%%"),
+                self.source.db.quoted(parent).replace("%", "%%"),
+            )
+        )
+        return dict(
+            self.source.db.rows(sql, ([number for number, _ in pairs], [value for _, value in pairs]))
+        )
