@@ -45,7 +45,6 @@ class Entries:
     def __init__(self, source: Source, root: Root, references: References) -> None:
         self.source = source
         self.root = root
-        self.unmeant = references.unmeant
         self.doubtful = [guess for guess in references.doubtful if guess.key.table not in source.foreign]
         links = [link for link in references.links if not {link.key.table, link.key.parent} & source.foreign]
         connected, _ = levels(root.name, links, self.doubtful)
@@ -74,6 +73,16 @@ class Entries:
                 break
             more += new
             self.levels, self.uncertain = levels(root.name, links, [*first, *more])
+        self.unmeant = {table: [*some] for table, some in references.unmeant.items()}
+        for (table, column), (parents, values) in elsewhere.found.items():
+            if table not in self.levels and sum(parents.values()) * 2 >= values:
+                tables_ = listed(["%d of %s" % (count, parent) for parent, count in parents.items()])
+                what = "of %s of %s these are keys: %s" % (
+                    counted(values, "different value"),
+                    column,
+                    tables_,
+                )
+                self.unmeant.setdefault(table, []).append(what)
         self.links = [*links, *(doubtful_link(guess) for guess in self.uncertain.values())]
         near = [doubtful_link(guess) for guess in (*self.doubtful, *guesses, *more)]
         conditions = {
@@ -116,18 +125,17 @@ class Entries:
 
     def _first_named(self, key: ForeignKey) -> str:
         """SQL of the first of the roots that an array names: that of its row, where it is compared with other ways."""
-        named = qualified("u", self.root.key)
-        return "SELECT {0} FROM {1} u WHERE {2} ORDER BY 1 LIMIT 1".format(
-            named,
+        return "SELECT {} FROM {} u WHERE {} ORDER BY 1 LIMIT 1".format(
+            qualified("u", self.root.key),
             self.source.db.quoted(self.root.name),
-            key.equalities[0].sql(named, qualified("t", key.columns[0])),
+            key.equalities[0].sql(qualified("u", key.parent_columns[0]), qualified("t", key.columns[0])),
         )
 
     def _way(self, link: Link) -> Ownership:
         key = link.key
         if link.why == BY_VALUES and key.parent == self.root.name:
-            form = Form.ARRAY if is_array(key) else Form.KEY
-            form = form if key.parent_columns == (self.root.key,) else Form.NAME
+            form = Form.KEY if key.parent_columns == (self.root.key,) else Form.NAME
+            form = Form.ARRAY if is_array(key) else form
             return self._by_form(key.table, key.columns[0], form, key.parent_columns[0])
         if key.parent == self.root.name and key.parent_columns == (self.root.key,):
             return owned_by(key.columns)
@@ -144,6 +152,10 @@ class Entries:
                 mine, named_by = "lower(%s::text)" % mine, "lower(%s::text)" % named_by
             condition = "%s = (SELECT %s FROM %s u WHERE %s = {root})"
             return where(condition % (mine, named_by, users, qualified("u", key.name)))
+        if of != key.name:
+            one = "(SELECT %s::text FROM %s u WHERE %s = {root})"
+            one %= qualified("u", of), self.source.db.quoted(self.root.name), qualified("u", key.name)
+            return where("%s = ANY (%s::text[])" % (one, mine))
         alike = not _text_if_unlike(key, self.source.catalog.column(table, column))
         return where(("{root} = ANY (%s)" if alike else "({root})::text = ANY (%s::text[])") % mine)
 
@@ -153,7 +165,8 @@ class Entries:
         for form, of in dict.fromkeys((held.form, held.of) for held in columns):
             some = [held for held in columns if (held.form, held.of) == (form, of)]
             if some:
-                what = "%s of %s" % (of if form is Form.NAME else form.value, self.root.name)
+                what = form.value if of == self.root.key else "arrays of " + of if form is Form.ARRAY else of
+                what += " of " + self.root.name
                 names = listed([held.column for held in some])
                 counts = "all that were looked at"
                 if any(held.keys < held.values for held in some):

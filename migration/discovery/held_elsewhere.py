@@ -15,16 +15,20 @@ from migration.sql import qualified, quote
 BY_VALUES = "by its values"
 _ROWS = 2000  # of a table, looked at
 _VALUES = 50  # of each column, compared
-_SHORTEST = 8  # characters: shorter ones are codes, which many tables have in common
+_SHORTEST = 3  # characters: shorter ones are codes, which many tables have in common
 _UUID = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
 class HeldElsewhere:
-    """Some values of tables that lead to no root, and which tables have them as keys."""
+    """Some values of tables that lead to no root, and which tables have them as keys.
+
+    ``found``: tables and columns → tables with how many of their values as keys, and of how many.
+    """
 
     def __init__(self, source: Source, tables: Sequence[str], referring: Collection[Tuple[str, str]]) -> None:
         self.source = source
         self._looked_in: Set[str] = set()
+        self.found: Dict[Tuple[str, str], Tuple[Dict[str, int], int]] = {}
         self._columns = [
             (table, column, values)
             for table in tables
@@ -69,6 +73,8 @@ class HeldElsewhere:
                 continue
             for number, count in self._known(parent, key).items():
                 table, column, values = self._columns[number]
+                if table != parent:
+                    self.found.setdefault((table, column.name), ({}, len(values)))[0][parent] = count
                 if table != parent and count * 2 >= len(values):
                     found = plain_key(table, column.name, parent, key.name)
                     if not are_written_alike(key, column):

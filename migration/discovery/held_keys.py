@@ -215,9 +215,11 @@ class _Look:
         return test + (" AND {0} LIKE '%@%'" if is_address else "")
 
     def is_named(self, column: str) -> bool:
-        """Whether a column's name says that it names a row of the root."""
+        """Whether a column's name says that it names a row of the root, be it in short: org, an organization."""
         words = {singular(word) for word in words_of(column)}
-        return column in self.owners or self.words <= words or (self.of_persons and bool(words & _ROLES))
+        is_short = any(len(word) > 2 and mine.startswith(word) for word in words for mine in self.words)
+        is_role = self.of_persons and bool(words & _ROLES)
+        return column in self.owners or is_short or self.words <= words or is_role
 
     def forms(self, column: Column) -> Iterator[Tuple[Form, str]]:
         """What a column of its type can hold, and of which column of the root."""
@@ -226,12 +228,11 @@ class _Look:
         if column.type.endswith("[]"):
             numbers = ("smallint", "integer", "bigint", "numeric")
             one = column.type[:-2].partition("(")[0]
-            if (
-                one == self.key.type
-                or one in ("text", "character varying")
-                or (self.is_number and one in numbers)
-            ):
+            is_text = one in ("text", "character varying")
+            if one == self.key.type or is_text or (self.is_number and one in numbers):
                 yield Form.ARRAY, self.root.key
+            for name in self.names if is_text else ():
+                yield Form.ARRAY, name
         elif column.kind is kind or (column.kind in texts and (kind in texts or self.is_number)):
             yield Form.KEY, self.root.key
         for name in self.names if column.kind in texts else ():

@@ -150,7 +150,7 @@ def _types(source: Source, pair: _Pair) -> List[_Type]:
         ]
     sql = "SELECT {0}::text FROM {1} t WHERE {0} IS NOT NULL GROUP BY 1 ORDER BY 1 LIMIT {2}"
     return [
-        _Type(_plain_literal(value), value, (stem(re.split(r"[\\\\/.:]", value)[-1]),))
+        _Type(_plain_literal(value), value, tuple(_suffixes(re.split(r"[\\/.:]+", value))))
         for (value,) in source.db.rows(sql.format(name, table, _MOST_TYPES + 1))
     ]
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Dict, Iterator, List, Sequence
+from typing import Dict, Iterator, List, Sequence, Tuple
 
 from migration.discovery.classed import Classed, Group
 from migration.discovery.entries import OR_ELSEWHERE, Entries, asked
 from migration.discovery.source import count_small
 from migration.discovery.words import listed, written
-from migration.model import Ownership, any_of, child_of, referenced, shared, where
+from migration.model import Ownership, any_of, child_of, owned_by, referenced, shared, where
+from migration.printing import counted
+from migration.sql import quote
 
 
 class OtherTables(Entries):
@@ -63,6 +65,51 @@ class OtherTables(Entries):
 
     def _may_name(self, name: str) -> Tuple[str, ...]:
         return tuple(held.column for held in self.held.get(name, ()) if held.said)
+
+    def _with_members(self, table: Classed, come_along: Sequence[str]) -> Classed:
+        """Ask of a table whose rows hang on rows that come along and have members: they may be the members' together.
+
+        Members are another table's rows that say of which root and of which such row, each once: thread_id and user_id.
+        """
+        rule = table.assumed
+        if rule is None or table.group is not Group.OWNED or not self._is_plain(rule):
+            return table
+        for link in self.links:
+            key = link.key
+            if key.table == table.name and key.parent in come_along and len(key.columns) == 1:
+                for members, theirs, owner in self._members_of(key.parent):
+                    rows = self.source.db.value(
+                        "SELECT count(*) FROM {} t WHERE EXISTS (SELECT FROM {} m WHERE m.{} = t.{} AND m.{} <> t.{})".format(
+                            self.source.db.quoted(table.name),
+                            self.source.db.quoted(members),
+                            *map(quote, (theirs, key.columns[0], owner, rule.columns[0])),
+                        )
+                    )
+                    if rows and members != table.name:
+                        question = (
+                            "%s of it %s a row of %s that others have, too, by %s: is what one puts there theirs alone?"
+                            % (
+                                counted(rows, "row"),
+                                "names" if rows == 1 else "name",
+                                key.parent,
+                                members,
+                            )
+                        )
+                        all_members = any_of(rule, child_of(key.parent, key.columns, or_referenced=True))
+                        return asked(table, question, [rule, all_members])
+        return table
+
+    def _members_of(self, name: str) -> Iterator[Tuple[str, str, str]]:
+        """Tables with one row for a root and a row of this table, and the columns that say so: of the row, and of the root."""
+        for link in self.links:
+            table, columns = link.key.table, link.key.columns
+            if link.key.parent == name and len(columns) == 1 and table in self.belonging.decided:
+                rule = self.belonging.rule(table)
+                if self._is_plain(rule) and self.source.is_unique(table, (*columns, *rule.columns)):
+                    yield table, columns[0], rule.columns[0]
+
+    def _is_plain(self, rule: Ownership) -> bool:
+        return rule == owned_by(rule.columns) and len(rule.columns) == 1
 
     def _hanging(self, name: str, ways: Sequence[Ownership]) -> Classed:
         """Ask of a table whose rows hang on rows that come along: it may be everybody's, or what members share."""
