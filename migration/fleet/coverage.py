@@ -11,12 +11,12 @@ import heapq
 import itertools
 import json
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from migration.cli import terminal
 from migration.fleet import row_by_row
 from migration.fleet.ledger import Ledger
-from migration.fleet.row_by_row import EVERYBODYS, InBundle, RowByRow
+from migration.fleet.row_by_row import ENOUGH, EVERYBODYS, InBundle, RowByRow
 from migration.postgres.coverage import FIRST, SHARED, Counted, Counting, Whose
 
 _OfRoot = Tuple[str, Mapping[int, int]]  # a root's key, and its rows by the table's number
@@ -62,6 +62,7 @@ class _Tally:
         self.files = 0  # that have all that they should
         self.appearances = 0
         self.by_row = counted.whose is Whose.SEVERAL
+        self.changed = 0  # users of an earlier run, where there are rows that each file should have
         self.reasons: Dict[str, _Reason] = {}
 
     def miss(self, reason: str, rows: int, user: str) -> None:
@@ -160,28 +161,26 @@ class _Count:
                 if number in self.tallies:
                     self.tallies[number].miss(reason, rows, user.id)
             return
-        uncertain = {
-            number: why
+        look = [
+            number
             for number, tally in self.tallies.items()
-            for why in [self._add_rows(tally, user, of_user.get(number, 0))]
-            if why is not None
-        }
-        if uncertain:
-            self._look(user, uncertain)
+            if self._is_to_look_at(number, tally, user, of_user.get(number, 0))
+        ]
+        if look:
+            self._look(user, look)
 
-    def _add_rows(self, tally: _Tally, user: _User, own: int) -> Optional[str]:
-        """Add a user's rows of a table. Returns why some may not be in the file, where that depends on which."""
+    def _is_to_look_at(self, number: int, tally: _Tally, user: _User, own: int) -> bool:
+        """Add a user's rows of a table. Returns whether the number of those in the file does not say which ones they are."""
         name = tally.counted.table
         held, skipped = (user.rows or {}).get(name, 0), user.skipped.get(name, 0)
         expected = own + tally.everybodys
+        is_several = tally.counted.whose is Whose.SEVERAL
         reason = None
         tally.appearances += held
-        is_equal = held + skipped == expected
-        if not user.is_of_this_run and (tally.by_row or not is_equal):
-            reason = (
-                CHANGED_OR_SKIPPED if skipped else CHANGED
-            )  # if any: the number may be the same by chance
-        elif not is_equal:
+        if not user.is_of_this_run and (is_several or held + skipped != expected):
+            # of SEVERAL if any, as the number may be the same by chance
+            reason = CHANGED_OR_SKIPPED if skipped else CHANGED
+        elif held + skipped != expected:
             reason = DIFFERENT
             self._problem(
                 "user %s, table %s: %d rows in PostgreSQL, %d in the file%s"
@@ -192,20 +191,23 @@ class _Count:
         if reason is None:
             tally.files += 1
             tally.in_files += own
-        elif tally.by_row or tally.everybodys:
-            return reason
-        elif reason == SKIPPED:
+            return False
+        if reason == SKIPPED and not is_several and not tally.everybodys:
             tally.files += 1
             tally.in_files += own - skipped
             tally.miss(SKIPPED, skipped, user.id)
-        else:
-            tally.miss(reason, own, user.id)
-        return None
+            return False
+        tally.miss(reason, own, user.id)
+        if not is_several and not tally.everybodys:
+            return False
+        self.by_row.is_uncertain(user.id, number, reason)
+        tally.changed += not is_several and not user.is_of_this_run
+        return is_several or user.is_of_this_run or tally.changed <= ENOUGH
 
-    def _look(self, user: _User, uncertain: Mapping[int, str]) -> None:
-        """Read from a user's bundle which rows of tables it holds. ``uncertain``: the tables, and why some may be missing."""
+    def _look(self, user: _User, numbers: Sequence[int]) -> None:
+        """Read from a user's bundle which rows of tables it holds."""
         wanted = {}
-        for number in uncertain:
+        for number in numbers:
             counted = self.tallies[number].counted
             self.tallies[number].by_row = True
             wanted[number] = InBundle(
@@ -214,9 +216,9 @@ class _Count:
                 not self.counting.shows_keys(counted),
             )
         settings = self.counting.settings
-        for number, rows in row_by_row.rows_in_bundle(self.output, user.id, settings, wanted):
+        for number, sha256, rows in row_by_row.rows_in_bundle(self.output, user.id, settings, wanted):
             has_key = self.counting.has_key(self.tallies[number].counted)
-            self.by_row.is_uncertain(user.id, number, uncertain[number], rows, not has_key)
+            self.by_row.held(user.id, number, sha256, rows, not has_key)
 
     def _told(self, number: int) -> Dict[str, Any]:
         """A table in the summary. A sum that does not add up is added to the problems."""
@@ -226,10 +228,6 @@ class _Count:
         if tally.by_row:
             found = self.by_row.found(number, tally.files, ORDER, self.counting.shows_keys(tally.counted))
             in_files, in_several = found.in_files, found.in_several
-            for user, rows in self.by_row.strange(number, (DIFFERENT, SKIPPED)):
-                self._problem(
-                    "user %s, table %s: %d rows in the file are not the user's" % (user, name, rows)
-                )
             reasons = [_as_told(reason) for reason in found.reasons]
         else:
             in_files = tally.in_files + (shared if tally.files else 0)

@@ -36,6 +36,7 @@ from migration.model import Table
 from migration.postgres.coverage import FIRST, EachRow
 from migration.settings import Settings
 
+ENOUGH = 2  # files in which a row is found: whether in several, and not in how many, is asked
 EVERYBODYS = "shared, and in no user's file"
 
 SCHEMA = """
@@ -50,7 +51,8 @@ CREATE TABLE pairs (     -- a row, and a root whose it is; neither root nor reas
 );
 CREATE TABLE absent (root TEXT PRIMARY KEY, reason TEXT) WITHOUT ROWID;         -- users of whom there is no file
 CREATE TABLE uncertain (root TEXT, n INTEGER, reason TEXT, PRIMARY KEY (root, n)) WITHOUT ROWID;
--- What is in their files: rows, and contents of rows without a key
+CREATE TABLE files_read (n INTEGER, sha256 TEXT, user TEXT, PRIMARY KEY (n, sha256, user)) WITHOUT ROWID;
+-- What is in these files: rows, and contents of rows without a key
 CREATE TABLE held (n INTEGER, row TEXT, root TEXT, PRIMARY KEY (n, row, root)) WITHOUT ROWID;
 CREATE TABLE held_contents (n INTEGER, content TEXT, root TEXT, PRIMARY KEY (n, content, root)) WITHOUT ROWID;
 """
@@ -109,7 +111,7 @@ class RowByRow:
 
     def index(self) -> None:
         """Sort what has been entered. Few rows can be entered afterwards."""
-        self._db.execute("CREATE INDEX pairs_by_row ON pairs (n, row, root, reason)")
+        self._db.execute("CREATE INDEX pairs_by_row ON pairs (n, row, root, reason DESC)")
 
     def of_roots(self) -> Iterator[Tuple[str, Mapping[int, int]]]:
         """Each root's key, with rows by the table's number; in the order of their UTF-8 bytes."""
@@ -124,26 +126,21 @@ class RowByRow:
     def has_no_files(self, user: str, reason: str) -> None:
         self._db.execute("INSERT INTO absent VALUES (?, ?)", (user, reason))
 
-    def is_uncertain(
-        self, user: str, number: int, reason: str, rows: Iterable[str], are_contents: bool
-    ) -> None:
-        """``rows``: those of a table that the user's file holds; others are missing there for this reason."""
-        held = "held_contents" if are_contents else "held"
-        with self._db:
-            self._db.execute("INSERT INTO uncertain VALUES (?, ?, ?)", (user, number, reason))
-            self._db.executemany(
-                "INSERT OR IGNORE INTO %s VALUES (?, ?, ?)" % held, ((number, row, user) for row in rows)
-            )
+    def is_uncertain(self, user: str, number: int, reason: str) -> None:
+        """The user's file may lack rows of a table, for this reason: it has those that are ``held``."""
+        self._db.execute("INSERT INTO uncertain VALUES (?, ?, ?)", (user, number, reason))
 
-    def strange(self, number: int, reasons: Sequence[str]) -> List[Tuple[str, int]]:
-        """Users who are uncertain for one of these reasons, and how many rows of a table their files hold that are not theirs."""
-        sql = (
-            "SELECT h.root, count(*) FROM held h JOIN uncertain u ON u.root = h.root AND u.n = h.n WHERE h.n = ? AND"
-            " u.reason IN (%s) AND NOT EXISTS (SELECT 1 FROM pairs p WHERE p.n = h.n AND p.row = h.row"
-            " AND p.reason IS NULL AND coalesce(p.root, h.root) = h.root) GROUP BY h.root ORDER BY h.root"
-            % ", ".join("?" * len(reasons))
-        )
-        return self._db.execute(sql, (number, *reasons)).fetchall()
+    def held(self, user: str, number: int, sha256: str, rows: Iterable[str], are_contents: bool) -> None:
+        """The rows, or their contents, that the user's file of this SHA256 holds of a table."""
+        sql = "SELECT count(*) FROM files_read WHERE n = ? AND sha256 = ?"
+        if self._db.execute(sql, (number, sha256)).fetchone()[0] >= ENOUGH:
+            return
+        with self._db:
+            self._db.execute("INSERT INTO files_read VALUES (?, ?, ?)", (number, sha256, user))
+            self._db.executemany(
+                _HOLDS.format(*("held_contents", "content") if are_contents else ("held", "row")),
+                ({"n": number, "row": row, "user": user} for row in rows),
+            )
 
     def found(self, number: int, whole: int, order: Sequence[str], shows_keys: bool) -> Found:
         """Where the rows of a table are. ``whole``: users whose files hold all that they should.
@@ -172,11 +169,12 @@ def _files(
 ) -> Tuple[int, str, Optional[str]]:
     """How many files a row is in; if none, why, and a user whose it is. ``everybodys``: why, if it is shared."""
     files, why, user, rank = 0, "", None, len(order)
-    for _, root, is_pair, reason, held in entries:  # those without a root first
-        if root is None:
-            why = everybodys if is_pair else why or reason
-            files = max(files, whole + held) if is_pair else files
-        elif reason is None or held:
+    for _, root, is_pair, reason, held in entries:  # that the row is there comes first
+        if not is_pair:
+            files, why = held, why or reason
+        elif root is None:
+            files, why = max(files, whole + held), everybodys
+        elif reason is None:
             files += 1
         elif order.index(reason) < rank:
             rank, why, user = order.index(reason), reason, root
@@ -186,15 +184,22 @@ def _files(
 _ROWS = """
 SELECT p.row, p.root, p.reason IS NULL,
     CASE WHEN p.reason IS NULL THEN coalesce(a.reason, u.reason) ELSE p.reason END,
-    (SELECT count(*) FROM held h WHERE h.n = p.n AND h.row = p.row AND h.root = coalesce(p.root, h.root))
+    CASE WHEN p.root IS NULL THEN (SELECT count(*) FROM held h WHERE h.n = p.n AND h.row = p.row) END
 FROM pairs p LEFT JOIN absent a ON a.root = p.root LEFT JOIN uncertain u ON u.root = p.root AND u.n = p.n
-WHERE p.n = ? ORDER BY p.row
+WHERE p.n = ? ORDER BY p.row, p.root, p.reason DESC
 """
 
+_HOLDS = (
+    """
+INSERT OR IGNORE INTO {0} SELECT :n, :row, :user
+WHERE (SELECT count(*) FROM {0} WHERE n = :n AND {1} = :row) < %d
+"""
+    % ENOUGH
+)
 
 # Of equal rows without a key, each counts as held where one is: that there are fewer is found by their number
 _ROWS_OF_CONTENTS = """
-INSERT INTO held SELECT p.n, p.row, h.root FROM pairs p JOIN held_contents h ON h.n = p.n AND h.content = p.content
+INSERT OR IGNORE INTO held SELECT p.n, p.row, h.root FROM pairs p JOIN held_contents h ON h.n = p.n AND h.content = p.content
 WHERE p.n = ? AND p.content IS NOT NULL
 """
 
@@ -237,8 +242,8 @@ def opened(path: Path) -> Iterator[RowByRow]:
 
 def rows_in_bundle(
     output: Path, user: str, settings: Settings, tables: Mapping[int, InBundle]
-) -> Iterator[Tuple[int, Iterator[str]]]:
-    """The rows that a user's bundle holds, of tables by number, as ``Counting`` calls them.
+) -> Iterator[Tuple[int, str, Iterator[str]]]:
+    """The rows that a user's bundle holds, of tables by number, as ``Counting`` calls them, and the SHA256 of the file.
 
     Raises MigrationError (exit 4) where the bundle is damaged.
     """
@@ -247,11 +252,12 @@ def rows_in_bundle(
     with open_bundle(folder, files, user_id=user, is_held=True, called=settings.root.called) as reader:
         for number, of in tables.items():
             decode = _decoder(of)
+            sha256 = reader.manifest.checksums[of.table.file]
             if of.table.becomes is None:
-                yield number, reader.records(of.table.file, decode)
+                yield number, sha256, reader.records(of.table.file, decode)
             else:
                 record = reader.user_data().get(of.table.member)
-                yield number, iter([] if record is None else [decode(record)])
+                yield number, sha256, iter([] if record is None else [decode(record)])
 
 
 def _decoder(of: InBundle) -> Callable[[bytes], str]:

@@ -194,12 +194,17 @@ class AllRoots:
         """The columns of a set by which others are linked with it."""
         names = [self._columns.place(table, name) for name in self._columns.kept[table]]
         names += ["w%d" % n for n, key in enumerate(self._columns.whens) if key.table == table]
-        return [*names, "o"]
+        return [*names, *(["o"] if table in self._families else [])]
 
     def _kept(self, table: str) -> List[str]:
         found = [qualified("t", name) for name in self._columns.kept[table]]
         found += ["(%s\n)" % key.when for key in self._columns.whens if key.table == table]
-        return [*found, "t.tableoid"]
+        return [*found, *(["t.tableoid"] if table in self._families else [])]
+
+    @functools.cached_property
+    def _families(self) -> Set[str]:
+        """Tables of which it counts where a row is. To ask that takes SELECT on the whole table."""
+        return {name for key in self.references.source if key.exact for name in (key.table, key.parent)}
 
     # Ways into a set
 
