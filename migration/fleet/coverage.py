@@ -22,12 +22,13 @@ from migration.postgres.coverage import FIRST, SHARED, Counted, Counting, Whose
 _OfRoot = Tuple[str, Mapping[int, int]]  # a root's key, and its rows by the table's number
 
 LISTED = 20  # problems that are told
+# Reasons; {root} is what a root is called
 SKIPPED = "skipped: a reference leaves the export"
-FAILED = "user failed"
-NOT_CHOSEN = "user not chosen"
-CHANGED = "changed since an earlier run migrated the user"
+FAILED = "{root} failed"
+NOT_CHOSEN = "{root} not chosen"
+CHANGED = "changed since an earlier run migrated the {root}"
 CHANGED_OR_SKIPPED = "skipped, or " + CHANGED
-DIFFERENT = "not as in the user's file"
+DIFFERENT = "not as in the {root}'s file"
 
 # Of several users whose a row is, whose file does not hold it: what counts first
 ORDER = (DIFFERENT, SKIPPED, CHANGED_OR_SKIPPED, CHANGED, FAILED, NOT_CHOSEN)
@@ -96,6 +97,7 @@ class _Count:
         self.counting = counting
         self.by_row = rows
         self.output = output
+        self.called = counting.settings.root.called
         self.problems: List[str] = []
         self.others: Dict[int, Dict[str, Any]] = {}
         self.tallies: Dict[int, _Tally] = {}
@@ -183,8 +185,8 @@ class _Count:
         elif held + skipped != expected:
             reason = DIFFERENT
             self._problem(
-                "user %s, table %s: %d rows in PostgreSQL, %d in the file%s"
-                % (user.id, name, expected, held, ", %d skipped" % skipped if skipped else "")
+                "%s %s, table %s: %d rows in PostgreSQL, %d in the file%s"
+                % (self.called, user.id, name, expected, held, ", %d skipped" % skipped if skipped else "")
             )
         elif skipped:
             reason = SKIPPED
@@ -235,6 +237,8 @@ class _Count:
             reasons = [*tally.nobodys, *(self._missed(tally, *item) for item in tally.reasons.items())]
             if shared and not tally.files:
                 reasons.append({"reason": EVERYBODYS, "rows": shared})
+        for reason in reasons:
+            reason["reason"] = reason["reason"].replace("{root}", self.called)
         in_none = sum(reason["rows"] for reason in reasons)
         if in_files + in_none != tally.rows:
             self._problem(

@@ -37,7 +37,7 @@ from migration.postgres.coverage import FIRST, EachRow
 from migration.settings import Settings
 
 ENOUGH = 2  # files in which a row is found: whether in several, and not in how many, is asked
-EVERYBODYS = "shared, and in no user's file"
+EVERYBODYS = "shared, and in no {root}'s file"
 
 SCHEMA = """
 PRAGMA journal_mode = OFF;

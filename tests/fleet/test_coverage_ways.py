@@ -12,12 +12,23 @@ from typing import Any, Collection
 
 import pytest
 
-from migration.fleet.coverage import CHANGED, CHANGED_OR_SKIPPED, DIFFERENT, FAILED, NOT_CHOSEN, SKIPPED
+from migration.fleet import coverage
 from migration.postgres.coverage import NOBODYS, UNREFERENCED, Whose
 from support.fleet import Output, command, migrate_all
 from support.places import SUITE, copy_suite
 from support.servers import Database
 
+CHANGED, CHANGED_OR_SKIPPED, DIFFERENT, FAILED, NOT_CHOSEN, SKIPPED = (
+    reason.replace("{root}", "member")
+    for reason in (
+        coverage.CHANGED,
+        coverage.CHANGED_OR_SKIPPED,
+        coverage.DIFFERENT,
+        coverage.FAILED,
+        coverage.NOT_CHOSEN,
+        coverage.SKIPPED,
+    )
+)
 DDL = """
 CREATE TABLE people (id int PRIMARY KEY, name text); INSERT INTO people SELECT g, 'p' || g FROM generate_series(1, 4) g;
 CREATE TABLE icons (id int PRIMARY KEY); INSERT INTO icons SELECT generate_series(1, 20);
@@ -41,7 +52,7 @@ CREATE TABLE stray (id int PRIMARY KEY, word text); INSERT INTO stray VALUES (1,
 """
 CONFIG = """
 from migration.model import Reference, all_of, any_of, referenced, where
-ROOT = root("people", key="id", named_by="name")
+ROOT = root("people", key="id", named_by="name", called="member")
 TABLES = (
     Table("people", the_root()),
     Table("icons", referenced()),
@@ -234,10 +245,10 @@ def test_row_that_the_export_drops_is_named_however_it_belongs_to_users(
         # with rows that are skipped, as the number tells no more
         assert rows == (4 if name == "messages" else 2 if name == "icons" else 1), name
         found = [problem for problem in problems if ", table %s: " % name in problem]
-        assert [problem.split(",")[0] for problem in found] == ["user 1", "user 2"][: 1 + (name == "news")], (
-            name
-        )
-    assert any(problem.startswith("user 1, table likes: ") for problem in problems)
+        assert [problem.split(",")[0] for problem in found] == ["member 1", "member 2"][
+            : 1 + (name == "news")
+        ], name
+    assert any(problem.startswith("member 1, table likes: ") for problem in problems)
     for table in tables.values():
         assert table["rows"] == table["in_files"] + sum(reason["rows"] for reason in table["reasons"])
 
@@ -263,7 +274,7 @@ def test_rows_of_who_is_not_migrated_again_are_listed_as_changed_since(
         "INSERT INTO pens VALUES (20, 1), (21, NULL)"
     )
     done = migrate_all(output, made.url, *chosen, "--resume")
-    assert "all 2 users were done before" in done.err
+    assert "all 2 members were done before" in done.err
     assert done.code == 0
     tables = tables_of(output)
     docs = [key for (key,) in made.rows("SELECT id::text FROM docs WHERE owner = 2 ORDER BY docs.id")]
