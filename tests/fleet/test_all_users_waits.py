@@ -22,7 +22,7 @@ from migration.errors import ExitCode, MigrationError
 from migration.fleet import cluster, local_workers, origin, worker
 from migration.fleet.ledger import Pending
 from migration.fleet.worker import Task, migrate_user
-from migration.postgres import connecting, shared_rows
+from migration.postgres import connecting, shared_rows, waits
 from migration.sqlite.schema import read_schema
 from support.fleet import Going, Output, command_line, parent_of
 from support.migrations import settings_of
@@ -90,6 +90,7 @@ def test_workers_that_end_or_stop_while_they_start_are_an_error_with_words(
 ) -> None:
     monkeypatch.setattr(local_workers, "START_SECONDS", 2)
     monkeypatch.setattr(local_workers, "SETTLED_SECONDS", 0.5)
+    monkeypatch.setattr(local_workers, "CLOSE_SECONDS", 1)
     struck: list = []
 
     def strike() -> None:
@@ -179,6 +180,7 @@ def test_user_whose_server_process_does_not_go_on_is_given_up(
 ) -> None:
     stopped: list = []
     export = export_from_postgres.export
+    monkeypatch.setattr(waits, "GRACE", 0.3)
 
     def frozen(settings: Any, db: Any) -> Any:
         stopped.append(db.process)
