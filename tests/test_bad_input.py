@@ -17,7 +17,7 @@ from migration.errors import MigrationError
 from support.bundles import FIVE_KEYS, edit_manifest, rewrite
 from support.migrations import settings_of
 from support.places import ANNA, BRUNO, Place
-from support.runs import Result, Run
+from support.runs import IMPATIENT, Result, Run
 from support.servers import NOWHERE, PASSWORD, Database, Guarded, Server
 from support.sqlite_files import OLD_ROWS, make_old_database, rows_of
 
@@ -528,7 +528,8 @@ def test_target_locked_by_a_writer(sample_database: Database, place: Place, run:
     try:
         application.execute("BEGIN IMMEDIATE")
         application.execute("INSERT INTO old VALUES ('being written')")
-        done = run("migrate.py", "--user-email", ANNA, "--postgres-url", sample_database.url)
+        options = ("--user-email", ANNA, "--postgres-url", sample_database.url)
+        done = run("migrate.py", *options, values=IMPATIENT)
         assert_refused(
             done,
             5,

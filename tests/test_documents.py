@@ -25,7 +25,7 @@ from migration.cli.options import EXIT_CODES
 from migration.errors import BundleError, ExitCode
 from migration.well_formed import require_well_formed
 from support.places import ANNA, BRUNO, SCHEMA, SUITE, Place
-from support.runs import Result, Run
+from support.runs import IMPATIENT, Result, Run
 from support.servers import Database, Guarded, Server
 
 README = (SUITE / "README.md").read_text(encoding="utf-8")
@@ -415,7 +415,7 @@ def open_elsewhere(scene: Scene) -> Result:
     scene.migrated()
     with contextlib.closing(sqlite3.connect(str(scene.place.app))) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        return scene.run("import_to_sqlite.py")
+        return scene.run("import_to_sqlite.py", values=IMPATIENT)
 
 
 def two_runs(scene: Scene) -> Result:

@@ -7,7 +7,7 @@ import os
 import shutil
 import sqlite3
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import pytest
 
@@ -17,7 +17,7 @@ from migration.postgres import connecting
 from support.fleet import Everybody, Output, ids, migrate_all
 from support.migrations import settings_of
 from support.places import ANNA, BRUNO, CARLA, DORA, Place, contents, extended_schema
-from support.runs import Result
+from support.runs import IMPATIENT, Result
 from support.servers import Database, Server
 
 
@@ -49,8 +49,8 @@ def done(everybody: Everybody, sample_database: Database, tmp_path: Path) -> Don
     return Done(output, sample_database, everybody.ids)
 
 
-def resume(done: Done, *options: object, url: str | None = None) -> Result:
-    return migrate_all(done.output, url or done.database.url, "--workers", 1, "--resume", *options)
+def resume(done: Done, *options: object, url: str | None = None, **how: Any) -> Result:
+    return migrate_all(done.output, url or done.database.url, "--workers", 1, "--resume", *options, **how)
 
 
 # Files
@@ -133,7 +133,7 @@ def test_changed_database_that_is_open_or_cannot_be_replaced_stays(done: Done, t
     path = folder / "app.db"
     with contextlib.closing(sqlite3.connect(str(path), isolation_level=None)) as application:
         application.execute("UPDATE clients SET first_name = 'changed'")
-        refused = resume(done)
+        refused = resume(done, values=IMPATIENT)
         assert refused.code == 1
         assert "app.db is open in another program (database is locked)" in refused.err
     written = path.read_bytes()

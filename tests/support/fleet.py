@@ -57,10 +57,10 @@ def command(output: Output, url: str | None, *options: object) -> list[str]:
     return [*words, "--schema-path", SCHEMA, *source, *map(str, options)]
 
 
-def migrate_all(output: Output, url: str | None, *options: object, env: dict = {}) -> Result:  # noqa: B006
+def migrate_all(output: Output, url: str | None, *options: object, env: dict = {}, **how: Any) -> Result:  # noqa: B006
     """A run whose worker is in its own process."""
     words = command(output, url, *options)[2:]
-    return run_in_fork("support/one_process.py", words, Path("/"), {**os.environ, **env})
+    return run_in_fork("support/one_process.py", words, Path("/"), {**os.environ, **env}, **how)
 
 
 def migrate_all_with_dask(output: Output, url: str | None, *options: object) -> Result:

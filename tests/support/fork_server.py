@@ -48,7 +48,8 @@ class Process:
     """A run of a script's ``main``; ``output`` and ``errors`` are files, which may be the same.
 
     At file system call ``at_call`` (from 1) the run gets the signal ``number``. At 0 it prints as its last line the
-    first and the last call of each place in the code, as the loops between them only repeat it.
+    first and the last call of each place in the code, as the loops between them only repeat it. ``values``: of names in
+    modules, for this run.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Process:
         errors: Path,
         at_call: int | None = None,
         number: int = signal.SIGKILL,
+        values: Mapping[str, object] = {},
     ) -> None:
         assert server.stdin is not None and server.stdout is not None
         self._answers = server.stdout
@@ -73,6 +75,7 @@ class Process:
             "files": [str(output), str(errors)],
             "at_call": at_call,
             "number": number,
+            "values": dict(values),
         }
         output.write_bytes(b"")
         errors.write_bytes(b"")
@@ -113,6 +116,7 @@ def _run(
     files: list,
     at_call: int | None,
     number: int,
+    values: dict,
 ) -> int:
     for standard, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), standard)
@@ -120,6 +124,9 @@ def _run(
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = [script, *options]
+    for name, value in values.items():
+        module, _, name = name.rpartition(".")
+        setattr(sys.modules[module], name, value)
     main: Callable[[], int] = importlib.import_module(script[: -len(".py")].replace("/", ".")).main
     if at_call is None:
         return main()

@@ -51,10 +51,20 @@ _OWN = {
 }
 
 
-def run_in_fork(script: str, options: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Result:
+# Runs that find another program in the database give up soon.
+IMPATIENT = {"migration.sqlite.connecting.BUSY_SECONDS": 0.05, "migration.fleet.results.BUSY_SECONDS": 0.05}
+
+
+def run_in_fork(
+    script: str,
+    options: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    values: Mapping[str, object] = {},
+) -> Result:
     with tempfile.TemporaryDirectory() as printed:
         files = Path(printed, "out"), Path(printed, "err")
-        process = Process(server(0), script, options, folder, environment, *files)
+        process = Process(server(0), script, options, folder, environment, *files, values=values)
         code = process.wait(120)
         if code is None:
             process.send(signal.SIGKILL)
@@ -68,7 +78,7 @@ def run(place: Place) -> Run:
     """Run a script; what the test does not set itself points into its own folder.
 
     ``own=False`` leaves the places to the suite. Another ``suite``, or an ``ordinary`` run, without root's right to
-    write everywhere, has its own Python; the others begin in one that has started already.
+    write everywhere, has its own Python; the others begin in one that has started already, with ``values`` in its modules.
     """
 
     def run_(
@@ -78,6 +88,7 @@ def run(place: Place) -> Run:
         suite: Path = SUITE,
         own: bool = True,
         ordinary: bool = False,
+        values: Mapping[str, object] = {},
     ) -> Result:
         given = [str(option) for option in options]
         places = {
@@ -91,7 +102,7 @@ def run(place: Place) -> Run:
                 if name not in given:
                     given += [name, places[name]]
         if suite == SUITE and not ordinary:
-            return run_in_fork(script, given, place.folder, {**os.environ, **env})
+            return run_in_fork(script, given, place.folder, {**os.environ, **env}, values)
         done = subprocess.run(
             [sys.executable, str(suite / script), *given],
             capture_output=True,
