@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from decimal import Decimal
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
@@ -38,6 +39,16 @@ def finished(sample_database: Database, tmp_path_factory: pytest.TempPathFactory
 def settings(finished: Place, sample_database: Database, place: Place) -> Settings:
     copy_of(finished, place)
     return settings_of(sample_database.url, place, user_email=BRUNO, offline=True, max_differences=EVERY)
+
+
+@pytest.fixture(scope="module")
+def untyped(finished: Place, sample_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The same from a bundle without types."""
+    place = Place(tmp_path_factory.mktemp("untyped"))
+    copy_of(finished, place)
+    forget_types(place.data)
+    import_(settings_of(sample_database.url, place, user_email=BRUNO))
+    return place
 
 
 def named(report: Report, check: str = "contents") -> Set[Tuple[Optional[str], Optional[str], Optional[str]]]:
@@ -113,13 +124,13 @@ DAMAGES: Dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("types", ["with types", "without types"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_cell_is_named_and_no_other(
-    settings: Settings, damage: str, types: str, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, untyped: Place, damage: str, types: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One cell of every column is damaged, each in a row of its own, wherever the damage changes a value."""
     monkeypatch.setattr(records, "LINES", 1)  # a block a record: one cell has each row of its block looked at
     if types == "without types":
-        forget_types(settings.data_dir)
-        import_(settings)
+        shutil.rmtree(str(settings.data_dir))
+        copy_of(untyped, Place(settings.data_dir.parent))
     with lawless(settings) as database:
         hurt = set(damaged_cells(database, DAMAGES[damage]))
     assert hurt
