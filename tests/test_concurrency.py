@@ -117,7 +117,7 @@ def test_export_while_others_write_is_of_one_moment(database: Database, place: P
     writer.start()
     try:
         seen = set()
-        for _ in range(15):
+        for _ in range(10):
             before = writer.commits
             while writer.commits < before + 3:
                 assert writer.error is None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import subprocess
+import os
 import threading
-import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, List
 
@@ -24,6 +23,7 @@ from migration.model import Table, owned_by
 from migration.postgres import catalog_queries, connecting, snapshot, table_locks
 from support.bundles import during, table_files
 from support.fleet import Output, command
+from support.fork_server import Process, server
 from support.migrations import settings_of
 from support.places import ANNA, SCHEMA, Place, contents
 from support.servers import Database, until
@@ -392,17 +392,14 @@ def test_waiting_is_said_and_the_end_of_it(
 def test_everybody_has_everything_however_often_a_table_is_changed_meanwhile(
     database: Database, tmp_path: Path
 ) -> None:
-    output = Output(tmp_path / "output")
-    with subprocess.Popen(
-        command(output, database.url, "--workers", 2), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as run:
-        refused: List[psycopg2.Error] = []
-        for change in itertools.cycle(["emptied and filled", "rewritten", "swapped"]):
-            if run.poll() is not None:
-                break
-            disturbing(database, CHANGES[change], refused)()
-            time.sleep(0.02)
-        assert run.returncode == 0, run.stderr and run.stderr.read()
+    output, said = Output(tmp_path / "output"), tmp_path / "said"
+    words = command(output, database.url)[2:]
+    run = Process(server(1), "support/one_process.py", words, tmp_path, os.environ, said, said)
+    refused: List[psycopg2.Error] = []
+    changes = itertools.cycle(["emptied and filled", "rewritten", "swapped"])
+    while run.wait(0.02) is None:
+        disturbing(database, CHANGES[next(changes)], refused)()
+    assert run.wait() == 0, said.read_text(encoding="utf-8")
     assert refused
     for user, notes in database.rows(
         "SELECT u.id::text, count(n.id) FROM users u LEFT JOIN session_notes n ON n.user_id = u.id GROUP BY 1"
