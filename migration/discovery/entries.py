@@ -18,6 +18,7 @@ from migration.model import (
     Column,
     Equality,
     ForeignKey,
+    Kind,
     Ownership,
     Root,
     all_of,
@@ -30,7 +31,7 @@ from migration.model import (
     where,
 )
 from migration.postgres.catalog import usual
-from migration.postgres.operators import are_written_alike
+from migration.postgres.operators import UUID_OF_TEXT, are_written_alike
 from migration.printing import counted
 from migration.python_text import columns_text
 from migration.sql import qualified
@@ -104,7 +105,11 @@ class Entries:
                 if held.form is Form.ARRAY:
                     key = key._replace(equalities=(_InArray("pg_catalog.=", _text_if_unlike(*columns)),))
                 elif not are_written_alike(*columns):
-                    key = key._replace(equalities=(self.source.db.equality(*columns),))
+                    equality = self.source.db.equality(*columns)
+                    is_text = columns[0].kind is Kind.UUID and equality.cast
+                    if is_text and self.source.db.holds_other_uuids(table, held.column):
+                        equality = UUID_OF_TEXT
+                    key = key._replace(equalities=(equality,))
                 yield Guess(key, BY_VALUES, held.values, held.values - held.keys)
 
     def _as_most(self, owner: Optional[str], links: Sequence[Link]) -> Iterator[Guess]:

@@ -199,6 +199,8 @@ class _Look:
 
     def _test(self, of: str) -> str:
         """SQL with a place for a text, whether it may be a value of the root's column: by its length and its signs."""
+        if self.source.catalog.column(self.root.name, of).kind is Kind.UUID:
+            return "length({0}) = 32"
         sql = "SELECT min(length(v)), max(length(v)), bool_and(v LIKE '%@%'), min(v) FROM (SELECT r.{}::text AS v FROM {} r) r"
         is_integer = of == self.root.key and self.key.kind in (Kind.INTEGER, Kind.NUMERIC)
         if is_integer:
@@ -213,6 +215,13 @@ class _Look:
             self.from_high = first > _CHANCE
             return test + " AND {0} ~ '^[-.0-9]+$'"
         return test + (" AND {0} LIKE '%@%'" if is_address else "")
+
+    def _written(self, of: str) -> str:
+        """SQL with a place for a text: as it is compared with the root's column. A uuid may be written in several forms."""
+        column = self.source.catalog.column(self.root.name, of)
+        if column.kind is Kind.UUID:
+            return "replace(btrim(lower({0}), '}}{{'), '-', '')"
+        return "lower({0})" if column.type.endswith("citext") else "{0}"
 
     def is_named(self, column: str) -> bool:
         """Whether a column's name says that it names a row of the root, be it in short: org, an organization."""
@@ -276,9 +285,10 @@ class _Look:
                 value, rows = "left(e, %d)" % _LONGEST, "FROM v, unnest(v.c%d) e" % n
             else:
                 columns.append("left(%s::text, %d) AS c%d" % (qualified("t", column.name), _LONGEST, n))
+            written = self._written(of).format(value)
             found = (
                 "count(DISTINCT %s)" % value,
-                "array_agg(DISTINCT {0}) FILTER (WHERE {1})".format(value, self.tests[of].format(value)),
+                "array_agg(DISTINCT {0}) FILTER (WHERE {1})".format(written, self.tests[of].format(written)),
             )
             counted += ["(SELECT %s %s)" % (one, rows) for one in found] if rows else found
         sql = "WITH v AS (%s) SELECT %s FROM v" % (self.some_rows(table, columns), ", ".join(counted))
@@ -305,14 +315,10 @@ class _Look:
             numbers = [n for n in some for _ in columns[n].alike]
             texts = [value for n in some for value in columns[n].alike]
             if texts:
-                is_lower = self.source.catalog.column(self.root.name, of).type.endswith("citext")
-                same = "lower(r.{0}::text) = lower(v.v)" if is_lower else "r.{0}::text = v.v"
+                same = self._written(of).format("r.%s::text" % quote(of)) + " = v.v"
                 sql = (
                     "SELECT v.n, count(DISTINCT v.v) FROM unnest(%%s::int[], %%s::text[]) v (n, v) JOIN %s r ON %s GROUP BY 1"
-                ) % tuple(
-                    part.replace("%", "%%")
-                    for part in (self.source.db.quoted(self.root.name), same.format(quote(of)))
-                )
+                ) % tuple(part.replace("%", "%%") for part in (self.source.db.quoted(self.root.name), same))
                 found.update(self.source.db.rows(sql, (numbers, texts)))
         return [found.get(n, 0) for n in range(len(columns))]
 
