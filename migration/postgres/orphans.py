@@ -112,15 +112,11 @@ class Search:
     def left_behind(self) -> List[Orphans]:
         """Rows that are not exported but refer to rows of the user's own, or hang on rows that only come along."""
         owns = {
-            key: self.all.is_own(self.tables[key.parent], "p")
-            for key in self.references.source
+            key: self.all.own_rows(key.parent)
+            for key in (*self.references.source, *self.references.undeclared)
             if self._may_be_left_behind(key)
         }
-        to_own = [
-            self._left_behind(self.all, key, self.all.name(Node(key.parent)), own)
-            for key, own in owns.items()
-            if own != "false"
-        ]
+        to_own = [self._left_behind(self.all, key, *own) for key, own in owns.items() if own[1] != "false"]
         hanging = [
             self._left_behind(self.sets, key, *along)
             for key in dict.fromkeys(key for name in self.tables for key in self.references.ways_of(name))

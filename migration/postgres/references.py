@@ -60,7 +60,7 @@ class References:
         dropped = {name: self._dropped(table, schema) for name, table in self.tables.items()}
         declared = [way for name in self.tables for way in self.ways_of(name)]
         found: Dict[Tuple[object, ...], ForeignKey] = {}
-        for key in (*self.source, *declared, *self._undeclared(), *self._target_references(schema)):
+        for key in (*self.source, *declared, *self.undeclared, *self._target_references(schema)):
             if (
                 key.table in self.tables
                 and key.parent in self.tables
@@ -85,11 +85,14 @@ class References:
             dropped -= {table.owner} if table.owner.lower() in held else set()
         return dropped
 
-    def _undeclared(self) -> Iterator[ForeignKey]:
+    @functools.cached_property
+    def undeclared(self) -> Sequence[ForeignKey]:
         """The references of config.REFERENCES that PostgreSQL does not declare."""
-        for reference in self.settings.references:
-            if not any(_is_meant(reference, key) for key in self.source):
-                yield undeclared_key(reference, self.catalog)
+        return [
+            self._comparable(undeclared_key(reference, self.catalog))
+            for reference in self.settings.references
+            if not any(_is_meant(reference, key) for key in self.source)
+        ]
 
     def is_named(self, key: ForeignKey) -> bool:
         """Whether an entry of config.REFERENCES says what becomes of a reference."""

@@ -269,18 +269,26 @@ class Sets(SetColumns):
             when,
         )
 
-    def is_own(self, table: Table, alias: str) -> str:
-        """SQL condition on a row of a set: it is the user's own, and not shared with others."""
+    def own_rows(self, name: str) -> Tuple[str, str]:
+        """A set with a table's rows that are the user's own, and SQL of which of its rows ``p`` these are: not shared with others."""
+        node = self.ways.own(name)
+        return self.name(node), self._is_own(self.tables[name], "p")
+
+    def _is_own(self, table: Table, alias: str) -> str:
+        """SQL condition on a row of a set, of those that come along aside."""
         rule = table.ownership
-        if rule.way is Way.SHARED or rule.comes_along or any(part.or_referenced for part in rule.parts):
+        if rule.way is Way.SHARED or any(part.or_referenced for part in rule.parts):
             return "false"
+        if rule.comes_along:
+            is_own = rule.way is Way.ANY and not any(part.or_shared for part in rule.parts)
+            return "true" if is_own else "false"
         way = self._ways[table.name]
         if rule.or_shared and way is not None:
             return "%s.%s IS NOT NULL" % (alias, self.place(table.name, way.columns[0]))
         if rule.way is not Way.CHILD or not self.owned.is_plain(table.name) or way is None:
             return "true"
         parent = next_alias(alias)
-        own = self.is_own(self.tables[way.parent], parent)
+        own = self._is_own(self.tables[way.parent], parent)
         if own in ("true", "false"):
             return own
         return "EXISTS (SELECT FROM {} {} WHERE {} AND {})".format(

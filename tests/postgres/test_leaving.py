@@ -194,6 +194,41 @@ def test_row_is_skipped_with_what_hangs_on_it_and_what_only_it_refers_to(
     assert ids_in(place, "SELECT id FROM plans") == ids(empty, plans)
 
 
+GROUPS = """
+CREATE TABLE people (id int PRIMARY KEY, name text); INSERT INTO people VALUES (1, 'p1'), (2, 'p2');
+CREATE TABLE groups (id int PRIMARY KEY, person int REFERENCES people); INSERT INTO groups VALUES (1, 1), (2, 2), (3, NULL);
+CREATE TABLE members ("group" int REFERENCES groups, person int REFERENCES people);
+INSERT INTO members VALUES (1, 1), (1, 2), (2, 2), (3, 1), (3, 2);
+CREATE TABLE likes (id int PRIMARY KEY, person int REFERENCES people, of text, ref int);
+INSERT INTO likes VALUES (1, 1, 'group', 1), (2, 2, 'group', 1), (3, 2, 'person', 1), (4, 2, 'group', 2), (5, 2, 'group', 3);
+"""
+
+
+@pytest.mark.parametrize("column", ["group", "ref"])
+def test_rows_of_others_that_name_own_rows_stop_the_export(
+    column: str, empty: Database, place: Place
+) -> None:
+    """Where other rows of the table come along by being named, and by references that only config knows, too."""
+    empty.execute(GROUPS)
+
+    def settings(behind: Tuple[str, ...]) -> Settings:
+        ways = (
+            Table("groups", any_of(owned_by("person"), referenced())),
+            Table("members", owned_by("person"), left_behind=[name for name in behind if name == "group"]),
+            Table("likes", owned_by("person"), left_behind=[name for name in behind if name == "ref"]),
+        )
+        references = (
+            Reference("likes", "ref", "groups", when="t.of = 'group'"),
+            Reference("likes", "ref", "people", when="t.of = 'person'"),
+        )
+        return settings_for(empty, place, Case(GROUPS, ways, {}, references))
+
+    error = refused(settings(tuple({"group", "ref"} - {column})))
+    assert "%s refers to a row of the user in " % column in error.message and column in str(error.hint)
+    # members (1, 2), and likes 2 and 3: not what names group 3, which is nobody's, and group 2, which p2 owns
+    assert export(settings(("group", "ref"))).manifest.left_behind == {"members (group)": 1, "likes (ref)": 2}
+
+
 @pytest.mark.parametrize("validates", [True, False])
 def test_rows_that_config_leaves_out_are_said_once(
     empty: Database, place: Place, validates: bool, caplog: pytest.LogCaptureFixture
