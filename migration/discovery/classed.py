@@ -43,11 +43,15 @@ class Classed:
 
 @dataclass(frozen=True)
 class Departure:
-    """A reference by which rows of a root name rows of others, or of nobody. ``has_key``: the table that it leads to."""
+    """A reference by which rows of a root name rows of others, or of nobody. ``has_key``: the table that it leads to.
+
+    ``can_be_null``: the columns, so that it can be cut.
+    """
 
     link: Link
     counts: Leaving
     has_key: bool
+    can_be_null: bool
 
 
 @dataclass(frozen=True)

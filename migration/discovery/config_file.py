@@ -199,7 +199,7 @@ def _leaving_lines(source: Source, classes: Classes, leaving: Optional[str]) -> 
     ]
     for departure in classes.departures:
         lines += _comment(described(departure), "")
-        if not departure.link.optional:
+        if not departure.can_be_null:
             advice = (
                 'to leave such rows out: Reference(%s, leaving="skip"); or "bring" takes the others along'
             )
@@ -236,7 +236,7 @@ def described(departure: Departure) -> str:
     return "%s: names %s%s%s" % (
         key.name,
         listed([part for part in to if part]),
-        "" if departure.link.optional else "; the column is NOT NULL and cannot be cut",
+        "" if departure.can_be_null else "; the column is NOT NULL and cannot be cut",
         "" if departure.has_key else "; %s has no key, and its rows cannot be brought" % key.parent,
     )
 

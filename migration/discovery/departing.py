@@ -37,7 +37,8 @@ class Departing(Entries):
         for link, counts in zip(links, found):
             if counts.to_others or counts.to_nobody:
                 has_key = bool(self.source.catalog.keys.get(link.key.parent))
-                departures.append(Departure(link, counts, has_key))
+                can_be_null = self.source.may_be_null(table.name, link.key.columns)
+                departures.append(Departure(link, counts, has_key, can_be_null))
             if counts.from_others or counts.from_nobody:
                 behind.update(dict.fromkeys(link.key.columns))
         for link, counts in zip(links, found):

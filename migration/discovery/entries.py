@@ -66,14 +66,16 @@ class Entries:
         guesses = [guess for some in self.by_values.values() for guess in some]
         first = [*guesses, *self.doubtful, *self._as_most(usual(owners), links)]
         self.levels, self.uncertain = levels(root.name, links, first)
-        elsewhere = HeldElsewhere(source, [name for name in tables if name not in self.levels], referring)
+        elsewhere = HeldElsewhere(source, tables, referring)
         more: List[Guess] = []
         while True:
-            new = [one for one in elsewhere.guesses(list(self.levels)) if one.key.table not in self.levels]
-            if not new:
-                break
+            new = list(elsewhere.guesses([name for name in self.levels if name != root.name]))
             more += new
+            if all(guess.key.table in self.levels for guess in new):
+                break
             self.levels, self.uncertain = levels(root.name, links, [*first, *more])
+        for guess in more:
+            self.by_values.setdefault(guess.key.table, []).append(guess)
         self.unmeant = {table: [*some] for table, some in references.unmeant.items()}
         for (table, column), (parents, values) in elsewhere.found.items():
             if table not in self.levels and sum(parents.values()) * 2 >= values:

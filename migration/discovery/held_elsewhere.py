@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Collection, Dict, Iterator, List, Sequence, Set, Tuple
+from typing import Collection, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from migration.discovery.mixed_references import plain_key
 from migration.discovery.references import Guess
@@ -20,7 +20,7 @@ _UUID = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
 class HeldElsewhere:
-    """Some values of tables that lead to no root, and which tables have them as keys.
+    """Some values of tables, and which tables of roots have them as keys.
 
     ``found``: tables and columns → tables with how many of their values as keys, and of how many.
     """
@@ -29,12 +29,20 @@ class HeldElsewhere:
         self.source = source
         self._looked_in: Set[str] = set()
         self.found: Dict[Tuple[str, str], Tuple[Dict[str, int], int]] = {}
+        has_keys = any(self._key(parent) is not None for parent in source.tables)
         self._columns = [
             (table, column, values)
-            for table in tables
+            for table in (tables if has_keys else ())
             if not (table in source.empty or table in source.foreign or table in source.catalog.unreadable)
             for column, values in self._values(table, referring)
         ]
+
+    def _key(self, parent: str) -> Optional[Column]:
+        """The primary key of one column, if it is no number."""
+        key = self.source.single_key(parent)
+        if key is None or key.kind not in (Kind.TEXT, Kind.UUID) or parent in self.source.empty:
+            return None
+        return key if self.source.catalog.primary_keys.get(parent) == (key.name,) else None
 
     def _values(
         self, table: str, referring: Collection[Tuple[str, str]]
@@ -65,12 +73,10 @@ class HeldElsewhere:
     def guesses(self, parents: Sequence[str]) -> Iterator[Guess]:
         """References to these tables, if they were not looked at before: half of the values have to be keys."""
         for parent in parents:
-            key = self.source.single_key(parent)
-            if parent in self._looked_in or key is None or key.kind not in (Kind.TEXT, Kind.UUID):
+            key = self._key(parent)
+            if parent in self._looked_in or key is None:
                 continue
             self._looked_in.add(parent)
-            if parent in self.source.empty or self.source.catalog.primary_keys.get(parent) != (key.name,):
-                continue
             for number, count in self._known(parent, key).items():
                 table, column, values = self._columns[number]
                 if table != parent:

@@ -168,9 +168,19 @@ class OwnTables(Entries):
 
     def _undeclared(self, table: str, ways: Mapping[Ownership, Link]) -> List[str]:
         """What speaks for the ways that no foreign key declares."""
-        columns = {link.key.columns for link in ways.values() if link.why == BY_VALUES}
-        held = [one for one in self.held.get(table, ()) if (one.column,) in columns]
+        named = {link.key[:3] for link in ways.values() if link.why == BY_VALUES}
+        columns = {columns for _, columns, _ in named}
+        held = [
+            one
+            for one in self.held.get(table, ())
+            if one.asked and (table, (one.column,), self.root.name) in named
+        ]
         parts = [self._holds(held)] if held else []
+        parts += [
+            _holds_keys(guess)
+            for guess in self.by_values.get(table, ())
+            if guess.key.parent != self.root.name and guess.key[:3] in named
+        ]
         for guess in self.doubtful:
             if guess.key.table == table and guess.mostly_holds and guess.key.columns not in columns:
                 parts.append(
@@ -195,12 +205,7 @@ class OwnTables(Entries):
             columns = [held for held in self.held[table] if held.asked]
             return self._holding(table, columns, {way: Link(guess.key, True)})
         if guess.why == BY_VALUES:
-            question = "%s holds keys of %s, %d of %s, though no foreign key says so" % (
-                column,
-                guess.key.parent,
-                guess.values - guess.astray,
-                counted(guess.values, "different value"),
-            )
+            question = _holds_keys(guess)
             return self._open(
                 table, question + OR_ELSEWHERE, [way, shared()], {way: Link(guess.key, True)}, None
             )
@@ -238,3 +243,12 @@ class OwnTables(Entries):
 
 def _all(ways: Sequence[Ownership]) -> Ownership:
     return all_of(*(part for way in ways for part in (way.ways if way.way is Way.ALL else (way,))))
+
+
+def _holds_keys(guess: Guess) -> str:
+    return "%s holds keys of %s, %d of %s, though no foreign key says so" % (
+        ", ".join(guess.key.columns),
+        guess.key.parent,
+        guess.values - guess.astray,
+        counted(guess.values, "different value"),
+    )

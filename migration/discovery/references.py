@@ -7,7 +7,7 @@ from typing import Dict, Iterator, List, Mapping, NamedTuple, Sequence, Set, Tup
 from migration.discovery.mixed_references import IDS, Candidate, mixed_references, nearest, plain_key
 from migration.discovery.source import Source
 from migration.discovery.words import singular, stem, words_of
-from migration.model import Column, ForeignKey
+from migration.model import Column, ForeignKey, Kind
 from migration.postgres.operators import are_written_alike
 from migration.printing import counted
 from migration.sql import qualified
@@ -142,6 +142,7 @@ class _Guesses:
         self.source = source
         self.named = named
         self.by_key = _by_key_name(source)
+        self.alike = _by_declared(source, keys)
         self.leads_on = {(key.table, key.columns[0]): key for key in keys if len(key.columns) == 1}
         self.doubts = doubts
         self.unmeant = unmeant
@@ -157,7 +158,8 @@ class _Guesses:
     def _of(self, table: str, column: Column) -> Iterator[Candidate]:
         """At most one."""
         source = self.source
-        for parent, doubt in self._parents(table, column.name):
+        unlike = ""
+        for parent, doubt in self._parents(table, column):
             key = source.single_key(parent)
             if key is None:
                 self._note_composite(table, column, parent)
@@ -170,26 +172,53 @@ class _Guesses:
                 parent = onward.parent
                 key = source.catalog.column(parent, onward.parent_columns[0])
             key, other = self._other_key(parent, key, column)
-            if (parent, key.name) == (table, column.name) or not _is_comparable(key, column):
+            if (parent, key.name) == (table, column.name):
+                continue
+            if not _is_comparable(key, column):
+                unlike = (
+                    unlike
+                    or "%s looks like a reference to %s, but its type is %s, and that of %s %s"
+                    % (
+                        column.name,
+                        parent,
+                        column.type,
+                        key.name,
+                        key.type,
+                    )
+                )
                 continue
             found = plain_key(table, column.name, parent, key.name)
             if not are_written_alike(key, column):
                 found = found._replace(equalities=(source.db.equality(key, column),))
             yield Candidate(found, "by its name", "", self.doubts.get((table, column.name)) or doubt or other)
             return
+        if unlike and IDS.fullmatch(words_of(column.name)[-1]) and column.name != "id":
+            self.unmeant.setdefault(table, []).append(unlike)
 
-    def _parents(self, table: str, column: str) -> Iterator[Tuple[str, str]]:
+    def _parents(self, table: str, named: Column) -> Iterator[Tuple[str, str]]:
         """Tables that a column's name means, the likeliest first, each with a doubt or ''."""
+        column = named.name
         words = words_of(column)
         bare = tuple(words[:-1]) if words and IDS.fullmatch(words[-1]) else tuple(words)
         if bare == ("parent",) and bare != tuple(words):
             for above, _ in self._called(table, stem(self.source.catalog.relations[table].name)[:-1]):
                 yield above, "it may name a row of %s itself" % table
             yield table, ""
+        schema = self.source.catalog.relations[table].schema
+        for parents in (self.alike.get((schema, column)), self.alike.get(("", column))):
+            if parents is not None and len(parents) == 1:
+                yield next(iter(parents)), ""
+        # page is a number, if it has no id at its end
+        number = (
+            "it may be a number that names nothing"
+            if bare == tuple(words) and named.kind is not Kind.TEXT
+            else ""
+        )
         for start in range(len(bare)):  # created_by_user_id is a user's
             if start and bare == tuple(words):
                 break  # without an id at the end, the whole name has to be the table's
-            yield from self._called(table, (*bare[start:-1], singular(bare[-1])))
+            for parent, doubt in self._called(table, (*bare[start:-1], singular(bare[-1]))):
+                yield parent, doubt or (number if named.kind is not Kind.UUID else "")
         if bare != tuple(words):
             yield from self._called(table, stem(column))  # api_key is one of api_keys
         for parent in self.by_key.get(column, ()):
@@ -235,6 +264,16 @@ class _Guesses:
                 "%s looks like a part of the key of %s (%s), of which %s has no more"
                 % (column.name, parent, ", ".join(key), table)
             )
+
+
+def _by_declared(source: Source, keys: Sequence[ForeignKey]) -> Dict[Tuple[str, str], Set[str]]:
+    """What columns of a name refer to, where a foreign key says so: by schema, and in all ('')."""
+    found: Dict[Tuple[str, str], Set[str]] = {}
+    for key in keys:
+        if len(key.columns) == 1:
+            for schema in (source.catalog.relations[key.table].schema, ""):
+                found.setdefault((schema, key.columns[0]), set()).add(key.parent)
+    return found
 
 
 def _is_comparable(key: Column, column: Column) -> bool:

@@ -136,8 +136,15 @@ class Search:
 
     def _come_along(self, name: str) -> List[Tuple[str, str]]:
         """The set with the rows ``p`` of a table that come along, where there may be some, and SQL of which of it do."""
-        if self.tables[name].ownership.comes_along:
-            return [(self.sets.exported(name), "true")]
+        own = self.sets.ways.own(name)
+        if own != Node(name):
+            is_own = self.sets.is_same_member(name, "m", "p")
+            return [
+                (
+                    self.sets.exported(name),
+                    "NOT EXISTS (SELECT FROM %s m WHERE %s)" % (self.sets.name(own), is_own),
+                )
+            ]
         if Node(name, True) not in self.sets.ways.nodes:
             return []
         mine, is_mine = self.sets.name(Node(name)), self.sets.is_same_member(name, "m", "p")

@@ -288,6 +288,28 @@ SHAPES = {
         "CREATE TABLE t (x text); INSERT INTO t SELECT id::text FROM lists UNION ALL SELECT md5('gone')",
         ('child_of("lists", "x")', "shared()"),
     ),
+    "keys of a table of the root's beside another way": (
+        "CREATE TABLE lists (id uuid PRIMARY KEY, person_id int NOT NULL REFERENCES people);"
+        "INSERT INTO lists SELECT md5(id::text)::uuid, id FROM people;"
+        "CREATE TABLE t (person_id int NOT NULL REFERENCES people, l uuid NOT NULL); INSERT INTO t SELECT 4 - person_id, id FROM lists",
+        (
+            'owned_by("person_id")',
+            'child_of("lists", "l")',
+            'all_of(owned_by("person_id"), child_of("lists", "l"))',
+            'any_of(owned_by("person_id"), child_of("lists", "l"))',
+        ),
+    ),
+    "a number that is called like a table": (
+        "CREATE TABLE pages (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people); INSERT INTO pages VALUES (1, 1), (2, 2);"
+        "CREATE TABLE t (page int NOT NULL); INSERT INTO t VALUES (1), (2)",
+        ('where("false")', 'child_of("pages", "page")', "shared()"),
+    ),
+    "called as a foreign key is elsewhere": (
+        "CREATE TABLE other_people (id int PRIMARY KEY, person int NOT NULL REFERENCES people); INSERT INTO other_people VALUES (1, 3), (2, 1);"
+        "CREATE TABLE b (person_id int NOT NULL REFERENCES other_people); DROP TABLE anything;"
+        "CREATE TABLE t (person_id int NOT NULL); INSERT INTO t VALUES (1), (2)",
+        'child_of("other_people", "person_id")',
+    ),
     "a part of a key of several columns": (
         "CREATE TABLE a (person_id int REFERENCES people, id int, PRIMARY KEY (person_id, id)); INSERT INTO a VALUES (1, 1);"
         "CREATE TABLE t (a_id int); INSERT INTO t VALUES (1)",
@@ -367,7 +389,7 @@ SHAPES = {
         "CREATE TABLE t (person_id int REFERENCES alias)",
         "nobody's",
     ),
-    "a name of another type": ("CREATE TABLE t (person_id uuid)", "nobody's"),
+    "a name of another type": ("CREATE TABLE t (person_id uuid)", ('where("false")', "shared()")),
     "referred to, over a chain": (
         "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, t_id int REFERENCES t);"
         "CREATE TABLE a (person_id int NOT NULL REFERENCES people, b_id int REFERENCES b)",
