@@ -85,6 +85,10 @@ _ROLES = {
 _OF_PERSONS = {"email", "login", "mail", "password", "surname", "username"}  # words of columns
 
 
+_TABLES = 25  # looked at in one query
+_Wanted = Tuple[Column, "Form", str]  # a column, what it may hold, and of which column of the root
+
+
 class Form(enum.Enum):
     """What a column holds: keys of the root, its names (another unique column, an email address say), or arrays of keys."""
 
@@ -253,6 +257,7 @@ class _Look:
     ) -> Iterator[Tuple[_Looked, int]]:
         """Each column with the number of its values that are keys, or names; many in one query of the root."""
         source = self.source
+        asked: List[Tuple[str, List[_Wanted]]] = []
         waiting: List[_Looked] = []
         for table in tables:
             if table in source.empty or table in source.foreign or table in source.catalog.unreadable:
@@ -265,36 +270,46 @@ class _Look:
                 for form, of in self.forms(column)
             ]
             if wanted:
-                waiting += self.looked(table, wanted)
+                asked.append((table, wanted))
+            if len(asked) == _TABLES:
+                waiting += self.looked(asked)
+                asked = []
             if sum(len(looked.alike) for looked in waiting) > _AT_ONCE:
                 yield from zip(waiting, self.known(waiting))
                 waiting = []
+        waiting += self.looked(asked)
         yield from zip(waiting, self.known(waiting))
 
     def by_chance(self, column: str, form: Form) -> bool:
         return self.is_number and form is not Form.NAME and not self.from_high and not self.is_named(column)
 
-    def looked(self, table: str, wanted: Sequence[Tuple[Column, Form, str]]) -> Iterator[_Looked]:
-        """What some rows of a table hold."""
+    def looked(self, asked: Sequence[Tuple[str, Sequence[_Wanted]]]) -> Iterator[_Looked]:
+        """What some rows of tables hold, all in one query."""
+        queries = [self.look(number, table, wanted) for number, (table, wanted) in enumerate(asked)]
+        for number, found in self.source.db.rows(" UNION ALL ".join(queries)) if queries else ():
+            table, wanted = asked[number]
+            for (column, form, of), (count, alike) in zip(wanted, found):
+                yield _Looked(table, column, form, of, count, alike or [])
+
+    def look(self, number: int, table: str, wanted: Sequence[_Wanted]) -> str:
+        """SQL of one row: the number, and of each column how many values there are, and which may be keys."""
         columns: List[str] = []
-        counted: List[str] = []
+        found: List[str] = []
         for n, (column, form, of) in enumerate(wanted):
-            value, rows = "v.c%d" % n, ""
+            value, rows = "v.c%d" % n, "v"
             if form is Form.ARRAY:
                 columns.append("%s::text[] AS c%d" % (qualified("t", column.name), n))
-                value, rows = "left(e, %d)" % _LONGEST, "FROM v, unnest(v.c%d) e" % n
+                value, rows = "left(e, %d)" % _LONGEST, "v, unnest(v.c%d) e" % n
             else:
                 columns.append("left(%s::text, %d) AS c%d" % (qualified("t", column.name), _LONGEST, n))
             written = self._written(of).format(value)
-            found = (
-                "count(DISTINCT %s)" % value,
-                "array_agg(DISTINCT {0}) FILTER (WHERE {1})".format(written, self.tests[of].format(written)),
+            found.append(
+                "(SELECT json_build_array(count(DISTINCT {0}), json_agg(DISTINCT {1}) FILTER (WHERE {2})) FROM {3})".format(
+                    value, written, self.tests[of].format(written), rows
+                )
             )
-            counted += ["(SELECT %s %s)" % (one, rows) for one in found] if rows else found
-        sql = "WITH v AS (%s) SELECT %s FROM v" % (self.some_rows(table, columns), ", ".join(counted))
-        row = self.source.db.rows(sql)[0]
-        for (column, form, of), count, alike in zip(wanted, row[::2], row[1::2]):
-            yield _Looked(table, column, form, of, count, alike or [])
+        sql = "(WITH v AS MATERIALIZED (%s) SELECT %d, json_build_array(%s))"
+        return sql % (self.some_rows(table, columns), number, ", ".join(found))
 
     def some_rows(self, table: str, columns: Sequence[str]) -> str:
         """SQL of a table's rows, of a large one of its first ones and of some pages: always the same ones."""
