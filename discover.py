@@ -14,6 +14,7 @@ if __name__ == "__main__":  # before what may fail is imported
     running.begin((*packages.FOR_ALL, *packages.FOR_DISCOVERY))
 
 import argparse
+import dataclasses
 import logging
 import sys
 from pathlib import Path
@@ -30,9 +31,12 @@ from migration.discovery.row_types import without_reference
 from migration.discovery.source import Source, find_root, leave_out, read_source, schema_of_root
 from migration.discovery.words import listed
 from migration.errors import ExitCode, UsageError
-from migration.model import WHAT_BECOMES, Reference
+from migration.model import WHAT_BECOMES, Reference, Way
 from migration.postgres import connecting
+from migration.postgres.representable import account_for
 from migration.settings import Settings
+from migration.sqlite.schema import read_schema
+from migration.well_formed import require_well_formed
 
 log = logging.getLogger("migration.discover")
 
@@ -122,19 +126,35 @@ def _size(table: Classed, source: Source) -> str:
 
 
 def check(settings: Settings, folder: Path) -> List[changes.Change]:
-    """What has changed in PostgreSQL since ``folder``'s config.py was written. Raises MigrationError."""
+    """What has changed in PostgreSQL since ``folder``'s config.py was written.
+
+    Raises MigrationError, as the export does (exit 2), where nothing has changed and every question is answered, but the
+    config.py does not fit PostgreSQL or its SQLite schema.
+    """
     path = folder / written.CONFIG
     before = changes.read_written(path)
-    given = configuration.load(path.absolute()).REFERENCES
+    config = configuration.load(path.absolute())
+    given = config.REFERENCES
     references = [each for each in given if isinstance(each, Reference)] if isinstance(given, tuple) else []
     with connecting.opened(settings) as db:
         db.schema = before.schema
         definitions = read_definitions(db, list(db.catalog.relations))
-        return list(
-            changes.changes(
-                before.tables, config_file.discovered(db, definitions, without_reference(db, references))
+        now = config_file.discovered(db, definitions, without_reference(db, references))
+        found = list(changes.changes(before.tables, now))
+        is_open = any(table.ownership.way is Way.UNDECIDED for table in config.TABLES)
+        if not found and not is_open:
+            require_well_formed(config.TABLES, config.ROOT, config.REFERENCES, config.LEAVING)
+            whole = dataclasses.replace(
+                settings,
+                root=config.ROOT,
+                tables=tuple(config.TABLES),
+                references=tuple(config.REFERENCES),
+                excluded_tables=tuple(config.EXCLUDED_TABLES),
+                unrelated_tables=tuple(config.UNRELATED_TABLES or ()),
+                every_table=config.UNRELATED_TABLES is not None,
             )
-        )
+            account_for(db, whole, read_schema(Path(config.SCHEMA_PATH)))
+        return found
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -132,8 +132,8 @@ def export(settings: Settings, db: Optional[Snapshot] = None) -> Exported:
 
 
 def _owns_rows(settings: Settings, records: Mapping[Table, Optional[bytes]], manifest: Manifest) -> bool:
-    """Whether the user has a row beside their own, by what owns rows for itself."""
-    return any(
+    """Whether the user has a row beside their own, by what owns rows for itself, be it left out."""
+    return bool(manifest.orphans_skipped) or any(
         manifest.row_counts[table.name] if table.becomes is None else records[table] is not None
         for table in settings.tables
         if table.ownership.way not in (Way.ROOT, Way.SHARED) and not table.ownership.or_shared

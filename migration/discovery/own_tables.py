@@ -77,7 +77,8 @@ class OwnTables(Entries):
         found: Dict[Ownership, Link] = {}
         for guess in guesses:
             if guess.key.parent in decided and guess.key.parent != table:
-                optional = guess.astray > 0 or self.source.may_be_null(table, guess.key.columns)
+                nullable = self.source.may_be_null(table, guess.key.columns)
+                optional = guess.astray > 0 or bool(guess.doubt) or nullable
                 link = doubtful_link(guess)._replace(optional=optional)
                 if self._way(link) not in ways:
                     found.setdefault(self._way(link), link)

@@ -310,6 +310,22 @@ SHAPES = {
         "CREATE TABLE t (person_id int NOT NULL); INSERT INTO t VALUES (1), (2)",
         'child_of("other_people", "person_id")',
     ),
+    "what members share": (
+        "CREATE TABLE threads (id int PRIMARY KEY); INSERT INTO threads VALUES (1), (2); CREATE TABLE members (thread_id int NOT NULL"
+        " REFERENCES threads, person_id int NOT NULL REFERENCES people, PRIMARY KEY (thread_id, person_id));"
+        "INSERT INTO members VALUES (1, 1), (1, 2), (2, 3); CREATE TABLE t (thread_id int NOT NULL REFERENCES threads, sender int"
+        " NOT NULL REFERENCES people); INSERT INTO t VALUES (1, 1), (2, 3)",
+        (
+            'owned_by("sender")',
+            'any_of(owned_by("sender"), child_of("threads", "thread_id", or_referenced=True))',
+        ),
+    ),
+    "what hangs on rows that come along, and names others": (
+        "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE kinds (id int PRIMARY KEY);"
+        "CREATE TABLE notes (kind_id int NOT NULL REFERENCES kinds, t_id int NOT NULL REFERENCES t);"
+        "CREATE TABLE a (person_id int NOT NULL REFERENCES people, kind_id int REFERENCES kinds)",
+        "referenced()",
+    ),
     "a part of a key of several columns": (
         "CREATE TABLE a (person_id int REFERENCES people, id int, PRIMARY KEY (person_id, id)); INSERT INTO a VALUES (1, 1);"
         "CREATE TABLE t (a_id int); INSERT INTO t VALUES (1)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import stat
 from pathlib import Path
 
@@ -102,6 +103,21 @@ def test_check_says_what_has_changed(lending: Database, place: Place, run: Run) 
         "new_ones │ a new table, of 1 column",
     ]
     assert (place.folder / "config.py").read_bytes() == before
+
+
+def test_check_refuses_what_the_export_would_refuse(lending: Database, place: Place, run: Run) -> None:
+    where = ("--postgres-url", lending.url, "--output", place.folder)
+    assert run("discover.py", *where, "--root", "members").code == 0
+    path = place.folder / "config.py"
+    text = path.read_text(encoding="utf-8")
+    changed, count = re.subn(r'    Table\(\s*"covers".*?\),\n', "", text, flags=re.S)
+    assert count == 1
+    path.write_text(
+        changed.replace("UNRELATED_TABLES = (", 'UNRELATED_TABLES = ("covers",'), encoding="utf-8"
+    )
+    done = run("discover.py", *where, "--check")
+    assert done.code == 2
+    assert "config.UNRELATED_TABLES names covers, and rows of book_covers refer to it by cover_id" in done.err
 
 
 def test_check_sees_rules_defaults_indexes_and_views(empty: Database, place: Place, run: Run) -> None:
