@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional
 
+import dask
 import distributed
 import pytest
 
@@ -24,7 +25,7 @@ from migration.fleet.ledger import Pending
 from migration.fleet.worker import Task, migrate_user
 from migration.postgres import connecting, shared_rows, waits
 from migration.sqlite.schema import read_schema
-from support.fleet import Going, Output, command_line, parent_of
+from support.fleet import Going, Output, workers_of
 from support.migrations import settings_of
 from support.places import ANNA, BRUNO, SUITE, Place
 from support.runs import gone
@@ -39,12 +40,7 @@ def some(server: Server) -> Iterator[Database]:
 
 
 def children() -> list[int]:
-    """Worker processes of this process, by what the kernel says."""
-    return [
-        int(path.parent.name)
-        for path in Path("/proc").glob("[0-9]*/stat")
-        if parent_of(path) == os.getpid() and b"spawn_main" in command_line(path.parent)
-    ]
+    return workers_of(os.getpid())
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -143,7 +139,8 @@ def lost_once_and_again(marker: str, names: object) -> str:
 @pytest.mark.slow
 def test_result_that_is_lost_for_good_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "TOGETHER_SECONDS", 0.5)  # before we ask for it
-    with local_workers.started(1, 10**9) as workers:
+    few_failures = dask.config.set({"distributed.scheduler.allowed-failures": 1})
+    with few_failures, local_workers.started(1, 10**9) as workers:
         workers.submit([["one"]], lost_once_and_again, str(tmp_path / "marker"))
         results: list = []
         until(lambda: results.extend(workers.results(0.5)) or results)
