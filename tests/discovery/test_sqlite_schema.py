@@ -314,27 +314,23 @@ def test_sample_application_migrates_into_its_own_schema(sample_database: Databa
     ],
 )
 def test_foreign_key_stays_where_equal_values_are_written_alike(
-    server: Server, key: str, reference: str, kept: bool
+    empty: Database, key: str, reference: str, kept: bool
 ) -> None:
-    with server.new_database("TEMPLATE template0") as made:
-        made.execute(
-            "CREATE TABLE a (k %s PRIMARY KEY); CREATE TABLE b (k %s REFERENCES a)" % (key, reference)
-        )
-        with reading(made) as db:
-            schema = schema_of(db, ["a", "b"])
+    empty.execute("CREATE TABLE a (k %s PRIMARY KEY); CREATE TABLE b (k %s REFERENCES a)" % (key, reference))
+    with reading(empty) as db:
+        schema = schema_of(db, ["a", "b"])
     assert ("REFERENCES a (k)" in schema.text) is kept
     assert any("is left out: SQLite would not take" in note for note in schema.tables["b"].notes) is not kept
 
 
-def test_lower_is_not_unique_under_a_collation_that_is_not_known(server: Server) -> None:
+def test_lower_is_not_unique_under_a_collation_that_is_not_known(empty: Database) -> None:
     """In Turkish, ``I`` and ``i`` are two letters, of which SQLite would refuse the second."""
-    with server.new_database("TEMPLATE template0") as made:
-        made.execute(
-            """CREATE COLLATION turkish FROM "C"; CREATE TABLE a (x text COLLATE turkish); CREATE TABLE b (x text);
+    empty.execute(
+        """CREATE COLLATION turkish FROM "C"; CREATE TABLE a (x text COLLATE turkish); CREATE TABLE b (x text);
             CREATE UNIQUE INDEX a_x ON a (lower(x)); CREATE UNIQUE INDEX b_x ON b (lower(x))"""
-        )
-        with reading(made) as db:
-            schema = schema_of(db, ["a", "b"])
+    )
+    with reading(empty) as db:
+        schema = schema_of(db, ["a", "b"])
     assert "a_x" not in schema.text and "UNIQUE INDEX b_x" in schema.text
     assert "with it that its columns are unique" in schema.tables["a"].notes[0]
 
@@ -359,17 +355,16 @@ def test_import_finds_each_table_by_its_name(tables: List[str], tmp_path: Path) 
     assert found == [names[table] for table in tables] and len(set(found)) == len(tables)
 
 
-def test_strings_and_long_conditions(server: Server) -> None:
+def test_strings_and_long_conditions(empty: Database) -> None:
     """Backslashes are themselves, whatever the server's setting; a condition of a thousand parts is left out, or right."""
     parts = " OR ".join("x = %d" % number for number in range(1000))
-    with server.new_database("TEMPLATE template0") as made:
-        made.execute(
-            "CREATE TABLE t (x int CHECK (%s), s text DEFAULT E'a\\\\b''c' CHECK (s <> E'\\\\d'));"
-            "ALTER DATABASE %s SET standard_conforming_strings = off"
-            % (parts, made.url.rpartition("/")[2].partition("?")[0])
-        )
-        with reading(made) as db:
-            schema = schema_of(db, ["t"])
+    empty.execute(
+        "CREATE TABLE t (x int CHECK (%s), s text DEFAULT E'a\\\\b''c' CHECK (s <> E'\\\\d'));"
+        "ALTER DATABASE %s SET standard_conforming_strings = off"
+        % (parts, empty.url.rpartition("/")[2].partition("?")[0])
+    )
+    with reading(empty) as db:
+        schema = schema_of(db, ["t"])
     database = sqlite3.connect(":memory:")
     database.executescript(schema.text)
     database.execute("INSERT INTO t (x) VALUES (7)")
@@ -386,8 +381,7 @@ def test_strings_and_long_conditions(server: Server) -> None:
         ("CREATE TABLE sqlite_a (x int)", "SQLite's own tables"),
     ],
 )
-def test_names_that_sqlite_does_not_tell_apart(server: Server, sql: str, said: str) -> None:
-    with server.new_database("TEMPLATE template0") as made:
-        made.execute(sql)
-        with pytest.raises(UsageError, match=said), reading(made) as db:
-            schema_of(db, list(db.catalog.relations))
+def test_names_that_sqlite_does_not_tell_apart(empty: Database, sql: str, said: str) -> None:
+    empty.execute(sql)
+    with pytest.raises(UsageError, match=said), reading(empty) as db:
+        schema_of(db, list(db.catalog.relations))

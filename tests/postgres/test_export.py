@@ -7,9 +7,7 @@ import dataclasses
 import glob
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
 import stat
 import uuid
 from pathlib import Path
@@ -516,54 +514,6 @@ def test_publication_that_was_killed_is_ended_by_the_next_run(
     with open_bundle(old.data, files_of(WHOLE)) as read_back:
         assert read_back.manifest.user_email == BRUNO
     assert contents(old.data) == expected
-
-
-@pytest.mark.parametrize("renames", [0, 1, 2, 6, 11, 12])
-def test_export_killed_while_it_publishes_leaves_the_old_or_the_new_bundle(
-    sample_database: Database, tmp_path: Path, renames: int
-) -> None:
-    place, wanted = Place(tmp_path / "here"), Place(tmp_path / "there")
-    export(settings_of(sample_database.url, place, CARLA))
-    old = contents(place.data)
-    export(settings_of(sample_database.url, wanted, BRUNO))
-    arguments = renames, settings_of(sample_database.url, place, BRUNO)
-    child = multiprocessing.get_context("spawn").Process(target=_die_at_rename, args=arguments)
-    child.start()
-    child.join()
-    assert child.exitcode == -signal.SIGKILL
-    with open_bundle(place.data, files_of(WHOLE)) as found:
-        email = found.manifest.user_email
-    after = {name: data for name, data in contents(place.data).items() if not name.startswith(".staging")}
-    if renames == 0:
-        assert email == CARLA
-        assert after == old
-    else:
-        assert email == BRUNO
-        after.pop("manifest.json")
-        assert after == table_files(wanted.data)
-    export(settings_of(sample_database.url, place))
-    assert {path.name for path in place.data.iterdir()} == FILES
-
-
-def _die_at_rename(renames: int, settings: Settings) -> None:
-    rename, done = os.replace, []  # type: ignore[var-annotated]
-
-    def counted(*names: str) -> None:
-        if len(done) == renames:
-            os.kill(os.getpid(), signal.SIGKILL)
-        done.append(1)
-        rename(*names)
-
-    os.replace = counted  # type: ignore[assignment]
-    rmdir = Path.rmdir
-
-    def last(path: Path) -> None:
-        if len(done) == renames:
-            os.kill(os.getpid(), signal.SIGKILL)
-        rmdir(path)
-
-    Path.rmdir = last  # type: ignore[method-assign]
-    export(settings)
 
 
 # Refusals

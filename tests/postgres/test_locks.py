@@ -7,7 +7,7 @@ import itertools
 import os
 import threading
 from pathlib import Path
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, List
 
 import psycopg2
 import pytest
@@ -26,7 +26,7 @@ from support.fleet import Output, command
 from support.fork_server import Process, server
 from support.migrations import settings_of
 from support.places import ANNA, SCHEMA, Place, contents
-from support.servers import Database, until
+from support.servers import Database, holding, until
 from support.sqlite_files import rows_of
 from validate_migration import validate
 
@@ -295,17 +295,6 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_locks, "SECONDS", 0.3)
     monkeypatch.setattr(table_locks, "PAUSE", 0.02)
     monkeypatch.setitem(snapshot.PINNED, "lock_timeout", "300ms")
-
-
-@contextlib.contextmanager
-def holding(database: Database, sql: str, name: str = "the application") -> Iterator[Any]:
-    """A transaction of somebody else's that has done something and goes on."""
-    connection = psycopg2.connect(database.url, application_name=name)
-    try:
-        connection.cursor().execute(sql)
-        yield connection
-    finally:
-        connection.close()
 
 
 @pytest.mark.usefixtures("hasty")

@@ -426,20 +426,19 @@ def test_table_of_another_schema_is_migrated_by_its_full_name(two_users: Databas
     assert rows_of(place.app, "SELECT * FROM billing_lines") == [(1, 1)]
 
 
-def test_schema_of_any_name(server: Server, place: Place, run: Run) -> None:
-    with server.new_database("TEMPLATE template0") as made:
-        text = (SUITE / "schema_design" / "postgres_schema.sql").read_text(encoding="utf-8")
-        made.execute('CREATE SCHEMA "100%s ""x"; SET search_path = "100%s ""x";' + text + DATA)
-        settings = settings_of(made.url, place, ONE, postgres_schema='100%s "x')
-        migrate(settings)
-        assert rows_of(place.app, "SELECT id FROM clients") == [(C1,)]
-        with pytest.raises(MigrationError, match="user not found"):
-            export(dataclasses.replace(settings, user_email="10%"))
-        chosen = place.folder / "chosen"
-        chosen.write_text(ONE)
-        with connecting.snapshot(settings) as db:
-            assert list(selection.users(db, settings, str(chosen), False)) == [U]
-            assert list(selection.users(db, settings, None, True)) == [U, V]
+def test_schema_of_any_name(empty: Database, place: Place, run: Run) -> None:
+    text = (SUITE / "schema_design" / "postgres_schema.sql").read_text(encoding="utf-8")
+    empty.execute('CREATE SCHEMA "100%s ""x"; SET search_path = "100%s ""x";' + text + DATA)
+    settings = settings_of(empty.url, place, ONE, postgres_schema='100%s "x')
+    migrate(settings)
+    assert rows_of(place.app, "SELECT id FROM clients") == [(C1,)]
+    with pytest.raises(MigrationError, match="user not found"):
+        export(dataclasses.replace(settings, user_email="10%"))
+    chosen = place.folder / "chosen"
+    chosen.write_text(ONE)
+    with connecting.snapshot(settings) as db:
+        assert list(selection.users(db, settings, str(chosen), False)) == [U]
+        assert list(selection.users(db, settings, None, True)) == [U, V]
 
 
 def test_names_that_differ_in_case_are_the_same_in_sqlite(two_users: Database, place: Place) -> None:

@@ -134,17 +134,21 @@ class Going:
         return self.process.wait(60)
 
     def children(self) -> list[int]:
-        """Worker processes, by what the kernel says."""
-        return [
-            int(path.parent.name)
-            for path in Path("/proc").glob("[0-9]*/stat")
-            if parent_of(path) == self.process.pid and b"spawn_main" in command_line(path.parent)
-        ]
+        return workers_of(self.process.pid)
 
 
 def hear_interrupts() -> None:
     """Whoever is started in the background of a shell ignores them."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def workers_of(process: int) -> list[int]:
+    """Worker processes, by what the kernel says."""
+    return [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/stat")
+        if parent_of(path) == process and b"spawn_main" in command_line(path.parent)
+    ]
 
 
 def parent_of(stat: Path) -> int:

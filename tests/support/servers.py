@@ -7,7 +7,7 @@ import itertools
 import os
 import threading
 import time
-from typing import Iterator, NamedTuple
+from typing import Any, Iterator, NamedTuple
 from urllib.parse import quote
 
 import psycopg2
@@ -144,6 +144,18 @@ def empty(server: Server) -> Iterator[Database]:
     """A database without a table, for another application."""
     with server.new_database("TEMPLATE template0") as made:
         yield made
+
+
+@contextlib.contextmanager
+def holding(database: Database, *statements: str, name: str = "the application") -> Iterator[Any]:
+    """A transaction of somebody else's that has done something and goes on."""
+    connection = psycopg2.connect(database.url, application_name=name)
+    try:
+        for sql in statements:
+            connection.cursor().execute(sql)
+        yield connection
+    finally:
+        connection.close()
 
 
 def connections(database: Database) -> int:

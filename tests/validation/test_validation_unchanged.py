@@ -27,7 +27,7 @@ from migration.validation.report import Report
 from support.bundles import array, rewrite
 from support.migrations import WHOLE, settings_of, with_odd
 from support.places import Place
-from support.servers import Database
+from support.servers import Database, holding
 from validate_migration import validate
 
 EVERY = [table.name for table in WHOLE]
@@ -138,17 +138,6 @@ def test_change_after_the_export_is_found_as_by_a_later_validation(
     assert told(report) == told(validate(settings))
 
 
-@contextlib.contextmanager
-def open_transaction(database: Database, *statements: str) -> Iterator[Any]:
-    connection = psycopg2.connect(database.url)
-    try:
-        for sql in statements:
-            connection.cursor().execute(sql)
-        yield connection
-    finally:
-        connection.close()
-
-
 CHANGED = "UPDATE transit_events SET orb = 9.5 WHERE id = (SELECT max(id::text)::uuid FROM transit_events t WHERE %s)"
 
 
@@ -159,7 +148,7 @@ def test_what_a_transaction_of_the_time_of_the_export_changes_is_found(
 ) -> None:
     """It has its number before the export; others have ended by then whose number is higher."""
     number = "SELECT txid_current()"
-    with open_transaction(database, number, *within, CHANGED % MINE["transit_events"][0]) as running:
+    with holding(database, number, *within, CHANGED % MINE["transit_events"][0]) as running:
         if ahead:
             database.execute("UPDATE location_cache SET timezone = timezone")
         report = run(settings, running.commit)
