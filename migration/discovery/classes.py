@@ -51,7 +51,7 @@ class _Classifier(OwnTables, Departing, OtherTables):
         others = list(self._counted(list(self._others(list(owned)))))
         come_along = [table.name for table in others if table.group is Group.REFERENCED]
         for name in list(owned):
-            owned[name] = self._with_members(owned[name], come_along)
+            owned[name] = self._with_types(self._with_members(owned[name], come_along), come_along)
         advance(len(others) + 1)  # and the root
         migrated = {
             *owned,

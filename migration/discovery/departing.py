@@ -155,7 +155,7 @@ class Departing(Entries):
             choices.insert(
                 len(choices) if of_roots else 1 if below and not by_joins else 0, with_shared(rule)
             )
-        return dataclasses.replace(asked(table, question, choices), assumed=rule)
+        return asked(table, question, choices)
 
     def _hanging_on(self, table: str, open_: AbstractSet[str]) -> List[str]:
         """The tables whose rows belong by rows of this one, over any number of references, or may, by another answer."""

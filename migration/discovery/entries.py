@@ -48,6 +48,7 @@ class Entries:
         self.root = root
         self.doubtful = [guess for guess in references.doubtful if guess.key.table not in source.foreign]
         links = [link for link in references.links if not {link.key.table, link.key.parent} & source.foreign]
+        self.below_excluded, _ = levels(root.name, references.links, references.doubtful)
         connected, _ = levels(root.name, links, self.doubtful)
         referring = {
             (link.key.table, name)
@@ -93,6 +94,7 @@ class Entries:
             for link in map(doubtful_link, guesses)
         }
         self.belonging = Belonging(source, root, [*near, *self.links], conditions)
+        self.without_exception = {guess.key[:3] for guess in (*guesses, *more) if not guess.astray}
         self.trees: Set[str] = set()  # tables of which it is asked what hangs on a root's rows
         self.proved: Set[Link] = set()  # references that never leave a root's rows
 

@@ -82,6 +82,7 @@ _ROLES = {
     ),
     *("user", "viewer", "visitor", "voter", "watcher", "who", "whom", "whose", "winner", "writer"),
 }
+_ADDRESSES = {"email", "mail", "login", "username", "handle"}  # of the root, be they not unique
 _OF_PERSONS = {"email", "login", "mail", "password", "surname", "username"}  # words of columns
 
 
@@ -189,6 +190,7 @@ class _Look:
         names = [
             root.named_by,
             *(columns[0] for columns in source.unique.get(root.name, ()) if len(columns) == 1),
+            *(one.name for one in source.catalog.columns[root.name] if set(words_of(one.name)) & _ADDRESSES),
         ]
         self.names = [
             name

@@ -190,11 +190,13 @@ def _meant(source: Source, table: str, type_: _Type, named: _Named) -> Iterator[
     if dot and usual == source.db.schema and name in source.tables:
         yield name
     for words in type_.means:
-        yield from nearest(source, table, named.get(words, ()))[:1]
+        tables = nearest(source, table, named.get(words, ()))
+        yield from tables if len(tables) == 1 else ()
     for words in type_.means:
         for stem_, tables in named.items():
             if len(stem_) > 1 and "".join(stem_) == "".join(words):
-                yield from nearest(source, table, tables)[:1]
+                near = nearest(source, table, tables)
+                yield from near if len(near) == 1 else ()
 
 
 def nearest(source: Source, table: str, tables: Sequence[str]) -> Sequence[str]:

@@ -41,7 +41,7 @@ class OtherTables(Entries):
         for name in waiting:
             for link in self.links:
                 key = link.key
-                if key.parent != name or key.table in (name, *owned, *needed) or link.doubtful or link.when:
+                if key.parent != name or key.table in (name, *owned, *needed) or link.doubtful:
                     continue
                 if key.table not in hanging:
                     waiting.append(key.table)
@@ -99,6 +99,25 @@ class OtherTables(Entries):
                         return asked(table, question, [rule, all_members])
         return table
 
+    def _with_types(self, table: Classed, come_along: Sequence[str]) -> Classed:
+        """Ask of a table whose rows name rows of several tables: those that name rows which only come along stay behind."""
+        links = [
+            link
+            for link in self.links
+            if link.when
+            and link.key.table == table.name
+            and link.key.parent in come_along
+            and not link.doubtful
+        ]
+        if table.group is not Group.OWNED or table.assumed is None or not links:
+            return table
+        parents = listed(dict.fromkeys(link.key.parent for link in links))
+        question = (
+            "some of its rows name rows of %s, which come along, and are nobody's by themselves" % parents
+        )
+        ways = [child_of(link.key.parent, link.key.columns, or_referenced=True) for link in links]
+        return asked(table, question, [any_of(table.assumed, *ways), table.assumed])
+
     def _members_of(self, name: str) -> Iterator[Tuple[str, str, str]]:
         """Tables with one row for a root and a row of this table, and the columns that say so: of the row, and of the root."""
         for link in self.links:
@@ -143,6 +162,8 @@ class OtherTables(Entries):
             group, why = Group.FOREIGN, "a foreign table: its rows are another server's"
         if name in self.source.excluded:
             why = "left out by --exclude"
+        elif self.source.excluded and group is Group.UNRELATED and name in self.below_excluded:
+            group, why = Group.FOREIGN, "its rows hang on a table that --exclude leaves out"
         return dataclasses.replace(
             self._classed(name, shared(), [why], None),
             group=group,

@@ -64,7 +64,12 @@ class OwnTables(Entries):
         alone = self.belonging.compare(table, list(ways)) if beside else found
         if found.differ or found.nobody < alone.nobody:
             return self._disagreeing(table, every, found, alone.nobody - found.nobody)
-        reasons += ["%s says the same, though no foreign key does" % written(way) for way in beside]
+        for way, link in beside.items():
+            reasons.append("%s says the same, though no foreign key does" % written(way))
+            if link not in self.links and link.key[:3] in self.without_exception:
+                self.links.append(
+                    link._replace(doubtful=False)
+                )  # so that an export stops where it no longer does
         return self._agreeing(table, ways, alone, reasons)
 
     def _beside(self, table: str, ways: Mapping[Ownership, Link]) -> Dict[Ownership, Link]:
@@ -154,8 +159,12 @@ class OwnTables(Entries):
                 )
             )
             parts.append(
-                "all_of takes %s, any_of gives %d to several roots"
-                % (counted(found.common, "row"), found.differ)
+                "all_of takes %s, any_of gives %d to several roots%s"
+                % (
+                    counted(found.common, "row"),
+                    found.differ,
+                    " with all that is child_of them" if self._is_parent(table) else "",
+                )
             )
         if more:
             parts.append("it gives a root to %s of %d that had none" % (counted(more, "row"), found.rows))
@@ -166,6 +175,9 @@ class OwnTables(Entries):
         else:
             choices = [*rules, *every]
         return self._open(table, "; ".join(parts), [*choices, any_of(*rules)], ways, found.rows)
+
+    def _is_parent(self, table: str) -> bool:
+        return any(link.key.parent == table and link.key.table != table for link in self.links)
 
     def _undeclared(self, table: str, ways: Mapping[Ownership, Link]) -> List[str]:
         """What speaks for the ways that no foreign key declares."""

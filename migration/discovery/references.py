@@ -90,7 +90,7 @@ def find_references(source: Source, root: str) -> References:
     mixed = list(mixed_references(source, covered, named, unmeant, doubts))
     covered |= {(one.key.table, one.key.columns[0]) for one in mixed}
     by_table: Dict[str, List[Candidate]] = {}
-    guesses = _Guesses(source, named, [link.key for link in links.values()], doubts, unmeant)
+    guesses = _Guesses(source, root, named, [link.key for link in links.values()], doubts, unmeant)
     for one in (*inherited, *mixed, *guesses.all(covered)):
         by_table.setdefault(one.key.table, []).append(one)
     guessed = [guess for table, some in by_table.items() for guess in _asked(source, table, some)]
@@ -134,12 +134,14 @@ class _Guesses:
     def __init__(
         self,
         source: Source,
+        root: str,
         named: Dict[Tuple[str, ...], List[str]],
         keys: Sequence[ForeignKey],
         doubts: Mapping[Tuple[str, str], str],
         unmeant: Dict[str, List[str]],
     ) -> None:
         self.source = source
+        self.root = root
         self.named = named
         self.by_key = _by_key_name(source)
         self.alike = _by_declared(source, keys)
@@ -230,7 +232,9 @@ class _Guesses:
         if len(tables) > 1:
             yield tables[0], "several tables are called so: %s" % ", ".join(tables)
         elif tables:
-            yield tables[0], ""
+            called, mine = (stem(self.source.catalog.relations[name].name) for name in (tables[0], table))
+            akin = called == words or tables[0] == self.root or called[:1] == mine[:1]
+            yield tables[0], "" if akin else "the name is only the end of that of %s" % tables[0]
 
     def _other_key(self, parent: str, key: Column, column: Column) -> Tuple[Column, str]:
         """Of a table with several unique columns the one that a reference means: legacy_user_id may be users.legacy_id."""
@@ -302,7 +306,7 @@ def _by_stem(source: Source, root: str) -> Dict[Tuple[str, ...], List[str]]:
                 found.setdefault(words[start:], []).append(name)
     for words, names in found.items():
         exact = [name for name in names if stem(source.catalog.relations[name].name) == words]
-        found[words] = exact or (names[:1] if len(names) == 1 or names[0] == root else [])
+        found[words] = exact or (names[:1] if names[0] == root else names)
     return found
 
 

@@ -286,7 +286,7 @@ def _naming_column(source: Source, table: str, named_by: Optional[str]) -> str:
         if not source.is_unique(table, [named_by]) and _has_equals(source, table, named_by):
             raise UsageError(
                 "several rows of %s have the same %s" % (table, named_by),
-                "name a column that tells them apart: --named-by COLUMN",
+                "name a column that tells them apart: --named-by COLUMN, the key if there is no other",
             )
         return named_by
     unique = [name for name in columns if source.is_unique(table, [name]) and _is_text(columns[name])]

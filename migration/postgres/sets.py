@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Collection, List, Mapping, Sequence, Tuple
 
-from migration.model import ForeignKey, Table, Way
+from migration.model import ForeignKey, Ownership, Table, Way
 from migration.postgres.ownership import Owned, conjunction, next_alias
 from migration.postgres.references import matches
 from migration.postgres.set_columns import SetColumns, identity
@@ -280,8 +280,11 @@ class Sets(SetColumns):
         if rule.way is Way.SHARED or any(part.or_referenced for part in rule.parts):
             return "false"
         if rule.comes_along:
-            is_own = rule.way is Way.ANY and not any(part.or_shared for part in rule.parts)
+            rest = [part for part in rule.parts if part.way is not Way.REFERENCED]
+            is_own = rule.way is Way.ANY and all(self._is_nobody_elses(table.name, part) for part in rest)
             return "true" if is_own else "false"
+        if rule.way in (Way.ANY, Way.ALL):
+            return "true" if all(self._is_nobody_elses(table.name, part) for part in rule.parts) else "false"
         way = self._ways[table.name]
         if rule.or_shared and way is not None:
             return "%s.%s IS NOT NULL" % (alias, self.place(table.name, way.columns[0]))
@@ -294,6 +297,17 @@ class Sets(SetColumns):
         return "EXISTS (SELECT FROM {} {} WHERE {} AND {})".format(
             self.name(Node(way.parent)), parent, self.joined(way, parent, alias), own
         )
+
+    def _is_nobody_elses(self, table: str, part: Ownership) -> bool:
+        """Whether rows that are the user's by this part of a table's ownership are never everybody's."""
+        waiting, seen = [part], {table}
+        for one in waiting:
+            if one.or_shared or one.way in (Way.SHARED, Way.REFERENCED):
+                return False
+            if one.parent is not None and one.parent not in seen:
+                seen.add(one.parent)
+                waiting += self.tables[one.parent].ownership.parts
+        return True
 
 
 def among(rows: Sequence[str], row: str) -> str:

@@ -310,6 +310,29 @@ SHAPES = {
         "CREATE TABLE t (person_id int NOT NULL); INSERT INTO t VALUES (1), (2)",
         'child_of("other_people", "person_id")',
     ),
+    "called as the end of a table's name": (
+        "CREATE TABLE cart_items (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people); INSERT INTO cart_items VALUES (1, 1);"
+        "CREATE TABLE t (item_id int); INSERT INTO t VALUES (1)",
+        ('where("false")', 'child_of("cart_items", "item_id")', "shared()"),
+    ),
+    "one column for several tables, one of which comes along": (
+        "CREATE TABLE docs (id int PRIMARY KEY); CREATE TABLE a (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people, doc_id"
+        " int REFERENCES docs); INSERT INTO docs VALUES (1); INSERT INTO a VALUES (1, 1, 1);"
+        "CREATE TABLE t (on_type text, on_id int); INSERT INTO t VALUES ('a', 1), ('Doc', 1)",
+        (
+            'any_of(child_of("a", "on_id"), child_of("docs", "on_id", or_referenced=True))',
+            'child_of("a", "on_id")',
+        ),
+    ),
+    "one column for several tables, all of which come along": (
+        "CREATE TABLE docs (id int PRIMARY KEY); CREATE TABLE a (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people, doc_id"
+        " int REFERENCES docs); INSERT INTO docs VALUES (1); INSERT INTO a VALUES (1, 1, 1);"
+        "CREATE TABLE t (on_type text, on_id int); INSERT INTO t VALUES ('Doc', 1)",
+        (
+            'child_of("docs", "on_id", or_referenced=True)',
+            'no entry here, and "t" in UNRELATED_TABLES',
+        ),
+    ),
     "what members share": (
         "CREATE TABLE threads (id int PRIMARY KEY); INSERT INTO threads VALUES (1), (2); CREATE TABLE members (thread_id int NOT NULL"
         " REFERENCES threads, person_id int NOT NULL REFERENCES people, PRIMARY KEY (thread_id, person_id));"

@@ -120,6 +120,14 @@ def test_check_refuses_what_the_export_would_refuse(lending: Database, place: Pl
     assert "config.UNRELATED_TABLES names covers, and rows of book_covers refer to it by cover_id" in done.err
 
 
+def test_what_hangs_on_an_excluded_table_is_left_behind(lending: Database, place: Place, run: Run) -> None:
+    where = ("--postgres-url", lending.url, "--output", place.folder)
+    assert run("discover.py", *where, "--root", "members", "--exclude", "books").code == 0
+    config = loaded((place.folder / "config.py").read_text(encoding="utf-8"))
+    assert set(config["EXCLUDED_TABLES"]) >= {"books", "book_covers"}
+    assert run("discover.py", *where, "--check").code == 0
+
+
 def test_check_sees_rules_defaults_indexes_and_views(empty: Database, place: Place, run: Run) -> None:
     empty.execute(
         """

@@ -7,7 +7,11 @@ import re
 import sqlite3
 from typing import Any, Dict, Set, Tuple
 
+import pytest
+
+from export_from_postgres import export
 from migration.discovery.written import loaded
+from migration.errors import MigrationError
 from migration.settings import Settings
 from support.applications import GARDENS, LENDING
 from support.places import Place
@@ -183,6 +187,28 @@ def test_rows_that_say_by_their_values_alone_whose_they_are(empty: Database, pla
         found = migrated(settings_for(empty, place.folder, config, name))
         assert found.pop("cooks") == [(key,)]
         assert found == by_hand(empty, ANSWERED, key), name
+
+
+def test_export_stops_where_what_said_the_same_no_longer_does(
+    empty: Database, place: Place, run: Run
+) -> None:
+    empty.execute(
+        """
+        CREATE TABLE cooks (id uuid PRIMARY KEY, login text UNIQUE);
+        INSERT INTO cooks SELECT md5(login)::uuid, login FROM unnest(ARRAY['ann', 'bob']) login;
+        CREATE TABLE recipes (id int PRIMARY KEY, cook_id uuid NOT NULL REFERENCES cooks);
+        INSERT INTO recipes SELECT row_number() OVER (), id FROM cooks;
+        CREATE TABLE remarks (id int PRIMARY KEY, recipe_id int NOT NULL REFERENCES recipes, x uuid);
+        INSERT INTO remarks SELECT id, id, cook_id FROM recipes; INSERT INTO remarks VALUES (3, 1, NULL);
+        """
+    )
+    config = discovered(empty, place, run, "cooks")
+    assert len(migrated(settings_for(empty, place.folder, config, "ann"))["remarks"]) == 2
+    empty.execute("INSERT INTO remarks SELECT 4, 1, id FROM cooks WHERE login = 'bob'")
+    (place.folder / "again").mkdir()
+    (place.folder / "again" / "made").symlink_to(place.folder / "made")
+    with pytest.raises(MigrationError, match="remarks 4: x leads to no exported row of cooks"):
+        export(settings_for(empty, place.folder / "again", config, "ann"))
 
 
 ALIKE = """

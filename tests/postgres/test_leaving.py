@@ -194,6 +194,25 @@ def test_row_is_skipped_with_what_hangs_on_it_and_what_only_it_refers_to(
     assert ids_in(place, "SELECT id FROM plans") == ids(empty, plans)
 
 
+FORMS = """
+CREATE TABLE people (id int PRIMARY KEY, name text); INSERT INTO people VALUES (1, 'p1'), (2, 'p2');
+CREATE TABLE forms (id int PRIMARY KEY, person int REFERENCES people); INSERT INTO forms VALUES (1, NULL), (2, 1);
+CREATE TABLE fields (id int PRIMARY KEY, form int REFERENCES forms, person int REFERENCES people); INSERT INTO fields VALUES (1, 1, NULL);
+CREATE TABLE answers (id int PRIMARY KEY, field int REFERENCES fields, person int REFERENCES people); INSERT INTO answers VALUES (1, 1, 1), (2, 1, 2);
+"""
+
+
+def test_rows_of_others_may_name_what_everybody_gets(empty: Database, place: Place) -> None:
+    empty.execute(FORMS)
+    ways = (
+        Table("forms", owned_by("person", or_shared=True)),
+        Table("fields", any_of(child_of("forms", "form"), owned_by("person"))),
+        Table("answers", owned_by("person")),
+    )
+    manifest = export(settings_for(empty, place, Case(FORMS, ways, {}))).manifest
+    assert (manifest.left_behind, manifest.row_counts["answers"]) == ({}, 1)
+
+
 GROUPS = """
 CREATE TABLE people (id int PRIMARY KEY, name text); INSERT INTO people VALUES (1, 'p1'), (2, 'p2');
 CREATE TABLE groups (id int PRIMARY KEY, person int REFERENCES people); INSERT INTO groups VALUES (1, 1), (2, 2), (3, NULL);
