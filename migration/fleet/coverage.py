@@ -49,10 +49,7 @@ class _Reason:
 
 
 class _Tally:
-    """What is known of a table while users are read. ``everybodys``: rows that each user's file should have.
-
-    ``by_row``: whether each row is told with its roots.
-    """
+    """What is known of a table while users are read. ``everybodys``: rows that each user's file should have."""
 
     def __init__(self, counted: Counted, rows: int) -> None:
         self.counted = counted
@@ -62,7 +59,7 @@ class _Tally:
         self.in_files = 0  # without those that each file should have
         self.files = 0  # that have all that they should
         self.appearances = 0
-        self.by_row = counted.whose is Whose.SEVERAL
+        self.is_uncertain = False  # which rows some files have
         self.changed = 0  # users of an earlier run, where there are rows that each file should have
         self.reasons: Dict[str, _Reason] = {}
 
@@ -115,16 +112,16 @@ class _Count:
                 self.others[number] = _left(counting, counted, None)
             else:
                 self.tallies[number] = _Tally(counted, size)
-        if any(tally.by_row for tally in self.tallies.values()):
+        if any(tally.counted.whose is Whose.SEVERAL for tally in self.tallies.values()):
             rows.enter_pairs(
                 counting.pairs({tally.counted.table: tally.rows for tally in self.tallies.values()})
             )
         for number, tally in self.tallies.items():
-            if tally.by_row:
+            if tally.counted.whose is Whose.SEVERAL:
                 rows.enter_rows(number, counting.each_row(tally.counted))
         rows.index()
         for number, tally in self.tallies.items():
-            if tally.by_row:
+            if tally.counted.whose is Whose.SEVERAL:
                 tally.everybodys = rows.everybodys(number)
             elif tally.counted.whose is Whose.ONE:
                 nobodys = counting.nobodys(tally.counted)
@@ -138,9 +135,6 @@ class _Count:
     def count(self, book: Ledger, run: int) -> Dict[str, Any]:
         for user, of_user in _users(_merged(self.counting.of_roots(), self.by_row.of_roots()), book, run):
             self._add(user, of_user)
-        for number, tally in self.tallies.items():
-            if tally.by_row and tally.counted.whose is not Whose.SEVERAL:
-                self.by_row.enter_rows(number, self.counting.each_row(tally.counted))
         tables = [
             self.others[number] if number in self.others else self._told(number)
             for number in range(len(self.counting.tables))
@@ -194,24 +188,18 @@ class _Count:
             tally.files += 1
             tally.in_files += own
             return False
-        if reason == SKIPPED and not is_several and not tally.everybodys:
-            tally.files += 1
-            tally.in_files += own - skipped
-            tally.miss(SKIPPED, skipped, user.id)
-            return False
-        tally.miss(reason, own, user.id)
-        if not is_several and not tally.everybodys:
-            return False
+        tally.is_uncertain = True
         self.by_row.is_uncertain(user.id, number, reason)
-        tally.changed += not is_several and not user.is_of_this_run
-        return is_several or user.is_of_this_run or tally.changed <= ENOUGH
+        if is_several or reason in (DIFFERENT, SKIPPED) or not tally.everybodys:
+            return True
+        tally.changed += 1
+        return tally.changed <= ENOUGH
 
     def _look(self, user: _User, numbers: Sequence[int]) -> None:
         """Read from a user's bundle which rows of tables it holds."""
         wanted = {}
         for number in numbers:
             counted = self.tallies[number].counted
-            self.tallies[number].by_row = True
             wanted[number] = InBundle(
                 self.counting.references.tables[counted.table],
                 self.counting.named_by(counted),
@@ -227,16 +215,20 @@ class _Count:
         tally = self.tallies[number]
         name, shared = tally.counted.table, tally.everybodys
         told: Dict[str, Any] = {"table": name, "rows": tally.rows, "appearances": tally.appearances}
-        if tally.by_row:
-            found = self.by_row.found(number, tally.files, ORDER, self.counting.shows_keys(tally.counted))
-            in_files, in_several = found.in_files, found.in_several
-            reasons = [_as_told(reason) for reason in found.reasons]
-        else:
-            in_files = tally.in_files + (shared if tally.files else 0)
+        is_several = tally.counted.whose is Whose.SEVERAL
+        in_files, in_several, reasons = tally.in_files, 0, tally.nobodys
+        if not is_several:
+            reasons += [self._missed(tally, *item) for item in tally.reasons.items()]
+        if is_several or tally.is_uncertain:
+            found = self._found(number, tally)
+            in_files = found.in_files + (0 if is_several else in_files)
+            in_several = found.in_several
+            reasons += [_as_told(reason) for reason in found.reasons]
+        elif tally.files:
+            in_files += shared
             in_several = shared if tally.files > 1 else 0
-            reasons = [*tally.nobodys, *(self._missed(tally, *item) for item in tally.reasons.items())]
-            if shared and not tally.files:
-                reasons.append({"reason": EVERYBODYS, "rows": shared})
+        elif shared:
+            reasons.append({"reason": EVERYBODYS, "rows": shared})
         for reason in reasons:
             reason["reason"] = reason["reason"].replace("{root}", self.called)
         in_none = sum(reason["rows"] for reason in reasons)
@@ -248,11 +240,21 @@ class _Count:
         told.update(in_files=in_files, in_several=in_several, in_none=in_none, reasons=reasons)
         return told
 
+    def _found(self, number: int, tally: _Tally) -> row_by_row.Found:
+        """Where rows are of which that is told one by one: all, or those that are shared or of users who are uncertain."""
+        if tally.counted.whose is not Whose.SEVERAL:
+            self.by_row.enter_rows(number, self.counting.everybodys(tally.counted))
+            for users in self.by_row.uncertain(number):
+                self.by_row.enter_rows(number, self.counting.each_row(tally.counted, users))
+        return self.by_row.found(number, tally.files, ORDER, self.counting.shows_keys(tally.counted))
+
     def _missed(self, tally: _Tally, reason: str, missed: _Reason) -> Dict[str, Any]:
-        told = {"reason": reason, "rows": missed.rows, "first_users": missed.users}
-        if reason != SKIPPED:
-            told["first_keys"] = list(self.counting.first_of(tally.counted, missed.users))
-        return told
+        return {
+            "reason": reason,
+            "rows": missed.rows,
+            "first_users": missed.users,
+            "first_keys": list(self.counting.first_of(tally.counted, missed.users)),
+        }
 
 
 def _as_told(reason: row_by_row.Reason) -> Dict[str, Any]:

@@ -36,6 +36,7 @@ from migration.model import Table
 from migration.postgres.coverage import FIRST, EachRow
 from migration.settings import Settings
 
+MANY = 10000  # users whose rows are asked for at once
 ENOUGH = 2  # files in which a row is found: whether in several, and not in how many, is asked
 EVERYBODYS = "shared, and in no {root}'s file"
 
@@ -142,8 +143,17 @@ class RowByRow:
                 ({"n": number, "row": row, "user": user} for row in rows),
             )
 
+    def uncertain(self, number: int) -> Iterator[List[str]]:
+        """Users whose file may lack rows of a table, many at a time."""
+        users = self._db.execute("SELECT root FROM uncertain WHERE n = ? ORDER BY root", (number,))
+        while True:
+            some = [root for (root,) in itertools.islice(users, MANY)]
+            if not some:
+                return
+            yield some
+
     def found(self, number: int, whole: int, order: Sequence[str], shows_keys: bool) -> Found:
-        """Where the rows of a table are. ``whole``: users whose files hold all that they should.
+        """Where the rows of a table are that have been entered. ``whole``: users whose files hold all that they should.
 
         ``order``: reasons, of which the first counts where users whose the row is have several.
         """

@@ -245,19 +245,33 @@ class Counting:
 
     # Row by row: a row is called as ``AllRoots.row`` says
 
-    def each_row(self, counted: Counted) -> Iterator[EachRow]:
-        """Every row of a table. Of Whose.SEVERAL with the ``reason`` only, as ``pairs`` has the roots."""
+    def each_row(self, counted: Counted, roots: Optional[Sequence[str]] = None) -> Iterator[EachRow]:
+        """Every row of a table, or those of ``roots``. Of Whose.SEVERAL without their roots, which ``pairs`` has."""
+        condition = counted.condition
+        if roots is not None:
+            listed = ", ".join("(%s)" % literal(root) for root in roots)
+            condition += " AND %s IN (VALUES %s)" % (counted.root, listed)
+        return self._rows(counted, condition)
+
+    def everybodys(self, counted: Counted) -> Iterator[EachRow]:
+        """The shared rows of a table."""
+        shared = "%s IS NULL AND %s = %s" % (counted.root, counted.reason, literal(SHARED))
+        return self._rows(counted, "%s AND %s" % (counted.condition, shared))
+
+    def _rows(self, counted: Counted, condition: str) -> Iterator[EachRow]:
+        reason = "CASE WHEN {} IS NULL THEN nullif({}, {}) END".format(
+            counted.root, counted.reason, literal(SHARED)
+        )
+        content = "NULL::text"
+        if not self.has_key(counted):
+            content = self._all.named_by(counted.table, self.named_by(counted))
         query = "SELECT pg_catalog.json_build_array(%s, %s, %s, %s) FROM %s WHERE %s" % (
             self._all.row(counted.table),
             counted.root,
-            "CASE WHEN {} IS NULL THEN nullif({}, {}) END".format(
-                counted.root, counted.reason, literal(SHARED)
-            ),
-            "NULL::text"
-            if self.catalog.keys[counted.table]
-            else self._all.named_by(counted.table, self.named_by(counted)),
+            reason,
+            content,
             counted.source,
-            counted.condition,
+            condition,
         )
         for line in self.db.stream(query):
             yield EachRow(*_decode(line))

@@ -264,7 +264,7 @@ def _pairs(database: Database, table: str) -> list[Any]:
 def test_rows_of_who_is_not_migrated_again_are_listed_as_changed_since(
     made: Database, output: Output, tmp_path: Path
 ) -> None:
-    """However a table's rows are counted, and where their number is the same as before."""
+    """However a table's rows are counted; where a row may be of several, if their number is the same as before, too."""
     chosen = options(tmp_path, [1, 2])
     assert migrate_all(output, made.url, *chosen).code == 0
     likes = reasons_of(tables_of(output)["likes"])[SKIPPED][0]
@@ -277,14 +277,13 @@ def test_rows_of_who_is_not_migrated_again_are_listed_as_changed_since(
     assert "all 2 members were done before" in done.err
     assert done.code == 0
     tables = tables_of(output)
-    docs = [key for (key,) in made.rows("SELECT id::text FROM docs WHERE owner = 2 ORDER BY docs.id")]
     for name, why, rows, first in (
         ("messages", CHANGED_OR_SKIPPED, 4, ["6", "13", "16"]),
         ("messages", CHANGED, 1, ["71"]),
         ("nodes", CHANGED, 1, ["60"]),
         ("likes", CHANGED_OR_SKIPPED, likes + 1, []),
         ("pens", CHANGED_OR_SKIPPED, 4, ["5", "6", "20"]),
-        ("docs", CHANGED, len(docs), docs[:3]),  # by their number alone: all of the user's
+        ("docs", CHANGED, 1, ["50"]),
     ):
         assert reasons_of(tables[name])[why] == (rows, first), name
     for table in tables.values():
