@@ -70,6 +70,8 @@ class Departing(Entries):
             link.columns,
         )
         rule, tree = table.assumed, child_of(table.name, link.key.columns)
+        if link.why:
+            question += ", which no foreign key declares"
         question += "; all is counted by %s alone" % written(rule)
         choices = [any_of(rule, tree), rule]
         others = counts.from_others + counts.to_nobody  # what hangs on nobody's rows comes with these
@@ -144,7 +146,7 @@ class Departing(Entries):
             if below:
                 question += (
                     "; or_shared=True gives every root all that is child_of rows that are nobody's, in %s"
-                    % listed(below)
+                    % listed([name if name in hanging else "%s if answered so" % name for name in below])
                 )
             for departure in of_roots:
                 question += ", and so %s of %s that %s one root's" % (

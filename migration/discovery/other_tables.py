@@ -49,12 +49,14 @@ class OtherTables(Entries):
                 hanging.setdefault(key.table, []).append(way)
         for name, ways in hanging.items():
             yield self._hanging(name, ways)
-        for link in self.links:
-            key = link.key
-            if key.table in hanging and key.parent not in (*owned, *needed, *hanging):
-                needed[key.parent] = [key.table]
-                why = "rows of %s would refer to it" % key.table
-                yield self._referenced(key.parent, why)
+        waiting = list(hanging)
+        for name in waiting:
+            for link in self.links:
+                parent = link.key.parent
+                if link.key.table == name and parent not in (*owned, *needed, *hanging):
+                    needed[parent] = [name]
+                    waiting.append(parent)
+                    yield self._referenced(parent, "rows of %s would refer to it" % name)
         for name in self.source.tables:
             if name not in owned and name not in needed and name not in hanging:
                 yield self._nobodys_table(name)

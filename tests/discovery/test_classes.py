@@ -523,7 +523,7 @@ def test_question_says_what_comes_along_and_what_stays_behind(empty: Database, p
         assert table.rule.texts[0] == (
             "rows of this table that are nobody's are named by 1 row of roots; referenced() takes others' rows, too, which are"
             " named by 1 row; with it, what hangs on such rows in u stays behind, unless its child_of has or_referenced=True; or_shared=True"
-            " gives every root all that is child_of rows that are nobody's, in a and u"
+            " gives every root all that is child_of rows that are nobody's, in a if answered so and u"
         )
 
 
