@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import List, Optional, Tuple
+from typing import List, Optional, Set, Tuple
 
 from migration.discovery.belonging import Leaving
 from migration.discovery.references import Link
@@ -26,7 +26,7 @@ class Group(enum.Enum):
 class Classed:
     """A table, and what config.py will say of it. ``assumed``: of an open question the first answer.
 
-    ``rows``: as counted, or estimated; ``exact``: which of them. ``may_name``: columns of a table of nobody's that hold keys
+    ``rows``: as counted, or estimated; ``exact``: which of them. ``choices``: of an open question. ``may_name``: columns of a table of nobody's that hold keys
     of the root, perhaps by chance.
     """
 
@@ -39,6 +39,13 @@ class Classed:
     exact: bool = False
     left_behind: Tuple[str, ...] = ()
     may_name: Tuple[str, ...] = ()
+    choices: Tuple[Ownership, ...] = ()
+
+    @property
+    def parents(self) -> Set[str]:
+        """Tables that have to stand before this one, whatever is answered."""
+        rules = self.choices or ((self.rule,) if self.rule is not None else ())
+        return {part.parent for rule in rules for part in rule.parts if part.parent is not None}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, List
+from typing import Callable, Iterator, List, Sequence
 
 from migration.discovery.classed import Classed, Classes, Departure, Group
 from migration.discovery.departing import Departing
@@ -59,7 +59,7 @@ class _Classifier(OwnTables, Departing, OtherTables):
         }
         return Classes(
             self.root,
-            (*owned.values(), *others),
+            tuple(_parents_first([*owned.values(), *others])),
             tuple(
                 link
                 for link in self.links
@@ -76,3 +76,18 @@ class _Classifier(OwnTables, Departing, OtherTables):
                 "as the tables' owner: GRANT SELECT ON %s TO the role;"
                 % ", ".join(self.source.db.quoted(name) for name in refused),
             )
+
+
+def _parents_first(tables: Sequence[Classed]) -> Iterator[Classed]:
+    """In their order, but each behind those that its rows may belong by."""
+    waiting = {table.name: table for table in tables}
+
+    def take(name: str) -> Iterator[Classed]:
+        table = waiting.pop(name, None)
+        if table is not None:
+            for parent in sorted(table.parents):
+                yield from take(parent)
+            yield table
+
+    for table in tables:
+        yield from take(table.name)

@@ -186,8 +186,7 @@ class OtherTables(Entries):
                 listed(["%d of %d of %s" % (held.keys, held.values, held.column) for held in keys]),
             )
             why += "".join(
-                "; if %s names one: %s"
-                % (held.column, written(self._by_form(name, held.column, held.form, held.of)))
+                "; if %s names one: %s" % (held.column, written(self._by_form(name, held)))
                 for held in keys
                 if held.said
             )

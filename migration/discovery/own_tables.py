@@ -6,10 +6,11 @@ from typing import Dict, List, Mapping, Sequence, Tuple
 
 from migration.discovery.belonging import Ways
 from migration.discovery.classed import Classed
-from migration.discovery.entries import AS_MOST, OR_ELSEWHERE, Entries, is_array, with_shared
+from migration.discovery.entries import OR_ELSEWHERE, Entries, with_shared
 from migration.discovery.held_elsewhere import BY_VALUES
 from migration.discovery.levels import doubtful_link
 from migration.discovery.references import Guess, Link
+from migration.discovery.undeclared import AS_MOST, is_array
 from migration.discovery.words import listed, written
 from migration.model import Ownership, Way, all_of, any_of, owned_by, shared, where
 from migration.printing import counted
