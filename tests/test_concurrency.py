@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import Iterator, List, Tuple
+from typing import Iterator, List, Sequence, Tuple
 
 import psycopg2
 import pytest
@@ -155,8 +155,27 @@ def assert_whole(app: Path) -> tuple:
 # Two runs at once
 
 
-def start(script: str, place: Place, *options: object) -> subprocess.Popen:
-    command = [sys.executable, str(SUITE / script), *map(str, options)]
+# A run that stops itself once a file has something in it, when it opens the next file; it waits for nobody's locks
+STOPPING = """
+import importlib, os, signal, sys
+from migration.sqlite import connecting
+connecting.BUSY_SECONDS = 0.1
+awaited, script = sys.argv.pop(1), sys.argv.pop(1)
+main = importlib.import_module(script).main
+
+def stop(event, arguments):
+    global awaited
+    if event == "open" and awaited and os.path.exists(awaited) and os.path.getsize(awaited):
+        awaited = ""
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+sys.addaudithook(stop)
+sys.exit(main())
+"""
+
+
+def start(script: str, place: Place, *options: object, begin: Sequence[object] = ()) -> subprocess.Popen:
+    command = [sys.executable, *map(str, (*(begin or [SUITE / script]), *options))]
     given = {
         "--data-dir": place.data,
         "--schema-path": SCHEMA,
@@ -167,36 +186,25 @@ def start(script: str, place: Place, *options: object) -> subprocess.Popen:
     for name, value in given.items():
         if name not in command:
             command += [name, str(value)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=str(place.folder))
+    environment = {**os.environ, "PYTHONPATH": str(SUITE)}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=str(place.folder), env=environment
+    )
 
 
 @contextlib.contextmanager
-def stopped(lock: Path, script: str, place: Place, *options: object) -> Iterator[subprocess.Popen]:
-    """A run that is stopped (SIGSTOP) while it holds a lock; it goes on when the block ends, or is killed."""
-    for _ in range(20):
-        process = start(script, place, *options)
-        try:
-            while process.poll() is None and not holds(lock, process):
-                pass
-            process.send_signal(signal.SIGSTOP)
-            if process.poll() is None and holds(lock, process):
-                yield process
-                return
-            process.send_signal(signal.SIGCONT)  # it was quicker: once more
-            process.communicate(timeout=60)
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGCONT)
-                process.kill()
-                process.communicate(timeout=60)
-    raise AssertionError("no run could be stopped in time")
-
-
-def holds(lock: Path, process: subprocess.Popen) -> bool:
+def stopped(file: Path, script: str, place: Place, *options: object) -> Iterator[subprocess.Popen]:
+    """A run that is stopped (SIGSTOP) after it has written to a file; it goes on when the block ends, or is killed."""
+    process = start(script, place, *options, begin=["-c", STOPPING, file, script[: -len(".py")]])
     try:
-        return lock.read_text() == str(process.pid)
-    except OSError:
-        return False
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        assert process.poll() is None, process.communicate()[0]
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.communicate(timeout=60)
 
 
 def go_on(process: subprocess.Popen) -> tuple[int, str]:
@@ -334,16 +342,11 @@ def test_readers_of_one_bundle_exclude_each_other_and_say_so(bundle: Path, place
 def building(place: Place) -> Iterator[Tuple[subprocess.Popen, sqlite3.Connection]]:
     """A run that is stopped while it builds the new database, and an application that opens the old one just then."""
     make_old_database(place.app)
-    staged = place.folder / ".app.db.staging"
-    with stopped(place.folder / ".app.db.lock", "import_to_sqlite.py", place) as process:
-        process.send_signal(signal.SIGCONT)
-        while process.poll() is None and not staged.exists():
-            pass
-        process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
-        assert staged.exists(), "it was quicker"
-        with contextlib.closing(sqlite3.connect(str(place.app), isolation_level=None)) as application:
-            yield process, application
+    staging = place.folder / ".app.db.staging"
+    with stopped(staging, "import_to_sqlite.py", place) as process, contextlib.closing(
+        sqlite3.connect(str(place.app), isolation_level=None)
+    ) as application:
+        yield process, application
 
 
 def test_writer_that_comes_during_the_import_keeps_its_database(

@@ -355,6 +355,10 @@ def test_workers_on_other_hosts_over_tls(hosts: list[list[str]], output: Output,
             for word in ("--tls-%s%s" % (name, "-file" if name == "ca" else ""), files[name])
         )
         with started(tmp_path, hosts, {"POSTGRES_URL": theirs}, address, options, "tls") as running:
+            for _ in range(3000):
+                if running.said.count("Registered to:") == len(hosts):
+                    break
+                time.sleep(0.01)
             tls = {}
             for name in ("CLIENT", "SCHEDULER", "WORKER"):
                 for part in ("cert", "key"):
