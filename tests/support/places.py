@@ -52,6 +52,15 @@ def extended_schema(folder: Path, sql: str) -> Path:
     return path
 
 
+def edited_schema(folder: Path, old: str, new: str) -> Path:
+    """The suite's schema file with other words."""
+    text = Path(SCHEMA).read_text(encoding="utf-8")
+    assert old in text
+    path = folder / "schema.sql"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    return path
+
+
 def contents(folder: Path) -> Dict[str, bytes]:
     """Name and bytes of every file in a folder, those in folders below it too."""
     return {

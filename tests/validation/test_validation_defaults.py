@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from pathlib import Path
-from typing import List
+from typing import List, Optional
 
 import pytest
 
@@ -16,7 +16,7 @@ from migration.sqlite.schema import read_schema
 from migration.validation.defaults import is_moment, of_rows
 from migration.validation.report import Finding
 from support.migrations import export_and_import, own_copy, settings_of
-from support.places import SCHEMA, Place, extended_schema
+from support.places import SCHEMA, Place, edited_schema, extended_schema
 from support.servers import Database
 from support.sqlite_files import lawless
 from validate_migration import validate
@@ -199,44 +199,43 @@ def test_default_of_the_users_row_is_held_against_it_too(sample_database: Databa
     assert found == {("migrated_at", True), ("app_version", False)}
 
 
-@pytest.mark.parametrize("against", ["bundle", "source"])
-def test_null_of_json_in_the_preferences_is_the_users(database: Database, place: Place, against: str) -> None:
-    database.execute("UPDATE user_preferences SET aspect_orbs = 'null', displayed_points = 'null'")
-    text = Path(SCHEMA).read_text(encoding="utf-8")
-    schema = place.folder / "schema.sql"
-    schema.write_text(
-        text.replace("displayed_points TEXT,", "displayed_points TEXT NOT NULL DEFAULT '[]',"),
-        encoding="utf-8",
-    )
-    made = settings_of(database.url, place, schema_path=schema, against=against)
-    export_and_import(made)
-    assert validate(made).findings == []
+POINTS = ("displayed_points TEXT,", "displayed_points TEXT NOT NULL DEFAULT '[]',")
+ORBS = ("aspect_orbs TEXT,", "aspect_orbs TEXT DEFAULT '{}',")
 
 
 @pytest.mark.parametrize("against", ["bundle", "source"])
-def test_null_of_the_source_is_given_where_the_schema_has_a_default(
-    database: Database, place: Place, against: str
+@pytest.mark.parametrize(
+    ("source", "edit", "damage"),
+    [
+        ("aspect_orbs = 'null', displayed_points = 'null'", POINTS, None),
+        ("displayed_points = NULL", POINTS, None),
+        ("aspect_orbs = NULL", ORBS, "aspect_orbs = '{}'"),
+    ],
+    ids=["JSON's is the user's", "becomes the default where it may not stay", "stays where it may"],
+)
+def test_null_of_a_column_with_a_default(
+    database: Database,
+    place: Place,
+    against: str,
+    source: str,
+    edit: "tuple[str, str]",
+    damage: Optional[str],
 ) -> None:
-    database.execute("UPDATE user_preferences SET aspect_orbs = NULL")
-    text = Path(SCHEMA).read_text(encoding="utf-8")
-    schema = place.folder / "schema.sql"
-    schema.write_text(text.replace("aspect_orbs TEXT,", "aspect_orbs TEXT DEFAULT '{}',"), encoding="utf-8")
-    made = settings_of(database.url, place, schema_path=schema, against=against)
+    database.execute("UPDATE user_preferences SET " + source)
+    made = settings_of(database.url, place, schema_path=edited_schema(place.folder, *edit), against=against)
     export_and_import(made)
     assert validate(made).findings == []
-    with lawless(made) as connection:
-        connection.execute("UPDATE user_preferences SET aspect_orbs = '{}'")
-    assert not validate(made).passed
+    if damage is not None:
+        with lawless(made) as connection:
+            connection.execute("UPDATE user_preferences SET " + damage)
+        assert not validate(made).passed
 
 
 def test_default_that_sqlite_has_no_function_for_is_not_evaluated_needlessly(
     sample_database: Database, place: Place
 ) -> None:
-    text = Path(SCHEMA).read_text(encoding="utf-8")
-    schema = place.folder / "schema.sql"
-    schema.write_text(
-        text.replace("city_name TEXT NOT NULL,", "city_name TEXT NOT NULL DEFAULT (of_the_application()),"),
-        encoding="utf-8",
+    schema = edited_schema(
+        place.folder, "city_name TEXT NOT NULL,", "city_name TEXT NOT NULL DEFAULT (of_the_application()),"
     )
     made = settings_of(sample_database.url, place, schema_path=schema)
     export_and_import(made)
@@ -289,11 +288,7 @@ def test_each_default_and_trigger_of_the_schema_writes_that_form() -> None:
 def test_form_that_the_operators_schema_writes_is_no_error(database: Database, place: Place) -> None:
     database.execute("ALTER TABLE users ALTER created_at DROP NOT NULL")
     database.execute("UPDATE users SET created_at = NULL")
-    text = Path(SCHEMA).read_text(encoding="utf-8")
-    schema = place.folder / "schema.sql"
-    schema.write_text(
-        text.replace("strftime('%Y-%m-%dT%H:%M:%S', 'now')", "datetime('now')"), encoding="utf-8"
-    )
+    schema = edited_schema(place.folder, "strftime('%Y-%m-%dT%H:%M:%S', 'now')", "datetime('now')")
     made = settings_of(database.url, place, schema_path=schema)
     export_and_import(made)
     assert validate(made).findings == []

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sqlite3
-from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
@@ -21,7 +20,7 @@ from migration.settings import Settings
 from migration.validation.report import Report
 from support.bundles import array, forget_types, rewrite
 from support.migrations import WHOLE, copy_of, export_and_import, own_copy, settings_of, with_odd
-from support.places import SCHEMA, Place
+from support.places import Place
 from support.runs import Run
 from support.servers import Database, Server
 from support.sqlite_files import lawless
@@ -379,22 +378,6 @@ def test_column_that_the_source_lacks_keeps_the_default(settings: Settings) -> N
     report = validate(settings)
     assert report.passed
     assert ("user", "app_config", None, "app_version") in named(report)
-
-
-def test_null_that_the_schema_gives_a_default_is_not_the_users_fault(
-    database: Database, place: Place
-) -> None:
-    database.execute("UPDATE user_preferences SET displayed_points = NULL")
-    schema = place.folder / "schema.sql"
-    schema.write_text(
-        Path(SCHEMA)
-        .read_text(encoding="utf-8")
-        .replace("displayed_points TEXT,", "displayed_points TEXT NOT NULL DEFAULT '[]',"),
-        encoding="utf-8",
-    )
-    settings = settings_of(database.url, place, schema_path=schema)
-    export_and_import(settings)
-    assert validate(settings).errors == []
 
 
 def test_rows_of_others_are_named_beyond_those_listed(settings: Settings, database: Database) -> None:
