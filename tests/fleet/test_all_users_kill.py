@@ -96,10 +96,10 @@ def test_coordinator_that_is_killed_again_and_again_leaves_a_run_to_resume(
 ) -> None:
     chance = random.Random(6)
     window = 2 * (1 + cluster.AHEAD) * MOST_IN_TASK
-    for users in (0, 4, 12):
+    for users in (0, 3, 8):
         run = going(many.url, "--workers", 2, "--resume")
         run.until_done(users)
-        time.sleep(chance.uniform(0, 0.2))
+        time.sleep(chance.uniform(0, 0.1))
         workers = run.children()
         run.process.kill()
         assert run.wait() == -signal.SIGKILL
@@ -179,7 +179,7 @@ def test_lost_connection_of_the_coordinator_stops_the_run(
     many: Database, output: Output, going: Callable[..., Going]
 ) -> None:
     run = going(many.url, "--workers", 1)
-    run.until_done(5)
+    run.until_done(1)
     many.execute("SELECT pg_terminate_backend(%s)", *backends(many, coordinator=True))
     assert run.wait() == 3
     assert (
