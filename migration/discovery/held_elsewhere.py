@@ -16,6 +16,7 @@ BY_VALUES = "by its values"
 _ROWS = 2000  # of a table, looked at
 _VALUES = 50  # of each column, compared
 _SHORTEST = 3  # characters: shorter ones are codes, which many tables have in common
+_ARRAYS = ("uuid[]", "text[]", "character varying[]")
 _UUID = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
@@ -50,21 +51,29 @@ class HeldElsewhere:
         columns = [
             column
             for column in self.source.catalog.columns[table]
-            if column.kind in (Kind.TEXT, Kind.UUID) and (table, column.name) not in referring
+            if (column.kind in (Kind.TEXT, Kind.UUID) or column.type in _ARRAYS)
+            and (table, column.name) not in referring
         ]
         if columns:
-            some = "(array_agg(DISTINCT v.c{0}) FILTER (WHERE length(v.c{0}) BETWEEN %d AND 300))[1:%d]" % (
+            some = "(array_agg(DISTINCT {0}) FILTER (WHERE length({0}) BETWEEN %d AND 300))[1:%d]" % (
                 _SHORTEST,
                 _VALUES,
             )
-            sql = "SELECT %s FROM (SELECT %s FROM %s t LIMIT %d) v" % (
-                ", ".join(some.format(n) for n in range(len(columns))),
+            asked = [
+                "(SELECT %s FROM v, unnest(v.c%d) e)" % (some.format("left(e, 301)"), n)
+                if column.type in _ARRAYS
+                else "(SELECT %s FROM v)" % some.format("v.c%d" % n)
+                for n, column in enumerate(columns)
+            ]
+            sql = "WITH v AS MATERIALIZED (SELECT %s FROM %s t LIMIT %d) SELECT %s" % (
                 ", ".join(
-                    "left(%s::text, 301) AS c%d" % (qualified("t", one.name), n)
+                    ("%s::text[] AS c%d" if one.type in _ARRAYS else "left(%s::text, 301) AS c%d")
+                    % (qualified("t", one.name), n)
                     for n, one in enumerate(columns)
                 ),
                 self.source.db.quoted(table),
                 _ROWS,
+                ", ".join(asked),
             )
             for column, values in zip(columns, self.source.db.rows(sql)[0]):
                 if values:
@@ -81,7 +90,7 @@ class HeldElsewhere:
                 table, column, values = self._columns[number]
                 if table != parent:
                     self.found.setdefault((table, column.name), ({}, len(values)))[0][parent] = count
-                if table != parent and count * 2 >= len(values):
+                if table != parent and count * 2 >= len(values) and column.type not in _ARRAYS:
                     found = plain_key(table, column.name, parent, key.name)
                     if not are_written_alike(key, column):
                         found = found._replace(equalities=(self.source.db.equality(key, column),))

@@ -6,7 +6,7 @@ import enum
 from typing import Collection, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
 from migration.discovery.source import Source
-from migration.discovery.words import singular, stem, words_of
+from migration.discovery.words import matched, plain, without_id, words_of
 from migration.model import Column, Kind, Root
 from migration.sql import qualified, quote
 
@@ -178,6 +178,11 @@ def _one_form_each(columns: Sequence[Held]) -> List[Held]:
     return list(best.values())
 
 
+def is_of_persons(source: Source, table: str) -> bool:
+    """Whether a table's rows look like persons."""
+    return any(set(words_of(column.name)) & _OF_PERSONS for column in source.catalog.columns[table])
+
+
 class _Look:
     """Looks at columns, and compares their values with the root's keys and names."""
 
@@ -197,9 +202,8 @@ class _Look:
             for name in dict.fromkeys(names)
             if name != root.key and source.catalog.column(root.name, name).kind in (Kind.TEXT, Kind.UUID)
         ]
-        self.words = set(stem(source.catalog.relations[root.name].name))
-        of_root = {word for column in source.catalog.columns[root.name] for word in words_of(column.name)}
-        self.of_persons = bool(of_root & _OF_PERSONS)
+        self.words = set(matched(source.catalog.relations[root.name].name))
+        self.of_persons = is_of_persons(source, root.name)
         self.from_high = False
         self.tests = {of: self._test(of) for of in (root.key, *self.names)}
 
@@ -231,9 +235,9 @@ class _Look:
 
     def is_named(self, column: str) -> bool:
         """Whether a column's name says that it names a row of the root, be it in short: org, an organization."""
-        words = {singular(word) for word in words_of(column)}
+        words = {plain(word) for word in (*words_of(column), *without_id(words_of(column)))}
         is_short = any(len(word) > 2 and mine.startswith(word) for word in words for mine in self.words)
-        is_role = self.of_persons and bool(words & _ROLES)
+        is_role = self.of_persons and bool(words & {plain(role) for role in _ROLES})
         return column in self.owners or is_short or self.words <= words or is_role
 
     def forms(self, column: Column) -> Iterator[Tuple[Form, str]]:

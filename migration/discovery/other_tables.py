@@ -7,9 +7,10 @@ from typing import Dict, Iterator, List, Sequence, Tuple
 
 from migration.discovery.classed import Classed, Group
 from migration.discovery.entries import OR_ELSEWHERE, Entries, asked
+from migration.discovery.held_keys import is_of_persons
 from migration.discovery.source import count_small
 from migration.discovery.words import listed, written
-from migration.model import Ownership, any_of, child_of, owned_by, referenced, shared, where
+from migration.model import Kind, Ownership, any_of, child_of, owned_by, referenced, shared, where
 from migration.printing import counted
 from migration.sql import quote
 
@@ -78,7 +79,12 @@ class OtherTables(Entries):
             return table
         for link in self.links:
             key = link.key
-            if key.table == table.name and key.parent in come_along and len(key.columns) == 1:
+            if (
+                key.table == table.name
+                and key.parent in come_along
+                and len(key.columns) == 1
+                and not is_of_persons(self.source, key.parent)
+            ):
                 for members, theirs, owner in self._members_of(key.parent):
                     rows = self.source.db.value(
                         "SELECT count(*) FROM {} t WHERE EXISTS (SELECT FROM {} m WHERE m.{} = t.{} AND m.{} <> t.{})".format(
@@ -195,4 +201,11 @@ class OtherTables(Entries):
                 listed([held.column for held in looked_at], "or"),
                 self.root.name,
             )
+        inside = [
+            column.name
+            for column in self.source.catalog.columns.get(name, ())
+            if column.kind in (Kind.JSON, Kind.JSONB, Kind.STRUCTURE) and not column.type.endswith("[]")
+        ]
+        if inside:
+            why += "; what is inside %s was not looked at" % listed(inside)
         return why

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Dict, Iterator, List, Mapping, NamedTuple, Sequence, Set, Tuple
 
-from migration.discovery.mixed_references import IDS, Candidate, mixed_references, nearest, plain_key
+from migration.discovery.mixed_references import IDS, Candidate, MixedReferences, nearest, plain_key
 from migration.discovery.source import Source
-from migration.discovery.words import singular, stem, words_of
+from migration.discovery.words import matched, plain, without_id, words_of
 from migration.model import Column, ForeignKey, Kind
 from migration.postgres.operators import are_written_alike
 from migration.printing import counted
@@ -85,12 +85,13 @@ def find_references(source: Source, root: str) -> References:
         for name in key.columns
     }
     named = _by_stem(source, root)
-    unmeant: Dict[str, List[str]] = {}
-    doubts: Dict[Tuple[str, str], str] = {}
-    mixed = list(mixed_references(source, covered, named, unmeant, doubts))
+    several = MixedReferences(source, covered, named)
+    mixed = list(several.all())
     covered |= {(one.key.table, one.key.columns[0]) for one in mixed}
     by_table: Dict[str, List[Candidate]] = {}
-    guesses = _Guesses(source, root, named, [link.key for link in links.values()], doubts, unmeant)
+    guesses = _Guesses(
+        source, root, named, [link.key for link in links.values()], several.doubts, several.unmeant
+    )
     for one in (*inherited, *mixed, *guesses.all(covered)):
         by_table.setdefault(one.key.table, []).append(one)
     guessed = [guess for table, some in by_table.items() for guess in _asked(source, table, some)]
@@ -99,7 +100,9 @@ def find_references(source: Source, root: str) -> References:
             optional = bool(guess.when) or source.may_be_null(guess.key.table, guess.key.columns)
             link = Link(guess.key, optional, "%s; %s" % (guess.why, guess.borne_out), guess.when)
             links.setdefault((*guess.key[:4], guess.when), link)
-    return References(tuple(links.values()), tuple(guess for guess in guessed if not guess.holds), unmeant)
+    return References(
+        tuple(links.values()), tuple(guess for guess in guessed if not guess.holds), several.unmeant
+    )
 
 
 def _declared(source: Source) -> Dict[Tuple[object, ...], Link]:
@@ -194,37 +197,47 @@ class _Guesses:
                 found = found._replace(equalities=(source.db.equality(key, column),))
             yield Candidate(found, "by its name", "", self.doubts.get((table, column.name)) or doubt or other)
             return
-        if unlike and IDS.fullmatch(words_of(column.name)[-1]) and column.name != "id":
+        if unlike and without_id(words_of(column.name)):
             self.unmeant.setdefault(table, []).append(unlike)
 
     def _parents(self, table: str, named: Column) -> Iterator[Tuple[str, str]]:
         """Tables that a column's name means, the likeliest first, each with a doubt or ''."""
         column = named.name
         words = words_of(column)
-        bare = tuple(words[:-1]) if words and IDS.fullmatch(words[-1]) else tuple(words)
+        bare = without_id(words) or tuple(words)
         if bare == ("parent",) and bare != tuple(words):
-            for above, _ in self._called(table, stem(self.source.catalog.relations[table].name)[:-1]):
+            for above, _ in self._called(table, matched(self.source.catalog.relations[table].name)[:-1]):
                 yield above, "it may name a row of %s itself" % table
             yield table, ""
+        by_name = list(self._by_name(table, named, words, bare))
         schema = self.source.catalog.relations[table].schema
-        for parents in (self.alike.get((schema, column)), self.alike.get(("", column))):
-            if parents is not None and len(parents) == 1:
-                yield next(iter(parents)), ""
-        # page is a number, if it has no id at its end
-        number = (
-            "it may be a number that names nothing"
-            if bare == tuple(words) and named.kind is not Kind.TEXT
-            else ""
-        )
-        for start in range(len(bare)):  # created_by_user_id is a user's
-            if start and bare == tuple(words):
-                break  # without an id at the end, the whole name has to be the table's
-            for parent, doubt in self._called(table, (*bare[start:-1], singular(bare[-1]))):
-                yield parent, doubt or (number if named.kind is not Kind.UUID else "")
-        if bare != tuple(words):
-            yield from self._called(table, stem(column))  # api_key is one of api_keys
+        here = self.alike.get((schema, column), set())
+        for parents in (here, self.alike.get(("", column), set())):
+            if len(parents) == 1:
+                (parent,) = parents
+                others = sorted({other for other, _ in by_name} - parents)
+                is_said = not others or any(other == parent for other, _ in by_name)
+                yield parent, "" if is_said else "it may name a row of %s" % " or ".join(others)
+        many = "elsewhere it names rows of %s" % " or ".join(sorted(here)) if len(here) > 1 else ""
+        for parent, doubt in by_name:
+            yield parent, doubt or many
         for parent in self.by_key.get(column, ()):
             yield parent, ""
+
+    def _by_name(
+        self, table: str, column: Column, words: Sequence[str], bare: Tuple[str, ...]
+    ) -> Iterator[Tuple[str, str]]:
+        """``words``: of the name; ``bare``: without an id at its end."""
+        is_whole = bare == tuple(words)
+        # page is a number, if it has no id at its end
+        number = "it may be a number that names nothing" if is_whole and column.kind is Kind.INTEGER else ""
+        for start in range(len(bare)):  # created_by_user_id is a user's
+            if start and is_whole:
+                break  # without an id at the end, the whole name has to be the table's
+            for parent, doubt in self._called(table, (*bare[start:-1], plain(bare[-1]))):
+                yield parent, doubt or number
+        if not is_whole:
+            yield from self._called(table, matched(column.name))  # api_key is one of api_keys
 
     def _called(self, table: str, words: Tuple[str, ...]) -> Iterator[Tuple[str, str]]:
         """The table of this name, of several that of the same schema."""
@@ -232,7 +245,7 @@ class _Guesses:
         if len(tables) > 1:
             yield tables[0], "several tables are called so: %s" % ", ".join(tables)
         elif tables:
-            called, mine = (stem(self.source.catalog.relations[name].name) for name in (tables[0], table))
+            called, mine = (matched(self.source.catalog.relations[name].name) for name in (tables[0], table))
             akin = called == words or tables[0] == self.root or called[:1] == mine[:1]
             yield tables[0], "" if akin else "the name is only the end of that of %s" % tables[0]
 
@@ -240,7 +253,9 @@ class _Guesses:
         """Of a table with several unique columns the one that a reference means: legacy_user_id may be users.legacy_id."""
         source = self.source
         more = (
-            set(words_of(column.name)) - set(stem(source.catalog.relations[parent].name)) - {key.name.lower()}
+            set(words_of(column.name))
+            - set(matched(source.catalog.relations[parent].name))
+            - {key.name.lower()}
         )
         more = {word for word in more if not IDS.fullmatch(word)}
         others = [
@@ -301,11 +316,11 @@ def _by_stem(source: Source, root: str) -> Dict[Tuple[str, ...], List[str]]:
     )
     for name in order:
         if name not in source.foreign:
-            words = stem(source.catalog.relations[name].name)
+            words = matched(source.catalog.relations[name].name)
             for start in range(len(words)):  # auth_user is called user, too
                 found.setdefault(words[start:], []).append(name)
     for words, names in found.items():
-        exact = [name for name in names if stem(source.catalog.relations[name].name) == words]
+        exact = [name for name in names if matched(source.catalog.relations[name].name) == words]
         found[words] = exact or (names[:1] if names[0] == root else names)
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Iterable, List, Tuple
+from typing import Iterable, List, Sequence, Tuple
 
 from migration.model import Ownership, Way, assert_never
 from migration.python_text import columns_text, text
@@ -63,3 +63,31 @@ def stem(name: str) -> Tuple[str, ...]:
     """What a reference to a table of this name would be called: the words of it, the last in the singular."""
     words = words_of(name)
     return (*words[:-1], singular(words[-1])) if words else ()
+
+
+def plain(word: str) -> str:
+    """The same for a word in the singular and in the plural, whatever its ending: of movie and movies, status and statuses."""
+    word = _IRREGULAR.get(word, word)
+    short = word.rstrip("es")
+    short = word if len(short) < 2 else short
+    return short[:-1] + "i" if short.endswith("y") else short
+
+
+def matched(name: str) -> Tuple[str, ...]:
+    """The words of a name, the last as ``plain`` makes it, to compare names of tables and columns by."""
+    words = words_of(name)
+    return (*words[:-1], plain(words[-1])) if words else ()
+
+
+_IDS = re.compile(r"id|uuid|uid|guid|key|ref|fk|pk")  # a word that says that it is a key
+
+
+def without_id(words: Sequence[str]) -> Tuple[str, ...]:
+    """The words of a column's name without what says that it is a key: of order_id, orderid, id_order and fk_order. () without it."""
+    if len(words) > 1 and _IDS.fullmatch(words[-1]):
+        return tuple(words[:-1])
+    if len(words) > 1 and words[0] in ("id", "fk"):
+        return tuple(words[1:])
+    if words and len(words[-1]) > 4 and words[-1].endswith("id"):
+        return (*words[:-1], words[-1][:-2])
+    return ()

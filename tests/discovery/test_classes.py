@@ -248,6 +248,29 @@ SHAPES = {
         + "CREATE TABLE t (kind text, ref int); INSERT INTO t VALUES ('A', 1), ('A', 2), (NULL, 1), ('people', 3)",
         'any_of(owned_by("ref"), child_of("a", "ref"))',
     ),
+    "one column for several tables, by values under any name": (
+        A
+        + "CREATE TABLE logs (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people); INSERT INTO logs VALUES (1, 2);"
+        "CREATE TABLE t (tbl text, row_id int); INSERT INTO t VALUES ('a', 1), ('logs', 1), ('A', 2)",
+        'any_of(child_of("a", "row_id"), child_of("logs", "row_id"))',
+    ),
+    "one column for several tables, by a table of types": (
+        A
+        + "CREATE TABLE logs (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people); INSERT INTO logs VALUES (1, 2), (2, 1);"
+        "CREATE TABLE kinds (id int PRIMARY KEY, name text); INSERT INTO kinds VALUES (7, 'a'), (8, 'log');"
+        "CREATE TABLE t (what int REFERENCES kinds, log_id int); INSERT INTO t VALUES (7, 1), (8, 1), (7, 2)",
+        'any_of(child_of("a", "log_id"), child_of("logs", "log_id"))',
+    ),
+    "a word that is called like a table, beside a key of another": (
+        A
+        + "CREATE TABLE logs (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people); INSERT INTO logs VALUES (1, 2), (2, 1);"
+        "CREATE TABLE t (unit text, log_id int); INSERT INTO t VALUES ('a', 1), ('a', 2)",
+        ('where("false")', 'child_of("logs", "log_id")', "shared()"),
+    ),
+    "a boolean that says of which table": (
+        A + "CREATE TABLE t (is_person boolean, a_id int); INSERT INTO t VALUES (true, 1), (false, 2)",
+        ('where("false")', 'child_of("a", "a_id")', "shared()"),
+    ),
     "one column for several tables, of whatever there is no word of": (
         "CREATE TABLE t (on_type text, on_id int); INSERT INTO t VALUES ('X', 1), ('Y', 2)",
         ('where("false")', "shared()"),
@@ -304,11 +327,16 @@ SHAPES = {
         "CREATE TABLE t (page int NOT NULL); INSERT INTO t VALUES (1), (2)",
         ('where("false")', 'child_of("pages", "page")', "shared()"),
     ),
-    "called as a foreign key is elsewhere": (
+    "called as a foreign key is elsewhere, and after another table": (
         "CREATE TABLE other_people (id int PRIMARY KEY, person int NOT NULL REFERENCES people); INSERT INTO other_people VALUES (1, 3), (2, 1);"
-        "CREATE TABLE b (person_id int NOT NULL REFERENCES other_people); DROP TABLE anything;"
+        "CREATE TABLE b (person_id int NOT NULL REFERENCES other_people);"
         "CREATE TABLE t (person_id int NOT NULL); INSERT INTO t VALUES (1), (2)",
-        'child_of("other_people", "person_id")',
+        ('owned_by("person_id")', "shared()"),
+    ),
+    "called as a foreign key is elsewhere": (
+        A
+        + "CREATE TABLE b (x_id int NOT NULL REFERENCES a); CREATE TABLE t (x_id int NOT NULL); INSERT INTO t VALUES (1), (2)",
+        'child_of("a", "x_id")',
     ),
     "called as the end of a table's name": (
         "CREATE TABLE cart_items (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people); INSERT INTO cart_items VALUES (1, 1);"
@@ -348,6 +376,31 @@ SHAPES = {
         "CREATE TABLE notes (kind_id int NOT NULL REFERENCES kinds, t_id int NOT NULL REFERENCES t);"
         "CREATE TABLE a (person_id int NOT NULL REFERENCES people, kind_id int REFERENCES kinds)",
         "referenced()",
+    ),
+    "called after movies": (
+        "CREATE TABLE movies (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people); INSERT INTO movies VALUES (1, 1);"
+        "CREATE TABLE t (movie_id int); INSERT INTO t VALUES (1)",
+        'child_of("movies", "movie_id")',
+    ),
+    "called after statuses": (
+        "CREATE TABLE statuses (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people); INSERT INTO statuses VALUES (1, 1);"
+        "CREATE TABLE t (status_id int); INSERT INTO t VALUES (1)",
+        'child_of("statuses", "status_id")',
+    ),
+    "called after caches": (
+        "CREATE TABLE caches (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people); INSERT INTO caches VALUES (1, 1);"
+        "CREATE TABLE t (fk_cache int); INSERT INTO t VALUES (1)",
+        'child_of("caches", "fk_cache")',
+    ),
+    "called after orders": (
+        "CREATE TABLE orders (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people); INSERT INTO orders VALUES (1, 1);"
+        "CREATE TABLE t (orderid int); INSERT INTO t VALUES (1)",
+        'child_of("orders", "orderid")',
+    ),
+    "keys of a table of the root's in arrays": (
+        "CREATE TABLE lists (id uuid PRIMARY KEY, person_id int NOT NULL REFERENCES people);"
+        "INSERT INTO lists SELECT md5(id::text)::uuid, id FROM people; CREATE TABLE t (x uuid[]); INSERT INTO t SELECT array_agg(id) FROM lists",
+        ('where("false")', "shared()"),
     ),
     "a part of a key of several columns": (
         "CREATE TABLE a (person_id int REFERENCES people, id int, PRIMARY KEY (person_id, id)); INSERT INTO a VALUES (1, 1);"
