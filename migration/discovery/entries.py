@@ -7,11 +7,12 @@ from typing import Iterator, Mapping, Optional, Sequence, Set
 
 from migration.discovery.belonging import Belonging
 from migration.discovery.classed import Classed, Group
+from migration.discovery.held_elsewhere import BY_VALUES
 from migration.discovery.held_keys import Form, Held, rows_that_differ
 from migration.discovery.levels import doubtful_link, levels
-from migration.discovery.references import Link, References
+from migration.discovery.references import Guess, Link, References
 from migration.discovery.source import Source
-from migration.discovery.undeclared import Undeclared
+from migration.discovery.undeclared import Undeclared, is_array
 from migration.discovery.words import listed, written
 from migration.model import Ownership, Root, all_of, any_of, referenced, shared, undecided
 from migration.printing import counted
@@ -26,16 +27,29 @@ class Entries:
     def __init__(self, source: Source, root: Root, references: References) -> None:
         self.source = source
         self.root = root
-        self.doubtful = [guess for guess in references.doubtful if guess.key.table not in source.foreign]
         links = [link for link in references.links if not {link.key.table, link.key.parent} & source.foreign]
+        connected, _ = levels(root.name, links, ())
+        # What has no value yet costs nothing as a reference, and stops the export on the first value that leads to others.
+        self.doubtful = []
+        for guess in references.doubtful:
+            if guess.key.table in source.foreign:
+                continue
+            if guess.key.table in connected and not guess.values and not guess.doubt:
+                links.append(Link(guess.key, True, "%s; %s" % (guess.why, guess.borne_out), guess.when))
+            else:
+                self.doubtful.append(guess)
         self.below_excluded, _ = levels(root.name, references.links, references.doubtful)
         self.undeclared = Undeclared(source, root, links, self.doubtful)
         self.held, self.by_values = self.undeclared.held, self.undeclared.by_values
         self.levels, self.uncertain = self.undeclared.levels, self.undeclared.uncertain
-        self.unmeant = {table: [*some] for table, some in references.unmeant.items()}
+        held = {(guess.key.table, guess.key.columns[0]) for guess in self.undeclared.all}
+        self.unmeant = {
+            table: [what for column, what in some.items() if (table, column) not in held]
+            for table, some in references.unmeant.items()
+        }
         for table, what in self.undeclared.of_several.items():
             self.unmeant.setdefault(table, []).append(what)
-        self.links = [*links, *(doubtful_link(guess) for guess in self.uncertain.values())]
+        self.links = [*links, *map(_asked_for, self.uncertain.values())]
         guesses = self.undeclared.all
         self.belonging = Belonging(
             source,
@@ -165,6 +179,14 @@ class Entries:
                     columns_text([chance[0]]),
                 )
             )
+
+
+def _asked_for(guess: Guess) -> Link:
+    """What a question is about. By another column than a primary key only a Reference says what child_of means."""
+    link = doubtful_link(guess)
+    return link._replace(
+        doubtful=not (guess.why == BY_VALUES and not guess.astray and not is_array(guess.key))
+    )
 
 
 def _several(rows: int) -> str:

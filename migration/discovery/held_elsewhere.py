@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Collection, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Collection, Dict, Iterator, List, Sequence, Set, Tuple
 
 from migration.discovery.mixed_references import plain_key
 from migration.discovery.references import Guess
@@ -30,7 +30,7 @@ class HeldElsewhere:
         self.source = source
         self._looked_in: Set[str] = set()
         self.found: Dict[Tuple[str, str], Tuple[Dict[str, int], int]] = {}
-        has_keys = any(self._key(parent) is not None for parent in source.tables)
+        has_keys = any(self._keys(parent) for parent in source.tables)
         self._columns = [
             (table, column, values)
             for table in (tables if has_keys else ())
@@ -38,12 +38,14 @@ class HeldElsewhere:
             for column, values in self._values(table, referring)
         ]
 
-    def _key(self, parent: str) -> Optional[Column]:
-        """The primary key of one column, if it is no number."""
-        key = self.source.single_key(parent)
-        if key is None or key.kind not in (Kind.TEXT, Kind.UUID) or parent in self.source.empty:
-            return None
-        return key if self.source.catalog.primary_keys.get(parent) == (key.name,) else None
+    def _keys(self, parent: str) -> List[Column]:
+        """The columns that tell its rows apart, each by itself, and are no numbers: the primary key first."""
+        if parent in self.source.empty or parent in self.source.catalog.unreadable:
+            return []
+        unique = [names[0] for names in self.source.unique.get(parent, ()) if len(names) == 1]
+        primary = [name for name in unique if self.source.catalog.primary_keys.get(parent) == (name,)]
+        columns = [self.source.catalog.column(parent, name) for name in dict.fromkeys([*primary, *unique])]
+        return [column for column in columns if column.kind in (Kind.TEXT, Kind.UUID)]
 
     def _values(
         self, table: str, referring: Collection[Tuple[str, str]]
@@ -82,19 +84,24 @@ class HeldElsewhere:
     def guesses(self, parents: Sequence[str]) -> Iterator[Guess]:
         """References to these tables, if they were not looked at before: half of the values have to be keys."""
         for parent in parents:
-            key = self._key(parent)
-            if parent in self._looked_in or key is None:
+            if parent in self._looked_in:
                 continue
             self._looked_in.add(parent)
-            for number, count in self._known(parent, key).items():
-                table, column, values = self._columns[number]
-                if table != parent:
-                    self.found.setdefault((table, column.name), ({}, len(values)))[0][parent] = count
-                if table != parent and count * 2 >= len(values) and column.type not in _ARRAYS:
-                    found = plain_key(table, column.name, parent, key.name)
-                    if not are_written_alike(key, column):
-                        found = found._replace(equalities=(self.source.db.equality(key, column),))
-                    yield Guess(found, BY_VALUES, len(values), len(values) - count)
+            for key in self._keys(parent):
+                is_primary = self.source.catalog.primary_keys.get(parent) == (key.name,)
+                for number, count in self._known(parent, key).items():
+                    table, column, values = self._columns[number]
+                    if table == parent:
+                        continue
+                    known = self.found.setdefault((table, column.name), ({}, len(values)))[0]
+                    known[parent] = max(count, known.get(parent, 0))
+                    # By another column than the primary key it takes a Reference, which holds for every value.
+                    enough = count * 2 >= len(values) if is_primary else count == len(values)
+                    if enough and column.type not in _ARRAYS:
+                        found = plain_key(table, column.name, parent, key.name)
+                        if not are_written_alike(key, column):
+                            found = found._replace(equalities=(self.source.db.equality(key, column),))
+                        yield Guess(found, BY_VALUES, len(values), len(values) - count)
 
     def _known(self, parent: str, key: Column) -> Dict[int, int]:
         pairs = [

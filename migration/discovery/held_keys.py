@@ -86,6 +86,7 @@ _ADDRESSES = {"email", "mail", "login", "username", "handle"}  # of the root, be
 _OF_PERSONS = {"email", "login", "mail", "password", "surname", "username"}  # words of columns
 
 
+_NUMBERS = (Kind.INTEGER, Kind.NUMERIC, Kind.FLOAT, Kind.BOOLEAN)
 _TABLES = 25  # looked at in one query
 _Wanted = Tuple[Column, "Form", str]  # a column, what it may hold, and of which column of the root
 
@@ -191,7 +192,7 @@ class _Look:
         self.root = root
         self.owners = owners
         self.key = source.catalog.column(root.name, root.key)
-        self.is_number = self.key.kind in (Kind.INTEGER, Kind.NUMERIC, Kind.FLOAT, Kind.BOOLEAN)
+        self.is_number = self.key.kind in _NUMBERS
         names = [
             root.named_by,
             *(columns[0] for columns in source.unique.get(root.name, ()) if len(columns) == 1),
@@ -252,7 +253,11 @@ class _Look:
                 yield Form.ARRAY, self.root.key
             for name in self.names if is_text else ():
                 yield Form.ARRAY, name
-        elif column.kind is kind or (column.kind in texts and (kind in texts or self.is_number)):
+        elif (
+            column.kind is kind
+            or (column.kind in texts and (kind in texts or self.is_number))
+            or (self.is_number and column.kind in _NUMBERS and self.is_named(column.name))
+        ):
             yield Form.KEY, self.root.key
         for name in self.names if column.kind in texts else ():
             if column.kind is Kind.TEXT or self.source.catalog.column(self.root.name, name).kind is Kind.UUID:
@@ -355,7 +360,7 @@ class _Look:
             is_likely = is_named or looked.column.name.lower() == looked.of.lower()
             enough = half if is_likely else max(2.0, half)
         else:
-            is_number = looked.column.kind in (Kind.INTEGER, Kind.NUMERIC, Kind.FLOAT, Kind.BOOLEAN)
+            is_number = looked.column.kind in _NUMBERS
             enough = 1.0 if is_named and not is_number else half
         asked = keys >= enough and not by_chance
         return Held(looked.column.name, looked.form, looked.of, looked.different, keys, asked, by_chance)

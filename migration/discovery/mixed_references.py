@@ -65,7 +65,7 @@ def plain_key(table: str, column: str, parent: str, key: str) -> ForeignKey:
 class MixedReferences:
     """Finds them in all tables. ``covered``: columns that refer to one table. ``named``: tables by their words.
 
-    ``unmeant``: table → a line for each pair of which not all is known. ``doubts``: a line for each column that may refer to
+    ``unmeant``: table → column → a line, of each pair of which not all is known. ``doubts``: a line for each column that may refer to
     more than one table.
     """
 
@@ -73,7 +73,7 @@ class MixedReferences:
         self.source = source
         self.covered = covered
         self.named = named
-        self.unmeant: Dict[str, List[str]] = {}
+        self.unmeant: Dict[str, Dict[str, str]] = {}
         self.doubts: Dict[Tuple[str, str], str] = {}
         keys = (key for key in source.catalog.foreign_keys if len(key.columns) == 1)
         self.keys = {(key.table, key.columns[0]): key for key in keys}
@@ -109,7 +109,7 @@ class MixedReferences:
                 if len(pair.types) <= _MOST_TYPES
                 else "it has more than %d values" % _MOST_TYPES
             )
-            self.unmeant.setdefault(table, []).append(
+            self.unmeant.setdefault(table, {})[pair.id_.name] = (
                 "%s says of which table %s names a row, and %s" % (pair.type_.name, pair.id_.name, what)
             )
         return found

@@ -21,8 +21,8 @@ class OtherTables(Entries):
     def _others(self, owned: Sequence[str]) -> Iterator[Classed]:
         asked_for = {
             name: self._unmeant(name)
-            for name in self.unmeant
-            if name not in owned and name not in self.source.foreign
+            for name, some in self.unmeant.items()
+            if some and name not in owned and name not in self.source.foreign
         }
         yield from asked_for.values()
         owned = [*owned, *asked_for]

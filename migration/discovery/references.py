@@ -64,12 +64,12 @@ class Guess(NamedTuple):
 class References(NamedTuple):
     """``links``: declared ones and guesses that hold. ``doubtful``: guesses that the data do not bear out.
 
-    ``unmeant``: table → columns that name rows of several tables, of which nobody can say which.
+    ``unmeant``: table → column → a line, of columns that name rows of nobody knows which table.
     """
 
     links: Tuple[Link, ...]
     doubtful: Tuple[Guess, ...]
-    unmeant: Mapping[str, Sequence[str]]
+    unmeant: Mapping[str, Mapping[str, str]]
 
 
 def find_references(source: Source, root: str) -> References:
@@ -141,7 +141,7 @@ class _Guesses:
         named: Dict[Tuple[str, ...], List[str]],
         keys: Sequence[ForeignKey],
         doubts: Mapping[Tuple[str, str], str],
-        unmeant: Dict[str, List[str]],
+        unmeant: Dict[str, Dict[str, str]],
     ) -> None:
         self.source = source
         self.root = root
@@ -198,7 +198,7 @@ class _Guesses:
             yield Candidate(found, "by its name", "", self.doubts.get((table, column.name)) or doubt or other)
             return
         if unlike and without_id(words_of(column.name)):
-            self.unmeant.setdefault(table, []).append(unlike)
+            self.unmeant.setdefault(table, {})[column.name] = unlike
 
     def _parents(self, table: str, named: Column) -> Iterator[Tuple[str, str]]:
         """Tables that a column's name means, the likeliest first, each with a doubt or ''."""
@@ -279,7 +279,7 @@ class _Guesses:
             and parent != table
             and not any(self.source.catalog.has(table, (name,)) for name in key if name != "id")
         ):
-            self.unmeant.setdefault(table, []).append(
+            self.unmeant.setdefault(table, {})[column.name] = (
                 "%s looks like a part of the key of %s (%s), of which %s has no more"
                 % (column.name, parent, ", ".join(key), table)
             )

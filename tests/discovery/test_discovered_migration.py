@@ -152,6 +152,9 @@ CREATE TABLE settings (login text PRIMARY KEY, is_dark boolean); INSERT INTO set
 CREATE TABLE courses (id int PRIMARY KEY, name text); INSERT INTO courses VALUES (1, 'a'), (2, 'b'), (3, 'c');
 CREATE TABLE ratings (id int PRIMARY KEY, course_id int NOT NULL REFERENCES courses, cook text);
 INSERT INTO ratings VALUES (1, 1, key('ann')), (2, 2, key('bob')), (3, 1, key('bob'));
+CREATE TABLE kitchens (id uuid PRIMARY KEY, slug text UNIQUE NOT NULL, cook_id uuid NOT NULL REFERENCES cooks);
+INSERT INTO kitchens SELECT md5(login || 'k')::uuid, 'at-' || login, id FROM cooks;
+CREATE TABLE stays (id int PRIMARY KEY, at text); INSERT INTO stays VALUES (1, 'at-ann'), (2, 'at-bob'), (3, 'at-ann'), (4, NULL);
 CREATE TABLE content_types (id int PRIMARY KEY, app_label text, model text);
 INSERT INTO content_types VALUES (7, 'food', 'rating'), (8, 'food', 'cook'), (9, 'food', 'course');
 CREATE TABLE pins (id int PRIMARY KEY, content_type_id int NOT NULL REFERENCES content_types, object_id text NOT NULL);
@@ -172,6 +175,8 @@ ANSWERED = {
     "settings": "login = (SELECT login FROM cooks WHERE id = '{0}')",
     "courses": "id IN (SELECT course_id FROM ratings WHERE cook = '{0}')",
     "ratings": "cook = '{0}'",
+    "kitchens": "cook_id = '{0}'",
+    "stays": "at = (SELECT slug FROM kitchens WHERE cook_id = '{0}')",
     "pins": PINS,
     "content_types": "id IN (SELECT content_type_id FROM pins WHERE %s)" % PINS,
 }
@@ -181,7 +186,7 @@ def test_rows_that_say_by_their_values_alone_whose_they_are(empty: Database, pla
     empty.execute(KITCHEN)
     config = discovered(empty, place, run, "cooks")
     asked = (place.folder / "made" / "config.py").read_text(encoding="utf-8").count("undecided(\n")
-    assert (asked, config["UNRELATED_TABLES"]) == (9, ())
+    assert (asked, config["UNRELATED_TABLES"]) == (10, ())
     for name in ("ann", "bob", "cid"):
         ((key,),) = empty.rows("SELECT id::text FROM cooks WHERE login = %s", (name,))
         found = migrated(settings_for(empty, place.folder, config, name))
@@ -200,15 +205,20 @@ def test_export_stops_where_what_said_the_same_no_longer_does(
         INSERT INTO recipes SELECT row_number() OVER (), id FROM cooks;
         CREATE TABLE remarks (id int PRIMARY KEY, recipe_id int NOT NULL REFERENCES recipes, x uuid);
         INSERT INTO remarks SELECT id, id, cook_id FROM recipes; INSERT INTO remarks VALUES (3, 1, NULL);
+        ALTER TABLE remarks ADD cook_id uuid;
         """
     )
     config = discovered(empty, place, run, "cooks")
     assert len(migrated(settings_for(empty, place.folder, config, "ann"))["remarks"]) == 2
-    empty.execute("INSERT INTO remarks SELECT 4, 1, id FROM cooks WHERE login = 'bob'")
-    (place.folder / "again").mkdir()
-    (place.folder / "again" / "made").symlink_to(place.folder / "made")
-    with pytest.raises(MigrationError, match="remarks 4: x leads to no exported row of cooks"):
-        export(settings_for(empty, place.folder / "again", config, "ann"))
+    for column in ("x", "cook_id"):  # the second one had no value yet
+        empty.execute(
+            "INSERT INTO remarks (id, recipe_id, %s) SELECT 4, 1, id FROM cooks WHERE login = 'bob'" % column
+        )
+        (place.folder / column).mkdir()
+        (place.folder / column / "made").symlink_to(place.folder / "made")
+        with pytest.raises(MigrationError, match="remarks 4: %s leads to no exported row of cooks" % column):
+            export(settings_for(empty, place.folder / column, config, "ann"))
+        empty.execute("DELETE FROM remarks WHERE id = 4")
 
 
 ALIKE = """
