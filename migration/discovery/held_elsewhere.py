@@ -17,6 +17,8 @@ _ROWS = 2000  # of a table, looked at
 _VALUES = 50  # of each column, compared
 _SHORTEST = 3  # characters: shorter ones are codes, which many tables have in common
 _ARRAYS = ("uuid[]", "text[]", "character varying[]")
+_HIGH = 10**9
+_NUMBER = re.compile("[0-9]{1,18}")
 _UUID = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
@@ -29,6 +31,7 @@ class HeldElsewhere:
     def __init__(self, source: Source, tables: Sequence[str], referring: Collection[Tuple[str, str]]) -> None:
         self.source = source
         self._looked_in: Set[str] = set()
+        self._high: Dict[Tuple[str, str], bool] = {}
         self.found: Dict[Tuple[str, str], Tuple[Dict[str, int], int]] = {}
         has_keys = any(self._keys(parent) for parent in source.tables)
         self._columns = [
@@ -45,7 +48,20 @@ class HeldElsewhere:
         unique = [names[0] for names in self.source.unique.get(parent, ()) if len(names) == 1]
         primary = [name for name in unique if self.source.catalog.primary_keys.get(parent) == (name,)]
         columns = [self.source.catalog.column(parent, name) for name in dict.fromkeys([*primary, *unique])]
-        return [column for column in columns if column.kind in (Kind.TEXT, Kind.UUID)]
+        return [
+            column
+            for column in columns
+            if column.kind in (Kind.TEXT, Kind.UUID)
+            or (column.kind is Kind.INTEGER and column.type == "bigint" and self._is_high(parent, column))
+        ]
+
+    def _is_high(self, parent: str, column: Column) -> bool:
+        """Whether numbers are none that anything else has by chance, but such as Snowflake makes."""
+        if (parent, column.name) not in self._high:
+            name, table = quote(column.name), self.source.db.quoted(parent)
+            sql = "SELECT coalesce((SELECT min(%s) FROM %s) > %d, false)" % (name, table, _HIGH)
+            self._high[parent, column.name] = bool(self.source.db.value(sql))
+        return self._high[parent, column.name]
 
     def _values(
         self, table: str, referring: Collection[Tuple[str, str]]
@@ -53,7 +69,7 @@ class HeldElsewhere:
         columns = [
             column
             for column in self.source.catalog.columns[table]
-            if (column.kind in (Kind.TEXT, Kind.UUID) or column.type in _ARRAYS)
+            if (column.kind in (Kind.TEXT, Kind.UUID) or column.type in (*_ARRAYS, "bigint"))
             and (table, column.name) not in referring
         ]
         if columns:
@@ -108,11 +124,11 @@ class HeldElsewhere:
             (number, value)
             for number, (_, _, values) in enumerate(self._columns)
             for value in values
-            if key.kind is not Kind.UUID or _UUID.fullmatch(value)
+            if key.kind is Kind.TEXT or (_UUID if key.kind is Kind.UUID else _NUMBER).fullmatch(value)
         ]
         if not pairs:
             return {}
-        cast = "::uuid" if key.kind is Kind.UUID else ""
+        cast = {Kind.UUID: "::uuid", Kind.INTEGER: "::bigint"}.get(key.kind, "")
         sql = (
             "SELECT v.n, count(*) FROM unnest(%%s::int[], %%s::text[]) v (n, v) WHERE v.v%s IN (SELECT k.%s FROM %s k) GROUP BY 1"
             % (

@@ -241,7 +241,7 @@ class OwnTables(Entries):
             % (
                 column,
                 guess.key.parent,
-                guess.doubt or borne,
+                "%s; %s" % (guess.doubt, borne) if guess.doubt else borne,
             )
         )
         # None of its rows, as long as nobody can say which table is meant

@@ -397,6 +397,11 @@ SHAPES = {
         "CREATE TABLE t (orderid int); INSERT INTO t VALUES (1)",
         'child_of("orders", "orderid")',
     ),
+    "keys of a table of the root's that are large numbers": (
+        "CREATE TABLE rooms (id bigint PRIMARY KEY, person_id int NOT NULL REFERENCES people);"
+        "INSERT INTO rooms SELECT 900000000000000000 + id, id FROM people; CREATE TABLE t (x bigint); INSERT INTO t SELECT id FROM rooms",
+        ('child_of("rooms", "x")', "shared()"),
+    ),
     "keys of a table of the root's in arrays": (
         "CREATE TABLE lists (id uuid PRIMARY KEY, person_id int NOT NULL REFERENCES people);"
         "INSERT INTO lists SELECT md5(id::text)::uuid, id FROM people; CREATE TABLE t (x uuid[]); INSERT INTO t SELECT array_agg(id) FROM lists",
