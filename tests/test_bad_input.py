@@ -366,8 +366,7 @@ def test_pretty_printed_bundle_with_the_five_keys_alone_is_accepted(
     (bundle / "manifest.json").write_text(
         json.dumps({key: manifest[key] for key in FIVE_KEYS}, indent=4), encoding="utf-8"
     )
-    done = run("migrate.py", "--skip-export", "--offline")
-    assert done.code == 0, done.err
+    run("migrate.py", "--skip-export", "--offline", code=0)
     for table in ("app_config", "user_preferences", *manifest["row_counts"]):
         if table != "users":
             assert plain_rows(place.app, table) == plain_rows(annas_run.app, table), table
@@ -384,8 +383,7 @@ def test_empty_tables_of_a_foreign_bundle_are_accepted(bundle: Path, place: Plac
             del manifest[key]
 
     edit_manifest(bundle, only_five)
-    done = run("migrate.py", "--skip-export", "--offline")
-    assert done.code == 0, done.err
+    run("migrate.py", "--skip-export", "--offline", code=0)
     assert rows_of(place.app, "SELECT count(*) FROM session_notes") == [(0,)]
     assert rows_of(place.app, "SELECT count(*) FROM clients") == [(12,)]
 
@@ -618,6 +616,5 @@ def test_empty_option_is_no_default(bundle: Path, old: bytes, run: Run) -> None:
 
 @pytest.mark.parametrize("options", [("--quiet", "--verbose"), ("--no-such",), ("--use", ANNA), ("extra",)])
 def test_unknown_options_are_usage_errors(options: tuple[str, ...], run: Run) -> None:
-    done = run("migrate.py", *options)
-    assert done.code == 2
+    done = run("migrate.py", *options, code=2)
     assert done.err.startswith("usage: migrate.py") and options[-1] in done.err

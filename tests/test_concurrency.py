@@ -252,8 +252,7 @@ def test_second_run_on_one_data_folder_is_refused(
     options = () if script.startswith("import") else exporting
     elsewhere = () if script.startswith("export") else ("--sqlite-path", tmp_path / "other.db")
     with stopped(place.data / ".lock", "export_from_postgres.py", place, *exporting) as first:
-        second = run(script, *options, *elsewhere)
-        assert second.code == 4, second.err
+        second = run(script, *options, *elsewhere, code=4)
         assert_held_by(first, "the data folder %s" % place.data, second.err)
         assert not (tmp_path / "other.db").exists()
         code, output = go_on(first)
@@ -290,8 +289,7 @@ def test_lock_of_a_killed_run_does_not_block(bundle: Path, place: Place, tmp_pat
         first.wait()
     assert (tmp_path / ".app.db.lock").read_text() == str(first.pid)
     assert (place.data / ".lock").read_text() == str(first.pid)
-    done = run("migrate.py", "--skip-export", "--offline")
-    assert done.code == 0, done.err
+    run("migrate.py", "--skip-export", "--offline", code=0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["app.db", "backups", "data"]
     assert not (place.data / ".lock").exists()
 
@@ -394,8 +392,7 @@ def test_idle_connection_without_write_ahead_log_cannot_lose_a_write(
     application = sqlite3.connect(str(place.app), isolation_level=None)
     application.execute("PRAGMA journal_mode = DELETE")
     assert application.execute("SELECT note FROM old").fetchall() == OLD_ROWS
-    done = run("import_to_sqlite.py")
-    assert done.code == 0, done.err
+    run("import_to_sqlite.py", code=0)
     with pytest.raises(sqlite3.OperationalError):
         application.execute("INSERT INTO old VALUES ('into a file that has no name any more')")
     application.close()
@@ -454,8 +451,7 @@ def crashed(request: pytest.FixtureRequest, place: Place) -> Path:
 def test_rows_of_a_crashed_database_are_in_the_backup(
     crashed: Path, bundle: Path, place: Place, run: Run
 ) -> None:
-    done = run("import_to_sqlite.py")
-    assert done.code == 0, done.err
+    run("import_to_sqlite.py", code=0)
     (backup,) = place.in_backups()
     assert rows_of(backup, "SELECT note FROM old") == COMMITTED
     assert rows_of(place.app, "SELECT count(*) FROM clients") == [(12,)]
@@ -475,8 +471,7 @@ def test_rows_of_a_crashed_database_survive_an_import_that_fails(
         (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     else:
         place.backups.write_bytes(b"no folder")
-    done = run("import_to_sqlite.py")
-    assert done.code == (5 if failure == "backup" else 4), done.err
+    done = run("import_to_sqlite.py", code=5 if failure == "backup" else 4)
     assert "Traceback" not in done.err
     assert rows_of(place.app, "SELECT note FROM old") == COMMITTED
     assert rows_of(place.app, "PRAGMA integrity_check") == [("ok",)]
@@ -494,8 +489,7 @@ def test_new_database_does_not_meet_the_log_of_a_crashed_one(
 def test_crashed_database_is_replaced_by_a_restore_and_kept(
     crashed: Path, place: Place, tmp_path: Path, run: Run
 ) -> None:
-    done = run("migrate.py", "--restore", make_backup(tmp_path))
-    assert done.code == 0, done.err
+    run("migrate.py", "--restore", make_backup(tmp_path), code=0)
     assert rows_of(place.app, "SELECT note FROM old") == OLD_ROWS
     (backup,) = place.in_backups()
     assert rows_of(backup, "SELECT note FROM old") == COMMITTED

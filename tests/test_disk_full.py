@@ -77,8 +77,7 @@ def test_full_data_folder_does_not_keep_the_bundle_from_being_imported(
     make_old_database(place.app)
     fill_up(place.data)
     options = ("--skip-export", "--skip-validation") if phase == "migrate.py" else ()
-    done = run(phase, *options)
-    assert done.code == 0, done.err
+    run(phase, *options, code=0)
     assert len(rows_of(place.app, "SELECT id FROM clients")) == 12
 
 
@@ -242,8 +241,7 @@ def test_full_log_folder_is_said_once_and_stops_no_migration(
     (logs / "log").write_bytes(b"before\n" + b"x" * (4089 if room == 0 else 4000))
     ballast = fill_up(logs, leave=0)
     make_old_database(place.app)
-    done = run("import_to_sqlite.py", "--log-file", logs / "log")
-    assert done.code == 0, done.err
+    done = run("import_to_sqlite.py", "--log-file", logs / "log", code=0)
     assert done.err.count("warning: the log file %s/log cannot be written: No space left" % logs) == 1
     assert "Traceback" not in done.err and "Logging error" not in done.err
     assert len(rows_of(place.app, "SELECT id FROM clients")) == 12
@@ -278,8 +276,7 @@ def test_bundle_on_read_only_media_is_imported_and_validated(
     copy_bundle(annas_run, place)
     mount(place.data, read_only=True)
     before = contents(place.data)
-    done = run("import_to_sqlite.py")
-    assert done.code == 0, done.err
+    run("import_to_sqlite.py", code=0)
     assert len(rows_of(place.app, "SELECT id FROM clients")) == 12
     assert_says(run("validate_migration.py", "--offline"), 4, "cannot write the report")
     assert contents(place.data) == before
@@ -330,16 +327,14 @@ def test_database_on_a_read_only_file_system_is_validated(
     folder = disk
     shutil.copyfile(str(place.app), str(folder / "app.db"))
     mount(folder, read_only=True)
-    done = run("validate_migration.py", "--offline", "--sqlite-path", folder / "app.db")
-    assert done.code == 0, done.err
+    run("validate_migration.py", "--offline", "--sqlite-path", folder / "app.db", code=0)
 
 
 def test_backup_on_a_read_only_file_system_is_restored(place: Place, mount: Mount, run: Run) -> None:
     mount(place.backups, size=256 * KIB)
     make_old_database(place.backups / "theprogram_backup_20250102_030405.db")
     mount(place.backups, read_only=True)
-    done = run("migrate.py", "--restore")
-    assert done.code == 0, done.err
+    run("migrate.py", "--restore", code=0)
     assert rows_of(place.app, "SELECT note FROM old") == OLD_ROWS
 
 

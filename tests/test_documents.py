@@ -301,8 +301,7 @@ def test_the_three_grants_are_enough(server: Server, database: Database, run: Ru
         for grant in grants:
             database.execute(grant.replace("theprogram_db", name))
         url = re.sub(r"//[^@/]*@?", "//migration_reader@", database.url, count=1)
-        done = run("migrate.py", "--user-email", ANNA, "--postgres-url", url)
-        assert done.code == 0, done.err
+        run("migrate.py", "--user-email", ANNA, "--postgres-url", url, code=0)
     finally:
         database.execute("DROP OWNED BY migration_reader")
         server.execute("DROP ROLE migration_reader")

@@ -11,8 +11,7 @@ from support.servers import Database
 
 
 def test_one_command_migrates_and_validates_a_user(sample_database: Database, place: Place, run: Run) -> None:
-    done = run("migrate.py", "--user-email", ANNA, "--postgres-url", sample_database.url)
-    assert done.code == 0, done.err
+    run("migrate.py", "--user-email", ANNA, "--postgres-url", sample_database.url, code=0)
     report = json.loads((place.data / "validation_report.json").read_text(encoding="utf-8"))
     assert report["overall_status"] == "PASS"
     assert report["user_email"] == ANNA

@@ -62,8 +62,7 @@ def test_options_that_contradict_or_are_empty_change_nothing(options: tuple, pla
     place.app.write_bytes(b"")
     place.backups.mkdir()
     (place.backups / "theprogram_backup_20250101_000000.db").write_bytes(b"not to be touched")
-    done = run("migrate.py", *options, env={"MIGRATION_USER_EMAIL": BRUNO})
-    assert done.code == 2
+    done = run("migrate.py", *options, env={"MIGRATION_USER_EMAIL": BRUNO}, code=2)
     assert "error: " in done.err
     assert place.app.read_bytes() == b""
 
@@ -71,8 +70,7 @@ def test_options_that_contradict_or_are_empty_change_nothing(options: tuple, pla
 @pytest.mark.parametrize("variable", ["POSTGRES_HOST", "POSTGRES_DB"])
 def test_url_in_a_part_variable_is_refused_and_not_shown(variable: str, place: Place, run: Run) -> None:
     url = "postgresql://me:s3cretpw@localhost/db"
-    done = run("migrate.py", "--user-email", ANNA, env={variable: url})
-    assert done.code == 2
+    done = run("migrate.py", "--user-email", ANNA, env={variable: url}, code=2)
     assert "%s holds a URL" % variable in done.err
     assert "s3cretpw" not in done.err + done.out
 

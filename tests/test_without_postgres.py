@@ -27,8 +27,7 @@ def test_database_is_not_replaced_where_it_could_not_be_validated(
         url = database.url
     old = make_old_database(place.app)
     before = contents(place.data)
-    done = run("migrate.py", "--skip-export", "--postgres-url", url)
-    assert done.code == 3
+    done = run("migrate.py", "--skip-export", "--postgres-url", url, code=3)
     assert "--offline" in done.err.partition("try:")[2]
     assert place.app.read_bytes() == old
     assert not place.backups.exists()
@@ -49,8 +48,7 @@ def test_import_and_validation_go_without_postgres_where_that_is_wanted(
 def test_validation_names_the_option_that_it_needs_without_postgres(
     migrated: Place, run: Run, command: List[str]
 ) -> None:
-    done = run(*command, *SERVER_AWAY)
-    assert done.code == 3
+    done = run(*command, *SERVER_AWAY, code=3)
     assert "--offline" in done.err
     assert run(*command, "--offline", *SERVER_AWAY).code == 0
 

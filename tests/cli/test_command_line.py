@@ -54,8 +54,7 @@ def dump(path: Path) -> list[str]:
 
 def test_skip_export_imports_the_bundle_that_is_there(bundle: Path, place: Place, run: Run) -> None:
     before = tree(bundle)
-    done = run("migrate.py", "--skip-export", "--skip-validation", "--postgres-url", NOWHERE)
-    assert done.code == 0, done.err
+    run("migrate.py", "--skip-export", "--skip-validation", "--postgres-url", NOWHERE, code=0)
     assert rows_of(place.app, "SELECT count(*) FROM clients") == [(12,)]
     assert {name: was for name, was in tree(bundle).items() if name != ".lock"} == before
 
@@ -65,8 +64,7 @@ def test_skip_export_and_import_validates_the_database_that_is_there(
 ) -> None:
     url = ("--postgres-url", sample_database.url)
     app, manifest = migrated.app.read_bytes(), (migrated.data / "manifest.json").read_bytes()
-    done = run("migrate.py", "--skip-export", "--skip-import", *url)
-    assert done.code == 0, done.err
+    run("migrate.py", "--skip-export", "--skip-import", *url, code=0)
     assert migrated.app.read_bytes() == app
     assert (migrated.data / "manifest.json").read_bytes() == manifest
     report = json.loads((migrated.data / "validation_report.json").read_text(encoding="utf-8"))
@@ -77,8 +75,7 @@ def test_skip_export_and_import_validates_the_database_that_is_there(
 
 def test_validation_that_finds_differences_exits_1(migrated: Place, run: Run) -> None:
     change(migrated.app, "DELETE FROM transit_events WHERE rowid = 1")
-    done = run("migrate.py", "--skip-export", "--skip-import", "--offline")
-    assert done.code == 1
+    done = run("migrate.py", "--skip-export", "--skip-import", "--offline", code=1)
     assert "Row count mismatch in transit_events: PG=72, SQLite=71" in done.err
     report = json.loads((migrated.data / "validation_report.json").read_text(encoding="utf-8"))
     assert report["overall_status"] == "FAIL"
@@ -91,8 +88,7 @@ def test_skip_import_exports_and_leaves_the_database(
     app = migrated.app.read_bytes()
     (migrated.data / "manifest.json").unlink()
     options = ("--user-email", ANNA, "--postgres-url", sample_database.url)
-    done = run("migrate.py", "--skip-import", *options)
-    assert done.code == 0, done.err
+    run("migrate.py", "--skip-import", *options, code=0)
     assert manifest_of(migrated.data)["user_email"] == ANNA
     assert migrated.app.read_bytes() == app
     assert (migrated.data / "validation_report.json").is_file()
@@ -100,8 +96,7 @@ def test_skip_import_exports_and_leaves_the_database(
 
 def test_skip_validation_makes_no_report(sample_database: Database, place: Place, run: Run) -> None:
     options = ("--user-email", CARLA, "--postgres-url", sample_database.url)
-    done = run("migrate.py", "--skip-validation", *options)
-    assert done.code == 0, done.err
+    done = run("migrate.py", "--skip-validation", *options, code=0)
     assert rows_of(place.app, "SELECT count(*) FROM clients") == [(1,)]
     assert (place.data / "manifest.json").is_file()
     assert not (place.data / "validation_report.json").exists()
@@ -110,8 +105,7 @@ def test_skip_validation_makes_no_report(sample_database: Database, place: Place
 
 def test_offline_validates_against_the_bundle_alone(migrated: Place, run: Run) -> None:
     command = ("migrate.py", "--skip-export", "--skip-import", "--postgres-url", NOWHERE)
-    done = run(*command, "--offline")
-    assert done.code == 0, done.err
+    run(*command, "--offline", code=0)
     report = json.loads((migrated.data / "validation_report.json").read_text(encoding="utf-8"))
     assert report["compared_with"] == ["bundle"]
     assert run(*command).code == 3, "without it the source is asked"
@@ -126,8 +120,7 @@ def test_three_commands_do_what_migrate_does(
         ("import_to_sqlite.py",),
         ("validate_migration.py", *source),
     ):
-        done = run(*command)
-        assert done.code == 0, done.err
+        run(*command, code=0)
     tables = sorted(manifest_of(annas_run.data)["checksums"])
     assert len(tables) == 10
     for name in tables:
@@ -149,8 +142,7 @@ def test_three_commands_do_what_migrate_does(
 
 def test_one_backup_of_the_old_rows_is_made(bundle: Path, place: Place, run: Run) -> None:
     make_old_database(place.app)
-    done = run("migrate.py", "--skip-export", "--offline")
-    assert done.code == 0, done.err
+    done = run("migrate.py", "--skip-export", "--offline", code=0)
     (backup,) = place.in_backups()
     assert re.fullmatch(BACKUP_NAME, backup.name)
     assert rows_of(backup, "SELECT note FROM old") == OLD_ROWS
@@ -177,8 +169,7 @@ def test_backup_holds_what_is_only_in_the_write_ahead_log(bundle: Path, place: P
 
 def test_no_backup_makes_none(bundle: Path, place: Place, run: Run) -> None:
     make_old_database(place.app)
-    done = run("migrate.py", "--skip-export", "--offline", "--no-backup")
-    assert done.code == 0, done.err
+    run("migrate.py", "--skip-export", "--offline", "--no-backup", code=0)
     assert not place.backups.exists()
     assert rows_of(place.app, "SELECT count(*) FROM clients") == [(12,)]
 
@@ -205,8 +196,7 @@ def test_quiet_prints_nothing_where_all_is_well(sample_database: Database, place
 
 
 def test_quiet_still_prints_errors(place: Place, run: Run) -> None:
-    done = run("migrate.py", "--quiet", "--user-email", ANNA, "--postgres-url", NOWHERE)
-    assert done.code == 3
+    done = run("migrate.py", "--quiet", "--user-email", ANNA, "--postgres-url", NOWHERE, code=3)
     assert done.out == ""
     assert done.err.startswith("error: cannot connect to PostgreSQL at ")
 
@@ -262,8 +252,7 @@ def test_no_password_and_no_hash_in_anything_printed_or_logged(
 def test_results_go_to_stdout_with_rows_and_seconds_of_each_table(
     sample_database: Database, run: Run
 ) -> None:
-    done = run("migrate.py", "--user-email", ANNA, "--postgres-url", sample_database.url)
-    assert done.code == 0, done.err
+    done = run("migrate.py", "--user-email", ANNA, "--postgres-url", sample_database.url, code=0)
     for table, rows in (("clients", 12), ("charts", 18), ("location_cache", 6)):
         row = r"│ %s +│ +%d │ +[\d.]+ k?B │ +\d+\.\d\d │ +\d+\.\d\d │" % (table, rows)
         assert re.search(row, done.out), table
@@ -274,8 +263,7 @@ def test_results_go_to_stdout_with_rows_and_seconds_of_each_table(
     "script", ["migrate.py", "export_from_postgres.py", "import_to_sqlite.py", "validate_migration.py"]
 )
 def test_help_names_options_and_exit_codes(script: str, run: Run) -> None:
-    done = run(script, "--help", own=False)
-    assert done.code == 0
+    done = run(script, "--help", own=False, code=0)
     for text in ("--data-dir", "--log-file", "--verbose", "--quiet", "exit codes:", "130  interrupted"):
         assert text in done.out, text
 
@@ -288,8 +276,7 @@ def test_database_behind_a_link_is_replaced_and_the_link_stays(bundle: Path, pla
     real.parent.mkdir()
     make_old_database(real)
     place.app.symlink_to(real)
-    done = run("migrate.py", "--skip-export", "--offline")
-    assert done.code == 0, done.err
+    run("migrate.py", "--skip-export", "--offline", code=0)
     assert place.app.is_symlink()
     assert rows_of(real, "SELECT count(*) FROM clients") == [(12,)]
     (backup,) = place.in_backups()
@@ -298,16 +285,14 @@ def test_database_behind_a_link_is_replaced_and_the_link_stays(bundle: Path, pla
 
 @pytest.mark.parametrize("option", ["--data-dir", "--sqlite-path", "--log-file", "--restore"])
 def test_home_of_nobody_is_a_usage_error(option: str, place: Place, run: Run) -> None:
-    done = run("migrate.py", option, "~nobody-here/x")
-    assert done.code == 2
+    done = run("migrate.py", option, "~nobody-here/x", code=2)
     assert done.err.startswith("error: ~nobody-here/x: ")
     assert list(place.folder.iterdir()) == []
 
 
 def test_schema_path_makes_the_database_to_that_schema(bundle: Path, place: Place, run: Run) -> None:
     schema = schema_with(place.folder / "schema.sql", "mine")
-    done = run("migrate.py", "--skip-export", "--offline", "--schema-path", schema)
-    assert done.code == 0, done.err
+    run("migrate.py", "--skip-export", "--offline", "--schema-path", schema, code=0)
     assert rows_of(place.app, "SELECT * FROM mine") == []
     assert rows_of(place.app, "SELECT count(*) FROM clients") == [(12,)]
 
@@ -363,9 +348,8 @@ def test_option_wins_over_environment_over_dotenv_over_config(
         if strongest == "option":
             options += [option, said["option"][variable]]
 
-    done = run("migrate.py", *options, env=said.get("environ", {}), suite=suite, own=False)
+    done = run("migrate.py", *options, env=said.get("environ", {}), suite=suite, own=False, code=0)
 
-    assert done.code == 0, done.err
     folder = place.folder / strongest
     assert manifest_of(folder / "data")["user_email"] == LAYERS[strongest]
     assert (folder / "data" / "validation_report.json").is_file()
@@ -411,8 +395,7 @@ def test_parts_in_the_environment_win_over_a_url_in_dotenv(place: Place, suite: 
 def test_libpqs_own_variables_work_for_what_is_not_set(guarded: Guarded, place: Place, run: Run) -> None:
     env = {"PGHOST": "127.0.0.1", "PGPORT": guarded.port, "PGDATABASE": "other_db"}
     env.update(PGUSER="reader", PGPASSWORD=PASSWORD)
-    done = run("export_from_postgres.py", "--user-email", ANNA, env=env)
-    assert done.code == 0, done.err
+    run("export_from_postgres.py", "--user-email", ANNA, env=env, code=0)
     assert manifest_of(place.data)["source"] == "reader@127.0.0.1:%s/other_db" % guarded.port
     # and only for that
     ours = {"POSTGRES_DB": "theprogram_db", "POSTGRES_PASSWORD": "geheim"}
@@ -427,8 +410,7 @@ def test_libpqs_own_variables_work_for_what_is_not_set(guarded: Guarded, place: 
 
 def test_pgpassword_serves_a_url_without_password(guarded: Guarded, place: Place, run: Run) -> None:
     options = ("--user-email", ANNA, "--postgres-url", guarded.url())
-    done = run("export_from_postgres.py", *options, env={"PGPASSWORD": PASSWORD})
-    assert done.code == 0, done.err
+    run("export_from_postgres.py", *options, env={"PGPASSWORD": PASSWORD}, code=0)
 
 
 @pytest.mark.parametrize("by_url", [True, False])
@@ -442,8 +424,7 @@ def test_pgpass_serves_what_has_no_password(by_url: bool, guarded: Guarded, plac
     if not by_url:
         env.update(POSTGRES_HOST="127.0.0.1", POSTGRES_PORT=guarded.port, POSTGRES_USER="reader")
     options = ("--postgres-url", guarded.url()) if by_url else ()
-    done = run("export_from_postgres.py", "--user-email", ANNA, *options, env=env)
-    assert done.code == 0, done.err
+    run("export_from_postgres.py", "--user-email", ANNA, *options, env=env, code=0)
 
 
 def test_service_file_works_for_what_is_not_set(guarded: Guarded, place: Place, run: Run) -> None:
@@ -452,14 +433,12 @@ def test_service_file_works_for_what_is_not_set(guarded: Guarded, place: Place, 
         "[app]\nhost=127.0.0.1\nport=%s\ndbname=other_db\nuser=reader\n" % guarded.port, encoding="utf-8"
     )
     env = {"PGSERVICEFILE": str(services), "PGSERVICE": "app", "PGPASSWORD": PASSWORD}
-    done = run("export_from_postgres.py", "--user-email", ANNA, env=env)
-    assert done.code == 0, done.err
+    run("export_from_postgres.py", "--user-email", ANNA, env=env, code=0)
 
 
 def test_configured_password_is_the_last_resort(guarded: Guarded, place: Place, run: Run) -> None:
     env = {"PGHOST": "127.0.0.1", "PGPORT": guarded.port}  # user, database and password are config.py's
-    done = run("export_from_postgres.py", "--user-email", ANNA, env=env)
-    assert done.code == 0, done.err
+    run("export_from_postgres.py", "--user-email", ANNA, env=env, code=0)
     assert manifest_of(place.data)["source"] == "theprogram@127.0.0.1:%s/theprogram_db" % guarded.port
 
 
@@ -468,8 +447,7 @@ def test_conninfo_and_sqlalchemy_urls_are_taken(guarded: Guarded, place: Place, 
     conninfo = "host=127.0.0.1 port=%s dbname=other_db user=reader password='%s'" % (guarded.port, quoted)
     sqlalchemy = guarded.url(PASSWORD).replace("postgresql://", "postgresql+psycopg2://")
     for url in (conninfo, sqlalchemy):
-        done = run("export_from_postgres.py", "--user-email", ANNA, "--postgres-url", url)
-        assert done.code == 0, done.err
+        run("export_from_postgres.py", "--user-email", ANNA, "--postgres-url", url, code=0)
 
 
 def test_config_says_what_nothing_else_does(

@@ -30,8 +30,7 @@ def test_dry_run_writes_nothing_anywhere(sample_database: Database, place: Place
 
 
 def test_dry_run_makes_no_folder_and_needs_none(sample_database: Database, place: Place, run: Run) -> None:
-    done = run("migrate.py", "--dry-run", "--user-email", ANNA, "--postgres-url", sample_database.url)
-    assert done.code == 0, done.err
+    run("migrate.py", "--dry-run", "--user-email", ANNA, "--postgres-url", sample_database.url, code=0)
     assert list(place.folder.iterdir()) == []
 
 
@@ -39,8 +38,7 @@ def test_dry_run_shows_what_a_migration_would_do(
     annas_run: Place, sample_database: Database, place: Place, run: Run
 ) -> None:
     make_old_database(place.app)
-    done = run("migrate.py", "--dry-run", "--user-email", ANNA, "--postgres-url", sample_database.url)
-    assert done.code == 0, done.err
+    done = run("migrate.py", "--dry-run", "--user-email", ANNA, "--postgres-url", sample_database.url, code=0)
     table = cells(done.out)
     for name, rows in (("users", 1), ("clients", 12), ("charts", 18), ("session_notes", 20)):
         assert table[name][1] == str(rows), name
@@ -92,6 +90,5 @@ def size(shown: str) -> float:
 
 def test_dry_run_reports_a_missing_schema_before_connecting(place: Place, run: Run) -> None:
     gone = Path(place.folder, "gone.sql")
-    done = run("migrate.py", "--dry-run", "--user-email", ANNA, "--schema-path", gone)
-    assert done.code == 2
+    done = run("migrate.py", "--dry-run", "--user-email", ANNA, "--schema-path", gone, code=2)
     assert "error: schema file not found: %s" % gone in done.err

@@ -131,7 +131,6 @@ def test_dotenv_as_people_write_it(content: bytes, suite: Path, run: Run) -> Non
 @pytest.mark.parametrize("line", ["POSTGRES_PASSWORD='half", "not a setting", '="x"'])
 def test_line_that_cannot_be_read_is_named_and_not_skipped(line: str, suite: Path, run: Run) -> None:
     (suite / ".env").write_text("LOG_LEVEL=INFO\n%s\n" % line, encoding="utf-8")
-    done = run(*EXPORT, suite=suite)
-    assert done.code == 2
+    done = run(*EXPORT, suite=suite, code=2)
     assert "error: %s, line 2 is no NAME=value" % (suite / ".env") in done.err
     assert "half" not in done.err

@@ -93,8 +93,7 @@ def test_values_and_keys_in_findings_are_printable(database: Database, place: Pl
     database.execute("UPDATE marks SET note = %s", "other" + EVIL)
     log = place.folder / "log"
     for more in ((), ("--show-values",), ("--json",), ("--against", "source", "--show-values")):
-        done = run("validate_migration.py", *common, "--log-file", log, *more, suite=suite)
-        assert done.code == 1, done.err
+        done = run("validate_migration.py", *common, "--log-file", log, *more, suite=suite, code=1)
         assert r"key\x1b[2J" in done.err
         report = (place.data / "validation_report.json").read_text(encoding="utf-8")
         page = (place.data / "validation_report.html").read_text(encoding="utf-8")
@@ -178,15 +177,13 @@ def test_help_that_cannot_be_printed_is_an_error() -> None:
 
 
 def test_log_file_that_is_full_is_said_once(bundle: Path, run: Run) -> None:
-    done = run("import_to_sqlite.py", "--log-file", "/dev/full")
-    assert done.code == 0
+    done = run("import_to_sqlite.py", "--log-file", "/dev/full", code=0)
     assert done.err.count("warning: the log file /dev/full cannot be written: No space left on device") == 1
 
 
 def test_named_pipe_that_nobody_reads_is_not_waited_for(bundle: Path, place: Place, run: Run) -> None:
     os.mkfifo(str(place.folder / "pipe"))
-    done = run("import_to_sqlite.py", "--log-file", place.folder / "pipe")
-    assert done.code == 2
+    done = run("import_to_sqlite.py", "--log-file", place.folder / "pipe", code=2)
     assert "error: cannot write the log file" in done.err
 
 

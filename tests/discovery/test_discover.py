@@ -89,8 +89,7 @@ def test_check_says_what_has_changed(lending: Database, place: Place, run: Run) 
     assert "nothing has changed" in done.err
     assert run("discover.py", "--output", place.folder, "--check").code == 0  # config.py says which server
     lending.execute(CHANGES)
-    done = run("discover.py", *where, "--check", "--quiet")
-    assert done.code == 1
+    done = run("discover.py", *where, "--check", "--quiet", code=1)
     found = [" ".join(line.strip("│┃ ").split()) for line in done.out.splitlines() if line.startswith("│")]
     assert found == [
         "books │ column title is character varying(9) not null, it was text not null",
@@ -115,8 +114,7 @@ def test_check_refuses_what_the_export_would_refuse(lending: Database, place: Pl
     path.write_text(
         changed.replace("UNRELATED_TABLES = (", 'UNRELATED_TABLES = ("covers",'), encoding="utf-8"
     )
-    done = run("discover.py", *where, "--check")
-    assert done.code == 2
+    done = run("discover.py", *where, "--check", code=2)
     assert "config.UNRELATED_TABLES names covers, and rows of book_covers refer to it by cover_id" in done.err
 
 
@@ -166,8 +164,7 @@ def test_check_sees_rules_defaults_indexes_and_views(empty: Database, place: Pla
 def test_second_discovery_is_the_first_one(lending: Database, place: Place, run: Run) -> None:
     where = ("--postgres-url", lending.url, "--root", "members", "--output")
     for name in ("one", "two"):  # what stands in the environment for other scripts is not looked at
-        done = run("discover.py", *where, place.folder / name, env={"MIGRATION_CONFIG": "no/such.py"})
-        assert done.code == 0, done.err
+        run("discover.py", *where, place.folder / name, env={"MIGRATION_CONFIG": "no/such.py"}, code=0)
     for file in FILES:
         assert (place.folder / "one" / file).read_bytes() == (place.folder / "two" / file).read_bytes()
 
@@ -246,8 +243,7 @@ def test_what_cannot_be_done_is_said(case: str, lending: Database, place: Place,
     given = [option.format(file=file) for option in options]
     for name, value in (("--postgres-url", lending.url), ("--output", str(place.folder / "made"))):
         given += [] if name in given else [name, value]
-    done = run("discover.py", *given)
-    assert done.code == code
+    done = run("discover.py", *given, code=code)
     assert message in done.err.partition("\ntry:")[0] and advice in done.err.partition("\ntry:")[2]
     assert [path.name for path in place.folder.iterdir()] == ["file"]
 
@@ -265,8 +261,7 @@ def test_config_of_other_hands_is_not_checked(
     config: str, message: str, lending: Database, place: Place, run: Run
 ) -> None:
     (place.folder / "config.py").write_text("LOG_LEVEL, LOG_FILE = 'INFO', None; " + config)
-    done = run("discover.py", "--check", "--postgres-url", lending.url, "--output", place.folder)
-    assert done.code == 2
+    done = run("discover.py", "--check", "--postgres-url", lending.url, "--output", place.folder, code=2)
     assert message in done.err
 
 
@@ -274,8 +269,7 @@ def test_role_that_may_only_read_is_enough_and_its_password_stays_out(
     guarded: Guarded, place: Place, run: Run
 ) -> None:
     url = guarded.url("theprogram", user="theprogram")
-    done = run("discover.py", "--postgres-url", url, "--root", "users", "--output", place.folder)
-    assert done.code == 0, done.err
+    run("discover.py", "--postgres-url", url, "--root", "users", "--output", place.folder, code=0)
     tree = ast.parse((place.folder / "config.py").read_text(encoding="utf-8"))
     values = {
         node.targets[0].id: ast.literal_eval(node.value)
@@ -318,8 +312,7 @@ def test_odd_names_and_columns_stay_what_they_are(empty: Database, place: Place,
         "INSERT INTO \"select\" VALUES (1, 'x'); INSERT INTO %s VALUES (1, 'n'), (NULL, 'n')"
         % (quoted, column, quoted)
     )
-    done = run("discover.py", "--postgres-url", empty.url, "--root", "select", "--output", place.folder)
-    assert done.code == 0, done.err
+    run("discover.py", "--postgres-url", empty.url, "--root", "select", "--output", place.folder, code=0)
     config = loaded((place.folder / "config.py").read_text(encoding="utf-8"))
     assert config["TABLES"][1] is not None and isinstance(config["TABLES"][1], Table)
     assert (config["TABLES"][1].name, config["TABLES"][1].ownership) == (odd, owned_by(column))
@@ -335,8 +328,7 @@ def test_column_that_a_bundle_cannot_name_is_said_at_once(
     app = place.folder / "app"
     where = ("--postgres-url", lending.url, "--root", "members", "--output", app)
     for options in ((), ("--exclude", "visits." + name)):
-        done = run("discover.py", *where, *options)
-        assert done.code == 2
+        done = run("discover.py", *where, *options, code=2)
         assert "a column of visits " in done.err and ascii(name).strip("'") in done.err
         assert "leave the whole table behind: --exclude 'visits'" in done.err
         assert not app.exists()

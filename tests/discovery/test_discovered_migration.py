@@ -29,8 +29,7 @@ def first_answers(text: str) -> str:
 
 def discovered(database: Database, place: Place, run: Run, root: str, *options: str) -> Dict[str, Any]:
     made = place.folder / "made"
-    done = run("discover.py", "--postgres-url", database.url, "--root", root, "--output", made, *options)
-    assert done.code == 0, done.err
+    run("discover.py", "--postgres-url", database.url, "--root", root, "--output", made, *options, code=0)
     return dict(loaded(first_answers((made / "config.py").read_text(encoding="utf-8"))))
 
 
@@ -113,11 +112,9 @@ def test_command_line_from_discovery_to_the_database(empty: Database, place: Pla
     """As an operator does it: the written config.py says where everything is, and a question stops the run."""
     empty.execute(GARDENS)
     made = place.folder / "made"
-    done = run("discover.py", "--postgres-url", empty.url, "--root", "Gardener", "--output", made)
-    assert done.code == 0
+    done = run("discover.py", "--postgres-url", empty.url, "--root", "Gardener", "--output", made, code=0)
     options = ("migrate.py", "--config", made / "config.py", "--user", "rob@example.com")
-    done = run(*options, own=False)
-    assert done.code == 2
+    done = run(*options, own=False, code=2)
     assert "leaves open how rows belong to 2 tables" in done.err
     text = first_answers((made / "config.py").read_text(encoding="utf-8"))
     (made / "config.py").write_text(text.replace('LEAVING = "stop"', 'LEAVING = "bring"'), encoding="utf-8")

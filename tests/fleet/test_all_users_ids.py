@@ -126,11 +126,9 @@ def test_user_without_a_name_is_migrated_and_found_again_by_id(
         manifest = json.loads((folder / "bundle" / "manifest.json").read_text(encoding="utf-8"))
         assert manifest["user_email"] == email
         places = ("--data-dir", folder / "bundle", "--sqlite-path", place.app)
-        imported = run("import_to_sqlite.py", *places)
-        assert imported.code == 0, imported.err
+        run("import_to_sqlite.py", *places, code=0)
         assert clients(place.app) == ["client of " + user]
-        checked = run("validate_migration.py", *places, "--postgres-url", empty.url)
-        assert checked.code == 0, checked.err
+        run("validate_migration.py", *places, "--postgres-url", empty.url, code=0)
         report = json.loads((folder / "bundle" / "validation_report.json").read_text(encoding="utf-8"))
         jsonschema.validate(report, schema)
         assert (report["user_email"], report["user_id"], report["compared_with"]) == (
@@ -138,6 +136,5 @@ def test_user_without_a_name_is_migrated_and_found_again_by_id(
             user,
             ["bundle", "source"],
         )
-        refused = run("import_to_sqlite.py", *places, "--user-email", ANNA)
-        assert refused.code == 4
+        refused = run("import_to_sqlite.py", *places, "--user-email", ANNA, code=4)
         assert "belongs to user %s, not to %s" % (user, ANNA) in refused.err

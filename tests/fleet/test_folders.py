@@ -59,8 +59,7 @@ def test_each_root_of_another_application_has_its_folder_again_with_resume(
 ) -> None:
     app = place.folder / "app"
     options = ("--root", "tenants", "--named-by", "name", "--output", app)
-    made = run("discover.py", "--postgres-url", tenants.url, *options)
-    assert made.code == 0, made.err
+    run("discover.py", "--postgres-url", tenants.url, *options, code=0)
     config = ("--config", app / "config.py", "--schema-path", app / "sqlite_schema.sql", "--workers", 1)
     done = migrate_all(output, tenants.url, *config)
     assert done.code == 0, done.err

@@ -36,16 +36,14 @@ def test_rows_of_a_type_that_config_does_not_know_are_said_once_in_words_of_conf
 ) -> None:
     app = place.folder / "app"
     source = ("--postgres-url", workspaces.url, "--output", app)
-    made = run("discover.py", *source, "--root", "workspaces", "--named-by", "slug")
-    assert made.code == 0, made.err
+    run("discover.py", *source, "--root", "workspaces", "--named-by", "slug", code=0)
     written = (app / "config.py").read_text(encoding="utf-8")
     assert (
         "# files: types of rows that no Reference means, by owner_id, as they name no table: gone" in written
     )
     assert run("discover.py", *source, "--check").code == 0  # gone is no new one
     workspaces.execute("UPDATE files SET owner_type = 'Invoice' WHERE id < 3")
-    checked = run("discover.py", *source, "--check")
-    assert checked.code == 1
+    checked = run("discover.py", *source, "--check", code=1)
     assert "types of rows that no Reference means, by owner_id: a new one, Invoice" in checked.out
     assert "gone" not in checked.out
 
@@ -80,8 +78,7 @@ def test_rows_of_a_type_that_config_does_not_know_are_said_once_in_words_of_conf
     (app / "config.py").write_text(
         config.replace("owner_type\\\" = 'Task'", "gone\\\" = 'Task'"), encoding="utf-8"
     )
-    checked = run("discover.py", *source, "--check")
-    assert checked.code == 1
+    checked = run("discover.py", *source, "--check", code=1)
     assert "refuses the when of a Reference, by owner_id: column t.gone does not exist" in checked.out
     refused = migrate_all(output, workspaces.url, *options)
     assert refused.code == 2

@@ -77,8 +77,7 @@ def test_undeclared_table_of_the_user_stops_the_export(
 
 def test_command_exits_with_2_and_says_what_to_add(database: Database, place: Place, run) -> None:
     database.execute(INVOICES)
-    done = run("migrate.py", "--user-email", ANNA, "--postgres-url", database.url)
-    assert done.code == 2
+    done = run("migrate.py", "--user-email", ANNA, "--postgres-url", database.url, code=2)
     assert "error: users' data that config does not account for: table invoices" in done.err
     assert 'try: add Table("invoices", owned_by("user_id")) to config.TABLES' in done.err
     assert not place.app.exists()

@@ -188,8 +188,7 @@ def test_another_users_row_at_our_client_is_not_taken(database: Database, place:
 def test_command_stops_with_3_or_skips_and_says_so(database: Database, place: Place, run: Run) -> None:
     place.app.write_bytes(b"")
     orphan = chart_at_anothers_client(database)
-    stopped = run("migrate.py", "--user-email", ANNA, "--postgres-url", database.url)
-    assert stopped.code == 3
+    stopped = run("migrate.py", "--user-email", ANNA, "--postgres-url", database.url, code=3)
     assert "charts %s: client_id" % orphan["row"] in stopped.err
     assert orphan["leads to"] in stopped.err
     assert place.app.read_bytes() == b""  # not so much as a header was written

@@ -50,8 +50,7 @@ def test_list_that_is_a_link_is_not_followed(bundle: Path, place: Place, run: Ru
     precious = place.folder / "precious"
     precious.write_text("mine")
     (place.backups / ".databases").symlink_to(precious)
-    done = run("import_to_sqlite.py")
-    assert done.code == 5
+    done = run("import_to_sqlite.py", code=5)
     assert "%s is a symbolic link" % (place.backups / ".databases") in done.err
     assert precious.read_text() == "mine"
     assert place.app.read_bytes() == old
@@ -102,13 +101,11 @@ def test_database_with_rules_of_its_application_is_backed_up_and_restored(
     code += "    database.execute('INSERT INTO old VALUES (?)', (note,))\n"
     subprocess.run([sys.executable, "-c", code, str(place.app)], check=True)
     pages = place.app.read_bytes()[100:]
-    done = run("import_to_sqlite.py")
-    assert done.code == 0, done.err
+    done = run("import_to_sqlite.py", code=0)
     assert "the old database is kept as it is" in done.err
     (backup,) = place.backups.glob("*.db")
     assert backup.read_bytes()[100:] == pages
-    done = run("migrate.py", "--restore")
-    assert done.code == 0, done.err
+    done = run("migrate.py", "--restore", code=0)
     assert place.app.read_bytes()[100:] == pages
 
 
@@ -126,8 +123,7 @@ def test_plain_index_that_lacks_rows_is_damage(place: Place, run: Run) -> None:
     )
     database.execute("DELETE FROM sqlite_master WHERE name = 'twin'")
     database.close()
-    done = run("migrate.py", "--restore", backup)
-    assert done.code == 5
+    done = run("migrate.py", "--restore", backup, code=5)
     assert "the backup %s is damaged: " % backup in done.err
 
 
@@ -143,8 +139,7 @@ def test_schema_that_this_sqlite_cannot_read_is_told(bundle: Path, place: Place,
         ("import_to_sqlite.py",),
         ("migrate.py", "--restore", place.app, "--sqlite-path", place.folder / "new.db"),
     ):
-        done = run(*words)
-        assert done.code == 5
+        done = run(*words, code=5)
         assert "it may be a newer SQLite's: this one is " + sqlite3.sqlite_version in done.err
         assert place.app.read_bytes() == old
 

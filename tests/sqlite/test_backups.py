@@ -107,8 +107,7 @@ def test_damaged_old_database_is_no_backup_and_stays(bundle: Path, place: Place,
     content = bytearray(place.app.read_bytes())
     content[3 * 4096 + 100 : 3 * 4096 + 400] = b"\xee" * 300
     place.app.write_bytes(bytes(content))
-    done = run("import_to_sqlite.py")
-    assert done.code == 5, done.err
+    done = run("import_to_sqlite.py", code=5)
     assert "Traceback" not in done.err
     assert "\ntry: " in done.err
     assert place.app.read_bytes() == bytes(content)
@@ -164,8 +163,7 @@ def test_only_the_newest_backups_are_kept_and_no_other_file_touched(
 ) -> None:
     made = fill_backups(place, 5)
     make_old_database(place.app)
-    done = run("import_to_sqlite.py", "--keep-backups", keep)
-    assert done.code == 0, done.err
+    run("import_to_sqlite.py", "--keep-backups", keep, code=0)
     found = [name for name in names(place) if NAME.fullmatch(name)]
     newest = found[-1]
     assert newest not in made
@@ -342,8 +340,7 @@ def test_backup_with_damaged_pages_is_refused(
     content = bytearray(backup.read_bytes())
     damage(content)
     backup.write_bytes(bytes(content))
-    done = run("migrate.py", "--restore", backup)
-    assert done.code == 5
+    done = run("migrate.py", "--restore", backup, code=5)
     assert "error: the backup %s is damaged: " % backup in done.err
     assert "Traceback" not in done.err
     assert_untouched(place, old, backup, bytes(content))

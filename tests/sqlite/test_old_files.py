@@ -72,8 +72,7 @@ def test_empty_database_beside_its_log_is_refused_and_nothing_touched(
     os.truncate(str(place.app), 0)
     before = files(place.app)
     for words in (("import_to_sqlite.py",), ("migrate.py", "--skip-export", "--offline")):
-        done = run(*words)
-        assert done.code == 5
+        done = run(*words, code=5)
         assert "app.db is empty, and app.db-wal beside it is not" in done.err
         assert files(place.app) == before
 
@@ -84,8 +83,7 @@ def test_restore_sets_an_unsound_databases_files_aside_as_they_were(place: Place
     before = files(place.app)
     backup = place.folder / "saved.db"
     make_old_database(backup)
-    done = run("migrate.py", "--restore", backup)
-    assert done.code == 0, done.err
+    done = run("migrate.py", "--restore", backup, code=0)
     assert rows_of(place.app, "SELECT note FROM old") == OLD_ROWS
     (aside,) = place.backups.glob("theprogram_damaged_*.db")
     assert files(aside) == before
@@ -108,8 +106,7 @@ def test_unsound_database_with_a_log_is_set_aside_before_sqlite_opens_it(
     before = files(place.app)
     backup = place.folder / "saved.db"
     make_old_database(backup)
-    done = run("migrate.py", "--restore", backup)
-    assert done.code == 0, done.err
+    run("migrate.py", "--restore", backup, code=0)
     (aside,) = place.backups.glob("theprogram_damaged_*.db")
     assert files(aside) == before
     assert not list(place.backups.glob(".*.partial*"))
@@ -117,8 +114,7 @@ def test_unsound_database_with_a_log_is_set_aside_before_sqlite_opens_it(
 
 def test_committed_rows_of_a_log_are_in_the_backup(bundle: Path, place: Place, run: Run) -> None:
     crashed(place.app, "WAL")
-    done = run("import_to_sqlite.py")
-    assert done.code == 0, done.err
+    run("import_to_sqlite.py", code=0)
     (backup,) = place.backups.glob("theprogram_backup_*.db")
     assert rows_of(backup, "SELECT count(*) FROM old WHERE note = 'committed'") == [(50,)]
     assert not list(place.backups.glob(".damaged*"))
@@ -145,12 +141,10 @@ def test_old_database_whose_log_is_damaged_is_kept_as_it_was(
     crashed(place.app, mode)
     damage(Path(str(place.app) + end), at)
     before = files(place.app)
-    done = run("validate_migration.py", "--offline")
-    assert done.code == 1
+    done = run("validate_migration.py", "--offline", code=1)
     assert "app.db%s is damaged: the last changes may be missing" % end in done.err
     assert files(place.app) == before
-    done = run("import_to_sqlite.py")
-    assert done.code == 0, done.err
+    done = run("import_to_sqlite.py", code=0)
     (aside,) = place.backups.glob("theprogram_damaged_*.db")
     assert files(aside) == before
     assert (
@@ -216,8 +210,7 @@ def test_check_of_a_database_takes_no_log_away(
         ("migrate.py", "--skip-export", "--offline"),
         ("migrate.py", "--restore", place.app, "--sqlite-path", place.folder / "other.db"),
     ):
-        done = run(*words)
-        assert done.code == 5, done.err
+        run(*words, code=5)
         assert files(place.app) == before
     assert not (place.folder / "other.db").exists()
 
@@ -245,8 +238,7 @@ def test_unsound_database_is_refused_with_its_log_before_any_work(
     before = files(place.app)
     assert before["-wal"]
     for words in (("import_to_sqlite.py",), ("import_to_sqlite.py", "--no-backup")):
-        done = run(*words)
-        assert done.code == 5
+        done = run(*words, code=5)
         assert "app.db is not a sound SQLite database: " in done.err
         assert files(place.app) == before
         assert not place.backups.exists() or not place.in_backups()
@@ -301,8 +293,7 @@ def test_database_with_a_journal_in_a_read_only_folder_is_read_as_it_was_committ
         os.chmod(str(backup) + end, 0o444)
     media.chmod(0o555)
     try:
-        done = run("migrate.py", "--restore", backup, ordinary=True)
-        assert done.code == 0, done.err
+        run("migrate.py", "--restore", backup, ordinary=True, code=0)
         assert rows_of(place.app, "SELECT count(*) FROM old WHERE note = 'committed'") == [(50,)]
         assert files(backup) == before
     finally:
@@ -319,12 +310,10 @@ def test_device_is_no_target(bundle: Path, place: Place, run: Run) -> None:
     os.mkfifo(str(pipe))
     for path in ("/dev/null", pipe):
         for words in (("import_to_sqlite.py",), ("migrate.py", "--restore", backup)):
-            done = run(*words, "--sqlite-path", path)
-            assert done.code == 5, done.err
+            done = run(*words, "--sqlite-path", path, code=5)
             assert "%s is a device, a pipe or a socket, not a file" % path in done.err
     assert Path("/dev/null").is_char_device()
-    done = run("migrate.py", "--restore", pipe)
-    assert done.code == 5
+    done = run("migrate.py", "--restore", pipe, code=5)
     assert "%s is no file" % pipe in done.err
 
 
@@ -358,8 +347,7 @@ def test_newest_backup_is_that_of_the_database_in_question(bundle: Path, place: 
     assert run("migrate.py", "--restore").code == 0
     assert rows_of(place.app, "SELECT note FROM old") == OLD_ROWS
     third = place.folder / "third.db"
-    done = run("migrate.py", "--restore", "--sqlite-path", third)
-    assert done.code == 5
+    done = run("migrate.py", "--restore", "--sqlite-path", third, code=5)
     assert "no backup of %s in %s" % (third, place.backups) in done.err
     assert not third.exists()
 
@@ -383,11 +371,9 @@ def test_database_that_needs_its_application_is_backed_up_and_restored(
 ) -> None:
     subprocess.run([sys.executable, "-c", FOREIGN, str(place.app)], check=True)
     before = rows_of(place.app, "SELECT note || '' FROM old ORDER BY n")
-    done = run("import_to_sqlite.py")
-    assert done.code == 0, done.err
+    done = run("import_to_sqlite.py", code=0)
     assert "the old database is kept as it is; not all of it can be looked at: " in done.err
-    done = run("migrate.py", "--restore")
-    assert done.code == 0, done.err
+    done = run("migrate.py", "--restore", code=0)
     assert rows_of(place.app, "SELECT note || '' FROM old ORDER BY n") == before == OLD_ROWS
 
 
@@ -403,12 +389,10 @@ def test_paths_of_any_bytes(name: bytes, bundle: Path, place: Place, run: Run) -
     places = ("--sqlite-path", app, "--backup-dir", backups, "--data-dir", data, "--log-file", folder / "log")
     make_old_database(app)
     for _ in range(2):
-        done = run("migrate.py", "--skip-export", "--offline", "--keep-backups", 1, *places)
-        assert done.code == 0, done.err
+        done = run("migrate.py", "--skip-export", "--offline", "--keep-backups", 1, *places, code=0)
         assert "Traceback" not in done.err
     assert len(list(backups.glob("*.db"))) == 1
-    done = run("migrate.py", "--restore", *places)
-    assert done.code == 0, done.err
+    done = run("migrate.py", "--restore", *places, code=0)
     assert rows_of(app, "SELECT count(*) FROM clients") == [(12,)]
 
 
@@ -426,8 +410,7 @@ def test_constraint_that_holds_a_word_of_sqlites_is_told_as_a_constraint(
         ' created_at TEXT, updated_at TEXT, CONSTRAINT "%s" CHECK (length(id) < 5))' % word,
     )
     old = make_old_database(place.app)
-    done = run("import_to_sqlite.py", "--schema-path", schema)
-    assert done.code == 5
+    done = run("import_to_sqlite.py", "--schema-path", schema, code=5)
     assert "is rejected by SQLite: CHECK constraint failed: %s" % word in done.err
     assert place.app.read_bytes() == old
 

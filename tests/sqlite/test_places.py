@@ -30,8 +30,7 @@ def test_database_of_a_long_name(length: int, bundle: Path, place: Place, run: R
     for name in ("x" * length, "é" * (length // 2)):
         app = place.folder / name
         make_old_database(app)
-        done = run("migrate.py", "--skip-export", "--offline", "--sqlite-path", app)
-        assert done.code == 0, done.err
+        run("migrate.py", "--skip-export", "--offline", "--sqlite-path", app, code=0)
         assert run("migrate.py", "--restore", "--sqlite-path", app).code == 0
         app.unlink()
     assert sorted(os.listdir(place.folder)) == ["backups", "data"]
@@ -39,13 +38,11 @@ def test_database_of_a_long_name(length: int, bundle: Path, place: Place, run: R
 
 def test_name_or_path_too_long_for_sqlite_is_told(bundle: Path, place: Place, run: Run) -> None:
     app = place.folder / ("x" * 250)
-    done = run("import_to_sqlite.py", "--sqlite-path", app)
-    assert done.code == 5
+    done = run("import_to_sqlite.py", "--sqlite-path", app, code=5)
     assert "the name of %s is too long for SQLite" % app in done.err
     folder = place.folder.joinpath(*["d" * 120] * 5)
     folder.mkdir(parents=True)
-    done = run("import_to_sqlite.py", "--sqlite-path", folder / "app.db")
-    assert done.code == 5
+    done = run("import_to_sqlite.py", "--sqlite-path", folder / "app.db", code=5)
     assert "the path of %s is too long for SQLite" % (folder / "app.db") in done.err
     assert not list(folder.iterdir())
 
@@ -59,8 +56,7 @@ def test_mounted_file_is_refused_before_any_work(bundle: Path, place: Place, mou
     app.touch()
     mount(app, bind=host)
     for words in (("migrate.py", "--skip-export", "--offline"), ("migrate.py", "--restore", host)):
-        done = run(*words, "--sqlite-path", app)
-        assert done.code == 5, done.err
+        done = run(*words, "--sqlite-path", app, code=5)
         assert "%s cannot be replaced: it is a mount point" % app in done.err
         assert "try: mount the folder that holds the file, not the file itself" in done.err
         assert not place.backups.exists()
@@ -119,8 +115,7 @@ def test_full_backup_folder_is_told_with_its_own_option(
     change(place.app, "CREATE TABLE old (note)", "INSERT INTO old VALUES (zeroblob(300000))")
     old = place.app.read_bytes()
     mount(place.backups, size=128 * KIB)
-    done = run("import_to_sqlite.py")
-    assert done.code == 5
+    done = run("import_to_sqlite.py", code=5)
     assert "no space left for %s" % place.backups in done.err
     assert "choose another place with --backup-dir" in done.err
     assert place.app.read_bytes() == old

@@ -35,9 +35,8 @@ def test_restore_undoes_a_migration(bundle: Path, place: Place, run: Run) -> Non
     assert rows_of(place.app, "SELECT count(*) FROM clients") == [(12,)]
     (backup,) = backups(place)
 
-    done = run("migrate.py", "--restore")
+    done = run("migrate.py", "--restore", code=0)
 
-    assert done.code == 0, done.err
     assert rows_of(place.app, "SELECT note FROM old") == OLD_ROWS
     assert rows_of(place.app, "SELECT count(*) FROM sqlite_master WHERE name = 'clients'") == [(0,)]
     assert stat.S_IMODE(place.app.stat().st_mode) == 0o600
@@ -55,8 +54,7 @@ def test_restore_takes_the_newest_backup_by_its_name(place: Place, run: Run) -> 
     for day in range(10, 30):
         add_backup(place, "202301%d_120000" % day, "older still")
     (place.backups / "theprogram_backup_of_mine.db").write_bytes(b"not ours")
-    done = run("migrate.py", "--restore")
-    assert done.code == 0, done.err
+    done = run("migrate.py", "--restore", code=0)
     assert rows_of(place.app, "SELECT note FROM old") == [("newest",)]
     assert "20250102_030405" in done.err
 
@@ -105,8 +103,7 @@ def test_damaged_backup_is_refused(damage, place: Place, run: Run) -> None:
     backup = add_backup(place, "20250102_030405", "newest")
     damage(backup)
     damaged = backup.read_bytes()
-    done = run("migrate.py", "--restore")
-    assert done.code == 5
+    done = run("migrate.py", "--restore", code=5)
     assert "error: the backup %s is damaged: " % backup in done.err
     assert "try: restore another one: --restore FILE" in done.err
     assert "Traceback" not in done.err
@@ -126,8 +123,7 @@ def test_damaged_backup_is_refused(damage, place: Place, run: Run) -> None:
 )
 def test_what_is_no_backup_cannot_be_restored(options, message, place: Place, run: Run) -> None:
     old = make_old_database(place.app)
-    done = run("migrate.py", "--restore", *(option.format(place=place.folder) for option in options))
-    assert done.code == 5
+    done = run("migrate.py", "--restore", *(option.format(place=place.folder) for option in options), code=5)
     assert message.format(place=place.folder) in done.err
     assert "\ntry: " in done.err
     assert place.app.read_bytes() == old
@@ -140,8 +136,7 @@ def test_restore_over_a_corrupted_database_sets_that_aside(damage, place: Place,
     damage(place.app)
     corrupt = place.app.read_bytes()
     add_backup(place, "20250102_030405", "newest")
-    done = run("migrate.py", "--restore")
-    assert done.code == 0, done.err
+    done = run("migrate.py", "--restore", code=0)
     assert rows_of(place.app, "SELECT note FROM old") == [("newest",)]
     (aside,) = set(backups(place)) - {"theprogram_backup_20250102_030405.db"}
     assert (place.backups / aside).read_bytes() == corrupt

@@ -79,6 +79,7 @@ def run(place: Place) -> Run:
 
     ``own=False`` leaves the places to the suite. Another ``suite``, or an ``ordinary`` run, without root's right to
     write everywhere, has its own Python; the others begin in one that has started already, with ``values`` in its modules.
+    ``code``: the exit code that the run must have.
     """
 
     def run_(
@@ -89,6 +90,7 @@ def run(place: Place) -> Run:
         own: bool = True,
         ordinary: bool = False,
         values: Mapping[str, object] = {},
+        code: int | None = None,
     ) -> Result:
         given = [str(option) for option in options]
         places = {
@@ -102,16 +104,19 @@ def run(place: Place) -> Run:
                 if name not in given:
                     given += [name, places[name]]
         if suite == SUITE and not ordinary:
-            return run_in_fork(script, given, place.folder, {**os.environ, **env}, values)
-        done = subprocess.run(
-            [sys.executable, str(suite / script), *given],
-            capture_output=True,
-            env={**os.environ, **env},
-            timeout=120,
-            cwd=str(place.folder),
-            preexec_fn=obey_permissions if ordinary else None,
-        )
-        return Result(done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8"))
+            result = run_in_fork(script, given, place.folder, {**os.environ, **env}, values)
+        else:
+            done = subprocess.run(
+                [sys.executable, str(suite / script), *given],
+                capture_output=True,
+                env={**os.environ, **env},
+                timeout=120,
+                cwd=str(place.folder),
+                preexec_fn=obey_permissions if ordinary else None,
+            )
+            result = Result(done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8"))
+        assert code is None or result.code == code, result.err
+        return result
 
     return run_
 

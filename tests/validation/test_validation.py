@@ -358,8 +358,7 @@ def test_offline_needs_no_postgresql(settings: Settings) -> None:
 def test_command_returns_1_and_names_the_fault(settings: Settings, run: Run) -> None:
     with opened(settings) as connection:
         connection.execute("UPDATE birth_data SET latitude = 91 WHERE id = (SELECT min(id) FROM birth_data)")
-    done = run("validate_migration.py", "--offline")
-    assert done.code == 1
+    done = run("validate_migration.py", "--offline", code=1)
     assert "column latitude is not between -90 and 90" in done.err
     assert "FAIL" in done.out
 
@@ -444,8 +443,7 @@ def test_report_is_as_its_schema_says(settings: Settings, broken: int, offline: 
 def test_json_goes_to_stdout_alone(settings: Settings, run: Run, script: str) -> None:
     break_cells(settings, 1)
     phases = ("--skip-export", "--skip-import") if script == "migrate.py" else ()
-    done = run(script, *phases, "--offline", "--json")
-    assert done.code == 1
+    done = run(script, *phases, "--offline", "--json", code=1)
     printed = json.loads(done.out)
     assert printed["overall_status"] == "FAIL"
     written = json.loads((settings.data_dir / "validation_report.json").read_text(encoding="utf-8"))
@@ -453,8 +451,7 @@ def test_json_goes_to_stdout_alone(settings: Settings, run: Run, script: str) ->
 
 
 def test_migration_with_json_prints_nothing_else(sample_database: Database, run: Run) -> None:
-    done = run("migrate.py", "--user-email", ANNA, "--postgres-url", sample_database.url, "--json")
-    assert done.code == 0, done.err
+    done = run("migrate.py", "--user-email", ANNA, "--postgres-url", sample_database.url, "--json", code=0)
     assert json.loads(done.out)["overall_status"] == "PASS"
 
 
@@ -462,15 +459,13 @@ def test_migration_with_json_prints_nothing_else(sample_database: Database, run:
     "option", ["--strict", "--json", "--show-values", "--against=bundle", "--max-differences=3"]
 )
 def test_option_of_a_validation_that_is_skipped_is_refused(run: Run, option: str) -> None:
-    done = run("migrate.py", "--skip-validation", option)
-    assert done.code == 2
+    done = run("migrate.py", "--skip-validation", option, code=2)
     assert "--skip-validation" in done.err
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "many", ""])
 def test_number_of_listed_differences_is_one_or_more(run: Run, number: str) -> None:
-    done = run("validate_migration.py", "--max-differences=" + number)
-    assert done.code == 2
+    done = run("validate_migration.py", "--max-differences=" + number, code=2)
     assert "--max-differences" in done.err
 
 

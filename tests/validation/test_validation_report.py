@@ -216,8 +216,7 @@ def test_report_is_written_under_the_lock_where_there_is_no_bundle(
 
 
 def test_import_takes_the_earlier_report_away(settings: Settings, run: Run) -> None:
-    done = run("migrate.py", "--skip-export", "--skip-validation", "--user-email", ANNA)
-    assert done.code == 0, done.err
+    run("migrate.py", "--skip-export", "--skip-validation", "--user-email", ANNA, code=0)
     assert written(settings) is None and page(settings) is None
 
 
