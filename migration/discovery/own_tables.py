@@ -50,6 +50,10 @@ class OwnTables(Entries):
         reasons: List[str] = []
         if self._is_join_table(table, list(ways.values())):
             ends = {way: link for way, link in ways.items() if not link.optional}
+            if self.belonging.compare(table, list(ends)).differ:
+                ends.update(beside)
+                found = self.belonging.compare(table, list(ends), self._ends(ends))
+                return self._disagreeing(table, ends, found, 0)
             reasons = [
                 "joins rows of %s: a root's where all its ends are" % listed(way.parent or "" for way in ends)
             ]

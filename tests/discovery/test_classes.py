@@ -402,6 +402,17 @@ SHAPES = {
         "INSERT INTO rooms SELECT 900000000000000000 + id, id FROM people; CREATE TABLE t (x bigint); INSERT INTO t SELECT id FROM rooms",
         ('child_of("rooms", "x")', "shared()"),
     ),
+    "a join table of rows of several roots": (
+        A
+        + "CREATE TABLE t (buyer_a int REFERENCES a NOT NULL, seller_a int REFERENCES a NOT NULL, n int, PRIMARY KEY (buyer_a, seller_a));"
+        "INSERT INTO t VALUES (1, 2, 1), (2, 2, 1)",
+        (
+            'all_of(child_of("a", "buyer_a"), child_of("a", "seller_a"))',
+            'child_of("a", "buyer_a")',
+            'child_of("a", "seller_a")',
+            'any_of(child_of("a", "buyer_a"), child_of("a", "seller_a"))',
+        ),
+    ),
     "keys of a table of the root's in arrays": (
         "CREATE TABLE lists (id uuid PRIMARY KEY, person_id int NOT NULL REFERENCES people);"
         "INSERT INTO lists SELECT md5(id::text)::uuid, id FROM people; CREATE TABLE t (x uuid[]); INSERT INTO t SELECT array_agg(id) FROM lists",
