@@ -102,6 +102,8 @@ class Entries:
                 rows_that_differ(self.source, table, [held.column for held in columns])
             )
         named = [referenced(), any_of(ways[0], referenced())] if self._is_named(table) else []
+        if named:
+            question += "; with referenced() alone, what is child_of it has to say or_referenced=True"
         return self._open(table, question + OR_ELSEWHERE, [*ways, *several, *named, shared()], links, None)
 
     def _is_named(self, table: str) -> bool:

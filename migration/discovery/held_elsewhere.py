@@ -16,6 +16,7 @@ BY_VALUES = "by its values"
 _ROWS = 2000  # of a table, looked at
 _VALUES = 50  # of each column, compared
 _SHORTEST = 3  # characters: shorter ones are codes, which many tables have in common
+_TEXTS = ("uuid", "text", "character varying", "character")
 _ARRAYS = ("uuid[]", "text[]", "character varying[]")
 _HIGH = 10**9
 _NUMBER = re.compile("[0-9]{1,18}")
@@ -51,7 +52,7 @@ class HeldElsewhere:
         return [
             column
             for column in columns
-            if column.kind in (Kind.TEXT, Kind.UUID)
+            if column.type.partition("(")[0] in _TEXTS
             or (column.kind is Kind.INTEGER and column.type == "bigint" and self._is_high(parent, column))
         ]
 
@@ -128,7 +129,7 @@ class HeldElsewhere:
         ]
         if not pairs:
             return {}
-        cast = {Kind.UUID: "::uuid", Kind.INTEGER: "::bigint"}.get(key.kind, "")
+        cast = {Kind.UUID: "::uuid", Kind.INTEGER: "::bigint"}.get(key.kind, "::text")
         sql = (
             "SELECT v.n, count(*) FROM unnest(%%s::int[], %%s::text[]) v (n, v) WHERE v.v%s IN (SELECT k.%s FROM %s k) GROUP BY 1"
             % (

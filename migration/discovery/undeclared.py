@@ -121,10 +121,12 @@ class Undeclared:
 
     def by_form(self, table: str, column: str, form: Form, of: str) -> Ownership:
         """How rows belong to the root that a column names by its key, by its name, or in an array of these."""
-        if form is Form.KEY:
-            return owned_by(column)
         mine, users = qualified("t", column), self.source.db.quoted(self.root.name)
         key = self.source.catalog.column(self.root.name, self.root.key)
+        if form is Form.KEY:
+            if key.type.endswith("citext") and self.source.catalog.column(table, column).type != key.type:
+                return where("lower(%s::text) = lower(({root})::text)" % mine)
+            return owned_by(column)
         named_by, is_root = qualified("u", of), qualified("u", key.name) + " = {root}"
         if form is Form.NAME:
             if self.source.catalog.column(self.root.name, of).type.endswith("citext"):

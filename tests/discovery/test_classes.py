@@ -413,6 +413,14 @@ SHAPES = {
             'any_of(child_of("a", "buyer_a"), child_of("a", "seller_a"))',
         ),
     ),
+    "beside keys of types that are no text": (
+        "CREATE TYPE mood AS ENUM ('ok'); CREATE TABLE k1 (k mood PRIMARY KEY, person_id int REFERENCES people); CREATE TABLE k2"
+        " (k inet PRIMARY KEY, person_id int REFERENCES people); CREATE TABLE k3 (k varchar(9) PRIMARY KEY, person_id int REFERENCES people);"
+        "CREATE TABLE k4 (k char(9) PRIMARY KEY, person_id int REFERENCES people); INSERT INTO k1 VALUES ('ok', 1);"
+        "INSERT INTO k2 VALUES ('::1', 1); INSERT INTO k3 VALUES ('eins', 1); INSERT INTO k4 VALUES ('zwei', 1);"
+        "CREATE TABLE t (x text); INSERT INTO t VALUES ('zwei'), ('zwei')",
+        ('child_of("k4", "x")', "shared()"),
+    ),
     "keys of a table of the root's in arrays": (
         "CREATE TABLE lists (id uuid PRIMARY KEY, person_id int NOT NULL REFERENCES people);"
         "INSERT INTO lists SELECT md5(id::text)::uuid, id FROM people; CREATE TABLE t (x uuid[]); INSERT INTO t SELECT array_agg(id) FROM lists",
