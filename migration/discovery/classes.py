@@ -36,7 +36,7 @@ class _Classifier(OwnTables, Departing, OtherTables):
         self._require_readable()
         self.belonging.decide(self.root.name, the_root())
         owned = {self.root.name: Classed(self.root.name, Group.ROOT, the_root(), the_root(), (), 0)}
-        for name in parents_first(self.levels, self.links, self.root.name):
+        for name in parents_first(self.levels, self.links, self.root.name, self._astray):
             owned[name] = self._owned(name)
             assumed = owned[name].assumed
             assert assumed is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, Iterator, List, Mapping, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, Sequence, Set, Tuple
 
 from migration.discovery.references import Guess, Link
 
@@ -34,8 +34,13 @@ def doubtful_link(guess: Guess) -> Link:
     return Link(guess.key, True, guess.why, guess.when, doubtful=True)
 
 
-def parents_first(found: Mapping[str, int], links: Sequence[Link], root: str) -> Iterator[str]:
-    """The tables below the root, parents before children; of a cycle first one whose rows all lead to a parent, the nearest to the root."""
+def parents_first(
+    found: Mapping[str, int], links: Sequence[Link], root: str, astray: Callable[[str], float]
+) -> Iterator[str]:
+    """The tables below the root, parents before children; of a cycle first the one of which most rows lead to a parent that is done.
+
+    ``astray``: the share of a table's rows that lead to none. Of equal ones, the nearest to the root.
+    """
     parents: Dict[str, Set[str]] = {name: set() for name in found}
     certain: Dict[str, Set[str]] = {name: set() for name in found}  # by references that are never NULL
     for link in links:
@@ -49,7 +54,8 @@ def parents_first(found: Mapping[str, int], links: Sequence[Link], root: str) ->
         ready = [name for name in waiting if parents[name] <= done]
         if not ready:
             sure = [name for name in waiting if certain[name] & done]
-            ready = [next(name for name in sure or waiting if parents[name] & done)]
+            possible = [name for name in sure or waiting if parents[name] & done]
+            ready = [min(possible, key=astray) if len(possible) > 1 and not sure else possible[0]]
         for name in ready:
             yield name
             done.add(name)

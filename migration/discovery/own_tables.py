@@ -77,6 +77,11 @@ class OwnTables(Entries):
                 )  # so that an export stops where it no longer does
         return self._agreeing(table, ways, alone, reasons)
 
+    def _astray(self, table: str) -> float:
+        """The share of its rows that lead to no root by the tables that are decided."""
+        found = self.belonging.compare(table, list(self._ways(table)))
+        return found.nobody / (found.rows or 1)
+
     def _beside(self, table: str, ways: Mapping[Ownership, Link]) -> Dict[Ownership, Link]:
         """References that nothing declares and most values bear out: by names of columns, or by their values."""
         decided = self.belonging.decided
