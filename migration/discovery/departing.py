@@ -8,9 +8,10 @@ from typing import AbstractSet, List, Sequence
 from migration.discovery.belonging import Leaving
 from migration.discovery.classed import Classed, Departure, Group
 from migration.discovery.entries import Entries, asked, with_shared
+from migration.discovery.held_keys import is_of_persons
 from migration.discovery.references import Link
 from migration.discovery.words import listed, written
-from migration.model import Way, all_of, any_of, child_of, owned_by, referenced, where
+from migration.model import Ownership, Way, all_of, any_of, child_of, owned_by, referenced, where
 from migration.printing import counted
 from migration.sql import quote
 
@@ -107,8 +108,10 @@ class Departing(Entries):
         rows = sum(found.to_nobody for found in counts)
         others = sum(found.to_others for found in counts)
         rule = table.assumed
-        if not rows or table.group is not Group.OWNED or rule is None:
+        if table.group is not Group.OWNED or rule is None:
             return table
+        if not rows:
+            return self._person(table, rule, others) if others else table
         # A row of a join table is nobody's where one of its ends is: what it names does not come along by it.
         joins = [name for name in self.belonging.decided if self.belonging.rule(name).way is Way.ALL]
         by_joins = all(
@@ -158,6 +161,17 @@ class Departing(Entries):
                 len(choices) if of_roots else 1 if below and not by_joins else 0, with_shared(rule)
             )
         return asked(table, question, choices)
+
+    def _person(self, table: Classed, rule: Ownership, others: int) -> Classed:
+        """Ask of persons that belong by a column that may be NULL, as users.current_team_id: others' are named, too."""
+        is_plain = rule == owned_by(rule.columns) and self.source.may_be_null(table.name, rule.columns)
+        if not is_plain or not is_of_persons(self.source, table.name):
+            return table
+        question = (
+            "its rows belong by %s alone, which may be NULL, with all that is child_of them, and those of others are named by %s of"
+            " roots" % (", ".join(rule.columns), counted(others, "row"))
+        )
+        return asked(table, question, [rule, any_of(rule, referenced()), referenced()])
 
     def _hanging_on(self, table: str, open_: AbstractSet[str]) -> List[str]:
         """The tables whose rows belong by rows of this one, over any number of references, or may, by another answer."""

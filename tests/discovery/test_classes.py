@@ -408,6 +408,15 @@ SHAPES = {
         " REFERENCES t; INSERT INTO z VALUES (1, 1), (2, 2); INSERT INTO t VALUES (1, 1, 1), (2, 2, NULL); UPDATE z SET last = id",
         'child_of("z", "doc_id")',
     ),
+    "persons whose root may change": (
+        "CREATE TABLE t (id int PRIMARY KEY, email text, current_person int REFERENCES people); INSERT INTO t VALUES (1, 'x', 1), (2, 'y', 2);"
+        "CREATE TABLE a (person_id int NOT NULL REFERENCES people, t_id int NOT NULL REFERENCES t); INSERT INTO a VALUES (1, 2)",
+        (
+            'owned_by("current_person")',
+            'any_of(owned_by("current_person"), referenced())',
+            "referenced()",
+        ),
+    ),
     "a join table of rows of several roots": (
         A
         + "CREATE TABLE t (buyer_a int REFERENCES a NOT NULL, seller_a int REFERENCES a NOT NULL, n int, PRIMARY KEY (buyer_a, seller_a));"
