@@ -301,7 +301,7 @@ def test_run_killed_many_times_leaves_the_old_or_the_new(
     made = lanes(phase)
     kill_many(made, times, phase)
     finished = sum(lane.finished for lane in made)
-    assert finished < times * 0.75, "killed too late to show much"
+    assert finished <= times * 0.75, "killed too late to show much"
     if phase in ("import", "migrate"):
         assert sum(lane.untouched for lane in made) and sum(lane.replaced for lane in made)
 

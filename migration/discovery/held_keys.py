@@ -204,9 +204,16 @@ class _Look:
             if name != root.key and source.catalog.column(root.name, name).kind in (Kind.TEXT, Kind.UUID)
         ]
         self.words = set(matched(source.catalog.relations[root.name].name))
+        self.numbers = [
+            columns[0]
+            for columns in source.unique.get(root.name, ())
+            if len(columns) == 1
+            and columns[0] != root.key
+            and source.catalog.column(root.name, columns[0]).kind in _NUMBERS
+        ]
         self.of_persons = is_of_persons(source, root.name)
         self.from_high = False
-        self.tests = {of: self._test(of) for of in (root.key, *self.names)}
+        self.tests = {of: self._test(of) for of in (root.key, *self.names, *self.numbers)}
 
     def _test(self, of: str) -> str:
         """SQL with a place for a text, whether it may be a value of the root's column: by its length and its signs."""
@@ -253,6 +260,9 @@ class _Look:
                 yield Form.ARRAY, self.root.key
             for name in self.names if is_text else ():
                 yield Form.ARRAY, name
+        elif self.is_number and column.kind in _NUMBERS and self._other_numbers(column):
+            yield from ((Form.NAME, name) for name in self._other_numbers(column))
+            yield Form.KEY, self.root.key
         elif (
             column.kind is kind
             or (column.kind in texts and (kind in texts or self.is_number))
@@ -262,6 +272,11 @@ class _Look:
         for name in self.names if column.kind in texts else ():
             if column.kind is Kind.TEXT or self.source.catalog.column(self.root.name, name).kind is Kind.UUID:
                 yield Form.NAME, name
+
+    def _other_numbers(self, column: Column) -> List[str]:
+        """Other unique columns of the root after which this one is called: employee_id may be users.employee_number."""
+        words = set(without_id(words_of(column.name)))
+        return [name for name in self.numbers if words & set(words_of(name))]
 
     def compared(
         self, tables: Iterable[str], referring: Collection[Tuple[str, str]]

@@ -417,6 +417,14 @@ SHAPES = {
             "referenced()",
         ),
     ),
+    "named by a number that the column is called after": (
+        "ALTER TABLE people ADD staff_number int UNIQUE; UPDATE people SET staff_number = 4 - id;"
+        "CREATE TABLE t (staff_id int); INSERT INTO t VALUES (1), (2)",
+        (
+            """where('t."staff_id" = (SELECT u."staff_number" FROM "public"."people" u WHERE u."id" = {root})')""",
+            "shared()",
+        ),
+    ),
     "a join table of rows of several roots": (
         A
         + "CREATE TABLE t (buyer_a int REFERENCES a NOT NULL, seller_a int REFERENCES a NOT NULL, n int, PRIMARY KEY (buyer_a, seller_a));"
