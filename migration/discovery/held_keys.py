@@ -319,23 +319,27 @@ class _Look:
 
     def look(self, number: int, table: str, wanted: Sequence[_Wanted]) -> str:
         """SQL of one row: the number, and of each column how many values there are, and which may be keys."""
-        columns: List[str] = []
         found: List[str] = []
-        for n, (column, form, of) in enumerate(wanted):
-            value, rows = "v.c%d" % n, "v"
+        columns: Dict[str, str] = {}
+        for column, form, of in wanted:
+            name = qualified("t", column.name)
             if form is Form.ARRAY:
-                columns.append("%s::text[] AS c%d" % (qualified("t", column.name), n))
-                value, rows = "left(e, %d)" % _LONGEST, "v, unnest(v.c%d) e" % n
+                columns.setdefault(column.name, name + "::text[]")
+                value, rows = "left(e, %d)" % _LONGEST, "v, unnest(v.c%d) e"
             else:
-                columns.append("left(%s::text, %d) AS c%d" % (qualified("t", column.name), _LONGEST, n))
+                columns.setdefault(column.name, "left(%s::text, %d)" % (name, _LONGEST))
+                value, rows = "v.c%d", "v"
+            number_ = list(columns).index(column.name)
+            value, rows = (part % number_ if "c%d" in part else part for part in (value, rows))
             written = self._written(of).format(value)
             found.append(
                 "(SELECT json_build_array(count(DISTINCT {0}), json_agg(DISTINCT {1}) FILTER (WHERE {2})) FROM {3})".format(
                     value, written, self.tests[of].format(written), rows
                 )
             )
-        sql = "(WITH v AS MATERIALIZED (%s) SELECT %d, json_build_array(%s))"
-        return sql % (self.some_rows(table, columns), number, ", ".join(found))
+        shown = ["%s AS c%d" % (sql, n) for n, sql in enumerate(columns.values())]
+        sql = "(WITH v AS MATERIALIZED (%s) SELECT %d, array_to_json(ARRAY[%s]))"  # a function takes 100 arguments
+        return sql % (self.some_rows(table, shown), number, ", ".join(found))
 
     def some_rows(self, table: str, columns: Sequence[str]) -> str:
         """SQL of a table's rows, of a large one of its first ones and of some pages: always the same ones."""

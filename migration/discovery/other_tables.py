@@ -158,7 +158,7 @@ class OtherTables(Entries):
     def _unmeant(self, name: str) -> Classed:
         """A question where a column names rows of several tables, and nothing says of which."""
         question = (
-            "%s: write a Reference(…, when=…) for each of these tables, and any_of(child_of(…), …) here"
+            "%s: write whose its rows are, by where(…), or by a Reference(…, when=…) for each table that is named, and child_of(…)"
             % "; ".join(self.unmeant[name])
         )
         made = self._open(name, question + OR_ELSEWHERE, [where("false"), shared()], {}, None)

@@ -53,7 +53,9 @@ WITH RECURSIVE given (side, oid) AS (
                 WHEN t.typcategory = 'A' AND t.typlen = -1 THEN 'anyarray'::regtype
                 WHEN t.oid = 'varchar'::regtype THEN 'text'::regtype
                 ELSE t.oid END::oid,
-           t.typcategory = 'N'
+           t.oid = 'numeric'::regtype OR EXISTS (
+               SELECT FROM pg_cast c WHERE c.castsource = t.oid AND c.casttarget = 'numeric'::regtype AND t.typcategory = 'N'
+           )
     FROM given g JOIN pg_type t ON t.oid = g.oid WHERE t.typtype <> 'd'
 ), found (operator) AS (
     SELECT format('%I.%s', n.nspname, o.oprname)

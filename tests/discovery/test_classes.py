@@ -600,6 +600,32 @@ def test_table_is_classed(shape: str, empty: Database, place: Place) -> None:
     assert classes_of(empty, place)["t"] == expected
 
 
+def test_tables_of_any_width_and_type_are_looked_at(empty: Database, place: Place) -> None:
+    columns = ", ".join("c%d text" % number for number in range(700))
+    kinds = "oid, regclass, money, real, double precision, numeric, bigint[], inet, int4range, tsvector, json, jsonb, xml, bit(3)"
+    odd = ", ".join(
+        "k%d %s" % pair
+        for pair in enumerate(
+            (kinds + ', interval, date, time, timetz, bytea, boolean, name, "char"').split(", ")
+        )
+    )
+    empty.execute(
+        PEOPLE + "ALTER TABLE people ADD nick text UNIQUE, ADD token uuid UNIQUE, ADD number int UNIQUE;"
+        "CREATE TABLE w (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people, %s); INSERT INTO w (id, person_id) VALUES (1, 1);"
+        "CREATE TABLE x (%s); INSERT INTO x DEFAULT VALUES; CREATE TABLE y (%s, person_id int); INSERT INTO y (person_id) VALUES (1)"
+        % (columns, columns, odd)
+    )
+    for number in range(odd.count(",") + 1):
+        column = odd.split(", ")[number].replace("k%d " % number, "person_id ")
+        empty.execute("CREATE TABLE p%d (%s); INSERT INTO p%d DEFAULT VALUES" % (number, column, number))
+    found = classes_of(empty, place)
+    assert (found["w"], found["x"], found["y"]) == (
+        'owned_by("person_id")',
+        "nobody's",
+        'owned_by("person_id")',
+    )
+
+
 def test_table_of_the_same_schema_is_meant(empty: Database, place: Place) -> None:
     empty.execute(
         PEOPLE
