@@ -13,7 +13,7 @@ from migration.discovery.levels import doubtful_link, levels
 from migration.discovery.references import Guess, Link, References
 from migration.discovery.source import Source
 from migration.discovery.undeclared import Undeclared, is_array
-from migration.discovery.words import listed, written
+from migration.discovery.words import listed, words_of, written
 from migration.model import Ownership, Root, all_of, any_of, referenced, shared, undecided
 from migration.printing import counted
 from migration.python_text import columns_text
@@ -60,9 +60,17 @@ class Entries:
                 for guess in guesses
             },
         )
-        self.without_exception = {guess.key[:3] for guess in guesses if not guess.astray}
+        self.without_exception = {
+            guess.key[:3] for guess in guesses if not guess.astray and not self._may_be_chance(guess)
+        }
         self.trees: Set[str] = set()  # tables of which it is asked what hangs on a root's rows
         self.proved: Set[Link] = set()  # references that never leave a root's rows
+
+    def _may_be_chance(self, guess: Guess) -> bool:
+        """Whether a column holds names of the root, and is not called so: it may hold anything, and names among it."""
+        key = guess.key
+        is_name = key.parent == self.root.name and key.parent_columns != (self.root.key,)
+        return is_name and not set(words_of(key.columns[0])) & set(words_of(key.parent_columns[0]))
 
     def _way(self, link: Link) -> Ownership:
         return self.undeclared.rule(link)

@@ -300,9 +300,9 @@ class _Look:
             if len(asked) == _TABLES:
                 waiting += self.looked(asked)
                 asked = []
-            if sum(len(looked.alike) for looked in waiting) > _AT_ONCE:
-                yield from zip(waiting, self.known(waiting))
-                waiting = []
+                if sum(len(looked.alike) for looked in waiting) > _AT_ONCE:
+                    yield from zip(waiting, self.known(waiting))
+                    waiting = []
         waiting += self.looked(asked)
         yield from zip(waiting, self.known(waiting))
 
