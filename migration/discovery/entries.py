@@ -12,7 +12,7 @@ from migration.discovery.held_keys import Form, Held, rows_that_differ
 from migration.discovery.levels import doubtful_link, levels
 from migration.discovery.references import Guess, Link, References
 from migration.discovery.source import Source
-from migration.discovery.undeclared import Undeclared, is_array
+from migration.discovery.undeclared import Undeclared
 from migration.discovery.words import listed, words_of, written
 from migration.model import Ownership, Root, all_of, any_of, referenced, shared, undecided
 from migration.printing import counted
@@ -49,7 +49,7 @@ class Entries:
         }
         for table, what in self.undeclared.of_several.items():
             self.unmeant.setdefault(table, []).append(what)
-        self.links = [*links, *map(_asked_for, self.uncertain.values())]
+        self.links = [*links, *map(self._asked_for, self.uncertain.values())]
         guesses = self.undeclared.all
         self.belonging = Belonging(
             source,
@@ -65,6 +65,12 @@ class Entries:
         }
         self.trees: Set[str] = set()  # tables of which it is asked what hangs on a root's rows
         self.proved: Set[Link] = set()  # references that never leave a root's rows
+
+    def _asked_for(self, guess: Guess) -> Link:
+        """What a question is about. By another column than a primary key only a Reference says what child_of means."""
+        link = doubtful_link(guess)
+        is_said = guess.why == BY_VALUES and not guess.astray and guess.key.parent != self.root.name
+        return link._replace(doubtful=not is_said)
 
     def _may_be_chance(self, guess: Guess) -> bool:
         """Whether a column holds names of the root, and is not called so: it may hold anything, and names among it."""
@@ -189,14 +195,6 @@ class Entries:
                     columns_text([chance[0]]),
                 )
             )
-
-
-def _asked_for(guess: Guess) -> Link:
-    """What a question is about. By another column than a primary key only a Reference says what child_of means."""
-    link = doubtful_link(guess)
-    return link._replace(
-        doubtful=not (guess.why == BY_VALUES and not guess.astray and not is_array(guess.key))
-    )
 
 
 def _several(rows: int) -> str:

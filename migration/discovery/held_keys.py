@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from typing import Collection, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
 from migration.discovery.source import Source
@@ -18,74 +19,15 @@ _LONGEST = 300  # characters of a value: keys are shorter
 _AT_ONCE = 100_000  # values compared with the root's in one query
 _CHANCE = 1000  # numbers up to this may be keys by chance, as quantities and places are
 # What columns are called that name a person.
-_ROLES = {
-    *(
-        "account",
-        "approver",
-        "assigned",
-        "assignee",
-        "attendee",
-        "author",
-        "blocked",
-        "blocker",
-        "borrower",
-        "buyer",
-    ),
-    *(
-        "by",
-        "client",
-        "contact",
-        "creator",
-        "customer",
-        "driver",
-        "editor",
-        "employee",
-        "followee",
-        "follower",
-    ),
-    *(
-        "following",
-        "friend",
-        "guest",
-        "holder",
-        "host",
-        "invited",
-        "invitee",
-        "inviter",
-        "lead",
-        "lender",
-        "manager",
-    ),
-    *(
-        "member",
-        "organizer",
-        "owner",
-        "participant",
-        "patient",
-        "payee",
-        "payer",
-        "person",
-        "receiver",
-        "recipient",
-    ),
-    *(
-        "reporter",
-        "requester",
-        "reviewer",
-        "seller",
-        "sender",
-        "speaker",
-        "student",
-        "subscriber",
-        "teacher",
-        "tenant",
-    ),
-    *("user", "viewer", "visitor", "voter", "watcher", "who", "whom", "whose", "winner", "writer"),
-}
+_ROLES = re.compile(
+    r"account|approver|assigned|assignee|attendee|author|blocked|blocker|borrower|buyer|by|client|"
+    r"contact|creator|customer|driver|editor|employee|followee|follower|following|friend|guest|holder|"
+    r"host|invited|invitee|inviter|lead|lender|manager|member|organizer|owner|participant|patient|"
+    r"payee|payer|person|receiver|recipient|reporter|requester|reviewer|seller|sender|speaker|student|"
+    r"subscriber|teacher|tenant|user|viewer|visitor|voter|watcher|who|whom|whose|winner|writer"
+)
 _ADDRESSES = {"email", "mail", "login", "username", "handle"}  # of the root, be they not unique
 _OF_PERSONS = {"email", "login", "mail", "password", "surname", "username"}  # words of columns
-
-
 _NUMBERS = (Kind.INTEGER, Kind.NUMERIC, Kind.FLOAT, Kind.BOOLEAN)
 _TABLES = 25  # looked at in one query
 _Wanted = Tuple[Column, "Form", str]  # a column, what it may hold, and of which column of the root
@@ -243,9 +185,10 @@ class _Look:
 
     def is_named(self, column: str) -> bool:
         """Whether a column's name says that it names a row of the root, be it in short: org, an organization."""
-        words = {plain(word) for word in (*words_of(column), *without_id(words_of(column)))}
+        given = [*words_of(column), *without_id(words_of(column))]
+        words = {plain(word) for word in given}
         is_short = any(len(word) > 2 and mine.startswith(word) for word in words for mine in self.words)
-        is_role = self.of_persons and bool(words & {plain(role) for role in _ROLES})
+        is_role = self.of_persons and any(_ROLES.fullmatch(word.rstrip("s")) for word in given)
         return column in self.owners or is_short or self.words <= words or is_role
 
     def forms(self, column: Column) -> Iterator[Tuple[Form, str]]:
