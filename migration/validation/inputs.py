@@ -105,7 +105,8 @@ class Context:
         return self.described.get(table.lower(), {})
 
     @functools.cached_property
-    def _mapped(self) -> Dict[Tuple[str, Tuple[Column, ...]], TableMapping]:
+    def _mapped(self) -> Dict[Tuple[str, int], Tuple[Tuple[Column, ...], TableMapping]]:
+        """By a table's name and the id of its columns, which are kept: to compare them takes longer than all the rest."""
         return {}
 
     @functools.cached_property
@@ -114,10 +115,10 @@ class Context:
 
     def mapped(self, table: Table, columns: Columns) -> TableMapping:
         """The columns of ``table`` that the database has."""
-        key = table.name, columns[table.name]
+        key = table.name, id(columns[table.name])
         if key not in self._mapped:
-            self._mapped[key] = self._map(table, columns)
-        return self._mapped[key]
+            self._mapped[key] = columns[table.name], self._map(table, columns)
+        return self._mapped[key][1]
 
     def _map(self, table: Table, columns: Columns) -> TableMapping:
         made = mapping.map_columns(table, columns[table.name], self.schema)
