@@ -561,7 +561,7 @@ def oracle(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         connection.autocommit = True
         for (extension,) in rows_of(connection, "SELECT name::text FROM pg_available_extensions"):
             if extension in EXTENSIONS:
-                rows_of(connection, 'CREATE EXTENSION "%s" CASCADE' % extension)
+                rows_of(connection, 'CREATE EXTENSION IF NOT EXISTS "%s" CASCADE' % extension)
         rows_of(connection, OWN)
         shapes = [shape for shape in shapes_of(connection) if shape.base != "xml" or knows_xml(connection)]
         tables: Dict[str, List[Shape]] = {}
