@@ -218,9 +218,7 @@ class NewRows(list):
 
 @pytest.fixture(scope="session")
 def lanes(
-    sample_database: Database,
-    annas_run: Place,
-    tmp_path_factory: pytest.TempPathFactory,
+    sample_database: Database, annas_run: Place, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], List[Lane]]:
     folder = tmp_path_factory.mktemp("kill")
     bundles = {}

@@ -81,10 +81,7 @@ def started(
     try:
         start(scheduler, environment)
         for prefix in hosts:
-            start(
-                [*prefix, *worker],
-                {**environment, **worker_env},
-            )
+            start([*prefix, *worker], {**environment, **worker_env})
         yield Cluster(address, processes, logs)
     finally:
         for process in reversed(processes):

@@ -125,7 +125,7 @@ def failing() -> Report:
             "added": {"rows": 3, "ids": ["added-1", "added-2"]},
             "removed": {"rows": 1, "ids": ["removed-1"]},
             "changed": {"rows": 1, "ids": ["changed-1"]},
-        },
+        }
     }
     return report
 

@@ -20,6 +20,7 @@ from support.migrations import WHOLE, copy_of, export_and_import, settings_of
 from support.places import ANNA, SUITE, Place
 from support.runs import Run
 from support.servers import Database
+from support.sqlite_files import set_rules
 from validate_migration import conclude, validate
 
 
@@ -39,6 +40,10 @@ class Fault(NamedTuple):
     named: Tuple[str, ...]
 
 
+def _set(table: str, cell: str, *named: str) -> Fault:
+    return Fault(table, "UPDATE %s SET %s WHERE id = :id" % (table, cell), named)
+
+
 FAULTS = {
     "deleted row": Fault("session_notes", "DELETE FROM session_notes WHERE id = :id", ("session_notes",)),
     "added row": Fault(
@@ -47,109 +52,60 @@ FAULTS = {
         " VALUES ('00000000-0000-4000-8000-000000000000', 'x', 'x', 0, 0, 'UTC')",
         ("location_cache",),
     ),
-    "dangling reference": Fault(
+    "dangling reference": _set(
         "transit_events",
-        "UPDATE transit_events SET chart_id = '00000000-0000-4000-8000-000000000000' WHERE id = :id",
-        ("Foreign key violation", "chart_id"),
+        "chart_id = '00000000-0000-4000-8000-000000000000'",
+        "Foreign key violation",
+        "chart_id",
     ),
-    "invalid JSON": Fault(
-        "charts",
-        "UPDATE charts SET chart_data = '{\"a\": ' WHERE id = :id",
-        ("chart_data", "is not valid JSON"),
+    "invalid JSON": _set("charts", "chart_data = '{\"a\": '", "chart_data", "is not valid JSON"),
+    "JSON that is no list": _set(
+        "aspect_patterns", "planets_involved = '{}'", "planets_involved", "not a list"
     ),
-    "JSON that is no list": Fault(
-        "aspect_patterns",
-        "UPDATE aspect_patterns SET planets_involved = '{}' WHERE id = :id",
-        ("planets_involved", "not a list"),
+    "JSON as a BLOB": _set("charts", "chart_data = x'7b7d'", "chart_data", "is not JSON text"),
+    "date that is not ISO": _set(
+        "birth_data", "birth_date = '15.11.2025'", "birth_date", "is not an ISO 8601 date"
     ),
-    "JSON as a BLOB": Fault(
-        "charts", "UPDATE charts SET chart_data = x'7b7d' WHERE id = :id", ("chart_data", "is not JSON text")
+    "impossible date": _set(
+        "birth_data", "birth_date = '2025-02-30'", "birth_date", "is not an ISO 8601 date"
     ),
-    "date that is not ISO": Fault(
-        "birth_data",
-        "UPDATE birth_data SET birth_date = '15.11.2025' WHERE id = :id",
-        ("birth_date", "is not an ISO 8601 date"),
+    "impossible month": _set(
+        "session_notes", "note_date = '2025-13-01'", "note_date", "is not an ISO 8601 date"
     ),
-    "impossible date": Fault(
-        "birth_data",
-        "UPDATE birth_data SET birth_date = '2025-02-30' WHERE id = :id",
-        ("birth_date", "is not an ISO 8601 date"),
+    "time that is none": _set(
+        "birth_data", "birth_time = '25:00:00'", "birth_time", "is not an ISO 8601 time"
     ),
-    "impossible month": Fault(
-        "session_notes",
-        "UPDATE session_notes SET note_date = '2025-13-01' WHERE id = :id",
-        ("note_date", "is not an ISO 8601 date"),
+    "impossible minute": _set(
+        "transit_events", "event_date = '2025-11-15T09:60:00'", "event_date", "is not an ISO 8601 timestamp"
     ),
-    "time that is none": Fault(
-        "birth_data",
-        "UPDATE birth_data SET birth_time = '25:00:00' WHERE id = :id",
-        ("birth_time", "is not an ISO 8601 time"),
-    ),
-    "impossible minute": Fault(
+    "impossible hour": _set(
         "transit_events",
-        "UPDATE transit_events SET event_date = '2025-11-15T09:60:00' WHERE id = :id",
-        ("event_date", "is not an ISO 8601 timestamp"),
+        "event_date = '2025-11-15T24:30:00.000001'",
+        "event_date",
+        "is not an ISO 8601 timestamp",
     ),
-    "impossible hour": Fault(
+    "fraction of five digits": _set(
         "transit_events",
-        "UPDATE transit_events SET event_date = '2025-11-15T24:30:00.000001' WHERE id = :id",
-        ("event_date", "is not an ISO 8601 timestamp"),
+        "event_date = '2025-11-15T09:30:00.00001'",
+        "event_date",
+        "is not an ISO 8601 timestamp",
     ),
-    "fraction of five digits": Fault(
-        "transit_events",
-        "UPDATE transit_events SET event_date = '2025-11-15T09:30:00.00001' WHERE id = :id",
-        ("event_date", "is not an ISO 8601 timestamp"),
+    "day zero": _set(
+        "transit_events", "event_date = '2025-11-00T09:30:00'", "event_date", "is not an ISO 8601 timestamp"
     ),
-    "day zero": Fault(
-        "transit_events",
-        "UPDATE transit_events SET event_date = '2025-11-00T09:30:00' WHERE id = :id",
-        ("event_date", "is not an ISO 8601 timestamp"),
+    "timestamp with a blank": _set(
+        "transit_events", "event_date = '2025-11-15 09:30:00'", "event_date", "is not an ISO 8601 timestamp"
     ),
-    "timestamp with a blank": Fault(
-        "transit_events",
-        "UPDATE transit_events SET event_date = '2025-11-15 09:30:00' WHERE id = :id",
-        ("event_date", "is not an ISO 8601 timestamp"),
-    ),
-    "boolean of 2": Fault(
-        "birth_data", "UPDATE birth_data SET time_unknown = 2 WHERE id = :id", ("time_unknown", "0 or 1")
-    ),
-    "boolean as text": Fault(
-        "transit_events",
-        "UPDATE transit_events SET is_applying = 'true' WHERE id = :id",
-        ("is_applying", "0 or 1"),
-    ),
-    "latitude of 91": Fault(
-        "birth_data", "UPDATE birth_data SET latitude = 91 WHERE id = :id", ("latitude", "between -90 and 90")
-    ),
-    "longitude of -181": Fault(
-        "location_cache",
-        "UPDATE location_cache SET longitude = -181 WHERE id = :id",
-        ("longitude", "between -180 and 180"),
-    ),
-    "number as text": Fault(
-        "birth_data",
-        "UPDATE birth_data SET latitude = 'north' WHERE id = :id",
-        ("column latitude is not a number",),
-    ),
-    "integer as text": Fault(
-        "birth_data",
-        "UPDATE birth_data SET utc_offset = 'one' WHERE id = :id",
-        ("column utc_offset is not an integer",),
-    ),
-    "malformed uuid": Fault(
-        "charts",
-        "UPDATE charts SET client_id = 'not-a-uuid' WHERE id = :id",
-        ("client_id", "is not a UUID"),
-    ),
-    "required value missing": Fault(
-        "clients", "UPDATE clients SET created_at = NULL WHERE id = :id", ("column created_at is NULL",)
-    ),
-    "changed text": Fault("clients", "UPDATE clients SET last_name = 'x' WHERE id = :id", ("last_name",)),
-    "NULL instead of a text": Fault(
-        "chart_interpretations",
-        "UPDATE chart_interpretations SET element_key = NULL WHERE id = :id",
-        ("element_key",),
-    ),
+    "boolean of 2": _set("birth_data", "time_unknown = 2", "time_unknown", "0 or 1"),
+    "boolean as text": _set("transit_events", "is_applying = 'true'", "is_applying", "0 or 1"),
+    "latitude of 91": _set("birth_data", "latitude = 91", "latitude", "between -90 and 90"),
+    "longitude of -181": _set("location_cache", "longitude = -181", "longitude", "between -180 and 180"),
+    "number as text": _set("birth_data", "latitude = 'north'", "column latitude is not a number"),
+    "integer as text": _set("birth_data", "utc_offset = 'one'", "column utc_offset is not an integer"),
+    "malformed uuid": _set("charts", "client_id = 'not-a-uuid'", "client_id", "is not a UUID"),
+    "required value missing": _set("clients", "created_at = NULL", "column created_at is NULL"),
+    "changed text": _set("clients", "last_name = 'x'", "last_name"),
+    "NULL instead of a text": _set("chart_interpretations", "element_key = NULL", "element_key"),
 }
 
 
@@ -177,14 +133,7 @@ def _without_rules(connection: sqlite3.Connection, table: str) -> None:
     """Have SQLite forget the table's NOT NULL and its trigger, so that a damaged row has nothing else to be noticed by."""
     connection.execute("DROP TRIGGER IF EXISTS %s_updated_at" % table)
     (sql,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
-    connection.execute("PRAGMA writable_schema = ON")
-    connection.execute(
-        "UPDATE sqlite_master SET sql = ? WHERE name = ?", (sql.replace(" NOT NULL", ""), table)
-    )
-    connection.commit()
-    (version,) = connection.execute("PRAGMA schema_version").fetchone()
-    connection.execute("PRAGMA schema_version = %d" % (version + 1))
-    connection.commit()
+    set_rules(connection, [(table, sql.replace(" NOT NULL", ""))])
 
 
 @pytest.mark.parametrize(

@@ -194,11 +194,7 @@ def test_bundle_that_somebody_edits_during_the_run_is_compared_with_postgresql(s
             "pair DEFAULT (1, 'b')",
             "ALTER TYPE pair RENAME ATTRIBUTE b TO c",
         ),
-        (
-            "",
-            "int GENERATED ALWAYS AS (id) VIRTUAL",
-            "ALTER TABLE odd ALTER v SET EXPRESSION AS (id + 1)",
-        ),
+        ("", "int GENERATED ALWAYS AS (id) VIRTUAL", "ALTER TABLE odd ALTER v SET EXPRESSION AS (id + 1)"),
         ("", "regclass DEFAULT 'clients'", "ALTER TABLE clients RENAME TO c; ALTER TABLE c RENAME TO d"),
     ],
 )
