@@ -52,29 +52,13 @@ OURS = "-c DateStyle=ISO -c IntervalStyle=postgres -c array_nulls=on -c standard
 # Random values, as text that the type takes
 
 
+ODD_WORDS = ["", " ", "a b ", "\t\n\r", "NULL", "null", "☉", "𐍈"]
+ODD_WORDS += ["'", '"', "\\", "\\N", "{", "}", ",", "(", ")"]
+
+
 def _words(random: Random) -> str:
     if random.random() < 0.4:
-        return random.choice(
-            [
-                "",
-                " ",
-                "NULL",
-                "null",
-                "'",
-                '"',
-                "\\",
-                "\\N",
-                "{",
-                "}",
-                ",",
-                "(",
-                ")",
-                "a b ",
-                "\t\n\r",
-                "☉",
-                "𐍈",
-            ]
-        )
+        return random.choice(ODD_WORDS)
     return "".join(random.choice("ab'\"\\{},() \n\téß🌙%") for _ in range(random.randrange(12)))
 
 
