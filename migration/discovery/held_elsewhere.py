@@ -1,4 +1,4 @@
-"""Columns that hold keys of tables of roots though nothing but their values says so. Small numbers are no keys here."""
+"""Columns that hold keys of the root's other tables, of its workspaces say, though nothing but their values says so. Small numbers are no keys here."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from migration.sql import literal, qualified, quote
 IDS = re.compile(r"_?(id|uuid|uid|guid|key|ref|fk|pk)$")  # a last word
 _TYPES = ("type", "kind", "table", "class", "model")
 # What a column is called that names a row of whatever another one says.
-_BARE = (
+BARE = (
     "ref",
     "target",
     "object",
@@ -147,7 +147,8 @@ class MixedReferences:
     def _by_values(self, table: str, paired: Set[str]) -> Iterator[_Pair]:
         """Columns whose values are names of tables, be it in a table to which they refer, beside one that may hold keys."""
         ids, plain = self._ids(table)
-        loose = [*plain.values(), *(ids[(name,)] for name in _BARE if (name,) in ids)]
+        bare = [ids[(name,)] for name in BARE if (name,) in ids]
+        loose = [*plain.values(), *(column for column in bare if column.kind is not Kind.TEXT)]
         own = self.source.single_key(table)
         loose = [column for column in loose if column != own and column.name not in paired]
         if not loose or table in self.source.empty:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Dict, Iterator, List, Mapping, NamedTuple, Sequence, Set, Tuple
 
-from migration.discovery.mixed_references import IDS, Candidate, MixedReferences, nearest, plain_key
+from migration.discovery.mixed_references import BARE, IDS, Candidate, MixedReferences, nearest, plain_key
 from migration.discovery.source import Source
 from migration.discovery.words import matched, plain, without_id, words_of
 from migration.model import Column, ForeignKey, Kind
@@ -100,6 +100,14 @@ def find_references(source: Source, root: str) -> References:
             optional = bool(guess.when) or source.may_be_null(guess.key.table, guess.key.columns)
             link = Link(guess.key, optional, "%s; %s" % (guess.why, guess.borne_out), guess.when)
             links.setdefault((*guess.key[:4], guess.when), link)
+    known = {
+        (guess.key.table, guess.key.columns[0]) for guess in guessed if guess.holds or guess.doubt
+    } | covered
+    for table, column in _of_any_table(source):
+        if (table, column.name) not in known and table not in source.empty:
+            several.unmeant.setdefault(table, {}).setdefault(
+                column.name, "%s may name a row of any table" % column.name
+            )
     return References(
         tuple(links.values()), tuple(guess for guess in guessed if not guess.holds), several.unmeant
     )
@@ -283,6 +291,16 @@ class _Guesses:
                 "%s looks like a part of the key of %s (%s), of which %s has no more"
                 % (column.name, parent, ", ".join(key), table)
             )
+
+
+def _of_any_table(source: Source) -> Iterator[Tuple[str, Column]]:
+    """Columns whose names say that they name a row, and not of which table: parent_id."""
+    for table in source.tables:
+        if table not in source.foreign and table not in source.catalog.unreadable:
+            for column in source.catalog.columns.get(table, ()):
+                bare = without_id(words_of(column.name))
+                if len(bare) == 1 and bare[0] in ("parent", *BARE) and column != source.single_key(table):
+                    yield table, column
 
 
 def _by_declared(source: Source, keys: Sequence[ForeignKey]) -> Dict[Tuple[str, str], Set[str]]:

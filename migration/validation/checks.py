@@ -1,4 +1,4 @@
-"""What a check is: a function from the evidence to what it found."""
+"""What a check is: a function from the evidence to what it found. All of them are in CHECKS of validate_migration.py."""
 
 from __future__ import annotations
 

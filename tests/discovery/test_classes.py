@@ -254,6 +254,17 @@ SHAPES = {
         "CREATE TABLE t (tbl text, row_id int); INSERT INTO t VALUES ('a', 1), ('logs', 1), ('A', 2)",
         'any_of(child_of("a", "row_id"), child_of("logs", "row_id"))',
     ),
+    "one column for several tables, beside a word that is one of them": (
+        A
+        + "CREATE TABLE logs (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people); INSERT INTO logs VALUES (1, 2), (2, 1);"
+        "CREATE TABLE t (item text, log_id int); INSERT INTO t VALUES ('a', 1), ('log', 1), ('a', 2)",
+        'any_of(child_of("a", "log_id"), child_of("logs", "log_id"))',
+    ),
+    "a row of any table": (
+        A
+        + "CREATE TABLE t (id int PRIMARY KEY, parent_id int NOT NULL); INSERT INTO t VALUES (7, 1), (8, 2)",
+        ('where("false")', "shared()"),
+    ),
     "one column for several tables, by a table of types": (
         A
         + "CREATE TABLE logs (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people); INSERT INTO logs VALUES (1, 2), (2, 1);"
