@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from typing import Collection, Dict, Iterator, List, Sequence, Set, Tuple
 
-from migration.discovery.mixed_references import plain_key
 from migration.discovery.references import Guess
 from migration.discovery.source import Source
 from migration.model import Column, Kind
-from migration.postgres.operators import are_written_alike
 from migration.sql import qualified, quote
 
 BY_VALUES = "by its values"
@@ -46,12 +44,11 @@ class HeldElsewhere:
         """The columns that tell its rows apart, each by itself, and are no numbers: the primary key first."""
         if parent in self.source.empty or parent in self.source.catalog.unreadable:
             return []
-        unique = [names[0] for names in self.source.unique.get(parent, ()) if len(names) == 1]
-        primary = [name for name in unique if self.source.catalog.primary_keys.get(parent) == (name,)]
-        columns = [self.source.catalog.column(parent, name) for name in dict.fromkeys([*primary, *unique])]
+        primary = self.source.catalog.primary_keys.get(parent)
+        unique = self.source.unique_columns(parent)
         return [
             column
-            for column in columns
+            for column in sorted(unique, key=lambda one: (one.name,) != primary)
             if column.type.partition("(")[0] in _TEXTS
             or (column.kind is Kind.INTEGER and column.type == "bigint" and self._is_high(parent, column))
         ]
@@ -115,9 +112,7 @@ class HeldElsewhere:
                     # By another column than the primary key it takes a Reference, which holds for every value.
                     enough = count * 2 >= len(values) if is_primary else count == len(values)
                     if enough and column.type not in _ARRAYS:
-                        found = plain_key(table, column.name, parent, key.name)
-                        if not are_written_alike(key, column):
-                            found = found._replace(equalities=(self.source.db.equality(key, column),))
+                        found = self.source.reference(table, column.name, parent, key.name)
                         yield Guess(found, BY_VALUES, len(values), len(values) - count)
 
     def _known(self, parent: str, key: Column) -> Dict[int, int]:

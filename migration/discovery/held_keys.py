@@ -135,24 +135,18 @@ class _Look:
         self.owners = owners
         self.key = source.catalog.column(root.name, root.key)
         self.is_number = self.key.kind in _NUMBERS
-        names = [
-            root.named_by,
-            *(columns[0] for columns in source.unique.get(root.name, ()) if len(columns) == 1),
-            *(one.name for one in source.catalog.columns[root.name] if set(words_of(one.name)) & _ADDRESSES),
-        ]
-        self.names = [
-            name
-            for name in dict.fromkeys(names)
-            if name != root.key and source.catalog.column(root.name, name).kind in (Kind.TEXT, Kind.UUID)
-        ]
+        unique = source.unique_columns(root.name)
+        named = [one for one in source.catalog.columns[root.name] if set(words_of(one.name)) & _ADDRESSES]
+        names = dict.fromkeys(
+            [
+                source.catalog.column(root.name, root.named_by),
+                *unique,
+                *named,
+            ]
+        )
+        self.names = [one.name for one in names if one != self.key and one.kind in (Kind.TEXT, Kind.UUID)]
+        self.numbers = [one.name for one in unique if one != self.key and one.kind in _NUMBERS]
         self.words = set(matched(source.catalog.relations[root.name].name))
-        self.numbers = [
-            columns[0]
-            for columns in source.unique.get(root.name, ())
-            if len(columns) == 1
-            and columns[0] != root.key
-            and source.catalog.column(root.name, columns[0]).kind in _NUMBERS
-        ]
         self.of_persons = is_of_persons(source, root.name)
         self.from_high = False
         self.tests = {of: self._test(of) for of in (root.key, *self.names, *self.numbers)}
@@ -161,12 +155,10 @@ class _Look:
         """SQL with a place for a text, whether it may be a value of the root's column: by its length and its signs."""
         if self.source.catalog.column(self.root.name, of).kind is Kind.UUID:
             return "length({0}) = 32"
-        sql = "SELECT min(length(v)), max(length(v)), bool_and(v LIKE '%@%'), min(v) FROM (SELECT r.{}::text AS v FROM {} r) r"
         is_integer = of == self.root.key and self.key.kind in (Kind.INTEGER, Kind.NUMERIC)
-        if is_integer:
-            sql = sql.replace("min(v)", "min(v::numeric)")
+        sql = "SELECT min(length(v)), max(length(v)), bool_and(v LIKE '%@%'), min({}) FROM (SELECT r.{}::text AS v FROM {} r) r"
         shortest, longest, is_address, first = self.source.db.rows(
-            sql.format(quote(of), self.source.db.quoted(self.root.name))
+            sql.format("v::numeric" if is_integer else "v", quote(of), self.source.db.quoted(self.root.name))
         )[0]
         if longest is None:
             return "false"

@@ -6,12 +6,11 @@ import re
 from typing import Dict, Iterator, List, Mapping, NamedTuple, Sequence, Set, Tuple
 
 from migration.discovery.source import Source
-from migration.discovery.words import listed, matched, plain, words_of
-from migration.model import Column, Equality, ForeignKey, Kind
+from migration.discovery.words import IDS, listed, matched, plain, words_of
+from migration.model import Column, ForeignKey, Kind
 from migration.postgres.operators import are_written_alike
 from migration.sql import literal, qualified, quote
 
-IDS = re.compile(r"_?(id|uuid|uid|guid|key|ref|fk|pk)$")  # a last word
 _TYPES = ("type", "kind", "table", "class", "model")
 # What a column is called that names a row of whatever another one says.
 BARE = (
@@ -58,10 +57,6 @@ class _Pair(NamedTuple):
     sure: bool
 
 
-def plain_key(table: str, column: str, parent: str, key: str) -> ForeignKey:
-    return ForeignKey(table, (column,), parent, (key,), (Equality("pg_catalog.="),))
-
-
 class MixedReferences:
     """Finds them in all tables. ``covered``: columns that refer to one table. ``named``: tables by their words.
 
@@ -80,9 +75,7 @@ class MixedReferences:
 
     def all(self) -> Iterator[Candidate]:
         """A reference for each table that such a column names. A query a pair."""
-        for table in self.source.tables:
-            if table in self.source.foreign or table in self.source.catalog.unreadable:
-                continue
+        for table in self.source.readable:
             pairs = list(self._by_names(table))
             pairs += self._by_values(table, {pair.id_.name for pair in pairs})
             for pair in pairs:
@@ -122,23 +115,23 @@ class MixedReferences:
             if (table, column.name) not in self.covered
             and column.kind in (Kind.INTEGER, Kind.UUID, Kind.TEXT)
         }
-        plain = {
+        keyed = {
             words[:-1]: column for words, column in ids.items() if len(words) > 1 and IDS.fullmatch(words[-1])
         }
-        return ids, plain
+        return ids, keyed
 
     def _by_names(self, table: str) -> Iterator[_Pair]:
-        ids, plain = self._ids(table)
+        ids, keyed = self._ids(table)
         for column in self.source.catalog.columns.get(table, ()):
             words = tuple(words_of(column.name))
             key = self.keys.get((table, column.name))
             is_type = column.kind is Kind.TEXT or (column.kind is Kind.INTEGER and key is None)
             if key is not None and self.source.catalog.has(key.parent, ("app_label", "model")):
-                id_ = plain.get((*words[:-3], "object")) if words[-3:-1] == ("content", "type") else None
+                id_ = keyed.get((*words[:-3], "object")) if words[-3:-1] == ("content", "type") else None
                 if id_ is not None:
                     yield _Pair(column, id_, self._content_types(table, column, key), True)
             elif words and words[-1] in _TYPES and is_type and len(words) > 1:
-                id_ = plain.get(words[:-1]) or ids.get(words[:-1])
+                id_ = keyed.get(words[:-1]) or ids.get(words[:-1])
                 if id_ is not None:
                     is_key = words_of(id_.name)[-1] not in ("key", words[-2])
                     sure = is_key or id_.kind is not Kind.TEXT
@@ -146,9 +139,9 @@ class MixedReferences:
 
     def _by_values(self, table: str, paired: Set[str]) -> Iterator[_Pair]:
         """Columns whose values are names of tables, be it in a table to which they refer, beside one that may hold keys."""
-        ids, plain = self._ids(table)
+        ids, keyed = self._ids(table)
         bare = [ids[(name,)] for name in BARE if (name,) in ids]
-        loose = [*plain.values(), *(column for column in bare if column.kind is not Kind.TEXT)]
+        loose = [*keyed.values(), *(column for column in bare if column.kind is not Kind.TEXT)]
         own = self.source.single_key(table)
         loose = [column for column in loose if column != own and column.name not in paired]
         if not loose or table in self.source.empty:
@@ -171,7 +164,7 @@ class MixedReferences:
             ):
                 named = [type_ for type_ in types if any(self._meant(table, type_))]
                 if len(types) <= _MOST_NAMES and 0 < len(types) <= 2 * len(named):
-                    alike = plain.get(tuple(words_of(column.name)[:-1]))
+                    alike = keyed.get(tuple(words_of(column.name)[:-1]))
                     neutral = [id_ for id_ in loose if not self._called(table, id_)]
                     for id_ in [alike] if alike in loose and alike is not None else neutral or loose:
                         yield _Pair(column, id_, types, False)
@@ -189,7 +182,7 @@ class MixedReferences:
         sql = "SELECT {0}::text FROM {1} t WHERE {0} IS NOT NULL GROUP BY 1 ORDER BY 1 LIMIT {2}"
         name = qualified("t", column.name)
         return [
-            _Type(_plain_literal(value), value, tuple(_suffixes(re.split(r"[\\/.:]+", value))))
+            _Type(_plain_literal(value), value, _meanings(value))
             for (value,) in self.source.db.rows(
                 sql.format(name, self.source.db.quoted(table), _MOST_TYPES + 1)
             )
@@ -207,7 +200,7 @@ class MixedReferences:
         for text in self.source.catalog.columns.get(key.parent, ()):
             if text.kind is Kind.TEXT and text.name not in key.parent_columns:
                 yield [
-                    _Type(number, value, tuple(_suffixes(re.split(r"[\\/.:]+", value))))
+                    _Type(number, value, _meanings(value))
                     for number, value in self._rows_of(table, column, key, [text.name])
                     if value is not None
                 ]
@@ -255,9 +248,7 @@ class MixedReferences:
             when = (
                 "%s = %s" % (name, given[0]) if len(given) == 1 else "%s IN (%s)" % (name, ", ".join(given))
             )
-            reference = plain_key(table, pair.id_.name, parent, key.name)
-            if not are_written_alike(key, pair.id_):
-                reference = reference._replace(equalities=(source.db.equality(key, pair.id_),))
+            reference = source.reference(table, pair.id_.name, parent, key.name)
             made.append(Candidate(reference, "by the names in %s" % pair.type_.name, when))
         return made, unknown
 
@@ -284,10 +275,10 @@ def nearest(source: Source, table: str, tables: Sequence[str]) -> Sequence[str]:
     return [name for name in tables if source.catalog.relations[name].schema == schema] or tables
 
 
-def _suffixes(parts: Sequence[str]) -> Iterator[Tuple[str, ...]]:
+def _meanings(value: str) -> Tuple[Tuple[str, ...], ...]:
     """What a type may mean: Billing::Account a billing_account rather than an account."""
-    for start in range(len(parts)):
-        yield matched("_".join(parts[start:]))
+    parts = re.split(r"[\\/.:]+", value)
+    return tuple(matched("_".join(parts[start:])) for start in range(len(parts)))
 
 
 def _plain_literal(value: str) -> str:

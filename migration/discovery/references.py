@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Dict, Iterator, List, Mapping, NamedTuple, Sequence, Set, Tuple
 
-from migration.discovery.mixed_references import BARE, IDS, Candidate, MixedReferences, nearest, plain_key
+from migration.discovery.mixed_references import BARE, Candidate, MixedReferences, nearest
 from migration.discovery.source import Source
-from migration.discovery.words import matched, plain, without_id, words_of
+from migration.discovery.words import IDS, matched, plain, without_id, words_of
 from migration.model import Column, ForeignKey, Kind
 from migration.postgres.operators import are_written_alike
 from migration.printing import counted
@@ -64,7 +64,7 @@ class Guess(NamedTuple):
 class References(NamedTuple):
     """``links``: declared ones and guesses that hold. ``doubtful``: guesses that the data do not bear out.
 
-    ``unmeant``: table → column → a line, of columns that name rows of nobody knows which table.
+    ``unmeant``: table → column → a line, of columns that name rows, but nothing says of which table.
     """
 
     links: Tuple[Link, ...]
@@ -162,11 +162,10 @@ class _Guesses:
 
     def all(self, covered: Set[Tuple[str, str]]) -> Iterator[Candidate]:
         """The likeliest of each column."""
-        for table in self.source.tables:
-            if table not in self.source.foreign and table not in self.source.catalog.unreadable:
-                for column in self.source.catalog.columns.get(table, ()):
-                    if (table, column.name) not in covered:
-                        yield from self._of(table, column)
+        for table in self.source.readable:
+            for column in self.source.catalog.columns.get(table, ()):
+                if (table, column.name) not in covered:
+                    yield from self._of(table, column)
 
     def _of(self, table: str, column: Column) -> Iterator[Candidate]:
         """At most one."""
@@ -200,27 +199,24 @@ class _Guesses:
                     )
                 )
                 continue
-            found = plain_key(table, column.name, parent, key.name)
-            if not are_written_alike(key, column):
-                found = found._replace(equalities=(source.db.equality(key, column),))
+            found = source.reference(table, column.name, parent, key.name)
             yield Candidate(found, "by its name", "", self.doubts.get((table, column.name)) or doubt or other)
             return
         if unlike and without_id(words_of(column.name)):
             self.unmeant.setdefault(table, {})[column.name] = unlike
 
-    def _parents(self, table: str, named: Column) -> Iterator[Tuple[str, str]]:
+    def _parents(self, table: str, column: Column) -> Iterator[Tuple[str, str]]:
         """Tables that a column's name means, the likeliest first, each with a doubt or ''."""
-        column = named.name
-        words = words_of(column)
+        words = words_of(column.name)
         bare = without_id(words) or tuple(words)
         if bare == ("parent",) and bare != tuple(words):
             for above, _ in self._called(table, matched(self.source.catalog.relations[table].name)[:-1]):
                 yield above, "it may name a row of %s itself" % table
             yield table, ""
-        by_name = list(self._by_name(table, named, words, bare))
+        by_name = list(self._by_name(table, column, words, bare))
         schema = self.source.catalog.relations[table].schema
-        here = self.alike.get((schema, column), set())
-        for parents in (here, self.alike.get(("", column), set())):
+        here = self.alike.get((schema, column.name), set())
+        for parents in (here, self.alike.get(("", column.name), set())):
             if len(parents) == 1:
                 (parent,) = parents
                 others = sorted({other for other, _ in by_name} - parents)
@@ -229,7 +225,7 @@ class _Guesses:
         many = "elsewhere it names rows of %s" % " or ".join(sorted(here)) if len(here) > 1 else ""
         for parent, doubt in by_name:
             yield parent, doubt or many
-        for parent in self.by_key.get(column, ()):
+        for parent in self.by_key.get(column.name, ()):
             yield parent, ""
 
     def _by_name(
@@ -267,11 +263,10 @@ class _Guesses:
         )
         more = {word for word in more if not IDS.fullmatch(word)}
         others = [
-            source.catalog.column(parent, names[0])
-            for names in source.unique.get(parent, ())
-            if len(names) == 1 and names[0] != key.name
+            other
+            for other in (source.unique_columns(parent) if more else ())
+            if other.name != key.name and _is_comparable(other, column)
         ]
-        others = [other for other in others if _is_comparable(other, column)] if more else []
         for other in others:
             if more & set(words_of(other.name)):
                 return other, ""
@@ -295,12 +290,11 @@ class _Guesses:
 
 def _of_any_table(source: Source) -> Iterator[Tuple[str, Column]]:
     """Columns whose names say that they name a row, and not of which table: parent_id."""
-    for table in source.tables:
-        if table not in source.foreign and table not in source.catalog.unreadable:
-            for column in source.catalog.columns.get(table, ()):
-                bare = without_id(words_of(column.name))
-                if len(bare) == 1 and bare[0] in ("parent", *BARE) and column != source.single_key(table):
-                    yield table, column
+    for table in source.readable:
+        for column in source.catalog.columns.get(table, ()):
+            bare = without_id(words_of(column.name))
+            if len(bare) == 1 and bare[0] in ("parent", *BARE) and column != source.single_key(table):
+                yield table, column
 
 
 def _by_declared(source: Source, keys: Sequence[ForeignKey]) -> Dict[Tuple[str, str], Set[str]]:

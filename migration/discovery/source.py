@@ -7,7 +7,7 @@ from typing import Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTupl
 
 from migration.discovery.words import stem
 from migration.errors import UsageError
-from migration.model import Column, Kind, Root
+from migration.model import Column, ForeignKey, Kind, Root
 from migration.postgres.catalog import Catalog, within
 from migration.postgres.snapshot import Snapshot
 from migration.sql import qualified
@@ -44,6 +44,25 @@ class Source(NamedTuple):
             for name, relation in self.catalog.relations.items()
             if not relation.extension and name not in self.heirs
         ]
+
+    @property
+    def readable(self) -> List[str]:
+        """Those of them whose rows may be looked at here."""
+        return [
+            name for name in self.tables if name not in self.foreign and name not in self.catalog.unreadable
+        ]
+
+    def unique_columns(self, table: str) -> List[Column]:
+        """Columns that tell its rows apart, each by itself."""
+        unique = (names[0] for names in self.unique.get(table, ()) if len(names) == 1)
+        return [self.catalog.column(table, name) for name in dict.fromkeys(unique)]
+
+    def reference(self, table: str, column: str, parent: str, key: str) -> ForeignKey:
+        """What a column refers to that no foreign key connects, compared as the export compares it."""
+        equality = self.db.equality_with(
+            self.catalog.column(parent, key), table, self.catalog.column(table, column)
+        )
+        return ForeignKey(table, (column,), parent, (key,), (equality,))
 
     def rows_of(self, table: str, alias: str) -> str:
         """SQL of the table under an alias, without those that inherit from it and stand for themselves."""

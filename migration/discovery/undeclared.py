@@ -7,13 +7,11 @@ from typing import Iterator, List, Optional, Sequence, Union
 from migration.discovery.held_elsewhere import BY_VALUES, HeldElsewhere
 from migration.discovery.held_keys import Form, held_keys
 from migration.discovery.levels import doubtful_link, levels
-from migration.discovery.mixed_references import plain_key
 from migration.discovery.references import Guess, Link
 from migration.discovery.source import Source
 from migration.discovery.words import listed
-from migration.model import Column, Equality, ForeignKey, Kind, Ownership, Root, child_of, owned_by, where
+from migration.model import Column, Equality, ForeignKey, Ownership, Root, child_of, owned_by, where
 from migration.postgres.catalog import usual
-from migration.postgres.operators import UUID_OF_TEXT, are_written_alike
 from migration.printing import counted
 from migration.sql import qualified
 
@@ -75,27 +73,19 @@ class Undeclared:
     def _guesses(self, table: str) -> Iterator[Guess]:
         for held in self.held[table]:
             if held.asked:
-                key = self.source.catalog.column(self.root.name, held.of)
-                column = self.source.catalog.column(table, held.column)
-                found = plain_key(table, held.column, self.root.name, held.of)
                 if held.form is Form.ARRAY:
-                    found = found._replace(
-                        equalities=(_InArray("pg_catalog.=", _text_if_unlike(key, column)),)
-                    )
-                elif not are_written_alike(key, column):
-                    found = found._replace(equalities=(self._equality(key, table, column),))
+                    key = self.source.catalog.column(self.root.name, held.of)
+                    cast = _text_if_unlike(key, self.source.catalog.column(table, held.column))
+                    in_array = (_InArray("pg_catalog.=", cast),)
+                    found = ForeignKey(table, (held.column,), self.root.name, (held.of,), in_array)
+                else:
+                    found = self.source.reference(table, held.column, self.root.name, held.of)
                 yield Guess(found, BY_VALUES, held.values, held.values - held.keys)
-
-    def _equality(self, key: Column, table: str, column: Column) -> Equality:
-        found = self.source.db.equality(key, column)
-        is_text = key.kind is Kind.UUID and found.cast
-        return UUID_OF_TEXT if is_text and self.source.db.holds_other_uuids(table, column.name) else found
 
     def _as_most(self, owner: Optional[str], links: Sequence[Link]) -> Iterator[Guess]:
         """Tables with the column by which most others belong to the root."""
         if owner is None:
             return
-        root = self.source.catalog.column(self.root.name, self.root.key)
         taken = {(link.key.table, name) for link in links for name in link.key.columns}
         for table in self.source.tables:
             if (
@@ -104,9 +94,7 @@ class Undeclared:
                 and (table, owner) not in taken
                 and table not in self.source.foreign
             ):
-                equality = self.source.db.equality(root, self.source.catalog.column(table, owner))
-                key = plain_key(table, owner, self.root.name, self.root.key)
-                yield Guess(key._replace(equalities=(equality,)), AS_MOST, 0, 0)
+                yield Guess(self.source.reference(table, owner, self.root.name, self.root.key), AS_MOST, 0, 0)
 
     def rule(self, link: Link) -> Ownership:
         """How rows belong by a reference, declared or not."""

@@ -79,12 +79,12 @@ def matched(name: str) -> Tuple[str, ...]:
     return (*words[:-1], plain(words[-1])) if words else ()
 
 
-_IDS = re.compile(r"id|uuid|uid|guid|key|ref|fk|pk")  # a word that says that it is a key
+IDS = re.compile(r"id|uuid|uid|guid|key|ref|fk|pk")  # a word that says that it is a key
 
 
 def without_id(words: Sequence[str]) -> Tuple[str, ...]:
     """The words of a column's name without what says that it is a key: of order_id, orderid, id_order and fk_order. () without it."""
-    if len(words) > 1 and _IDS.fullmatch(words[-1]):
+    if len(words) > 1 and IDS.fullmatch(words[-1]):
         return tuple(words[:-1])
     if len(words) > 1 and words[0] in ("id", "fk"):
         return tuple(words[1:])

@@ -8,10 +8,9 @@ from typing import Callable, Dict, Iterable, Iterator, List, Mapping, Optional, 
 import psycopg2
 
 from migration.errors import MigrationError, UsageError
-from migration.model import Equality, ForeignKey, Kind, Ownership, Reference, Table, Way
+from migration.model import Equality, ForeignKey, Ownership, Reference, Table, Way
 from migration.postgres.catalog import read_with
 from migration.postgres.declared import parent_key, undeclared_key
-from migration.postgres.operators import UUID_OF_TEXT
 from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings
 from migration.sqlite.mapping import target_of
@@ -182,9 +181,9 @@ class References:
 
     def _equality(self, parent: str, theirs: str, table: str, mine: str) -> Equality:
         key = self.catalog.column(parent, theirs)
-        found = self.db.equality(key, self.catalog.column(table, mine))
-        if key.kind is Kind.UUID and found.cast and self.db.holds_other_uuids(table, mine):
-            return UUID_OF_TEXT
+        found = self.db.equality_with(key, table, self.catalog.column(table, mine))
+        if found.forms:
+            return found
         known, other = self.catalog.collation(parent, theirs), self.catalog.collation(table, mine)
         if known is not None and other is not None and known != other:
             return found._replace(collation=known.name)  # as for a foreign key

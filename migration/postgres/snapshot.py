@@ -17,13 +17,13 @@ import psycopg2.extensions
 from psycopg2 import errors as pg
 
 from migration.errors import MigrationError, SourceError
-from migration.model import Column, Equality, Table
+from migration.model import Column, Equality, Kind, Table
 from migration.postgres import table_locks
 from migration.postgres.catalog import Catalog
 from migration.postgres.catalog_queries import read_catalog
 from migration.postgres.declared_keys import with_declared_keys
 from migration.postgres.digests import Digest, SharedRows
-from migration.postgres.operators import EQUALITY, are_written_alike, holds_other_uuids
+from migration.postgres.operators import EQUALITY, UUID_OF_TEXT, are_written_alike, holds_other_uuids
 from migration.postgres.waits import Guard
 from migration.sql import literal, qualified, quote
 
@@ -219,6 +219,12 @@ class Snapshot:
         sql = EQUALITY.format(key=literal(key.type), reference=literal(reference.type))
         ((operator, cast),) = self.rows(sql)
         return Equality(operator, cast)
+
+    def equality_with(self, key: Column, table: str, reference: Column) -> Equality:
+        """The same for a column of this table: text in which a uuid is written in another form than PostgreSQL's is read as a uuid."""
+        found = self.equality(key, reference)
+        is_text = key.kind is Kind.UUID and found.cast
+        return UUID_OF_TEXT if is_text and self.holds_other_uuids(table, reference.name) else found
 
     def holds_other_uuids(self, table: str, column: str) -> bool:
         """Whether a text column holds uuids that are not written as PostgreSQL writes them. Reads the table, once a connection."""
