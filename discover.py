@@ -18,7 +18,7 @@ import dataclasses
 import logging
 import sys
 from pathlib import Path
-from typing import List, Mapping, Optional, Sequence
+from typing import List, Mapping, Optional, Sequence, Type, TypeVar
 
 from migration.cli import configuration, options, running, terminal
 from migration.discovery import changes, config_file, written
@@ -31,14 +31,15 @@ from migration.discovery.row_types import without_reference
 from migration.discovery.source import Source, find_root, leave_out, read_source, schema_of_root
 from migration.discovery.words import listed
 from migration.errors import ExitCode, UsageError
-from migration.model import WHAT_BECOMES, Reference, Way
+from migration.model import WHAT_BECOMES, Reference, Table, Way
 from migration.postgres import connecting
 from migration.postgres.representable import account_for
 from migration.settings import Settings
 from migration.sqlite.schema import read_schema
-from migration.well_formed import require_well_formed
 
 log = logging.getLogger("migration.discover")
+
+_Entry = TypeVar("_Entry", Reference, Table)
 
 
 def discover(settings: Settings, arguments: argparse.Namespace) -> Classes:
@@ -134,27 +135,21 @@ def check(settings: Settings, folder: Path) -> List[changes.Change]:
     path = folder / written.CONFIG
     before = changes.read_written(path)
     config = configuration.load(path.absolute())
-    given = config.REFERENCES
-    references = [each for each in given if isinstance(each, Reference)] if isinstance(given, tuple) else []
+    references, tables = _entries(config.REFERENCES, Reference), _entries(config.TABLES, Table)
     with connecting.opened(settings) as db:
         db.schema = before.schema
         definitions = read_definitions(db, list(db.catalog.relations))
         now = config_file.discovered(db, definitions, without_reference(db, references))
         found = list(changes.changes(before.tables, now))
-        is_open = any(table.ownership.way is Way.UNDECIDED for table in config.TABLES)
-        if not found and not is_open:
-            require_well_formed(config.TABLES, config.ROOT, config.REFERENCES, config.LEAVING)
-            whole = dataclasses.replace(
-                settings,
-                root=config.ROOT,
-                tables=tuple(config.TABLES),
-                references=tuple(config.REFERENCES),
-                excluded_tables=tuple(config.EXCLUDED_TABLES),
-                unrelated_tables=tuple(config.UNRELATED_TABLES or ()),
-                every_table=config.UNRELATED_TABLES is not None,
-            )
+        if not found and not any(table.ownership.way is Way.UNDECIDED for table in tables):
+            whole = dataclasses.replace(settings, **configuration.what_is_migrated(config))
             account_for(db, whole, read_schema(Path(config.SCHEMA_PATH)))
         return found
+
+
+def _entries(given: object, kind: Type[_Entry]) -> List[_Entry]:
+    """Those of a tuple of config.py's, which may be anything yet."""
+    return [each for each in given if isinstance(each, kind)] if isinstance(given, (tuple, list)) else []
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -219,11 +219,7 @@ def settings(arguments: argparse.Namespace, asks_postgres: bool = True) -> Setti
     found = _Lookup.of(arguments)
     config = found.config
     postgres, fallback = _postgres(found) if asks_postgres else ({}, None)
-    require_tuple("EXCLUDED_TABLES", config.EXCLUDED_TABLES)
-    unrelated = config.UNRELATED_TABLES
-    require_tuple("UNRELATED_TABLES", unrelated)
-    require_well_formed(config.TABLES, config.ROOT, config.REFERENCES, config.LEAVING)
-    require_distinct(table.name for table in config.TABLES)
+    migrated = what_is_migrated(config)
     return Settings(
         postgres=postgres,
         fallback_password=fallback,
@@ -235,18 +231,30 @@ def settings(arguments: argparse.Namespace, asks_postgres: bool = True) -> Setti
         data_dir=found.path("data_dir", "MIGRATION_DATA_DIR", "DATA_DIR"),
         backup_dir=found.path("backup_dir", "BACKUP_DIR", "BACKUP_DIR"),
         application=_application(config),
-        root=config.ROOT,
-        tables=tuple(config.TABLES),
-        references=tuple(config.REFERENCES),
-        leaving=config.LEAVING,
-        declares_leaving="LEAVING" in config.names,
-        excluded_tables=tuple(config.EXCLUDED_TABLES),
-        unrelated_tables=tuple(unrelated or ()),
-        every_table=unrelated is not None,
+        **migrated,
         backup=not getattr(arguments, "no_backup", False),
         skip_orphans=getattr(arguments, "orphans", "stop") == "skip",
         **{name: given for name, given in vars(arguments).items() if name in _OPTIONS and given is not None},
     )
+
+
+def what_is_migrated(config: Config) -> Dict[str, Any]:
+    """Settings that say whose data it is and which tables. Raises UsageError where config.py is not well formed."""
+    require_tuple("EXCLUDED_TABLES", config.EXCLUDED_TABLES)
+    unrelated = config.UNRELATED_TABLES
+    require_tuple("UNRELATED_TABLES", unrelated)
+    require_well_formed(config.TABLES, config.ROOT, config.REFERENCES, config.LEAVING)
+    require_distinct(table.name for table in config.TABLES)
+    return {
+        "root": config.ROOT,
+        "tables": tuple(config.TABLES),
+        "references": tuple(config.REFERENCES),
+        "leaving": config.LEAVING,
+        "declares_leaving": "LEAVING" in config.names,
+        "excluded_tables": tuple(config.EXCLUDED_TABLES),
+        "unrelated_tables": tuple(unrelated or ()),
+        "every_table": unrelated is not None,
+    }
 
 
 # Options that are settings of the same name; without the option, the setting's own default holds.

@@ -116,6 +116,9 @@ def test_check_refuses_what_the_export_would_refuse(lending: Database, place: Pl
     )
     done = run("discover.py", *where, "--check", code=2)
     assert "config.UNRELATED_TABLES names covers, and rows of book_covers refer to it by cover_id" in done.err
+    path.write_text(text + "TABLES = 5\n", encoding="utf-8")
+    done = run("discover.py", *where, "--check")
+    assert (done.code, "config.TABLES is not a tuple of Table(…)" in done.err) == (2, True)
 
 
 def test_what_hangs_on_an_excluded_table_is_left_behind(lending: Database, place: Place, run: Run) -> None:
