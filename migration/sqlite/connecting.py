@@ -7,8 +7,9 @@ import logging
 import os
 import sqlite3
 import tempfile
+import threading
 from pathlib import Path
-from typing import Callable, Iterator, List
+from typing import Any, Callable, Iterator, List
 
 from migration.sqlite import old_files
 from migration.sqlite.errors import CANTOPEN, IOERR, READONLY, code_of, errors, failed
@@ -42,7 +43,7 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 @contextlib.contextmanager
-def opened_twice(path: Path, times: int = 2) -> Iterator[List[sqlite3.Connection]]:
+def opened_twice(path: Path, times: int = 2) -> Iterator[List[Connection]]:
     """As ``opened``, with a second connection for another thread."""
     if not path.is_file():
         raise failed("no database at %s" % path, "run import_to_sqlite.py first, or set --sqlite-path")
@@ -55,7 +56,26 @@ def opened_twice(path: Path, times: int = 2) -> Iterator[List[sqlite3.Connection
         yield connections
 
 
-Connect = Callable[[], sqlite3.Connection]
+class Connection(sqlite3.Connection):
+    """A connection that a thread may use, ``with connection.in_use``, and that is closed when the thread has left it.
+
+    An interrupt can end the starting of a thread, which nobody knows of then but the thread itself.
+    """
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.in_use = threading.Lock()
+
+    def close(self) -> None:
+        while not self.in_use.acquire(timeout=0.05):
+            self.interrupt()  # once is not enough: SQLite forgets it before a statement's first step
+        try:
+            super().close()
+        finally:
+            self.in_use.release()
+
+
+Connect = Callable[[], Connection]
 
 
 @contextlib.contextmanager
@@ -93,20 +113,21 @@ def _is_readable(path: Path, mode: str) -> bool:
     return True
 
 
-def _to_read(path: Path, mode: str) -> sqlite3.Connection:
+def _to_read(path: Path, mode: str) -> Connection:
     connection = connected(path, mode)
     connection.text_factory = _any_text
     connection.execute("PRAGMA query_only = ON")
     return connection
 
 
-def connected(path: Path, mode: str) -> sqlite3.Connection:
+def connected(path: Path, mode: str) -> Connection:
     return sqlite3.connect(
         path.as_uri() + "?mode=" + mode,
         uri=True,
         isolation_level=None,
         timeout=BUSY_SECONDS,
         check_same_thread=False,
+        factory=Connection,
     )
 
 

@@ -7,13 +7,13 @@ import logging
 import re
 import sqlite3
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Iterator, List, NamedTuple, Optional
 
 from migration.sql import quote
 from migration.sqlite import connecting, old_files
-from migration.sqlite.connecting import connected
+from migration.sqlite.connecting import Connection, connected
 from migration.sqlite.errors import CORRUPT, ERROR, NOTADB, code_of, failed, in_use
 
 log = logging.getLogger(__name__)
@@ -59,22 +59,24 @@ class Found(NamedTuple):
 
 
 @contextlib.contextmanager
-def looking_through(database: sqlite3.Connection) -> "Iterator[Future[Found]]":
-    """Have SQLite look through a database in a thread while the block runs; nobody else uses the connection."""
+def looking_through(database: Connection) -> "Iterator[Future[Found]]":
+    """Have SQLite look through a database in a thread while the block runs; nobody else uses the connection.
+
+    It is closed where an error or an interrupt ends the block.
+    """
     with ThreadPoolExecutor(1) as pool:
         looking = pool.submit(_look_through, database)
         try:
             yield looking
         except BaseException:
-            looking.cancel()
-            while wait([looking], 0.05).not_done:  # SQLite forgets an interrupt before its first step
-                database.interrupt()
+            database.close()
             raise
 
 
-def _look_through(database: sqlite3.Connection) -> Found:
-    started = time.perf_counter()
-    return Found(integrity_problems(database), time.perf_counter() - started)
+def _look_through(database: Connection) -> Found:
+    with database.in_use:
+        started = time.perf_counter()
+        return Found(integrity_problems(database), time.perf_counter() - started)
 
 
 @contextlib.contextmanager

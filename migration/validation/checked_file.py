@@ -23,7 +23,7 @@ class CheckedFile(NamedTuple):
 
     path: Path
     database: sqlite3.Connection
-    other: sqlite3.Connection
+    other: connecting.Connection
     stamp: Optional[publishing.Stamp]
     raw: Optional[BinaryIO]
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import sqlite3
+import threading
+import time
 from pathlib import Path
+from typing import List
 
 import pytest
 
 from migration.errors import TargetError
-from migration.sqlite import building, integrity
+from migration.sqlite import building, connecting, integrity
 from migration.sqlite.schema import read_schema
 
 SCRIPT = """
@@ -70,3 +75,47 @@ def test_broken_page_is_refused(new: sqlite3.Connection, tmp_path: Path) -> None
         file.write(b"\xff" * 2048)
     with pytest.raises((TargetError, sqlite3.DatabaseError)), integrity.looked_through(tmp_path / "new.db"):
         pass
+
+
+def numbers(folder: Path, rows: int) -> Path:
+    """A database whose check takes a while."""
+    database = folder / "numbers.db"
+    with contextlib.closing(sqlite3.connect(str(database))) as connection, connection:
+        connection.execute("CREATE TABLE numbers (n INTEGER, text TEXT CHECK (text NOT LIKE '%y%y'))")
+        connection.execute(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+            " INSERT INTO numbers SELECT i, i || 'y text of a number' FROM n",
+            (rows,),
+        )
+    return database
+
+
+def test_interrupt_while_the_thread_starts_closes_nothing_under_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = numbers(tmp_path, 20_000)
+    threads: List[threading.Thread] = []
+    start = threading.Thread.start
+    moments = random.Random(1)
+
+    def interrupted(thread: threading.Thread) -> None:
+        threads.append(thread)
+        start(thread)
+        time.sleep(0.01 * moments.random())  # SQLite looks for longer
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    for _ in range(100):
+        with pytest.raises(KeyboardInterrupt), integrity.looked_through(database):
+            pytest.fail("the interrupt is lost")
+    assert threads
+    for thread in threads:
+        thread.join()
+
+
+def test_interrupt_ends_what_sqlite_is_looking_at(tmp_path: Path) -> None:
+    with connecting.opened_twice(numbers(tmp_path, 500_000)) as (_, other):
+        with pytest.raises(KeyboardInterrupt), integrity.looking_through(other) as looking:
+            time.sleep(0.002)
+            raise KeyboardInterrupt
+        assert "interrupted" in str(looking.exception())
