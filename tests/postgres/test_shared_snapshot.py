@@ -104,6 +104,22 @@ def test_digest_of_a_table_is_the_same_with_what_is_known_already(
             assert known.digest(table) == asked.digest(table), table.name
 
 
+@pytest.mark.parametrize(("given", "many"), [("4", "2"), ("1.1", "1.1")])
+def test_page_is_cheaper_where_many_users_are_read(
+    given: str,
+    many: str,
+    coordinator: Coordinator,
+    database: Database,
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a table of some 20,000 rows, an index is used instead of reading it whole for each user."""
+    monkeypatch.setenv("PGOPTIONS", "-c random_page_cost=" + given)
+    for shared, cost in ((None, given), (coordinator.snapshot, many)):
+        with connecting.snapshot(settings_of(database.url, place), shared) as db:
+            assert db.value("SHOW random_page_cost") == cost
+
+
 @pytest.mark.parametrize("key", ["uuid", "bigint", "text"])
 def test_shared_rows_are_sorted_in_by_any_key(
     key: str, database: Database, place: Place, common: Path, tmp_path: Path
