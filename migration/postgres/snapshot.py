@@ -57,6 +57,9 @@ class Snapshot:
         self.asked = ""
         self.reading: Optional[str] = None
         self._other_uuids: Dict[Tuple[str, str], bool] = {}
+        self._unchanged: Optional[str] = (
+            None  # the locked tables when they were last compared with the catalog
+        )
         self._courtesy = table_locks.Courtesy()
         self._lock = threading.Lock()  # psycopg2 lets other threads in while a COPY runs, libpq does not
 
@@ -162,7 +165,10 @@ class Snapshot:
 
     def require_unchanged(self) -> None:
         """Raises MigrationError (exit 3) where a table that was read is not the one that the snapshot knows."""
-        if self.asked == table_locks.CHANGED:  # nothing has been read since
+        if self.asked in (table_locks.LOCKED, table_locks.CHANGED):  # nothing has been read since
+            return
+        locked = self.value(table_locks.LOCKED)
+        if locked == self._unchanged:
             return
         changed = [name for (name,) in self.rows(table_locks.CHANGED)]
         if changed:
@@ -170,6 +176,7 @@ class Snapshot:
                 "changed in PostgreSQL while it was read: table %s" % ", ".join(changed),
                 "run again when nobody changes tables there; nothing was changed",
             )
+        self._unchanged = locked
 
     def require_nobody_waits(self) -> None:
         """Raises MigrationError (exit 3) where somebody has waited too long for a lock that this transaction holds."""

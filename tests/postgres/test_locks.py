@@ -195,6 +195,23 @@ def test_schema_swapped_meanwhile_stops_the_export(
     assert contents(place.data) == old
 
 
+def test_schemas_swapped_between_two_users_stop_the_second(database: Database, place: Place) -> None:
+    """The snapshot knows and has locked the tables of both: only which name means which is another."""
+    database.execute("CREATE SCHEMA aside; CREATE TABLE aside.clients (LIKE clients)")
+    with connecting.snapshot(settings_of(database.url, place)) as db:
+        for _ in range(2):
+            db.rows("SELECT FROM public.clients, aside.clients LIMIT 0")
+            db.require_unchanged()
+        database.execute(
+            "ALTER SCHEMA public RENAME TO old; ALTER SCHEMA aside RENAME TO public; ALTER SCHEMA old RENAME TO aside"
+        )
+        assert db.value("SELECT count(*) FROM public.clients") == 0
+        with pytest.raises(
+            MigrationError, match="changed in PostgreSQL while it was read: table aside.clients"
+        ):
+            db.require_unchanged()
+
+
 def test_schema_swapped_meanwhile_stops_dry_run_and_validation(
     own_migration: Any, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
