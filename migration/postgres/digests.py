@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import NamedTuple, Sequence, Union
 
 
 class Digest(NamedTuple):
@@ -35,7 +35,7 @@ class Digester:
         self.rows = 0
         self._sum = 0
 
-    def add(self, records: Sequence[bytes]) -> None:
+    def add(self, records: "Sequence[Union[bytes, memoryview]]") -> None:
         self.rows += len(records)
         hashes = b"".join([hashlib.sha256(record).digest() for record in records])
         self._sum += sum(first for (first,) in _FIRST(hashes))

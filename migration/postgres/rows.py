@@ -69,6 +69,7 @@ class Rows:
         self._owned.references.require_sql(self._owned.root_key)
         self._search = orphans.Search(self._owned, skip_orphans)
         self.leaving = Leaving(self._search.sets, schema)
+        self._arrived: Dict[str, Digest] = {}  # of records that are merged into everybody's
 
     @property
     def skipped(self) -> Mapping[str, int]:
@@ -169,7 +170,9 @@ class Rows:
             sink.take(*shared[:4])
             return shared.rows
         with merging(shared.path, self.catalog.keys[table.name][0], sink) as merged:
-            return shared.rows + self.db.copy(self._own(table), merged)
+            rows = shared.rows + self.db.copy(self._own(table), merged)
+        self._arrived[table.name] = merged.arrived.digest
+        return rows
 
     def _own(self, table: Table, ordered: bool = True) -> str:
         """As ``as_json``, without the rows of an ``or_shared`` table that are everybody's."""
@@ -197,12 +200,12 @@ class Rows:
         return self.db.stream(self.as_json(table))
 
     def digest(self, table: Table) -> Digest:
-        """Count and content digest of the user's rows, made by PostgreSQL itself."""
+        """Count and content digest of the user's rows, made by PostgreSQL itself, or of records as they arrived from it."""
         shared = self.db.exported.get(table.name)
         if shared is not None:
             if table.owner is None:
                 return shared.digest
-            own = self.db.digest(self._own(table, ordered=False))
+            own = self._arrived.get(table.name) or self.db.digest(self._own(table, ordered=False))
             return Digest(own.rows + shared.digest.rows, own.sum + shared.digest.sum)
         with self._hashing(table):
             return self.db.digest(self.as_json(table, ordered=False))

@@ -18,7 +18,7 @@ from migration.bundle.writing import Sink
 from migration.files import create_private, sync, sync_folder
 from migration.model import Kind, Table, Way
 from migration.postgres.catalog import Catalog, apart_from, within
-from migration.postgres.digests import Digest, SharedRows
+from migration.postgres.digests import Digest, Digester, SharedRows
 from migration.postgres.records import select_json
 from migration.postgres.snapshot import Snapshot
 from migration.settings import Settings
@@ -89,9 +89,13 @@ def _key_type(table: Table, catalog: Catalog) -> Any:
 
 
 class _Merged:
-    """Takes the user's records in key order and hands them on with everybody's in between."""
+    """Takes the user's records in key order and hands them on with everybody's in between.
+
+    ``arrived``: counts and digests those that it takes.
+    """
 
     def __init__(self, everybodys: Iterator[bytes], key: str, sink: Sink) -> None:
+        self.arrived = Digester()
         self._everybodys = everybodys
         self._sink = sink
         key_type: Any = msgspec.defstruct("Key", [("value", Any)], rename={"value": key})
@@ -107,6 +111,7 @@ class _Merged:
         self._key = self._decode(self._line).value if self._line else None
 
     def write(self, line: bytes) -> None:
+        self.arrived.add([memoryview(line)[:-1]])
         key = self._decode(line).value
         while self._line and self._key < key:
             self._sink.write(self._line)

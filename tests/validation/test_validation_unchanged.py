@@ -231,6 +231,19 @@ def test_one_snapshot_needs_no_digest_but_of_records_that_were_merged(
     assert report.validation_results["charts"].pg_count == report.validation_results["charts"].sqlite_count
 
 
+def test_row_that_is_lost_when_records_are_merged_is_found(
+    settings: Settings, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema, common = read_schema(settings.schema_path), place.folder / "common"
+    common.mkdir()
+    monkeypatch.setattr(shared_rows._Merged, "end", lambda merged: None)
+    with connecting.snapshot(settings) as first:
+        shared = shared_rows.export_shared(first, settings, schema, common)
+        with connecting.snapshot(settings, first.share(), shared) as db:
+            report = run(settings, lambda: None, db=db)
+    assert list(report.source_changes) == ["interpretations"]
+
+
 @pytest.fixture()
 def fragile() -> Iterator[Database]:
     """The sample on a server that writes nothing down unless it has to."""
