@@ -45,8 +45,8 @@ COMMON = ".shared"  # folder in the output folder, during a run: what all users 
 TICK = 1.0  # seconds between two looks at PostgreSQL and the cluster
 WITHOUT_WORKERS = 60.0  # seconds without any worker, until the run stops
 IN_VAIN = 300.0  # seconds beyond the time limit of a task, until its worker counts as hung
-TASK_SECONDS = 0.5  # what a task of several users should take
-MOST_IN_TASK = 8  # users
+TASK_SECONDS = 1.0  # what a task of several users should take at most
+MOST_IN_TASK = 32  # users
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,7 +257,7 @@ class _Run(NamedTuple):
 
 def _migrate(run: _Run) -> None:
     """Hand out users, a window at a time, until all have an outcome. Raises MigrationError if the run must stop."""
-    waiting = _Waiting(run.book.pending(run.number))
+    waiting = _Waiting(run.book.pending(run.number), run.total)
     progress = Progress(run.total, run.settings.root.called)
     looked, with_workers, capacity = 0.0, time.monotonic(), 0
     heard = time.monotonic()
@@ -315,23 +315,38 @@ def _require_progress(run: _Run, silent: float) -> None:
 def _hand_out(run: _Run, waiting: _Waiting, capacity: int, seconds: float) -> None:
     """Fill the window. Workers queue a next task, unless there are more workers than connections allowed.
 
-    ``seconds``: the average time of a user so far. Several quick users share a task, which costs Dask less.
+    ``seconds``: the average time of a user so far; 0 before the first has ended.
     """
     budget = run.max_connections - 1
     keep = capacity <= budget
     window = capacity * (1 + cluster.AHEAD) if keep else budget
-    size = max(1, min(MOST_IN_TASK, int(TASK_SECONDS / seconds))) if seconds else 1
+    size = users_in_task(seconds, waiting.left, window)
     tasks = list(itertools.islice(waiting.tasks(size), max(0, window - run.workers.under_way)))
     if tasks:
         run.book.start(user.user_id for user in itertools.chain.from_iterable(tasks))
         run.workers.submit(tasks, migrate_users, run.task._replace(keep_connection=keep))
 
 
-class _Waiting:
-    """Users to hand out, several in a task; those whose task killed its workers come one by one."""
+def users_in_task(seconds: float, left: int, window: int) -> int:
+    """How many users the next task has, where ``left`` are not handed out and ``window`` tasks are under way at once.
 
-    def __init__(self, users: Iterator[Pending]) -> None:
+    Several quick users share a task: each task costs the coordinator about 5 ms of CPU. The last tasks are smaller and
+    smaller, so that no worker has a long one while the others have none. ``seconds``: as in ``_hand_out``.
+    """
+    if not seconds:
+        return 1
+    return max(1, min(MOST_IN_TASK, int(TASK_SECONDS / seconds), left // max(1, window)))
+
+
+class _Waiting:
+    """Users to hand out, several in a task; those whose task killed its workers come one by one.
+
+    ``left``: how many are not handed out.
+    """
+
+    def __init__(self, users: Iterator[Pending], left: int) -> None:
         self._users = users
+        self.left = left
         self._alone: List[Pending] = []
 
     def tasks(self, size: int) -> Iterator[List[Pending]]:
@@ -339,10 +354,12 @@ class _Waiting:
             users = [self._alone.pop()] if self._alone else list(itertools.islice(self._users, size))
             if not users:
                 return
+            self.left -= len(users)
             yield users
 
-    def each_alone(self, users: Iterable[Pending]) -> None:
+    def each_alone(self, users: Sequence[Pending]) -> None:
         self._alone += users
+        self.left += len(users)
 
 
 def _outcomes(users: Sequence[Pending], result: object, waiting: _Waiting) -> List[Outcome]:

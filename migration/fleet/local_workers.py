@@ -76,15 +76,20 @@ def require_resources(workers: int) -> None:
         ) from None
 
 
-# Dask's profiler and its 20 ms tick take a tenth of a worker's time. We replace hung workers ourselves: Dask before 2024
-# only forgets them, and they keep their locks. Dask logs its last tasks with all that they were given, and holds that in
-# the coordinator's memory; before 2024 it holds the last 100,000 steps under another name.
+# Dask's profiler and its 20 ms tick take a tenth of a worker's time. It asks for each worker's memory ten times a second and for
+# what the machine does twice a second in each process, which takes half of the coordinator's CPU while it waits for workers.
+# We replace hung workers ourselves: Dask before 2024 only forgets them, and they keep their locks. Dask logs its last tasks
+# with all that they were given, and holds that in the coordinator's memory; before 2024 it holds the last 100,000 steps
+# under another name. Nothing is to be spread: each result is fetched once.
 _CALM = {
     "distributed.admin.low-level-log-length": LOGGED,
     "distributed.scheduler.transition-log-length": LOGGED,
     "distributed.scheduler.events-log-length": LOGGED,
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.worker.memory.monitor-interval": "500ms",
+    "distributed.scheduler.active-memory-manager.start": False,
     "distributed.scheduler.worker-ttl": None,
 }
 

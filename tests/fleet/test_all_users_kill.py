@@ -95,7 +95,8 @@ def test_coordinator_that_is_killed_again_and_again_leaves_a_run_to_resume(
     many: Database, output: Output, going: Callable[..., Going]
 ) -> None:
     chance = random.Random(6)
-    window = 2 * (1 + cluster.AHEAD) * MOST_IN_TASK
+    tasks = 2 * (1 + cluster.AHEAD)
+    window = tasks * min(MOST_IN_TASK, USERS // tasks)
     for users in (0, 3, 8):
         run = going(many.url, "--workers", 2, "--resume")
         run.until_done(users)
