@@ -65,7 +65,7 @@ class Search:
             # Rows that only these referred to, or that belonged to the user by them alone, may leave others in turn.
             plain = all(map(self.all.ways.is_plain, self.tables))
             found = [] if plain else self._broken_references(Sets(owned, skip, self.left_out))
-        self.sets = Sets(owned, skip, self.left_out)
+        self.sets = Sets(owned, skip, self.left_out) if self.left_out else self.all
 
     def _user_left_out(self) -> MigrationError:
         keys = [self.references.exported[number] for number, _ in self._broken]
@@ -88,7 +88,7 @@ class Search:
             % (self.all.exported(self.references.exported[number].table), among(listed, "t.r"))
             for number, listed in rows.items()
         }
-        found = [orphans._replace(leaving="skip") for orphans in self._found(self.all, sources)]
+        found = [orphans._replace(leaving="skip") for orphans in self._found(self.all, sources, True)]
         if not self.skip:
             sources = {
                 number: self.sets.dangling_from(key)
@@ -96,18 +96,20 @@ class Search:
                 if not self._skips(key)
                 and (key != self.references.ways[key.table] or Node(key.table, True) in self.sets.ways.nodes)
             }
-            found += self._found(self.sets, sources)
+            found += self._found(self.sets, sources, False)
         order = list(self.tables)
         return sorted(found, key=lambda orphans: order.index(orphans.table))
 
-    def _found(self, sets: Sets, sources: Mapping[int, str]) -> List[Orphans]:
+    def _found(self, sets: Sets, sources: Mapping[int, str], identities: bool) -> List[Orphans]:
         """``sources``: number of a reference → FROM clause of the rows of a set by which it leaves the export."""
+        if not sources:
+            return []
         keys = {number: self.references.exported[number] for number in sources}
         tests = [_Test(key, sources[number], sets.columns(key.table), "t.r") for number, key in keys.items()]
         order = list(self.tables)
         tests.sort(key=lambda test: order.index(test.key.table))
         tables = {name for test in tests for name in (test.key.table, test.key.parent)}
-        return self._counted(sets.clause(tables, identities=sets is self.all), tests)
+        return self._counted(sets.clause(tables, identities), tests)
 
     def left_behind(self) -> List[Orphans]:
         """Rows that are not exported but refer to rows of the user's own, or hang on rows that only come along."""
@@ -132,6 +134,8 @@ class Search:
         ]
 
     def _left_behind_of(self, sets: Sets, tests: Sequence[_Test]) -> List[Orphans]:
+        if not tests:
+            return []
         return self._counted(sets.clause({name for test in tests for name in test.key[:3:2]}), tests)
 
     def _come_along(self, name: str) -> List[Tuple[str, str]]:
@@ -259,8 +263,6 @@ class Search:
 
     def _counted(self, sets: str, tests: Sequence[_Test]) -> List[Orphans]:
         """Count the rows of each test, and look at the first of them all: two queries."""
-        if not tests:
-            return []
         counts = self.db.rows(
             "{}SELECT i, n FROM ({}) counted (i, n) WHERE n > 0 ORDER BY i".format(
                 sets,

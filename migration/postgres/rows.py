@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import io
+from pathlib import Path
 from typing import ContextManager, Dict, Generator, List, Mapping, Optional, Sequence, Tuple
 
 from migration.bundle.writing import Sink
@@ -45,13 +47,24 @@ def rows_of_user(
             if by_email
             else "--user NAME or --user-id KEY, MIGRATION_USER or MIGRATION_USER_ID",
         )
-    account_for(db, settings, schema)
+    everybodys = _of_everybody(settings), schema
+    db.once("accounted for", everybodys, lambda: account_for(db, *everybodys))
     if settings.user_id is not None:
         user = user_of_id(db, settings, settings.user_id)
     else:
         user = find_user(db, settings, str(email))
     require_one(db, settings, user)
     return Rows(db, settings, user, schema, skip_orphans)
+
+
+def _of_everybody(settings: Settings) -> Settings:
+    """Without what differs between the users of a run."""
+    return dataclasses.replace(
+        settings, user_id=None, user_email=None, sqlite_path=_NOWHERE, data_dir=_NOWHERE
+    )
+
+
+_NOWHERE = Path()
 
 
 class Rows:
@@ -65,7 +78,8 @@ class Rows:
         self.user = user
         self.settings = settings
         self.schema = schema
-        self._owned = Owned(References(db, settings, schema), user)
+        everybodys = _of_everybody(settings), schema
+        self._owned = Owned(db.once("references", everybodys, lambda: References(db, *everybodys)), user)
         self._owned.references.require_sql(self._owned.root_key)
         self._search = orphans.Search(self._owned, skip_orphans)
         self.leaving = Leaving(self._search.sets, schema)

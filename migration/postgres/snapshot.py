@@ -10,7 +10,20 @@ import functools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO, Dict, Generator, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    BinaryIO,
+    Callable,
+    Dict,
+    Generator,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+)
 
 import psycopg2
 import psycopg2.extensions
@@ -31,6 +44,9 @@ PIPE = 1 << 18  # bytes read from a stream at a time
 
 
 _HASHING = {"enable_nestloop": "off", "enable_mergejoin": "off", "work_mem": "256MB"}
+
+
+Made = TypeVar("Made")
 
 
 class Snapshot:
@@ -56,6 +72,7 @@ class Snapshot:
         # what is explained where it fails: the last SQL, and the query of records in it
         self.asked = ""
         self.reading: Optional[str] = None
+        self._made: Dict[str, Tuple[object, Any]] = {}
         self._other_uuids: Dict[Tuple[str, str], bool] = {}
         self._unchanged: Optional[str] = (
             None  # the locked tables when they were last compared with the catalog
@@ -67,6 +84,14 @@ class Snapshot:
     def catalog(self) -> Catalog:
         """What the server says of its tables: the same as long as the snapshot lasts. Config's keys are part of it."""
         return with_declared_keys(read_catalog(self.rows, self.schema), self.tables, self.rows)
+
+    def once(self, what: str, made_of: object, make: Callable[[], Made]) -> Made:
+        """What is the same for all users of a snapshot: made anew only where it would be made of something else."""
+        known = self._made.get(what)
+        if known is None or known[0] != made_of:
+            known = self._made[what] = made_of, make()
+        made: Made = known[1]
+        return made
 
     def rows(self, sql: str, parameters: Optional[Sequence[object]] = None) -> List[Tuple[Any, ...]]:
         """``parameters``: only for SQL without names, as a name may hold the % of a placeholder."""

@@ -125,6 +125,33 @@ def test_page_is_cheaper_where_many_users_are_read(
             assert db.value("SHOW random_page_cost") == cost
 
 
+def test_queries_of_two_users_of_a_snapshot_differ_by_their_key_alone(
+    database: Database, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: List[str] = []
+    for method in ("rows", "copy"):
+        ask = getattr(Snapshot, method)
+        monkeypatch.setattr(
+            Snapshot, method, lambda db, sql, *others, ask=ask: asked.append(sql) or ask(db, sql, *others)
+        )
+    schema, found = read_schema(settings_of(database.url, place).schema_path), {}
+    with connecting.snapshot(settings_of(database.url, place)) as db:
+        ids = dict(db.rows("SELECT email, id::text FROM public.users"))
+        for email in (ANNA, ANNA, BRUNO):  # what is the same for everybody is asked for the first
+            asked.clear()
+            one = settings_of(database.url, place, user_id=ids[email])
+            rows = rows_of_user(db, one, schema, None, False)
+            assert (rows.orphans(), rows.left_behind()) == ([], [])
+            for table in one.tables:
+                db.rows(rows.as_json(table))
+            found[email] = [sql.replace(ids[email], "the key") for sql in asked]
+            assert not any(ids[other] in sql for other in ids if other != email for sql in asked)
+        assert found[ANNA] == found[BRUNO]
+        fewer = dataclasses.replace(one, tables=one.tables[:-1])
+        with pytest.raises(MigrationError, match="location_cache"):
+            rows_of_user(db, fewer, schema, None, False)
+
+
 @pytest.mark.parametrize("key", ["uuid", "bigint", "text"])
 def test_shared_rows_are_sorted_in_by_any_key(
     key: str, database: Database, place: Place, common: Path, tmp_path: Path
