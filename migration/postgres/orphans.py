@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple
 
 from migration.errors import MigrationError, SourceError
@@ -88,55 +89,62 @@ class Search:
             % (self.all.exported(self.references.exported[number].table), among(listed, "t.r"))
             for number, listed in rows.items()
         }
-        found = [orphans._replace(leaving="skip") for orphans in self._found(self.all, sources, True)]
-        if not self.skip:
-            sources = {
-                number: self.sets.dangling_from(key)
-                for number, key in enumerate(self.references.exported)
-                if not self._skips(key)
-                and (key != self.references.ways[key.table] or Node(key.table, True) in self.sets.ways.nodes)
-            }
-            found += self._found(self.sets, sources, False)
+        tests = self._tests(self.all, sources)
+        found = [
+            orphans._replace(leaving="skip")
+            for orphans in self._counted(self.all, [tests], identities=True)[0]
+        ]
         order = list(self.tables)
-        return sorted(found, key=lambda orphans: order.index(orphans.table))
-
-    def _found(self, sets: Sets, sources: Mapping[int, str], identities: bool) -> List[Orphans]:
-        """``sources``: number of a reference → FROM clause of the rows of a set by which it leaves the export."""
-        if not sources:
-            return []
-        keys = {number: self.references.exported[number] for number in sources}
-        tests = [_Test(key, sources[number], sets.columns(key.table), "t.r") for number, key in keys.items()]
-        order = list(self.tables)
-        tests.sort(key=lambda test: order.index(test.key.table))
-        tables = {name for test in tests for name in (test.key.table, test.key.parent)}
-        return self._counted(sets.clause(tables, identities), tests)
+        return sorted([*found, *self._found.dangling], key=lambda orphans: order.index(orphans.table))
 
     def left_behind(self) -> List[Orphans]:
         """Rows that are not exported but refer to rows of the user's own, or hang on rows that only come along."""
+        ours = "rows of the %s" % self.owned.settings.root.called
+        return [
+            *(found._replace(to=ours) for found in self._found.left_behind),
+            *(found._replace(to="rows that come along", hangs=True) for found in self._found.hanging),
+        ]
+
+    @functools.cached_property
+    def _found(self) -> _Found:
+        """All that is looked for in the same sets is found by one query: of a small user, planning it is most of the work."""
+        dangling, left_behind, hanging = self._dangling(), self._referring_to_own(), self._hanging()
+        if self.sets is self.all:
+            return _Found(*self._counted(self.all, [dangling, left_behind, hanging]))
+        (behind,) = self._counted(self.all, [left_behind])
+        of_dangling, of_hanging = self._counted(self.sets, [dangling, hanging])
+        return _Found(of_dangling, behind, of_hanging)
+
+    def _dangling(self) -> List[_Test]:
+        sources = {
+            number: self.sets.dangling_from(key)
+            for number, key in enumerate([] if self.skip else self.references.exported)
+            if not self._skips(key)
+            and (key != self.references.ways[key.table] or Node(key.table, True) in self.sets.ways.nodes)
+        }
+        return self._tests(self.sets, sources)
+
+    def _tests(self, sets: Sets, sources: Mapping[int, str]) -> List[_Test]:
+        """``sources``: number of a reference → FROM clause of the rows of a set by which it leaves the export."""
+        keys = {number: self.references.exported[number] for number in sources}
+        tests = [_Test(key, sources[number], sets.columns(key.table), "t.r") for number, key in keys.items()]
+        order = list(self.tables)
+        return sorted(tests, key=lambda test: order.index(test.key.table))
+
+    def _referring_to_own(self) -> List[_Test]:
         owns = {
             key: self.all.own_rows(key.parent)
             for key in (*self.references.source, *self.references.undeclared)
             if self._may_be_left_behind(key)
         }
-        to_own = [self._left_behind(self.all, key, *own) for key, own in owns.items() if own[1] != "false"]
-        hanging = [
+        return [self._left_behind(self.all, key, *own) for key, own in owns.items() if own[1] != "false"]
+
+    def _hanging(self) -> List[_Test]:
+        return [
             self._left_behind(self.sets, key, *along)
             for key in dict.fromkeys(key for name in self.tables for key in self.references.ways_of(name))
             for along in self._come_along(key.parent)
         ]
-        ours = "rows of the %s" % self.owned.settings.root.called
-        return [
-            *(found._replace(to=ours) for found in self._left_behind_of(self.all, to_own)),
-            *(
-                found._replace(to="rows that come along", hangs=True)
-                for found in self._left_behind_of(self.sets, hanging)
-            ),
-        ]
-
-    def _left_behind_of(self, sets: Sets, tests: Sequence[_Test]) -> List[Orphans]:
-        if not tests:
-            return []
-        return self._counted(sets.clause({name for test in tests for name in test.key[:3:2]}), tests)
 
     def _come_along(self, name: str) -> List[Tuple[str, str]]:
         """The set with the rows ``p`` of a table that come along, where there may be some, and SQL of which of it do."""
@@ -261,20 +269,44 @@ class Search:
             and self.tables[key.table].ownership.way is not Way.SHARED
         )
 
-    def _counted(self, sets: str, tests: Sequence[_Test]) -> List[Orphans]:
-        """Count the rows of each test, and look at the first of them all: two queries."""
-        counts = self.db.rows(
-            "{}SELECT i, n FROM ({}) counted (i, n) WHERE n > 0 ORDER BY i".format(
-                sets,
-                " UNION ALL ".join(
-                    "SELECT %d, count(*) FROM %s" % (number, test.source) for number, test in enumerate(tests)
-                ),
+    def _counted(
+        self, sets: Sets, groups: Sequence[Sequence[_Test]], identities: bool = False
+    ) -> List[List[Orphans]]:
+        """Count the rows of each test, all in one query, and look at the first of each group in another.
+
+        ``identities``: as for ``Sets.clause``.
+        """
+        tests = [test for group in groups for test in group]
+        if not tests:
+            return [[] for _ in groups]
+        counts = dict(
+            self.db.rows(
+                "{}SELECT i, n FROM ({}) counted (i, n) WHERE n > 0".format(
+                    self._clause(sets, tests, identities),
+                    " UNION ALL ".join(
+                        "SELECT %d, count(*) FROM %s" % (number, test.source)
+                        for number, test in enumerate(tests)
+                    ),
+                )
             )
         )
+        numbered, found = iter(enumerate(tests)), []
+        for group in groups:
+            of_group = itertools.islice(numbered, len(group))
+            broken = [(test, counts[number]) for number, test in of_group if number in counts]
+            found.append(self._with_samples(sets, broken, identities) if broken else [])
+        return found
+
+    def _clause(self, sets: Sets, tests: Sequence[_Test], identities: bool) -> str:
+        return sets.clause({name for test in tests for name in test.key[:3:2]}, identities)
+
+    def _with_samples(
+        self, sets: Sets, broken: Sequence[Tuple[_Test, int]], identities: bool
+    ) -> List[Orphans]:
+        """``broken``: tests, and how many rows each has found."""
         shown, listed = 0, []
-        for number, rows in counts:
+        for number, ((key, source, column, row), rows) in enumerate(broken):
             if shown < LISTED_ORPHANS:
-                key, source, column, row = tests[number]
                 listed.append(
                     "(SELECT {}, {}, {} FROM {} ORDER BY 2, 3 LIMIT {})".format(
                         number,
@@ -286,15 +318,23 @@ class Search:
                 )
                 shown += rows
         samples: Dict[int, List[Tuple[str, str]]] = {}
-        for number, row, reference in self.db.rows(sets + " UNION ALL ".join(listed)) if listed else ():
-            samples.setdefault(number, []).append((row, reference))
+        clause = self._clause(sets, [test for test, _ in broken], identities)
+        for number, name, reference in self.db.rows(clause + " UNION ALL ".join(listed)):
+            samples.setdefault(number, []).append((name, reference))
         return [
             Orphans(
                 key.table, key.columns, key.parent, rows, tuple(samples.get(number, ())), self._leaving(key)
             )
-            for number, rows in counts
-            for key in [tests[number].key]
+            for number, ((key, _, _, _), rows) in enumerate(broken)
         ]
+
+
+class _Found(NamedTuple):
+    """References of exported rows that lead to no exported row; rows that are not exported by what they refer to."""
+
+    dangling: List[Orphans]
+    left_behind: List[Orphans]
+    hanging: List[Orphans]
 
 
 class _Test(NamedTuple):
