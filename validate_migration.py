@@ -29,7 +29,7 @@ from migration.postgres.snapshot import Snapshot
 from migration.postgres.unchanged import Taken
 from migration.settings import Settings
 from migration.sqlite import publishing
-from migration.sqlite.integrity import looking_through
+from migration.sqlite.integrity import found_in, looking_through
 from migration.sqlite.schema import read_schema
 from migration.validation import (
     checked_file,
@@ -117,8 +117,7 @@ def _checked(
     started, timestamp = time.perf_counter(), datetime.now().isoformat(timespec="seconds")
     schema = read_schema(settings.schema_path)
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(checked_file.opened(settings.sqlite_path))
-        is_sound = file.is_unwritten(since=sound)
+        file = stack.enter_context(checked_file.opened(settings.sqlite_path, sound))
         context = stack.enter_context(
             inputs.context_of(
                 file.database, settings, schema, db, taken.rows if taken else None, fresh=sound is not None
@@ -128,8 +127,10 @@ def _checked(
             unchanged = since_export.unchanged_tables(context, taken)
             context = dataclasses.replace(context, doubted=context.doubted - unchanged)
         digests = stack.enter_context(since_export.digests(context))
-        integrity = None if is_sound else stack.enter_context(looking_through(file.other))
-        if equal is not None and is_sound and equal.holds_for(context):
+        integrity = None
+        if file.other is not None:
+            integrity = stack.enter_context(looking_through(file.other, found_in))
+        if equal is not None and integrity is None and equal.holds_for(context):
             tables = comparison.with_digests(context, equal.tables)
         else:
             with terminal.progress("validate", context.expected_rows) as advance:

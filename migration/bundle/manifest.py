@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from dataclasses import dataclass, field
@@ -96,24 +97,30 @@ def read_manifest(folder: Path) -> Manifest:
             ) from None
         raise
     try:
-        content = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=refuse_constant)
-        json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair can be shown nowhere
-        if isinstance(content, dict):
-            if content.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
-                message = "format version %r; this program reads %d"
-                raise ValueError(message % (content["format_version"], FORMAT_VERSION))
-            for name in (
-                "source",
-                "server_version",
-                "snapshot",
-            ):  # only shown; other exporters may mean others by it
-                if not isinstance(content.get(name, ""), str):
-                    del content[name]
-            _require_numbers(content)
-        manifest = msgspec.convert(content, Manifest)
-        _require_sound(manifest)
+        return _parsed(text)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise damaged("%s is damaged: %s" % (path, error)) from error
+
+
+@functools.lru_cache(maxsize=2)  # a run reads it again and again
+def _parsed(text: bytes) -> Manifest:
+    """Raises msgspec.DecodeError, ValueError or RecursionError."""
+    content = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=refuse_constant)
+    json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair can be shown nowhere
+    if isinstance(content, dict):
+        if content.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+            message = "format version %r; this program reads %d"
+            raise ValueError(message % (content["format_version"], FORMAT_VERSION))
+        for name in (
+            "source",
+            "server_version",
+            "snapshot",
+        ):  # only shown; other exporters may mean others by it
+            if not isinstance(content.get(name, ""), str):
+                del content[name]
+        _require_numbers(content)
+    manifest = msgspec.convert(content, Manifest)
+    _require_sound(manifest)
     return manifest
 
 

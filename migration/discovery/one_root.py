@@ -14,7 +14,9 @@ from migration.postgres.users import find_user, user_of_id
 from migration.settings import Settings
 from migration.sqlite.schema import Schema
 
-_NO_SCHEMA = Schema(Path(), "", {}, {}, (), {}, {}, {})  # what SQLite says of references, PostgreSQL says too
+_NO_SCHEMA = Schema(
+    Path(), "", {}, {}, (), {}, {}, {}, {}
+)  # what SQLite says of references, PostgreSQL says too
 
 
 def rows_of_one(

@@ -7,7 +7,7 @@ import logging
 import re
 import sqlite3
 from pathlib import Path
-from typing import Iterator, List, Mapping, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, Sequence, Tuple
 
 from migration.errors import MigrationError, SourceError
 from migration.files import create_private, sync_path
@@ -30,17 +30,30 @@ def building(staged: Path, schema: Schema, path: Path) -> Iterator[sqlite3.Conne
         yield database
 
 
+_made: Dict[Schema, bytes] = {}  # the newest schema → the file that it makes, for the next user
+
+
 def create(staged: Path, schema: Schema) -> sqlite3.Connection:
     """A new private database with the schema, in an open transaction.
 
     Nobody needs it after a crash until it is published, so it is synced once, at the end.
     """
-    create_private(staged, exclusive=True).close()
+    made = _made.get(schema)
+    with create_private(staged, exclusive=True) as file:
+        file.write(made or b"")
     connection = sqlite3.connect(str(staged), isolation_level=None)
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("PRAGMA journal_mode = MEMORY")
-    with in_memory(schema) as made:
-        made.backup(connection)  # on the disk, each statement of the script would be a transaction of its own
+    if made is None:
+        with in_memory(schema) as empty:
+            empty.backup(
+                connection
+            )  # on the disk, each statement of the script would be a transaction of its own
+        if not any(
+            schema.rows.values()
+        ):  # the script's own rows may have the time in them, or a random number
+            _made.clear()
+            _made[schema] = staged.read_bytes()
     connection.execute("PRAGMA foreign_keys = OFF")  # checked as a whole before the commit
     connection.execute("PRAGMA cache_size = %d" % -connecting.CACHE)
     connection.execute("BEGIN")

@@ -9,7 +9,7 @@ import sqlite3
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, Iterator, List, Optional
 
 from migration.sqlite import old_files
 from migration.sqlite.errors import CANTOPEN, IOERR, READONLY, code_of, errors, failed
@@ -36,19 +36,19 @@ def _any_text(content: bytes) -> str:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[sqlite3.Connection]:
+def opened(path: Path) -> Iterator[Connection]:
     """A connection that reads one state of a database. Raises MigrationError (exit 5) if the file does not exist."""
-    with opened_twice(path, times=1) as (connection,):
+    with several(path, 1) as (connection,):
         yield connection
 
 
 @contextlib.contextmanager
-def opened_twice(path: Path, times: int = 2) -> Iterator[List[Connection]]:
-    """As ``opened``, with a second connection for another thread."""
+def several(path: Path, number: int) -> Iterator[List[Connection]]:
+    """As ``opened``, with more than one connection, for other threads."""
     if not path.is_file():
         raise failed("no database at %s" % path, "run import_to_sqlite.py first, or set --sqlite-path")
     with reading(path) as connect, contextlib.ExitStack() as stack:
-        connections = [stack.enter_context(contextlib.closing(connect())) for _ in range(times)]
+        connections = [stack.enter_context(contextlib.closing(connect())) for _ in range(number)]
         for connection in connections:
             connection.execute("PRAGMA cache_size = %d" % -CACHE)
             connection.execute("BEGIN")
@@ -92,25 +92,36 @@ def reading(path: Path, untouched: bool = False) -> Iterator[Connect]:
         raise failed(trouble or "", LOST)
     mode = "rw" if os.access(str(path.parent), os.W_OK) else "ro"
     with contextlib.ExitStack() as stack:
+        unused: List[Connection] = []
         if logs and (untouched or trouble is not None) and not old_files.is_locked(path, 0):
             if trouble is not None:
                 log.warning("%s: the last changes may be missing; the files stay as they are", trouble)
             path, mode = stack.enter_context(_copied(path)), "rw"
-        elif not _is_readable(path, mode):
-            # Without a log, nobody has it open in a folder where we cannot make one.
-            path, mode = (stack.enter_context(_copied(path)), "rw") if logs else (path, "ro&immutable=1")
-        yield lambda: _to_read(path, mode)
+        else:
+            first = _readable(path, mode)
+            if first is not None:
+                stack.enter_context(contextlib.closing(first))
+                unused.append(first)
+            else:
+                # Without a log, nobody has it open in a folder where we cannot make one.
+                path, mode = (stack.enter_context(_copied(path)), "rw") if logs else (path, "ro&immutable=1")
+        yield lambda: unused.pop() if unused else _to_read(path, mode)
 
 
-def _is_readable(path: Path, mode: str) -> bool:
+def _readable(path: Path, mode: str) -> Optional[Connection]:
+    """A connection; None where SQLite may not read here. Of a damaged file the caller gets the error."""
+    connection = None
     try:
-        with contextlib.closing(connected(path, mode)) as connection:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError as error:
-        return code_of(error) not in (READONLY, CANTOPEN, IOERR)
-    except sqlite3.DatabaseError:
-        pass  # the caller gets the same error and reports it
-    return True
+        connection = _to_read(path, mode)
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        if code_of(error) in (READONLY, CANTOPEN, IOERR):
+            if connection is not None:
+                connection.close()
+            return None
+        if connection is None:
+            raise
+    return connection
 
 
 def _to_read(path: Path, mode: str) -> Connection:

@@ -9,7 +9,7 @@ import sqlite3
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional
+from typing import Callable, Iterator, List, NamedTuple, Optional, Tuple, TypeVar
 
 from migration.sql import quote
 from migration.sqlite import connecting, old_files
@@ -51,21 +51,22 @@ def _problems_at(path: Path) -> List[str]:
         raise
 
 
-class Found(NamedTuple):
-    """What SQLite found wrong with a file, and how long it looked."""
-
-    problems: List[str]
-    seconds: float
+Result = TypeVar("Result")
 
 
 @contextlib.contextmanager
-def looking_through(database: Connection) -> "Iterator[Future[Found]]":
+def looking_through(database: Connection, look: Callable[[Connection], Result]) -> "Iterator[Future[Result]]":
     """Have SQLite look through a database in a thread while the block runs; nobody else uses the connection.
 
     It is closed where an error or an interrupt ends the block.
     """
+
+    def work() -> Result:
+        with database.in_use:
+            return look(database)
+
     with ThreadPoolExecutor(1) as pool:
-        looking = pool.submit(_look_through, database)
+        looking = pool.submit(work)
         try:
             yield looking
         except BaseException:
@@ -73,10 +74,20 @@ def looking_through(database: Connection) -> "Iterator[Future[Found]]":
             raise
 
 
-def _look_through(database: Connection) -> Found:
-    with database.in_use:
-        started = time.perf_counter()
-        return Found(integrity_problems(database), time.perf_counter() - started)
+class Found(NamedTuple):
+    """What SQLite found wrong with a file, and how long it looked."""
+
+    problems: List[str]
+    seconds: float
+
+
+def found_in(database: Connection) -> Found:
+    started = time.perf_counter()
+    return Found(integrity_problems(database), time.perf_counter() - started)
+
+
+def _all(database: Connection) -> Tuple[List[str], List[Violation]]:
+    return integrity_problems(database), list(foreign_key_violations(database))
 
 
 @contextlib.contextmanager
@@ -85,10 +96,9 @@ def looked_through(path: Path) -> Iterator[None]:
 
     Raises MigrationError (exit 5) after the block for broken pages or indexes, and for dangling references.
     """
-    with connecting.opened_twice(path) as (database, other), looking_through(database) as looking:
+    with connecting.opened(path) as database, looking_through(database, _all) as looking:
         yield
-        violations = list(foreign_key_violations(other))
-        problems = looking.result().problems
+        problems, violations = looking.result()
     if violations:
         shown = "\n  ".join(
             "%s %s: %s leads to no row of %s" % violation for violation in violations[:LISTED]

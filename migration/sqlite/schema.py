@@ -35,7 +35,7 @@ class Schema:
 
     ``columns``: table → column in lower case → column, generated ones left out. ``numbers``: those that a
     database's header holds for its application. ``rows``: table → rows that the file itself puts there, SQLite's
-    own tables too.
+    own tables too. ``texts``: table → its SQL as SQLite keeps it.
     """
 
     path: Path
@@ -46,6 +46,7 @@ class Schema:
     objects: Mapping[Tuple[str, str], str]  # (type, name) → normalized SQL
     numbers: Mapping[str, int]
     rows: Mapping[str, int]
+    texts: Mapping[str, str]
 
 
 def read_schema(path: Path) -> Schema:
@@ -82,6 +83,7 @@ def _described(path: Path, script: str) -> Schema:
             objects,
             describe_numbers(connection),
             count_rows(connection),
+            table_texts(connection),
         )
     finally:
         connection.close()
@@ -108,12 +110,31 @@ def in_memory(schema: Schema) -> Iterator[sqlite3.Connection]:
 
 
 def table_names(connection: sqlite3.Connection) -> List[str]:
-    return [
-        name
-        for (name,) in connection.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
+    return list(table_texts(connection))
+
+
+def table_texts(connection: sqlite3.Connection) -> Dict[str, str]:
+    """Table → its SQL as SQLite keeps it, without SQLite's own tables."""
+    return dict(
+        connection.execute(
+            "SELECT name, sql FROM sqlite_master"
+            " WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
         )
-    ]
+    )
+
+
+def columns_of(
+    database: sqlite3.Connection, schema: Schema
+) -> Iterator[Tuple[str, Mapping[str, TargetColumn]]]:
+    """Each table that the schema file makes too, with its columns, as ``describe_columns`` has them.
+
+    Other tables may need an extension that is not loaded. What has the schema's very SQL has its columns.
+    """
+    made = {name.lower() for name in schema.columns}
+    for name, sql in table_texts(database).items():
+        if name.lower() in made:
+            is_made = schema.texts.get(name) == sql
+            yield name, schema.columns[name] if is_made else describe_columns(database, name)
 
 
 def describe_columns(
@@ -212,18 +233,21 @@ class SchemaDifference(NamedTuple):
 
 def differences(database: sqlite3.Connection, schema: Schema) -> Iterator[SchemaDifference]:
     """What of tables, columns, foreign keys, indexes, triggers and views is not as in the schema file."""
-    present = {(kind, name.lower()): sql for (kind, name), sql in describe_objects(database).items()}
+    objects, texts = describe_objects(database), table_texts(database)
+    present = {(kind, name.lower()): sql for (kind, name), sql in objects.items()}
     for (kind, name), sql in schema.objects.items():
         found, table = present.get((kind, name.lower())), name if kind == "table" else None
         if found is None:
             yield SchemaDifference("%s %s is missing" % (kind, name), table)
+        elif name in schema.columns and texts.get(name) == schema.texts[name]:
+            continue
         elif name in schema.columns:
             for message, more in _table_differences(database, schema, name, sql, found):
                 yield SchemaDifference("table %s %s" % (name, message), name, more)
         elif found != sql:
             yield SchemaDifference("%s %s differs from the schema file" % (kind, name), table)
     made = {(kind, name.lower()) for kind, name in schema.objects}
-    for kind, name in describe_objects(database):
+    for kind, name in objects:
         if (kind, name.lower()) not in made and not name.startswith("sqlite_"):
             yield SchemaDifference("%s %s is not in the schema file" % (kind, name), more=True)
 

@@ -18,18 +18,14 @@ from migration.validation.report import Database
 class CheckedFile(NamedTuple):
     """``stamp``: of the file before it was opened. ``raw``: the open file, None if it cannot be read.
 
-    ``other``: a second connection, for another thread.
+    ``other``: a second connection, for another thread; None where the file is known to be sound.
     """
 
     path: Path
     database: sqlite3.Connection
-    other: connecting.Connection
+    other: Optional[connecting.Connection]
     stamp: Optional[publishing.Stamp]
     raw: Optional[BinaryIO]
-
-    def is_unwritten(self, since: Optional[publishing.Stamp]) -> bool:
-        """Whether it is the file with the stamp ``since``, unchanged."""
-        return since is not None and since == self.stamp == publishing.stamp(self.path)
 
     def described(self) -> Database:
         """Path, sizes and SHA256, for the report."""
@@ -42,14 +38,20 @@ class CheckedFile(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[CheckedFile]:
-    """Open the database at ``path`` during the block and read one state of it. Raises TargetError."""
+def opened(path: Path, sound: Optional[publishing.Stamp] = None) -> Iterator[CheckedFile]:
+    """Open the database at ``path`` during the block and read one state of it. Raises TargetError.
+
+    ``sound``: of the file that SQLite has looked through.
+    """
     with contextlib.ExitStack() as stack:
         stack.enter_context(errors(path))
         _fold_log(path)
         stamp, raw = publishing.stamp(path), _raw(path, stack)
-        database, other = stack.enter_context(connecting.opened_twice(path))
-        yield CheckedFile(path, database, other, stamp, raw)
+        is_sound = sound is not None and sound == stamp
+        connections = stack.enter_context(connecting.several(path, 1 if is_sound else 2))
+        if is_sound and publishing.stamp(path) != sound:  # written in this moment
+            connections += stack.enter_context(connecting.several(path, 1))
+        yield CheckedFile(path, connections[0], (*connections, None)[1], stamp, raw)
 
 
 def _fold_log(path: Path) -> None:

@@ -36,9 +36,7 @@ class Context:
     ``records``: the JSON text of each single row's record, None if there is none.
     ``changes``: what was cut and brought, by the list of the bundle or else of PostgreSQL.
     ``fresh``: an import of this run has just made the database; nobody has worked with it.
-    ``doubted``: tables of which PostgreSQL may hold others than the bundle, so that a digest, or the one row, is compared.
-    ``described``: the database's tables and columns, cached.
-    """
+    ``doubted``: tables of which PostgreSQL may hold others than the bundle, so that a digest, or the one row, is compared."""
 
     database: sqlite3.Connection
     settings: Settings
@@ -53,7 +51,6 @@ class Context:
     doubted: FrozenSet[str] = frozenset()
     bundle_seconds: float = 0.0  # to verify the bundle
     fingerprint: showing.Fingerprints = field(default_factory=showing.Fingerprints)
-    described: Dict[str, Dict[str, TargetColumn]] = field(default_factory=dict)
 
     @property
     def against(self) -> str:
@@ -95,14 +92,11 @@ class Context:
 
     def columns_in_sqlite(self, table: str) -> Mapping[str, TargetColumn]:
         """The columns of a table of the database: name in lower case → column; empty without the table."""
-        if not self.described:
-            made = {
-                name.lower() for name in self.schema.columns
-            }  # other objects may need an extension that is not loaded
-            tables = [name for name in schema.table_names(self.database) if name.lower() in made]
-            described = {name.lower(): schema.describe_columns(self.database, name) for name in tables}
-            self.described.update(described)
-        return self.described.get(table.lower(), {})
+        return self._described.get(table.lower(), {})
+
+    @functools.cached_property
+    def _described(self) -> Dict[str, Mapping[str, TargetColumn]]:
+        return {name.lower(): columns for name, columns in schema.columns_of(self.database, self.schema)}
 
     @functools.cached_property
     def _mapped(self) -> Dict[Tuple[str, int], Tuple[Tuple[Column, ...], TableMapping]]:

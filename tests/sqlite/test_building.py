@@ -14,7 +14,7 @@ import pytest
 
 from migration.errors import TargetError
 from migration.sqlite import building, connecting, integrity
-from migration.sqlite.schema import read_schema
+from migration.sqlite.schema import differences, read_schema
 
 SCRIPT = """
 CREATE TABLE parents (id INTEGER PRIMARY KEY, name TEXT NOT NULL ON CONFLICT IGNORE);
@@ -77,6 +77,24 @@ def test_broken_page_is_refused(new: sqlite3.Connection, tmp_path: Path) -> None
         pass
 
 
+@pytest.mark.parametrize(
+    ("rows", "are_equal"),
+    [("", True), ("CREATE TABLE own (id); INSERT INTO own VALUES (hex(randomblob(8)));", False)],
+    ids=["tables alone", "rows of the schema's"],
+)
+def test_each_database_is_what_the_schema_makes(rows: str, are_equal: bool, tmp_path: Path) -> None:
+    script = tmp_path / "schema.sql"
+    script.write_text("PRAGMA user_version = 7;" + SCRIPT + rows, encoding="utf-8")
+    schema = read_schema(script)
+    for name in ("one.db", "two.db"):
+        building.create(tmp_path / name, schema).close()
+    one, two = ((tmp_path / name).read_bytes() for name in ("one.db", "two.db"))
+    assert (one == two) is are_equal
+    with contextlib.closing(sqlite3.connect(str(tmp_path / "two.db"))) as made:
+        assert made.execute("PRAGMA user_version").fetchone() == (7,)
+        assert list(differences(made, schema)) == []
+
+
 def numbers(folder: Path, rows: int) -> Path:
     """A database whose check takes a while."""
     database = folder / "numbers.db"
@@ -114,8 +132,10 @@ def test_interrupt_while_the_thread_starts_closes_nothing_under_it(
 
 
 def test_interrupt_ends_what_sqlite_is_looking_at(tmp_path: Path) -> None:
-    with connecting.opened_twice(numbers(tmp_path, 500_000)) as (_, other):
-        with pytest.raises(KeyboardInterrupt), integrity.looking_through(other) as looking:
+    with connecting.opened(numbers(tmp_path, 500_000)) as database:
+        with pytest.raises(KeyboardInterrupt), integrity.looking_through(
+            database, integrity.found_in
+        ) as looking:
             time.sleep(0.002)
             raise KeyboardInterrupt
         assert "interrupted" in str(looking.exception())
