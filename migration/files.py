@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import itertools
 import os
 import shutil
 import stat
@@ -55,7 +56,7 @@ def write_private(path: Path, content: bytes) -> None:
 
 def make_folder(folder: Path) -> None:
     """Make a folder that only its owner may use, with its parents, so that it survives a power cut."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    missing = list(itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for path in missing:
         sync_folder(path.parent)

@@ -7,14 +7,14 @@ import logging
 import re
 import sqlite3
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 from migration.errors import MigrationError, SourceError
 from migration.files import create_private, sync_path
 from migration.sql import quote
 from migration.sqlite import connecting
 from migration.sqlite.errors import errors, failed
-from migration.sqlite.schema import Schema, in_memory
+from migration.sqlite.schema import Schema, count_rows, in_memory, parted
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,14 @@ def building(staged: Path, schema: Schema, path: Path) -> Iterator[sqlite3.Conne
         yield database
 
 
-_made: Dict[Schema, bytes] = {}  # the newest schema → the file that it makes, for the next user
+class Start(NamedTuple):
+    """What each user's database begins with: the bytes of a file, and statements to be executed in it."""
+
+    file: bytes
+    rows: Sequence[str]
+
+
+_starts: Dict[Schema, Start] = {}  # of the newest schema
 
 
 def create(staged: Path, schema: Schema) -> sqlite3.Connection:
@@ -38,25 +45,25 @@ def create(staged: Path, schema: Schema) -> sqlite3.Connection:
 
     Nobody needs it after a crash until it is published, so it is synced once, at the end.
     """
-    made = _made.get(schema)
+    start = _starts.get(schema)
     with create_private(staged, exclusive=True) as file:
-        file.write(made or b"")
+        file.write(start.file if start else b"")
     connection = sqlite3.connect(str(staged), isolation_level=None)
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("PRAGMA journal_mode = MEMORY")
-    if made is None:
-        with in_memory(schema) as empty:
-            empty.backup(
-                connection
-            )  # on the disk, each statement of the script would be a transaction of its own
-        if not any(
-            schema.rows.values()
-        ):  # the script's own rows may have the time in them, or a random number
-            _made.clear()
-            _made[schema] = staged.read_bytes()
+    if start is None:
+        script, rows = parted(schema)
+        with in_memory(script) as made:
+            made.backup(connection)  # on the disk, each statement would be a transaction of its own
+            start = Start(staged.read_bytes(), rows)
+            if not any(count_rows(made).values()):
+                _starts.clear()
+                _starts[schema] = start
     connection.execute("PRAGMA foreign_keys = OFF")  # checked as a whole before the commit
     connection.execute("PRAGMA cache_size = %d" % -connecting.CACHE)
     connection.execute("BEGIN")
+    for sql in start.rows:
+        connection.execute(sql)
     return connection
 
 

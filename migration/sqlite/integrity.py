@@ -19,6 +19,7 @@ from migration.sqlite.errors import CORRUPT, ERROR, NOTADB, code_of, failed, in_
 log = logging.getLogger(__name__)
 
 LISTED = 10
+SMALL = 1 << 20  # bytes of a file that SQLite has looked through before a thread has started
 
 
 def problems_in(target: Path, copied: Path) -> List[str]:
@@ -58,13 +59,21 @@ Result = TypeVar("Result")
 def looking_through(database: Connection, look: Callable[[Connection], Result]) -> "Iterator[Future[Result]]":
     """Have SQLite look through a database in a thread while the block runs; nobody else uses the connection.
 
-    It is closed where an error or an interrupt ends the block.
+    It is closed where an error or an interrupt ends the block. A small database is looked through at once.
     """
 
     def work() -> Result:
         with database.in_use:
             return look(database)
 
+    if _size(database) < SMALL:
+        looking: "Future[Result]" = Future()
+        try:
+            looking.set_result(work())
+        except sqlite3.Error as error:
+            looking.set_exception(error)
+        yield looking
+        return
     with ThreadPoolExecutor(1) as pool:
         looking = pool.submit(work)
         try:
@@ -72,6 +81,11 @@ def looking_through(database: Connection, look: Callable[[Connection], Result]) 
         except BaseException:
             database.close()
             raise
+
+
+def _size(database: sqlite3.Connection) -> int:
+    pages, page = (database.execute("PRAGMA " + name).fetchone()[0] for name in ("page_count", "page_size"))
+    return int(pages * page)
 
 
 class Found(NamedTuple):

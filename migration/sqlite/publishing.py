@@ -149,7 +149,7 @@ class Stamp(NamedTuple):
 
 def stamp(path: Path) -> Optional[Stamp]:
     """The database's stamp; None if the file does not exist."""
-    target = resolved(path)
+    target = resolved(path) if path.is_symlink() else path
     try:
         found = target.stat()
         wal = target.with_name(target.name + "-wal")

@@ -100,13 +100,35 @@ def run_script(connection: sqlite3.Connection, script: str, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def in_memory(schema: Schema) -> Iterator[sqlite3.Connection]:
-    """A database in memory that the schema file has made."""
+def in_memory(script: str) -> Iterator[sqlite3.Connection]:
+    """A database in memory that a schema file's script, or the begin of one, has made."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
-        database.executescript(schema.script)  # valid SQL, as read_schema has found
+        database.executescript(script)  # valid SQL, as read_schema has found
         if database.in_transaction:
             database.execute("COMMIT")
         yield database
+
+
+def parted(schema: Schema) -> Tuple[str, List[str]]:
+    """The script's begin that makes the tables, and the INSERTs at its end: their rows may hold the time, or chance.
+
+    The whole script and none where its rows come in another way.
+    """
+    statements, text = [], ""
+    for part in re.split("(?<=;)", schema.script):
+        text += part
+        if sqlite3.complete_statement(text):
+            statements.append(text)
+            text = ""
+    if _folded(text):
+        statements.append(text)
+    inserts: List[str] = []
+    while statements and _INSERT.fullmatch(_folded(statements[-1])):
+        inserts.insert(0, statements.pop())
+    return "".join(statements), inserts
+
+
+_INSERT = re.compile(r"INSERT (?!.*\b(REPLACE|ROLLBACK|RETURNING)\b).*", re.IGNORECASE | re.DOTALL)
 
 
 def table_names(connection: sqlite3.Connection) -> List[str]:

@@ -54,7 +54,7 @@ class Default(NamedTuple):
 def of_rows(schema: Schema, table: str, names: Tuple[str, ...]) -> Mapping[str, Default]:
     """Column → its default, evaluated. Raises sqlite3.Error if SQLite cannot evaluate one."""
     columns = [schema.columns[table][name.lower()] for name in names]
-    with in_memory(schema) as database:
+    with in_memory(schema.script) as database:
         constant = [_is_constant(database, column.default) for column in columns]
         _lift_rules(database)
         given = [column for column in schema.columns[table].values() if column not in columns]
@@ -80,7 +80,7 @@ def of_row_1(schema: Schema, table: str, names: Tuple[str, ...]) -> Mapping[str,
 
 
 def _row_1(schema: Schema, table: str, names: Sequence[str]) -> Optional[Row]:
-    with in_memory(schema) as database:
+    with in_memory(schema.script) as database:
         return _read(database, table, names, "id = 1")
 
 

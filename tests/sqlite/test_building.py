@@ -14,7 +14,7 @@ import pytest
 
 from migration.errors import TargetError
 from migration.sqlite import building, connecting, integrity
-from migration.sqlite.schema import differences, read_schema
+from migration.sqlite.schema import count_rows, differences, read_schema
 
 SCRIPT = """
 CREATE TABLE parents (id INTEGER PRIMARY KEY, name TEXT NOT NULL ON CONFLICT IGNORE);
@@ -77,22 +77,45 @@ def test_broken_page_is_refused(new: sqlite3.Connection, tmp_path: Path) -> None
         pass
 
 
+OWN = "CREATE TABLE own (id INTEGER PRIMARY KEY, name TEXT DEFAULT (hex(randomblob(8))));"
+
+
 @pytest.mark.parametrize(
-    ("rows", "are_equal"),
-    [("", True), ("CREATE TABLE own (id); INSERT INTO own VALUES (hex(randomblob(8)));", False)],
-    ids=["tables alone", "rows of the schema's"],
+    ("script", "own"),
+    [
+        (SCRIPT, 0),
+        (
+            SCRIPT
+            + OWN
+            + "/* ; */ INSERT INTO own (id) VALUES (1), (2); INSERT OR IGNORE INTO own (id) VALUES (2)",
+            2,
+        ),
+        (OWN + "INSERT INTO own (id) VALUES (1); INSERT INTO own (id) VALUES (2); " + SCRIPT, 2),
+        (OWN + "INSERT INTO own (id) VALUES (1); UPDATE own SET name = hex(randomblob(8));" + SCRIPT, 1),
+        (OWN + "INSERT INTO own (id) VALUES (1); INSERT OR REPLACE INTO own (id) VALUES (1);" + SCRIPT, 1),
+        ("BEGIN;" + SCRIPT + OWN + "INSERT INTO own (id) VALUES (1); COMMIT;", 1),
+        (SCRIPT + "CREATE TABLE own AS SELECT 1 AS id, hex(randomblob(8)) AS name;", 1),
+        (
+            OWN
+            + "CREATE TRIGGER more AFTER INSERT ON own WHEN new.id < 3 BEGIN INSERT INTO own (id) VALUES (new.id + 1); END;"
+            "INSERT INTO own (id) VALUES (2);" + SCRIPT,
+            2,
+        ),
+    ],
 )
-def test_each_database_is_what_the_schema_makes(rows: str, are_equal: bool, tmp_path: Path) -> None:
-    script = tmp_path / "schema.sql"
-    script.write_text("PRAGMA user_version = 7;" + SCRIPT + rows, encoding="utf-8")
-    schema = read_schema(script)
-    for name in ("one.db", "two.db"):
-        building.create(tmp_path / name, schema).close()
-    one, two = ((tmp_path / name).read_bytes() for name in ("one.db", "two.db"))
-    assert (one == two) is are_equal
-    with contextlib.closing(sqlite3.connect(str(tmp_path / "two.db"))) as made:
-        assert made.execute("PRAGMA user_version").fetchone() == (7,)
-        assert list(differences(made, schema)) == []
+def test_each_database_is_what_the_schema_makes(script: str, own: int, tmp_path: Path) -> None:
+    file = tmp_path / "schema.sql"
+    file.write_text("PRAGMA user_version = 7;" + script, encoding="utf-8")
+    schema, names = read_schema(file), set()
+    for number in range(3):
+        path = tmp_path / ("%d.db" % number)
+        with contextlib.closing(building.create(path, schema)) as made:
+            made.execute("COMMIT")
+            assert made.execute("PRAGMA user_version").fetchone() == (7,)
+            assert list(differences(made, schema)) == []
+            assert count_rows(made) == schema.rows
+            names.update(made.execute("SELECT name FROM own").fetchall() if own else [])
+    assert len(names) == 3 * own
 
 
 def numbers(folder: Path, rows: int) -> Path:
@@ -111,7 +134,7 @@ def numbers(folder: Path, rows: int) -> Path:
 def test_interrupt_while_the_thread_starts_closes_nothing_under_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database = numbers(tmp_path, 20_000)
+    database = numbers(tmp_path, 60_000)
     threads: List[threading.Thread] = []
     start = threading.Thread.start
     moments = random.Random(1)
