@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO, Collection, Iterator, NamedTuple, Tuple
+from typing import Any, BinaryIO, Collection, Iterator, NamedTuple, Sequence, Tuple
 
 BLOCK = 1 << 20  # bytes read or written at once
 STAGING = ".staging"
@@ -48,10 +48,8 @@ def create_private(path: Path, exclusive: bool = False) -> BinaryIO:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a private file, and sync it to the disk."""
     with create_private(path) as file:
         file.write(content)
-        sync(file)
 
 
 def make_folder(folder: Path) -> None:
@@ -104,6 +102,28 @@ def sync_path(path: Path, flags: int = os.O_RDWR) -> None:
         os.close(descriptor)
 
 
+def sync_all(paths: Sequence[Path]) -> None:
+    """Sync several files. The disk is told of all of them before it is waited for."""
+    for sync_now in (_begin_to_sync, os.fsync):
+        for path in paths:
+            descriptor = os.open(str(path), os.O_RDONLY)
+            try:
+                sync_now(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _begin_to_sync(descriptor: int) -> None:
+    """Have the writing of a small file begun, where the system can.
+
+    Linux does that when it is told that the file is not needed in memory; a larger one is, to be read again.
+    Source: https://man7.org/linux/man-pages/man2/posix_fadvise.2.html
+    """
+    if hasattr(os, "posix_fadvise") and os.fstat(descriptor).st_size < BLOCK:
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 # Some file systems cannot sync a folder.
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
 
@@ -125,7 +145,7 @@ def sync_folder(folder: Path) -> None:
 def staged(folder: Path) -> Iterator[Path]:
     """Yield an empty folder for files that are to replace those of ``folder``, all of them or none.
 
-    The block writes and syncs the files. When it ends well, one rename marks the set as complete: from then on
+    The block writes the files. When it ends well, they are synced, and one rename marks the set as complete: from then on
     the new files hold, and ``move_in`` brings them to their places. When it fails, nothing has changed.
     """
     staging = folder / STAGING
@@ -133,6 +153,7 @@ def staged(folder: Path) -> Iterator[Path]:
     staging.mkdir(mode=0o700)
     try:
         yield staging
+        sync_all(list(staging.iterdir()))
         sync_folder(staging)
         os.replace(str(staging), str(folder / COMPLETE))
         sync_folder(folder)

@@ -6,21 +6,28 @@ import contextlib
 import errno
 import fcntl
 import os
+import threading
 from pathlib import Path
-from typing import Iterator, Type
+from typing import Iterator, Set, Tuple, Type
 
 from migration.errors import MigrationError
 
+_holders: Set[Tuple[str, int]] = set()  # the locks that may be held again, and by which thread
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
 @contextlib.contextmanager
-def held(path: Path, what: str, error: Type[MigrationError]) -> Iterator[None]:
+def held(path: Path, what: str, error: Type[MigrationError], again: bool = False) -> Iterator[None]:
     """Hold the lock file ``path`` for the block, or refuse and say who holds it.
 
     The kernel drops a process's flock when it dies, so a file that a killed run has left does not block.
-    ``what``: the thing that is locked, for the message. Raises ``error``.
+    ``what``: the thing that is locked, for the message. ``again``: within the block, this thread may hold it once more.
+    Raises ``error``.
     """
+    holder = str(path), threading.get_ident()
+    if holder in _holders:
+        yield
+        return
     while True:
         descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
@@ -33,11 +40,14 @@ def held(path: Path, what: str, error: Type[MigrationError]) -> Iterator[None]:
             raise
         os.close(descriptor)
     try:
+        if again:
+            _holders.add(holder)
         with contextlib.suppress(OSError):  # on a full disk nobody learns who holds it, but the lock holds
             os.ftruncate(descriptor, 0)
             os.write(descriptor, b"%d" % os.getpid())
         yield
     finally:
+        _holders.discard(holder)
         with contextlib.suppress(OSError):
             path.unlink()
         os.close(descriptor)

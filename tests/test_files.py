@@ -6,12 +6,14 @@ import errno
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Dict
 
 import pytest
 
-from migration import files
+from migration import files, lock
+from migration.errors import TargetError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -130,3 +132,20 @@ def test_pipe_or_folder_is_no_plain_file(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "pipe"):
         with pytest.raises(files.NotPlainError):
             files.open_regular(path)
+
+
+def test_lock_is_held_again_by_its_own_thread_alone_and_only_where_that_is_said(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+
+    def hold() -> bool:
+        with lock.held(path, "it", TargetError):
+            return path.exists()
+
+    with lock.held(path, "it", TargetError, again=True):
+        assert hold()
+        assert path.exists()
+        with ThreadPoolExecutor(1) as other, pytest.raises(TargetError, match="in use"):
+            other.submit(hold).result()
+    assert not path.exists()
+    with lock.held(path, "it", TargetError), pytest.raises(TargetError, match="in use"):
+        hold()

@@ -17,22 +17,23 @@ OURS = (".gitignore", ".lock", STAGING, COMPLETE)
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path, again: bool = False) -> Iterator[None]:
     """Hold the lock of a data folder for the block; make the folder if it does not exist.
 
-    Raises MigrationError (exit 4) if another run holds the lock, or the folder cannot be written.
+    ``again``: within the block, this thread may hold it once more. Raises MigrationError (exit 4) if another run holds
+    the lock, or the folder cannot be written.
     """
     with contextlib.ExitStack() as stack:
         with os_errors(folder):
-            stack.enter_context(locked(folder))
+            stack.enter_context(locked(folder, again))
         yield
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, again: bool = False) -> Iterator[None]:
     """As ``held``, but raises OSError if the folder cannot be written."""
     files.make_folder(folder)
-    with lock.held(folder / ".lock", "the data folder %s" % folder, BundleError):
+    with lock.held(folder / ".lock", "the data folder %s" % folder, BundleError, again):
         move_in(folder)
         yield
 

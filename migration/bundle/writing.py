@@ -16,7 +16,7 @@ from migration.bundle.damage import damaged, open_file
 from migration.bundle.folder import OURS, locked, move_in, named_by_manifest, os_errors
 from migration.bundle.manifest import MANIFEST, REPORTS, Manifest, as_json
 from migration.errors import SourceError
-from migration.files import BLOCK, create_private, sync
+from migration.files import BLOCK, create_private
 from migration.model import CHANGES, USER_DATA, Table
 
 
@@ -44,7 +44,7 @@ def new_bundle(folder: Path, names: Collection[str], check_utf8: bool = False) -
 
 
 class Writer:
-    """A bundle in the making. ``table`` and ``single_rows`` write and sync its files, ``finish`` the manifest."""
+    """A bundle in the making. ``table`` and ``single_rows`` write its files, ``finish`` the manifest."""
 
     def __init__(self, folder: Path, check_utf8: bool) -> None:
         self._folder = folder
@@ -88,7 +88,6 @@ class Writer:
         with create_private(self._folder / name) as file:
             sink = Sink(file, self._check_utf8, advance, table)
             yield sink
-            sync(file)
         self.checksums[name] = sink.checksum
         self.sizes[name] = sink.size
 

@@ -41,7 +41,6 @@ def write(book: Ledger, output: Path, called: str = "user") -> List[Path]:
                         file.flush()
                         others = {ledger.NAME: output / ledger.NAME, PAGE: staging / PAGE}
                         file.write(sealed.seal(staging / SUMMARY, others))
-                    files.sync(file)
         files.move_in(output, last=(SUMMARY,))
     return [output / SUMMARY, output / PAGE]
 

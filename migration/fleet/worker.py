@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from migrate import phases_in_a_row
+from migration.bundle.folder import held
 from migration.cli import configuration
 from migration.cli.log import log
 from migration.errors import ExitCode, MigrationError, ResourceError, UsageError, lacking
@@ -188,16 +189,18 @@ def phases(settings: Settings, user_id: str, db: Snapshot, database: Optional[st
     ended = [time.perf_counter()]
     manifest = report = None
     left_out: Dict[str, int] = {}
-    for done in phases_in_a_row(settings, db=db, importing=aside):
-        ended.append(time.perf_counter())
-        report = done.report
-        if done.exported is not None:
-            manifest = done.exported.manifest
-            left_out = dict(manifest.orphans_skipped)
-            for name, rows in done.exported.gone_along.items():
-                left_out[name] = left_out.get(name, 0) + rows
+    with held(settings.data_dir, again=True):
+        for done in phases_in_a_row(settings, db=db, importing=aside):
+            ended.append(time.perf_counter())
+            report = done.report
+            if done.exported is not None:
+                manifest = done.exported.manifest
+                left_out = dict(manifest.orphans_skipped)
+                for name, rows in done.exported.gone_along.items():
+                    left_out[name] = left_out.get(name, 0) + rows
     assert manifest is not None and report is not None
-    files = (settings.sqlite_path, *(path for path in settings.data_dir.iterdir() if path.is_file()))
+    with os.scandir(str(settings.data_dir)) as entries:
+        sizes = [entry.stat().st_size for entry in entries if entry.is_file()]
     database = None if report.database.log_bytes else report.database.sha256
     made = results.made(folder, manifest.checksums, database)
     return Outcome(
@@ -208,7 +211,7 @@ def phases(settings: Settings, user_id: str, db: Snapshot, database: Optional[st
         import_seconds=ended[2] - ended[1],
         validation_seconds=ended[3] - ended[2],
         rows=sum(manifest.row_counts.values()),
-        bytes=sum(path.stat().st_size for path in files),
+        bytes=settings.sqlite_path.stat().st_size + sum(sizes),
         snapshot=manifest.snapshot,
         database_sha256=made.database,
         bundle_sha256=made.bundle,

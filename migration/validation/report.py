@@ -306,14 +306,16 @@ def require_writable(folder: Path) -> None:
 
 def withdraw(folder: Path) -> None:
     """Remove report and page of an earlier validation. The caller holds the folder's lock. Raises BundleError."""
-    path = folder / REPORT
+    path, removed = folder / REPORT, False
     try:
         for path in (folder / REPORT, folder / PAGE):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
+                removed = True
     except OSError as error:
         raise _unwritable(path, error) from error
-    files.sync_folder(folder)
+    if removed:
+        files.sync_folder(folder)
 
 
 def write(report: Report, folder: Path, called: str) -> List[Path]:
