@@ -38,6 +38,8 @@ BEGIN, END = "<!-- the newest results of all users -->\n", "<!-- end of the newe
 SETTINGS = ("autovacuum=off", "max_wal_size=8GB", "checkpoint_timeout=1d")
 MEMORY = Path("/dev/shm")
 USER_BYTES = 1 << 20  # of files that a user of 200 rows gets
+LOOP = "the phases in a loop"
+EARLIER = LOOP + ", an earlier commit"
 IN_MEMORY = ", output in memory"
 LOOK_SECONDS = 0.05  # between two looks at the coordinator and its workers
 LIST_SECONDS = 1.0  # between two looks at which these are
@@ -88,6 +90,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument(
         "--keep-results", action="store_true", help="do not write them to benchmarks/README.md"
     )
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        metavar="DIR",
+        help="a clone of an earlier commit: its loop runs beside this one's",
+    )
     parser.add_argument("--loop", nargs=2, metavar=("URL", "DIR"), help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.loop is not None:
@@ -112,7 +120,9 @@ def _measured(options: argparse.Namespace, folder: Path) -> Iterator[Measured]:
             memory = tempfile.TemporaryDirectory(prefix="migration-bench-", dir=MEMORY)
             places[IN_MEMORY] = Path(stack.enter_context(memory))
         loop = [sys.executable, "-m", "benchmarks.all_users", "--loop", url]
-        yield _run("the phases in a loop", options.users, loop, folder / "loop", url)
+        if options.beside:
+            yield _run(EARLIER, options.users, loop, folder / "beside", url, options.beside)
+        yield _run(LOOP, options.users, loop, folder / "loop", url)
         for where, place in places.items():
             for workers in (1, 2):
                 what, output = _workers(workers) + where, place / f"workers-{workers}"
@@ -137,8 +147,10 @@ def _command(url: str, workers: int) -> List[str]:
     return [*script, "--workers", str(workers), "--quiet", "--output-dir"]
 
 
-def _run(what: str, users: int, command: Sequence[str], output: Path, url: str) -> Measured:
-    """Run a command on an empty folder, and count what it made.
+def _run(
+    what: str, users: int, command: Sequence[str], output: Path, url: str, suite: Path = ROOT
+) -> Measured:
+    """Run a command of a suite on an empty folder, and count what it made.
 
     The files stay until the end: ext4 makes new ones more slowly for minutes after many are removed.
     """
@@ -148,7 +160,11 @@ def _run(what: str, users: int, command: Sequence[str], output: Path, url: str) 
     server, before = cpu_of_server(postmaster), _of_children()
     is_loop = "--loop" in command
     started = time.perf_counter()
-    process = subprocess.Popen([*command, str(output)], cwd=str(ROOT), stdout=subprocess.DEVNULL)
+    # Whoever runs it twice has compiled code
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    process = subprocess.Popen(
+        [*command, str(output)], cwd=str(suite), env=environment, stdout=subprocess.DEVNULL
+    )
     cpu = peak = 0.0
     looks = waits = 0
     workers: List[int] = []
@@ -270,7 +286,8 @@ def _write(measured: Sequence[Measured]) -> None:
 
 
 def _page(measured: Sequence[Measured]) -> Iterator[str]:
-    loop, one = measured[:2]
+    runs = {run.what: run for run in measured}
+    loop, one, two = (runs[what] for what in (LOOP, _workers(1), _workers(2)))
     speeds = {run.what: run.speed for run in measured}
     yield f"{date.today()}, {results.machine()}. Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version}."
     yield ""
@@ -278,7 +295,7 @@ def _page(measured: Sequence[Measured]) -> Iterator[str]:
     yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
     for run in measured:
         worker_ms, server_ms, own_ms, all_ms = (f"{part:.1f} ms" for part in run.cpu_ms)
-        own = ("", "") if run is loop else (own_ms, f"{run.peak_mb:.0f} MB")
+        own = ("", "") if run.what in (LOOP, EARLIER) else (own_ms, f"{run.peak_mb:.0f} MB")
         yield (
             f"| {run.what} | {run.users:,} | {run.wall_s:.1f} s | {run.speed:.1f} | {worker_ms} | {server_ms} "
             f"| {own[0]} | {all_ms} | {run.waiting:.0%} | {own[1]} |"
@@ -286,7 +303,6 @@ def _page(measured: Sequence[Measured]) -> Iterator[str]:
     yield ""
     yield "| target | | |"
     yield "|---|---:|---:|"
-    two = next(run for run in measured if run.what == _workers(2))
     for what, limit, value in (
         ("ms of CPU a user in all, two workers", MOST_MS, two.cpu_ms[-1]),
         ("ms of it in the coordinator", MOST_OWN_MS, two.cpu_ms[2]),
@@ -297,6 +313,9 @@ def _page(measured: Sequence[Measured]) -> Iterator[str]:
             ratio = speeds[_workers(2) + where] / speeds[_workers(1) + where]
             yield f"| two workers / one{where} | at least 1 | {ratio:.3g} {'✓' if ratio >= 1 else '✗'} |"
     yield f"| one worker / the phases in a loop | | {one.speed / loop.speed:.3g} |"
+    if EARLIER in runs:
+        ratio = loop.cpu_ms[-1] / runs[EARLIER].cpu_ms[-1]
+        yield f"| CPU of a user in a loop / at an earlier commit | | {ratio:.2g} |"
 
 
 if __name__ == "__main__":
