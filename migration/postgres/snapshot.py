@@ -72,6 +72,7 @@ class Snapshot:
         # what is explained where it fails: the last SQL, and the query of records in it
         self.asked = ""
         self.reading: Optional[str] = None
+        self._streamed: Optional[BinaryIO] = None  # the newest stream's
         self._made: Dict[str, Tuple[object, Any]] = {}
         self._other_uuids: Dict[Tuple[str, str], bool] = {}
         self._unchanged: Optional[str] = (
@@ -143,6 +144,7 @@ class Snapshot:
 
         # The reader's end is closed first, which lets the copy know that nobody reads on.
         with ThreadPoolExecutor(1) as pool, open(read, "rb", buffering=PIPE) as lines:
+            self._streamed = lines
             copied = pool.submit(copy)
             for line in lines:
                 text, line = line[:-1], b""  # a record may be large: one copy is enough
@@ -223,6 +225,8 @@ class Snapshot:
         self.guard.interrupt()
 
     def close(self) -> None:
+        if self._streamed is not None:  # whoever reads may have met an error or an interrupt, and not read on
+            self._streamed.close()
         with self._lock:  # never under the hands of a thread that an interrupt left behind
             self.connection.close()
         self.guard.close()

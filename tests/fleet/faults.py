@@ -23,6 +23,7 @@ from benchmarks import crowd
 from fleet.test_all_users_cluster import started
 from support.fleet import Going, Output
 from support.mounts import Mount
+from support.places import SUITE
 from support.servers import Database, Server
 
 KILLS = 100
@@ -147,6 +148,17 @@ def test_scheduler_killed(
     check_everybody(output, many)
 
 
+def fill(folder: Path, left: int) -> None:
+    """Take the room of a file system but for ``left`` bytes."""
+    size, block = shutil.disk_usage(folder).total, 1 << 16
+    with open(str(folder / "ballast"), "wb") as ballast:
+        for start in range(0, size, block):  # the run takes some of it at the same time
+            if shutil.disk_usage(folder).free - block <= left:
+                break
+            with contextlib.suppress(OSError):
+                os.posix_fallocate(ballast.fileno(), start, block)
+
+
 @pytest.mark.parametrize("left", [0, 1 << 20, 5 << 20])
 def test_disk_full_halfway_and_then_enlarged(
     left: int, many: Database, tmp_path: Path, mount: Mount, going: Callable[..., Going], output: Output
@@ -155,13 +167,7 @@ def test_disk_full_halfway_and_then_enlarged(
     mount(output.folder, size=size)
     run = going(many.url, "--workers", 2)
     run.until_done(20)
-    with open(str(output.folder / "ballast"), "wb") as ballast:
-        block = 1 << 16
-        for start in range(0, size, block):  # the run takes some of it at the same time
-            if shutil.disk_usage(output.folder).free - block <= left:
-                break
-            with contextlib.suppress(OSError):
-                os.posix_fallocate(ballast.fileno(), start, block)
+    fill(output.folder, left)
     code = run.process.wait(LONG)
     assert code in (1, 5), run.text
     assert "Traceback" not in run.text
@@ -170,3 +176,51 @@ def test_disk_full_halfway_and_then_enlarged(
     resume(going, many)
     (output.folder / "ballast").unlink()
     check_everybody(output, many)
+
+
+DDL = """
+CREATE TABLE people (id int PRIMARY KEY, name text); INSERT INTO people SELECT g, 'p' || g FROM generate_series(1, 40) g;
+CREATE TABLE icons (id int PRIMARY KEY); INSERT INTO icons SELECT generate_series(1, 20000);
+CREATE TABLE docs (id int PRIMARY KEY, owner int, icon int REFERENCES icons);
+INSERT INTO docs SELECT 20000 * p.id + i.id, p.id, i.id FROM people p, icons i; ANALYZE;
+"""
+CONFIG = """
+from migration.model import referenced
+ROOT = root("people", key="id", named_by="name")
+TABLES = (Table("people", the_root()), Table("icons", referenced()), Table("docs", owned_by("owner")))
+del UNRELATED_TABLES
+"""
+LITE = """
+CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT); CREATE TABLE icons (id INTEGER PRIMARY KEY);
+CREATE TABLE docs (id INTEGER PRIMARY KEY, owner INTEGER, icon INTEGER REFERENCES icons);
+"""
+
+
+@pytest.mark.parametrize("left", [0, 1 << 20, 20 << 20])
+def test_disk_full_while_rows_are_counted_and_then_enlarged(
+    left: int, empty: Database, tmp_path: Path, mount: Mount, going: Callable[..., Going], output: Output
+) -> None:
+    empty.execute(DDL)
+    text = (SUITE / "config.py").read_text(encoding="utf-8")
+    (tmp_path / "config.py").write_text(text + CONFIG, encoding="utf-8")
+    (tmp_path / "lite.sql").write_text(LITE, encoding="utf-8")
+    options = ["--config", tmp_path / "config.py", "--schema-path", tmp_path / "lite.sql", "--workers", 2]
+    size = 1 << 30
+    mount(output.folder, size=size)
+    run = going(empty.url, *options)
+    while not list(output.folder.glob("*/*/coverage.db")):
+        assert run.process.poll() is None, run.text
+        time.sleep(0.001)
+    fill(output.folder, left)
+    assert run.process.wait(LONG) == 5, run.text
+    assert "Traceback" not in run.text
+    assert "no space left for " in run.text
+    assert output.query("SELECT count(*) FROM users WHERE state = 'done'") == [(40,)]
+    mount(output.folder, size=2 * size)
+    resumed = going(empty.url, *options, "--resume")
+    assert resumed.process.wait(LONG) == 0, resumed.text
+    (output.folder / "ballast").unlink()
+    coverage = {table["table"]: table for table in output.summary["coverage"]["tables"]}
+    assert output.summary["coverage"]["complete"]
+    assert (coverage["icons"]["in_files"], coverage["icons"]["in_several"]) == (20000, 20000)
+    assert not list(output.folder.glob("*/*/coverage.db"))

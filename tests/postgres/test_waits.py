@@ -155,6 +155,26 @@ def test_slow_reader_is_no_silence(freezer: Freezer, place: Place, caplog: pytes
 
 
 @pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_stream_that_nobody_reads_on_does_not_hold_up_the_end(
+    error: type, sample_database: Database, place: Place
+) -> None:
+    met: List[str] = []
+
+    def meet() -> None:
+        try:
+            with connecting.snapshot(settings_of(sample_database.url, place)) as db:
+                lines = db.stream("SELECT to_json(repeat('x', 1000)) FROM generate_series(1, 10000)")
+                raise error("after %s" % next(lines)[:2].decode("ascii"))
+        except error as caught:
+            met.append(str(caught))
+
+    run = threading.Thread(target=meet, daemon=True)
+    run.start()
+    run.join(20)
+    assert met == ['after "x']
+
+
 def test_silence_has_a_limit_though_the_server_answers_others(
     freezer: Freezer, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
