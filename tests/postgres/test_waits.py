@@ -179,7 +179,7 @@ def test_silence_has_a_limit_though_the_server_answers_others(
     freezer: Freezer, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waits, "SILENCE", 0.6)
-    given_up = pytest.raises(MigrationError, match="has not answered for 0 s")
+    given_up = pytest.raises(MigrationError, match=r"has not answered for \d s")
     with given_up, connecting.snapshot(settings_of(freezer.url, place)) as db:
         db.value("SELECT FROM pg_sleep(20)")
 
