@@ -112,7 +112,7 @@ def in_memory(script: str) -> Iterator[sqlite3.Connection]:
 def parted(schema: Schema) -> Tuple[str, List[str]]:
     """The script's begin that makes the tables, and the INSERTs at its end: their rows may hold the time, or chance.
 
-    The whole script and none where its rows come in another way.
+    The whole script and none where its rows come in another way, or need more than the tables.
     """
     statements, text = [], ""
     for part in re.split("(?<=;)", schema.script):
@@ -125,7 +125,15 @@ def parted(schema: Schema) -> Tuple[str, List[str]]:
     inserts: List[str] = []
     while statements and _INSERT.fullmatch(_folded(statements[-1])):
         inserts.insert(0, statements.pop())
-    return "".join(statements), inserts
+    begin = "".join(statements)
+    with in_memory(begin) as made, contextlib.closing(sqlite3.connect(":memory:")) as copied:
+        made.backup(copied)
+        try:
+            for sql in inserts:
+                copied.execute(sql)
+        except sqlite3.Error:  # a temporary table, an attached database
+            return schema.script, []
+        return (begin, inserts) if count_rows(copied) == schema.rows else (schema.script, [])
 
 
 _INSERT = re.compile(r"INSERT (?!.*\b(REPLACE|ROLLBACK|RETURNING)\b).*", re.IGNORECASE | re.DOTALL)

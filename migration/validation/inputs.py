@@ -36,7 +36,8 @@ class Context:
     ``records``: the JSON text of each single row's record, None if there is none.
     ``changes``: what was cut and brought, by the list of the bundle or else of PostgreSQL.
     ``fresh``: an import of this run has just made the database; nobody has worked with it.
-    ``doubted``: tables of which PostgreSQL may hold others than the bundle, so that a digest, or the one row, is compared."""
+    ``doubted``: tables of which PostgreSQL may hold others than the bundle, so that a digest, or the one row, is compared.
+    """
 
     database: sqlite3.Connection
     settings: Settings

@@ -97,6 +97,26 @@ OWN = "CREATE TABLE own (id INTEGER PRIMARY KEY, name TEXT DEFAULT (hex(randombl
         (SCRIPT + "CREATE TABLE own AS SELECT 1 AS id, hex(randomblob(8)) AS name;", 1),
         (
             OWN
+            + "CREATE TEMP TABLE ids AS SELECT 1 AS id; INSERT INTO own (id) SELECT id FROM ids;"
+            + SCRIPT,
+            1,
+        ),
+        (
+            OWN
+            + "CREATE TEMP TABLE ids AS SELECT 1 AS id;"
+            + SCRIPT
+            + "INSERT INTO own (id) SELECT id FROM ids",
+            1,
+        ),
+        (
+            SCRIPT
+            + OWN
+            + "CREATE TRIGGER no BEFORE INSERT ON own WHEN new.id = 7 BEGIN SELECT RAISE(IGNORE); END;"
+            "PRAGMA ignore_check_constraints = ON; INSERT INTO own (id) VALUES (7), (8)",
+            1,
+        ),
+        (
+            OWN
             + "CREATE TRIGGER more AFTER INSERT ON own WHEN new.id < 3 BEGIN INSERT INTO own (id) VALUES (new.id + 1); END;"
             "INSERT INTO own (id) VALUES (2);" + SCRIPT,
             2,
