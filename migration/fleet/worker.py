@@ -126,7 +126,26 @@ def _unexpected(user_id: str, error: Exception) -> Outcome:
 def _attempt(task: Task, user: Pending) -> Outcome:
     settings = _settings(task)
     with _snapshot(task, settings) as db, _limited(task, user.user_id, db):
-        return phases(settings, user.user_id, db, user.database)
+        return phases(settings, user.user_id, db, _to_replace(task, user))
+
+
+def _to_replace(task: Task, user: Pending) -> Optional[str]:
+    """``user.database``; INTERRUPTED where an attempt of this run has found none and begun.
+
+    Dask gives a lost worker's users to another, also those that were done. Each worker notes in a file whom it has begun.
+    """
+    if user.database is not None:
+        return user.database
+    folder = folder_of(Path(task.output), user.user_id)
+    begun = Path(task.common) / ("begun-%s-%d" % (socket.gethostname(), os.getpid()))
+    name = folder.name.encode("utf-8")
+    with results.errors(begun):
+        if not os.path.lexists(str(folder / DATABASE)):
+            with open(str(begun), "ab") as file:
+                file.write(name + b"\n")
+        elif any(name in notes.read_bytes().split(b"\n") for notes in begun.parent.glob("begun-*")):
+            return INTERRUPTED
+    return None
 
 
 @contextlib.contextmanager

@@ -69,12 +69,8 @@ def as_done(output: Output) -> dict:
 
 
 def check_whole(folder: Path) -> None:
-    backups = (
-        folder / "backups"
-    )  # where a kill came after the database was there and before the ledger said so
-    assert {path.name for path in folder.iterdir()} - {backups.name} == {"app.db", "bundle"}
-    for made in [folder / "app.db", *backups.glob("*.db")]:
-        check_database(made)
+    assert {path.name for path in folder.iterdir()} == {"app.db", "bundle"}
+    check_database(folder / "app.db")
     assert not [path.name for path in (folder / "bundle").iterdir() if path.name.startswith(".")]
     report = json.loads((folder / "bundle" / "validation_report.json").read_text(encoding="utf-8"))
     assert report["overall_status"] == "PASS"

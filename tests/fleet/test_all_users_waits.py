@@ -30,6 +30,7 @@ from support.migrations import settings_of
 from support.places import ANNA, BRUNO, SUITE, Place
 from support.runs import gone
 from support.servers import Database, Server
+from support.sqlite_files import make_old_database
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +221,26 @@ def test_work_that_hangs_outside_of_postgresql_ends_its_process(
     assert (done.returncode, done.stderr) == (1, b"")
     again = migrate_user(task, user)
     assert (again.exit_code, again.error) == (70, "the user took longer than 60 s")
+
+
+def test_user_of_a_lost_worker_is_done_again_and_only_what_somebody_else_made_is_kept(
+    database: Database, task: Task
+) -> None:
+    anna, bruno = (users(database)[email] for email in (ANNA, BRUNO))
+    folders = [Path(task.output, user.user_id) for user in (anna, bruno)]
+    folders[1].mkdir()
+    make_old_database(folders[1] / "app.db")
+    arguments = str(SUITE), tuple(task), tuple(anna)
+    code = (
+        "import sys; sys.path.insert(0, %r); from migration.fleet.worker import *; from migration.fleet.ledger import Pending;"
+        "migrate_user(Task(*%r), Pending(*%r))" % arguments
+    )
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+    assert [migrate_user(task, user).exit_code for user in (anna, bruno)] == [0, 0]
+    assert [sorted(path.name for path in folder.iterdir()) for folder in folders] == [
+        ["app.db", "bundle"],
+        ["app.db", "backups", "bundle"],
+    ]
 
 
 def test_frozen_server_process_of_one_user_fails_that_user_and_the_run_ends(
