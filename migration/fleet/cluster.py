@@ -159,6 +159,20 @@ def _lost(future: Any) -> Lost:
     return Lost("the cluster cannot do its work: " + message, SAME)
 
 
+def client_of(scheduler: Any, **options: Any) -> Any:
+    """A client of a scheduler or cluster, to be closed by the caller.
+
+    Dask's own would close itself when Python takes it away: where an interrupt has ended its making, that waits for ever.
+    """
+    from distributed import Client
+
+    class Closed(Client):  # type: ignore[misc]
+        def __del__(self) -> None:
+            pass
+
+    return Closed(scheduler, set_as_default=False, **options)
+
+
 @contextlib.contextmanager
 def remote(scheduler: str, module: str) -> Iterator[Workers]:
     """The workers of a scheduler. TLS and its files are Dask's configuration, such as DASK_DISTRIBUTED__COMM__TLS__*.
@@ -166,10 +180,8 @@ def remote(scheduler: str, module: str) -> Iterator[Workers]:
     Raises UsageError if it cannot be reached, has no worker, or a worker cannot import ``module``.
     """
     with quiet():
-        from distributed import Client
-
         try:
-            client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+            client = client_of(scheduler, timeout=CONNECT_SECONDS)
         except (*UNREACHABLE, ValueError, TypeError) as error:
             raise UsageError(
                 "cannot reach the scheduler at %s: %s" % (scheduler, error),

@@ -15,7 +15,7 @@ import warnings
 from typing import Any, Dict, Iterator, Tuple
 
 from migration.errors import ResourceError
-from migration.fleet.cluster import Workers, log, quiet
+from migration.fleet.cluster import Workers, client_of, log, quiet
 
 try:
     import resource
@@ -104,7 +104,7 @@ def started(workers: int, memory: int) -> Iterator[Workers]:
     """
     with quiet(), contextlib.ExitStack() as stack:
         import dask
-        from distributed import Client, LocalCluster
+        from distributed import LocalCluster
 
         has_dashboard = importlib.util.find_spec("bokeh") is not None
         encrypted = importlib.util.find_spec("cryptography") is not None
@@ -124,7 +124,7 @@ def started(workers: int, memory: int) -> Iterator[Workers]:
                 silence_logs=logging.CRITICAL,
             )
             stack.callback(_close, cluster, timeout=CLOSE_SECONDS)
-            client = stack.enter_context(contextlib.closing(Client(cluster, set_as_default=False)))
+            client = stack.enter_context(contextlib.closing(client_of(cluster)))
             # A terminal sends Ctrl-C to workers too; the coordinator alone handles it and ends them.
             ignore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
             client.register_worker_callbacks(setup=ignore)

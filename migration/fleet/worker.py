@@ -208,7 +208,9 @@ def phases(settings: Settings, user_id: str, db: Snapshot, database: Optional[st
     ended = [time.perf_counter()]
     manifest = report = None
     left_out: Dict[str, int] = {}
-    with held(settings.data_dir, again=True):
+    with contextlib.ExitStack() as stack:
+        stack.callback(_remove_if_empty, settings.data_dir)
+        stack.enter_context(held(settings.data_dir, again=True))
         for done in phases_in_a_row(settings, db=db, importing=aside):
             ended.append(time.perf_counter())
             report = done.report
@@ -241,6 +243,12 @@ def phases(settings: Settings, user_id: str, db: Snapshot, database: Optional[st
         brought=sum(manifest.brought.values()) or None,
         table_rows=json.dumps([manifest.row_counts, left_out], ensure_ascii=False),
     )
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """No bundle has been written for a user who fails early."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _is_used(path: Path, database: Optional[str]) -> bool:

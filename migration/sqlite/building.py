@@ -14,7 +14,7 @@ from migration.files import create_private, sync_path
 from migration.sql import quote
 from migration.sqlite import connecting
 from migration.sqlite.errors import errors, failed
-from migration.sqlite.schema import Schema, count_rows, in_memory, parted
+from migration.sqlite.schema import Schema, in_memory, parted
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +52,14 @@ def create(staged: Path, schema: Schema) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("PRAGMA journal_mode = MEMORY")
     if start is None:
-        script, rows = parted(schema)
+        parts = parted(schema)
+        script, rows = parts or (schema.script, [])
         with in_memory(script) as made:
             made.backup(connection)  # on the disk, each statement would be a transaction of its own
-            start = Start(staged.read_bytes(), rows)
-            if not any(count_rows(made).values()):
-                _starts.clear()
-                _starts[schema] = start
+        start = Start(staged.read_bytes(), rows)
+        if parts is not None:
+            _starts.clear()
+            _starts[schema] = start
     connection.execute("PRAGMA foreign_keys = OFF")  # checked as a whole before the commit
     connection.execute("PRAGMA cache_size = %d" % -connecting.CACHE)
     connection.execute("BEGIN")

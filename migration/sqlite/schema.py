@@ -109,10 +109,11 @@ def in_memory(script: str) -> Iterator[sqlite3.Connection]:
         yield database
 
 
-def parted(schema: Schema) -> Tuple[str, List[str]]:
-    """The script's begin that makes the tables, and the INSERTs at its end: their rows may hold the time, or chance.
+def parted(schema: Schema) -> Optional[Tuple[str, List[str]]]:
+    """The script's begin, and the INSERTs at its end: the defaults in their rows may hold the time, or chance.
 
-    The whole script and none where its rows come in another way, or need more than the tables.
+    None where anything but plain CREATE statements comes before them, or where they are more than plain values: they are
+    executed on a connection of their own.
     """
     statements, text = [], ""
     for part in re.split("(?<=;)", schema.script):
@@ -123,20 +124,32 @@ def parted(schema: Schema) -> Tuple[str, List[str]]:
     if _folded(text):
         statements.append(text)
     inserts: List[str] = []
-    while statements and _INSERT.fullmatch(_folded(statements[-1])):
+    while statements and _VALUES.fullmatch(_folded(statements[-1])):
         inserts.insert(0, statements.pop())
+    if not all(map(_MAKES.fullmatch, map(_folded, statements))):
+        return None
     begin = "".join(statements)
     with in_memory(begin) as made, contextlib.closing(sqlite3.connect(":memory:")) as copied:
         made.backup(copied)
         try:
             for sql in inserts:
                 copied.execute(sql)
-        except sqlite3.Error:  # a temporary table, an attached database
-            return schema.script, []
-        return (begin, inserts) if count_rows(copied) == schema.rows else (schema.script, [])
+        except sqlite3.Error:
+            return None
+        are_all = not any(count_rows(made).values()) and count_rows(copied) == schema.rows
+        return (begin, inserts) if are_all else None
 
 
-_INSERT = re.compile(r"INSERT (?!.*\b(REPLACE|ROLLBACK|RETURNING)\b).*", re.IGNORECASE | re.DOTALL)
+# Folded SQL. No parameter, function or condition; no trigger that such a row would fire, no conflict that removes another.
+_VALUES = re.compile(
+    r"insert (or ignore )?into [^()]+( \([^()]*\))? values \([^()?:@$#]*\)( , \([^()?:@$#]*\))*( ;)?",
+    re.DOTALL,
+)
+_MAKES = re.compile(
+    r"(create (unique )?(index|table|trigger|view)(?!.*\b(insert on|replace)\b).*"
+    r"|pragma (application_id|auto_vacuum|encoding|foreign_keys|journal_mode|page_size|synchronous|user_version)\b.*)?",
+    re.DOTALL,
+)
 
 
 def table_names(connection: sqlite3.Connection) -> List[str]:

@@ -94,6 +94,14 @@ OWN = "CREATE TABLE own (id INTEGER PRIMARY KEY, name TEXT DEFAULT (hex(randombl
         (OWN + "INSERT INTO own (id) VALUES (1); UPDATE own SET name = hex(randomblob(8));" + SCRIPT, 1),
         (OWN + "INSERT INTO own (id) VALUES (1); INSERT OR REPLACE INTO own (id) VALUES (1);" + SCRIPT, 1),
         ("BEGIN;" + SCRIPT + OWN + "INSERT INTO own (id) VALUES (1); COMMIT;", 1),
+        (
+            "CREATE VIRTUAL TABLE own USING fts5(name); INSERT INTO own VALUES (hex(randomblob(8)));"
+            + SCRIPT,
+            1,
+        ),
+        (SCRIPT + OWN + "INSERT INTO own (id) VALUES (1) ON CONFLICT DO UPDATE SET id = 3;", 1),
+        (SCRIPT + OWN + "INSERT INTO own (id) VALUES (:a);", 1),
+        (SCRIPT + OWN + "INSERT INTO own (id) SELECT 1 WHERE 'A' LIKE 'a';", 1),
         (SCRIPT + "CREATE TABLE own AS SELECT 1 AS id, hex(randomblob(8)) AS name;", 1),
         (
             OWN
