@@ -67,7 +67,7 @@ class Connection(sqlite3.Connection):
         self.in_use = threading.Lock()
 
     def close(self) -> None:
-        while not self.in_use.acquire(timeout=0.05):
+        while not self.in_use.acquire(timeout=0.01):
             self.interrupt()  # once is not enough: SQLite forgets it before a statement's first step
         try:
             super().close()

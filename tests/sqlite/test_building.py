@@ -183,7 +183,7 @@ def test_interrupt_while_the_thread_starts_closes_nothing_under_it(
 
 
 def test_interrupt_ends_what_sqlite_is_looking_at(tmp_path: Path) -> None:
-    with connecting.opened(numbers(tmp_path, 500_000)) as database:
+    with connecting.opened(numbers(tmp_path, 1_000_000)) as database:
         with pytest.raises(KeyboardInterrupt), integrity.looking_through(
             database, integrity.found_in
         ) as looking:
