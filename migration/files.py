@@ -104,13 +104,11 @@ def sync_path(path: Path, flags: int = os.O_RDWR) -> None:
 
 def sync_all(paths: Sequence[Path]) -> None:
     """Sync several files. The disk is told of all of them before it is waited for."""
-    for sync_now in (_begin_to_sync, os.fsync):
-        for path in paths:
-            descriptor = os.open(str(path), os.O_RDONLY)
-            try:
-                sync_now(descriptor)
-            finally:
-                os.close(descriptor)
+    for path in paths:
+        with open_regular(path) as file:
+            _begin_to_sync(file.fileno())
+    for path in paths:
+        sync_path(path, os.O_RDONLY)
 
 
 def _begin_to_sync(descriptor: int) -> None:

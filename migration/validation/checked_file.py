@@ -51,7 +51,8 @@ def opened(path: Path, sound: Optional[publishing.Stamp] = None) -> Iterator[Che
         connections = stack.enter_context(connecting.several(path, 1 if is_sound else 2))
         if is_sound and publishing.stamp(path) != sound:  # written in this moment
             connections += stack.enter_context(connecting.several(path, 1))
-        yield CheckedFile(path, connections[0], (*connections, None)[1], stamp, raw)
+        other = connections[1] if len(connections) > 1 else None
+        yield CheckedFile(path, connections[0], other, stamp, raw)
 
 
 def _fold_log(path: Path) -> None:
